@@ -1,0 +1,34 @@
+import { createMiddleware } from 'hono/factory';
+import type { AppEnv } from '../env.ts';
+import { organizationIdPattern } from '../ids.ts';
+import { DomainError } from '../problem.ts';
+import { hashKey, isWellFormed } from './api-key.ts';
+import { findCaller } from './key-cache.ts';
+import { limitKeyLookups } from './rate-limit.ts';
+
+/**
+ * Middleware that admits a caller by `X-API-Key` and `X-Organization-Id`, in the contract's order of errors.
+ *
+ * @throws DomainError `missing_api_key`, `invalid_api_key`, `missing_organization_id`, `organization_mismatch`,
+ *   `rate_limited`, `temporarily_unavailable`
+ */
+export const authenticate = createMiddleware<AppEnv>(async (c, next) => {
+  const rawKey = c.req.header('X-API-Key');
+  if (!rawKey) throw new DomainError('missing_api_key', {});
+  if (!isWellFormed(rawKey)) throw new DomainError('invalid_api_key', {});
+  const { request_id, afterAnswer } = c.var;
+  const caller = await findCaller(
+    c.env,
+    await hashKey(rawKey),
+    () => limitKeyLookups(c.env, c.req.header('CF-Connecting-IP')),
+    afterAnswer,
+  );
+  if (!caller) throw new DomainError('invalid_api_key', {});
+
+  const organizationId = c.req.header('X-Organization-Id');
+  if (!organizationId || !organizationIdPattern.test(organizationId)) throw new DomainError('missing_organization_id', {});
+  if (organizationId !== caller.organization_id) throw new DomainError('organization_mismatch', {});
+
+  c.set('operation', { env: c.env, caller, request_id, afterAnswer });
+  await next();
+});

@@ -1,0 +1,136 @@
+/**
+ * Who is calling: the isolate's cache, then KEY_CACHE, then D1. This module owns the KEY_CACHE namespace.
+ *
+ * | KV key          | value                                    | expires  |
+ * | --------------- | ---------------------------------------- | -------- |
+ * | SHA-256 of key  | JSON of {@link Caller} and its deadline  | 60 s     |
+ *
+ * Both caches obey the entry's own deadline, counted from the start of the D1 read that filled it. KV's expiry is only
+ * tidiness: a fill that races a revocation, or a stale edge, would outlive it. So a revoked key reads for at most 60 s;
+ * it writes for 0 s, because no mutation trusts a cache (permissions.ts).
+ */
+import { and, eq, gt, isNull, lt, or, sql } from 'drizzle-orm';
+import { LRUCache } from 'lru-cache';
+import * as z from 'zod';
+import type { AfterAnswer, Bindings } from '../env.ts';
+import { logError } from '../log.ts';
+import { batch, query } from '../query.ts';
+import type { Placeholders } from '../query.ts';
+import { api_keys, organizations, roles, tiers } from '../schema.ts';
+import { unixNow } from '../time.ts';
+
+const MAX_AGE_SECONDS = 60;
+/** KV's own minimum for `expirationTtl`. */
+const KV_EXPIRATION_SECONDS = 60;
+/** KV's own minimum for `cacheTtl`. */
+const KV_EDGE_CACHE_SECONDS = 30;
+const MAX_ISOLATE_ENTRIES = 1000;
+
+const cachedCaller = z.object({
+  key_id: z.string(),
+  /** Lower-case hex SHA-256 of the raw key. */
+  key_hash: z.string(),
+  organization_id: z.string(),
+  tier: z.enum(tiers),
+  user_id: z.string(),
+  role: z.enum(roles),
+  /** Unix seconds; null for a key that does not expire. */
+  expires_at: z.int().nullable(),
+  /** Unix seconds; from then on D1 is asked again. */
+  deadline: z.int(),
+});
+
+/** A key that was alive when D1 was last asked about it. */
+export type Caller = z.output<typeof cachedCaller>;
+
+const isolateCache = new LRUCache<string, Caller>({ max: MAX_ISOLATE_ENTRIES });
+
+// The organization is what this statement finds out; the hash of 297 random bits is unique in the system.
+const findKey = query((db, { key_hash, now }: Placeholders<{ key_hash: string; now: number }>) =>
+  db
+    .select({
+      key_id: api_keys.key_id,
+      key_hash: api_keys.key_hash,
+      organization_id: api_keys.organization_id,
+      tier: organizations.tier,
+      user_id: api_keys.user_id,
+      role: api_keys.role,
+      expires_at: api_keys.expires_at,
+    })
+    .from(api_keys)
+    .innerJoin(organizations, eq(organizations.organization_id, api_keys.organization_id))
+    .where(
+      and(
+        eq(api_keys.key_hash, key_hash),
+        eq(api_keys.status, 'active'),
+        or(isNull(api_keys.expires_at), gt(api_keys.expires_at, now)),
+      ),
+    ),
+);
+
+const markUsed = query((db, { organization_id, key_id, now }: Placeholders<{ organization_id: string; key_id: string; now: number }>) =>
+  db
+    .update(api_keys)
+    .set({ last_used_at: sql`${now}` })
+    .where(
+      and(
+        eq(api_keys.key_id, key_id),
+        eq(api_keys.organization_id, organization_id),
+        or(isNull(api_keys.last_used_at), lt(api_keys.last_used_at, now)),
+      ),
+    ),
+);
+
+/**
+ * Finds the caller of a well-formed key.
+ *
+ * @param admitLookup asked before D1 is: well-formed keys are free to make, so a flood of them must end here; throws to refuse
+ * @returns nothing for a key that is unknown, revoked or expired
+ * @throws DomainError `temporarily_unavailable` when D1 is needed and away; what `admitLookup` throws
+ */
+export async function findCaller(
+  env: Bindings,
+  key_hash: string,
+  admitLookup: () => Promise<void>,
+  afterAnswer: AfterAnswer,
+): Promise<Caller | undefined> {
+  const now = unixNow();
+  const cached = fresh(isolateCache.get(key_hash), now) ?? fresh(await readCache(env, key_hash), now);
+  if (cached) {
+    isolateCache.set(key_hash, cached);
+    return isExpired(cached, now) ? undefined : cached;
+  }
+
+  await admitLookup();
+  const [[row]] = await batch(env.DB, [findKey.bind({ key_hash, now })]);
+  if (!row) return undefined;
+  const caller = { ...row, deadline: now + MAX_AGE_SECONDS };
+  isolateCache.set(key_hash, caller);
+  afterAnswer(() => env.KEY_CACHE.put(key_hash, JSON.stringify(caller), { expirationTtl: KV_EXPIRATION_SECONDS }));
+  afterAnswer(() => batch(env.DB, [markUsed.bind({ ...row, now })]));
+  return caller;
+}
+
+/** Makes this isolate ask again: D1 has said otherwise than the entry. */
+export function forgetKey(key_hash: string): void {
+  isolateCache.delete(key_hash);
+}
+
+/** KV out of order is no reason to refuse anybody: D1 answers, behind the limiter. */
+async function readCache(env: Bindings, key_hash: string): Promise<Caller | undefined> {
+  try {
+    const value = await env.KEY_CACHE.get(key_hash, { type: 'json', cacheTtl: KV_EDGE_CACHE_SECONDS });
+    return cachedCaller.safeParse(value).data;
+  } catch (error) {
+    logError('key_cache_unreadable', error);
+    return undefined;
+  }
+}
+
+function fresh(caller: Caller | undefined, now: number): Caller | undefined {
+  return caller && now < caller.deadline ? caller : undefined;
+}
+
+function isExpired({ expires_at }: Caller, now: number): boolean {
+  return expires_at !== null && expires_at <= now;
+}

@@ -1,0 +1,55 @@
+/**
+ * Rate limits by the Workers rate-limit bindings: per Cloudflare location and approximate by nature.
+ * A binding tells only whether a request passes, so the numbers in the answers are stated here.
+ */
+import { createMiddleware } from 'hono/factory';
+import type { AppEnv, Bindings } from '../env.ts';
+import { DomainError } from '../problem.ts';
+import type { Tier } from '../schema.ts';
+
+/** The bindings know periods of 10 s and 60 s only. */
+const PERIOD_SECONDS = 10;
+
+/** Requests of one organization in a period; `test/auth/rate-limit.test.ts` holds them equal to wrangler.toml. */
+export const organizationLimits = {
+  starter: { binding: 'STARTER_LIMIT', requests: 100 },
+  pro: { binding: 'PRO_LIMIT', requests: 500 },
+  enterprise: { binding: 'ENTERPRISE_LIMIT', requests: 5000 },
+} as const satisfies Record<Tier, { binding: keyof Bindings; requests: number }>;
+
+/**
+ * Middleware behind `authenticate`: limits by organization, because a limit by key is bypassed by making keys.
+ * States the policy in `RateLimit-Policy` (draft-ietf-httpapi-ratelimit-headers).
+ *
+ * @throws DomainError `rate_limited`
+ */
+export const limitOrganization = createMiddleware<AppEnv>(async (c, next) => {
+  const { organization_id, tier } = c.var.operation.caller;
+  const { binding, requests } = organizationLimits[tier];
+  c.header('RateLimit-Policy', `"${tier}";q=${requests};w=${PERIOD_SECONDS}`);
+  await take(c.env[binding], organization_id);
+  await next();
+});
+
+/**
+ * Takes a token for an API key that no cache knows, before D1 is asked about it.
+ *
+ * @param ip `CF-Connecting-IP`; absent only where there is no Cloudflare in front
+ * @throws DomainError `rate_limited`
+ */
+export function limitKeyLookups(env: Bindings, ip: string | undefined): Promise<void> {
+  return take(env.KEY_LOOKUP_LIMIT, ip === undefined ? 'unknown' : subscriberPrefix(ip));
+}
+
+async function take(limiter: RateLimit, key: string): Promise<void> {
+  const { success } = await limiter.limit({ key });
+  if (!success) throw new DomainError('rate_limited', { retry_after_seconds: PERIOD_SECONDS });
+}
+
+/** An IPv4 address, or the /64 of an IPv6 address: the least that one subscriber is given (RFC 6177). */
+export function subscriberPrefix(ip: string): string {
+  if (!ip.includes(':')) return ip;
+  const [head = [], tail] = ip.split('::').map((part) => (part === '' ? [] : part.split(':')));
+  const zeros = tail ? Array.from({ length: 8 - head.length - tail.length }, () => '0') : [];
+  return `${[...head, ...zeros, ...(tail ?? [])].slice(0, 4).join(':')}::/64`;
+}

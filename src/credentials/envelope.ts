@@ -1,0 +1,129 @@
+/**
+ * Envelope encryption, pure: AES-256-GCM under a fresh data key for each version of a subject's credentials, the data
+ * key wrapped by AES-256-GCM under the ring's current key-encryption key (KEK).
+ *
+ * Both layers have the same additional authenticated data, the KV key `v1/{organization_id}/{subject_id}/{version}`, so
+ * neither a ciphertext nor a data key opens anywhere but where it was sealed.
+ *
+ * | bytes      | nonce (96 bits, random) | AES-GCM output        |
+ * | ---------- | ----------------------- | --------------------- |
+ * | ciphertext | 12                      | length of text + 16   |
+ * | data key   | 12                      | 32 + 16, in base64    |
+ */
+import { decodeBase64, encodeBase64 } from 'hono/utils/encode';
+import * as z from 'zod';
+
+const KEY_BYTES = 32;
+const NONCE_BYTES = 12;
+
+/** The credentials of one integration or SIP number: member names and secret values; an undefined one is not kept. */
+export type Credentials = Readonly<Record<string, string | undefined>>;
+
+/** A data key as a row stores it. */
+export interface WrappedDataKey {
+  data_key: string;
+  kek_id: string;
+}
+
+/** Key-encryption keys by id, and which of them wraps new data keys. */
+export interface KekRing {
+  current: string;
+  keys: ReadonlyMap<string, CryptoKey>;
+}
+
+const ringSecret = z
+  .strictObject({
+    current: z.string(),
+    keys: z.record(
+      z.string().min(1),
+      z
+        .base64()
+        .transform(decodeBase64)
+        .refine((bytes) => bytes.length === KEY_BYTES),
+    ),
+  })
+  .refine(({ current, keys }) => Object.hasOwn(keys, current));
+
+/**
+ * Parses the secret `CREDENTIALS_KEKS`: `{"current": "k2", "keys": {"k1": base64 of 32 bytes, "k2": …}}`.
+ *
+ * @throws Error, without a word of the secret, when it is of another form
+ */
+export async function parseKekRing(secret: string): Promise<KekRing> {
+  const { success, data } = ringSecret.safeParse(parseJson(secret));
+  if (!success) {
+    throw new Error('CREDENTIALS_KEKS is not {"current": "<id>", "keys": {"<id>": "<base64 of 32 bytes>", …}}');
+  }
+  const keys = await Promise.all(
+    Object.entries(data.keys).map(async ([id, bytes]) => [id, await importKey(bytes)] as const),
+  );
+  return { current: data.current, keys: new Map(keys) };
+}
+
+/** Encrypts credentials under a new data key. `kv_key` binds both to their place. */
+export async function seal(
+  ring: KekRing,
+  kv_key: string,
+  credentials: Credentials,
+): Promise<WrappedDataKey & { ciphertext: Uint8Array<ArrayBuffer> }> {
+  const dataKey = crypto.getRandomValues(new Uint8Array(KEY_BYTES));
+  const text = new TextEncoder().encode(JSON.stringify(credentials));
+  const [ciphertext, wrapped] = await Promise.all([
+    encrypt(await importKey(dataKey), kv_key, text),
+    encrypt(kekOf(ring, ring.current), kv_key, dataKey),
+  ]);
+  return { ciphertext, data_key: encodeBase64(wrapped.buffer), kek_id: ring.current };
+}
+
+/**
+ * Decrypts what {@link seal} made.
+ *
+ * @throws Error (an `OperationError` of Web Crypto) when ciphertext, data key and place do not belong together
+ */
+export async function open(
+  ring: KekRing,
+  kv_key: string,
+  { data_key, kek_id }: WrappedDataKey,
+  ciphertext: Uint8Array<ArrayBuffer>,
+): Promise<Credentials> {
+  const dataKey = await decrypt(kekOf(ring, kek_id), kv_key, decodeBase64(data_key));
+  const text = await decrypt(await importKey(dataKey), kv_key, ciphertext);
+  return z.record(z.string(), z.string()).parse(JSON.parse(new TextDecoder().decode(text)));
+}
+
+function kekOf({ keys }: KekRing, id: string): CryptoKey {
+  const kek = keys.get(id);
+  if (!kek) throw new Error(`CREDENTIALS_KEKS has no key ${id}`);
+  return kek;
+}
+
+function importKey(bytes: BufferSource): Promise<CryptoKey> {
+  return crypto.subtle.importKey('raw', bytes, 'AES-GCM', false, ['encrypt', 'decrypt']);
+}
+
+async function encrypt(key: CryptoKey, kv_key: string, text: BufferSource): Promise<Uint8Array<ArrayBuffer>> {
+  const nonce = crypto.getRandomValues(new Uint8Array(NONCE_BYTES));
+  const encrypted = await crypto.subtle.encrypt(parameters(nonce, kv_key), key, text);
+  const sealed = new Uint8Array(NONCE_BYTES + encrypted.byteLength);
+  sealed.set(nonce);
+  sealed.set(new Uint8Array(encrypted), NONCE_BYTES);
+  return sealed;
+}
+
+async function decrypt(key: CryptoKey, kv_key: string, sealed: Uint8Array<ArrayBuffer>): Promise<Uint8Array<ArrayBuffer>> {
+  const nonce = sealed.subarray(0, NONCE_BYTES);
+  return new Uint8Array(await crypto.subtle.decrypt(parameters(nonce, kv_key), key, sealed.subarray(NONCE_BYTES)));
+}
+
+function parameters(iv: BufferSource, kv_key: string) {
+  return { name: 'AES-GCM', iv, additionalData: new TextEncoder().encode(kv_key) };
+}
+
+function parseJson(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    // The parser's own message quotes the secret.
+    return undefined;
+  }
+}

@@ -1,0 +1,153 @@
+/**
+ * Where credentials are kept. This module and the outbox's drain (purge.ts) alone touch the CREDENTIALS namespace.
+ *
+ * | KV key                                        | value                    |
+ * | --------------------------------------------- | ------------------------ |
+ * | `v1/{organization_id}/{subject_id}/{version}` | ciphertext (envelope.ts) |
+ *
+ * A subject is an integration or a SIP number. A version is a fresh random id for each attempt, written once and never
+ * overwritten, so that a stale edge can only ever show the right bytes or none.
+ */
+import { and, eq, exists, sql } from 'drizzle-orm';
+import type { SQLWrapper } from 'drizzle-orm';
+import { nanoid } from 'nanoid';
+import { eventExists } from '../audit/record.ts';
+import type { EventParameters } from '../audit/record.ts';
+import { assertCallerMay, callerParameters, callerRole, isCallerWith } from '../auth/permissions.ts';
+import type { CallerParameters, Permission } from '../auth/permissions.ts';
+import type { Operation } from '../env.ts';
+import { DomainError } from '../problem.ts';
+import { batch, query } from '../query.ts';
+import type { Builder, Placeholders } from '../query.ts';
+import { MAX_TRIES, retry } from '../retry.ts';
+import { api_keys, credential_purges } from '../schema.ts';
+import { unixNow } from '../time.ts';
+import { parseKekRing, seal } from './envelope.ts';
+import type { Credentials, KekRing, WrappedDataKey } from './envelope.ts';
+
+/** Longer than a request lives: a purge must not overtake a create that is merely slow. */
+const INTENT_DUE_SECONDS = 3600;
+
+/** What the row of a subject remembers of its credentials, and where their ciphertext is. */
+export interface StoredCredentials extends WrappedDataKey {
+  kv_key: string;
+  credentials_version: string;
+}
+
+/** The KV key of one version of a subject's credentials; also what binds the ciphertext to its place. */
+export function credentialsKey(organization_id: string, subject_id: string, version: string): string {
+  return `v1/${organization_id}/${subject_id}/${version}`;
+}
+
+/** {@link credentialsKey} in SQL, of the row that a statement selects from. */
+export function credentialsKeySql(organization_id: SQLWrapper, subject_id: SQLWrapper, version: SQLWrapper) {
+  return sql<string>`'v1/' || ${organization_id} || '/' || ${subject_id} || '/' || ${version}`;
+}
+
+/**
+ * Makes the function that stores a new version of credentials for a caller with the permission.
+ *
+ * Interrupted anywhere, it leaves no ciphertext that the outbox does not name: the intent to purge is written before the
+ * ciphertext is, and only the batch that makes the version live withdraws it ({@link intentStands},
+ * {@link withdrawIntent}).
+ */
+export function credentialsWriter(permission: Permission) {
+  const recordIntent = query((db, parameters: Placeholders<CallerParameters & { kv_key: string; due_at: number }>) =>
+    db
+      .insert(credential_purges)
+      .select(
+        db
+          .select({
+            kv_key: sql<string>`${parameters.kv_key}`.as('kv_key'),
+            organization_id: api_keys.organization_id,
+            due_at: sql<number>`${parameters.due_at}`.as('due_at'),
+            attempts: sql<number>`0`.as('attempts'),
+          })
+          .from(api_keys)
+          .where(isCallerWith(permission, parameters)),
+      )
+      .onConflictDoNothing(),
+  );
+
+  /**
+   * @param credentials plaintext; it goes no further than this call
+   * @throws DomainError `invalid_api_key`, `permission_denied`, `temporarily_unavailable` (`not_done`)
+   */
+  return async function storeCredentials(
+    operation: Operation,
+    subject_id: string,
+    credentials: Credentials,
+  ): Promise<StoredCredentials> {
+    const { env, caller } = operation;
+    const credentials_version = nanoid();
+    const kv_key = credentialsKey(caller.organization_id, subject_id, credentials_version);
+    const { ciphertext, ...wrapped } = await seal(await kekRing(env.CREDENTIALS_KEKS), kv_key, credentials);
+
+    const now = unixNow();
+    const parameters = callerParameters(operation, now);
+    const [role] = await preparing(
+      batch(env.DB, [
+        callerRole.bind(parameters),
+        recordIntent.bind({ ...parameters, kv_key, due_at: now + INTENT_DUE_SECONDS }),
+      ]),
+    );
+    assertCallerMay(permission, operation, role);
+    await preparing(
+      retry(
+        () => env.CREDENTIALS.put(kv_key, ciphertext),
+        () => MAX_TRIES,
+      ),
+    );
+    return { kv_key, credentials_version, ...wrapped };
+  };
+}
+
+/** Until the deciding batch, nothing that the client asked for has happened, whatever became of the intent. */
+async function preparing<Result>(step: Promise<Result>): Promise<Result> {
+  try {
+    return await step;
+  } catch (error) {
+    throw new DomainError('temporarily_unavailable', { outcome: 'not_done' }, { cause: error });
+  }
+}
+
+interface IntentParameters {
+  organization_id: string;
+  kv_key: string;
+}
+
+/** Predicate of the statement that makes a version live: no purge has claimed its ciphertext. */
+export const intentStands = (db: Builder, { organization_id, kv_key }: Placeholders<IntentParameters>) =>
+  exists(
+    db
+      .select({ one: sql`1` })
+      .from(credential_purges)
+      .where(
+        and(
+          eq(credential_purges.kv_key, kv_key),
+          eq(credential_purges.organization_id, organization_id),
+          eq(credential_purges.attempts, 0),
+        ),
+      ),
+  );
+
+/** Follows the event that made a version live, in its batch: the ciphertext is no garbage any more. */
+export const withdrawIntent = query((db, parameters: Placeholders<EventParameters & IntentParameters>) =>
+  db
+    .delete(credential_purges)
+    .where(
+      and(
+        eq(credential_purges.kv_key, parameters.kv_key),
+        eq(credential_purges.organization_id, parameters.organization_id),
+        eventExists(db, parameters),
+      ),
+    ),
+);
+
+let parsedRing: { secret: string; ring: Promise<KekRing> } | undefined;
+
+/** The ring, parsed once per isolate and secret. */
+function kekRing(secret: string): Promise<KekRing> {
+  if (parsedRing?.secret !== secret) parsedRing = { secret, ring: parseKekRing(secret) };
+  return parsedRing.ring;
+}

@@ -1,0 +1,27 @@
+import type { Caller } from './auth/key-cache.ts';
+
+/** What `wrangler.toml` binds; generated from it by `wrangler types`, and `npm run check` holds the two together. */
+export type Bindings = Cloudflare.Env;
+
+/** Runs a task once the answer is on its way; a task that fails is logged. */
+export type AfterAnswer = (task: () => Promise<unknown>) => void;
+
+/** What a verb knows of the call that it serves. */
+export interface Operation {
+  readonly env: Bindings;
+  readonly caller: Caller;
+  readonly request_id: string;
+  readonly afterAnswer: AfterAnswer;
+}
+
+export interface AppEnv {
+  Bindings: Bindings;
+  Variables: {
+    request_id: string;
+    afterAnswer: AfterAnswer;
+    /** Set once the caller is admitted. */
+    operation: Operation;
+    /** What the log line calls the outcome: a problem's code, or `ok`. */
+    outcome: string;
+  };
+}

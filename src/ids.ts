@@ -1,0 +1,29 @@
+import { customAlphabet } from 'nanoid';
+import { v7 } from 'uuid';
+import * as z from 'zod';
+
+const twelveHexDigits = customAlphabet('0123456789abcdef', 12);
+
+export type IdPrefix = 'intg' | 'phon' | 'apikey';
+
+/** A new public id from a CSPRNG: the prefix and 12 lower-case hex digits (contract.md, Conventions). */
+export function newId<Prefix extends IdPrefix>(prefix: Prefix): `${Prefix}_${string}` {
+  return `${prefix}_${twelveHexDigits()}`;
+}
+
+/** Accepts what {@link newId} makes. */
+export function idSchema(prefix: IdPrefix) {
+  return z.string().regex(new RegExp(`^${prefix}_[a-f0-9]{12}$`), `must be ${prefix}_ and 12 lower-case hex digits`);
+}
+
+/** `org_` and 1–40 of `[A-Za-z0-9_-]` (contract.md, Conventions). */
+export const organizationIdPattern = /^org_[A-Za-z0-9_-]{1,40}$/;
+
+/**
+ * The id of one operation and of the audit event that decides it: UUIDv7 (RFC 9562 §5.7), so that an organization's
+ * events lie in the order of their time. 12 hex digits would not do: two operations with one id would take the first
+ * one's decision for both.
+ */
+export function newEventId(): string {
+  return v7();
+}

@@ -1,0 +1,147 @@
+import { and, asc, eq, exists, not, sql } from 'drizzle-orm';
+import { eventColumns, eventExists, eventParameters, readEvent } from '../audit/record.ts';
+import type { EventParameters } from '../audit/record.ts';
+import { assertCallerMay, callerMay, callerRole } from '../auth/permissions.ts';
+import { purge } from '../credentials/purge.ts';
+import { credentialsKey, credentialsKeySql } from '../credentials/vault.ts';
+import type { Operation } from '../env.ts';
+import { DomainError } from '../problem.ts';
+import type { Reference } from '../problem.ts';
+import { batch, isForeignKeyViolation, query } from '../query.ts';
+import type { Builder, Placeholders } from '../query.ts';
+import { audit_events, credential_purges, integrations, phone_numbers } from '../schema.ts';
+import type { AuditAction } from '../schema.ts';
+import { integrationState, integrationStateJson, presentIntegration } from './integration.ts';
+import type { Integration } from './integration.ts';
+
+/** How many references an answer names, and how far they are counted (contract.md, Conventions: counts). */
+const MAX_NAMED = 100;
+const MAX_COUNTED = 10_000;
+
+interface DeleteParameters extends EventParameters {
+  integration_id: string;
+}
+
+const isIntegration = ({ organization_id, integration_id }: Placeholders<DeleteParameters>) =>
+  and(eq(integrations.organization_id, organization_id), eq(integrations.integration_id, integration_id));
+
+const isReference = ({ organization_id, integration_id }: Placeholders<DeleteParameters>) =>
+  and(eq(phone_numbers.organization_id, organization_id), eq(phone_numbers.integration_id, integration_id));
+
+const listReferences = query((db, parameters: Placeholders<DeleteParameters>) => {
+  const counted = db
+    .select({ one: sql`1`.as('one') })
+    .from(phone_numbers)
+    .where(isReference(parameters))
+    .limit(MAX_COUNTED + 1)
+    .as('counted');
+  return db
+    .select({
+      phone_number_id: phone_numbers.phone_number_id,
+      phone_number: phone_numbers.phone_number,
+      reference_count: sql<number>`(${db.select({ count: sql`count(*)` }).from(counted)})`.as('reference_count'),
+    })
+    .from(phone_numbers)
+    .where(isReference(parameters))
+    .orderBy(asc(phone_numbers.phone_number))
+    .limit(MAX_NAMED);
+});
+
+/** The rule, and the only statement that evaluates it: refused while a phone number references the integration. */
+const decide = query((db, parameters: Placeholders<DeleteParameters>) => {
+  const isReferenced = exists(
+    db
+      .select({ one: sql`1` })
+      .from(phone_numbers)
+      .where(isReference(parameters)),
+  );
+  return db
+    .insert(audit_events)
+    .select(
+      db
+        .select(
+          eventColumns(parameters, {
+            action: sql<AuditAction>`iif(${isReferenced}, 'integration.delete_refused', 'integration.deleted')`,
+            target_id: sql`${integrations.integration_id}`,
+            state: integrationStateJson,
+          }),
+        )
+        .from(integrations)
+        .where(and(isIntegration(parameters), callerMay('integrations:delete', db, parameters))),
+    )
+    .onConflictDoNothing();
+});
+
+const isDecidedUpon = (db: Builder, parameters: Placeholders<DeleteParameters>) =>
+  eventExists(db, parameters, 'integration.deleted');
+
+const enqueuePurge = query((db, parameters: Placeholders<DeleteParameters>) =>
+  db.insert(credential_purges).select(
+    db
+      .select({
+        kv_key: credentialsKeySql(
+          integrations.organization_id,
+          integrations.integration_id,
+          integrations.credentials_version,
+        ).as('kv_key'),
+        organization_id: integrations.organization_id,
+        due_at: sql<number>`${parameters.now}`.as('due_at'),
+        attempts: sql<number>`0`.as('attempts'),
+      })
+      .from(integrations)
+      .where(and(isIntegration(parameters), isDecidedUpon(db, parameters))),
+  ),
+);
+
+const removeIntegration = query((db, parameters: Placeholders<DeleteParameters>) =>
+  db.delete(integrations).where(and(isIntegration(parameters), isDecidedUpon(db, parameters))),
+);
+
+/**
+ * Deletes an integration and its stored credentials, unless a phone number references it
+ * (contract.md, DELETE /api/integrations/{integration_id}).
+ *
+ * One batch asks, decides, acts and reads the decision back. The row holds the data key, so the credentials end at its
+ * commit; their ciphertext is in the outbox by the same commit and leaves KV after the answer.
+ *
+ * @returns the integration as it stood just before
+ * @throws DomainError `integration_in_use`, `integration_not_found`, `invalid_api_key`, `permission_denied`,
+ *   `temporarily_unavailable`
+ */
+export async function deleteIntegration(operation: Operation, integration_id: string): Promise<Integration> {
+  const { env, afterAnswer } = operation;
+  const parameters = { ...eventParameters(operation), integration_id };
+  const [references, role, , , , [event]] = await batch(env.DB, [
+    listReferences.bind(parameters),
+    callerRole.bind(parameters),
+    decide.bind(parameters),
+    enqueuePurge.bind(parameters),
+    removeIntegration.bind(parameters),
+    readEvent.bind(parameters),
+  ]).catch((error: unknown) => refuseIfStillReferenced(error, operation, parameters));
+
+  if (!event) {
+    assertCallerMay('integrations:delete', operation, role);
+    throw new DomainError('integration_not_found', {});
+  }
+  if (event.action === 'integration.delete_refused') throw inUse(references);
+  const state = integrationState.parse(JSON.parse(event.state));
+  afterAnswer(() => purge(env, credentialsKey(state.organization_id, integration_id, state.credentials_version)));
+  return presentIntegration(state);
+}
+
+/** `ON DELETE RESTRICT` stands behind the rule: where the two ever disagree, the batch is rolled back and this refuses. */
+async function refuseIfStillReferenced(error: unknown, { env }: Operation, parameters: DeleteParameters): Promise<never> {
+  if (!isForeignKeyViolation(error)) throw error;
+  const [references] = await batch(env.DB, [listReferences.bind(parameters)]);
+  throw inUse(references);
+}
+
+function inUse(rows: (Reference & { reference_count: number })[]) {
+  const counted = rows[0]?.reference_count ?? 0;
+  return new DomainError('integration_in_use', {
+    references: rows.map(({ phone_number_id, phone_number }) => ({ phone_number_id, phone_number })),
+    reference_count: Math.min(counted, MAX_COUNTED),
+    reference_count_exact: counted <= MAX_COUNTED,
+  });
+}

@@ -1,0 +1,39 @@
+import { sql } from 'drizzle-orm';
+import * as z from 'zod';
+import { toIso } from '../time.ts';
+
+/** An integration as its row and its audit events have it, without its data key. */
+export const integrationState = z.object({
+  integration_id: z.string(),
+  organization_id: z.string(),
+  name: z.string(),
+  provider: z.string(),
+  category: z.string(),
+  status: z.string(),
+  credentials_version: z.string(),
+  created_at: z.int(),
+  updated_at: z.int(),
+});
+
+export type IntegrationState = z.output<typeof integrationState>;
+
+const jsonMembers = Object.keys(integrationState.shape).map((name) => sql`${sql.raw(`'${name}'`)}, ${sql.identifier(name)}`);
+
+/** {@link integrationState} as JSON, of the row of `integrations` that a statement selects from. */
+export const integrationStateJson = sql<string>`json_object(${sql.join(jsonMembers, sql`, `)})`;
+
+/** An integration as clients see it (contract.md, DELETE /api/integrations/{integration_id}), members in that order. */
+export function presentIntegration(state: IntegrationState) {
+  return {
+    integration_id: state.integration_id,
+    client_id: state.organization_id,
+    name: state.name,
+    provider: state.provider,
+    category: state.category,
+    status: state.status,
+    created_at: toIso(state.created_at),
+    updated_at: toIso(state.updated_at),
+  };
+}
+
+export type Integration = ReturnType<typeof presentIntegration>;

@@ -1,0 +1,53 @@
+/** The telephony providers: one row each, and nothing else to write for a new one. */
+import * as z from 'zod';
+
+const secret = z.string().min(1, 'must not be empty').max(256, 'must have at most 256 characters');
+
+const twilioSid = (prefix: 'AC' | 'SK') =>
+  z.string().regex(new RegExp(`^${prefix}[0-9a-fA-F]{32}$`), `must be ${prefix} and 32 hex digits`);
+
+export const providers = {
+  twilio: {
+    category: 'telephony',
+    credentials: z
+      .strictObject({
+        provider: z.literal('twilio'),
+        account_sid: twilioSid('AC'),
+        auth_token: secret.optional(),
+        api_key_sid: twilioSid('SK').optional(),
+        api_key_secret: secret.optional(),
+      })
+      .refine(
+        ({ auth_token, api_key_sid, api_key_secret }) =>
+          auth_token === undefined
+            ? api_key_sid !== undefined && api_key_secret !== undefined
+            : api_key_sid === undefined && api_key_secret === undefined,
+        'must have either auth_token, or api_key_sid and api_key_secret',
+      ),
+  },
+  telnyx: {
+    category: 'telephony',
+    credentials: z.strictObject({ provider: z.literal('telnyx'), api_key: secret }),
+  },
+  vonage: {
+    category: 'telephony',
+    credentials: z.strictObject({ provider: z.literal('vonage'), api_key: secret, api_secret: secret }),
+  },
+  plivo: {
+    category: 'telephony',
+    credentials: z.strictObject({ provider: z.literal('plivo'), auth_id: secret, auth_token: secret }),
+  },
+} as const;
+
+export type Provider = keyof typeof providers;
+
+type CredentialsSchema = (typeof providers)[Provider]['credentials'];
+const schemas = Object.values(providers).map(({ credentials }) => credentials);
+
+/** The credentials of any provider: a union on `provider`. */
+export const providerCredentials = z.discriminatedUnion(
+  'provider',
+  // The table has a row.
+  schemas as [CredentialsSchema, ...CredentialsSchema[]],
+  'must be one of the providers',
+);

@@ -1,0 +1,128 @@
+/**
+ * The only door to D1: queries written with Drizzle, compiled once per isolate, run in one batch.
+ *
+ * Drizzle's builder costs more CPU than the rest of a request, so no request runs it: a query is built once with
+ * placeholders, and a call only fills them in.
+ */
+import { fillPlaceholders, sql } from 'drizzle-orm';
+import type { Placeholder, QueryPromise } from 'drizzle-orm';
+import { drizzle } from 'drizzle-orm/sqlite-proxy';
+import type { SqliteRemoteDatabase } from 'drizzle-orm/sqlite-proxy';
+import type { PreparedQueryConfig, SQLitePreparedQuery } from 'drizzle-orm/sqlite-core';
+import { DomainError } from './problem.ts';
+import { MAX_TRIES, retry } from './retry.ts';
+
+/** Drizzle's query builder, without a database behind it. */
+export type Builder = SqliteRemoteDatabase;
+
+/** One typed placeholder for each parameter. */
+export type Placeholders<Parameters> = { readonly [Name in keyof Parameters]: Placeholder<Name & string, Parameters[Name]> };
+
+interface Compilable<Result> extends QueryPromise<Result> {
+  prepare(): Pick<SQLitePreparedQuery<PreparedQueryConfig>, 'getQuery' | 'mapResult'>;
+}
+
+/** One statement with its parameters, ready for {@link batch}. */
+export interface BoundQuery<Result> {
+  readonly sql: string;
+  readonly parameters: readonly unknown[];
+  readonly writes: boolean;
+  /** Maps D1's rows back into what the builder's own types promise. */
+  mapRows(rows: Record<string, unknown>[]): Result;
+}
+
+export interface CompiledQuery<Parameters, Result> {
+  bind(parameters: Parameters): BoundQuery<Result>;
+}
+
+const builder: Builder = drizzle(() => Promise.reject(new Error('This Drizzle instance compiles queries and runs none.')));
+
+/**
+ * Compiles a Drizzle query on its first use and keeps it for the isolate's life.
+ *
+ * Placeholders reach SQLite as they are bound (Drizzle encodes them inside `values()` alone), so parameters are
+ * strings, numbers and null. Columns of a select need distinct names: D1's batch returns rows as objects.
+ *
+ * @param build receives the builder and one typed placeholder for each parameter
+ */
+export function query<Parameters extends object, Result>(
+  build: (db: Builder, parameters: Placeholders<Parameters>) => Compilable<Result>,
+): CompiledQuery<Parameters, Result> {
+  const placeholders = new Proxy({} as Placeholders<Parameters>, {
+    get: (_, name) => sql.placeholder(String(name)),
+  });
+  let prepared: ReturnType<Compilable<Result>['prepare']> | undefined;
+  return {
+    bind(parameters) {
+      const compiled = (prepared ??= build(builder, placeholders).prepare());
+      const { sql: text, params } = compiled.getQuery();
+      return {
+        sql: text,
+        parameters: fillPlaceholders(params, { ...parameters }),
+        writes: !text.startsWith('select'),
+        // Drizzle types the result on the builder and erases it on the prepared query.
+        mapRows: (rows) => compiled.mapResult(rows.map((row) => Object.values(row))) as Result,
+      };
+    },
+  };
+}
+
+const MAX_TRIES_WHEN_OVERLOADED = 2;
+
+type Results<Queries extends readonly BoundQuery<unknown>[]> = {
+  [Index in keyof Queries]: Queries[Index] extends BoundQuery<infer Result> ? Result : never;
+};
+
+/**
+ * Runs the queries in one D1 batch: one round trip, one transaction, on the primary.
+ *
+ * A failed batch is tried again as it is, because the failure may have followed the commit ("Network connection
+ * lost"). So every batch must be safe to repeat: ids and times are minted by its caller, before the first try.
+ *
+ * @throws DomainError `temporarily_unavailable` when D1 stays away; its `outcome` is `not_done` where no try can have
+ *   committed a write. An error of the SQL itself (a violated constraint) rolls the batch back and is thrown as it came.
+ * @see https://developers.cloudflare.com/d1/observability/debug-d1/ for D1's error messages
+ */
+export async function batch<const Queries extends readonly BoundQuery<unknown>[]>(
+  database: D1Database,
+  queries: Queries,
+): Promise<Results<Queries>> {
+  const writes = queries.some((bound) => bound.writes);
+  const statements = queries.map(({ sql: text, parameters }) => database.prepare(text).bind(...parameters));
+  let mayHaveCommitted = false;
+  try {
+    const results = await retry(
+      () => database.batch<Record<string, unknown>>(statements),
+      (error) => {
+        if (isSqlError(error)) return 1;
+        if (isOverload(error)) return MAX_TRIES_WHEN_OVERLOADED;
+        mayHaveCommitted = writes;
+        return MAX_TRIES;
+      },
+    );
+    return queries.map((bound, index) => bound.mapRows(results[index]?.results ?? [])) as Results<Queries>;
+  } catch (error) {
+    if (isSqlError(error)) throw error;
+    const outcome = mayHaveCommitted ? 'unknown' : 'not_done';
+    throw new DomainError('temporarily_unavailable', { outcome }, { cause: error });
+  }
+}
+
+/** SQLite's own errors come with their code; D1's other errors are about reaching or running the database. */
+function isSqlError(error: unknown): boolean {
+  return /\bSQLITE_|^D1_(TYPE|EXEC)_ERROR|^D1_COLUMN_NOTFOUND/.test(messageOf(error));
+}
+
+/** "D1 DB is overloaded. …": refused at the queue, so nothing of it ran. */
+function isOverload(error: unknown): boolean {
+  return messageOf(error).includes('overloaded');
+}
+
+/** A violated foreign key rolls the whole batch back. */
+export function isForeignKeyViolation(error: unknown): boolean {
+  return messageOf(error).includes('FOREIGN KEY constraint failed');
+}
+
+function messageOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
+}

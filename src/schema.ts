@@ -1,0 +1,196 @@
+/**
+ * Every table, key, index and check. One file, because foreign keys cross features.
+ *
+ * Columns bear the wire's names (contract.md); only `client_id` is `organization_id` here. Times are whole unix seconds.
+ * Every table is STRICT, and WITHOUT ROWID because every key is TEXT and a rowid would be a second b-tree to write.
+ * Neither is in Drizzle's vocabulary: the generated migration is edited to say them, and `test/schema.test.ts` holds
+ * the applied database to it.
+ */
+import { sql } from 'drizzle-orm';
+import { check, foreignKey, index, integer, primaryKey, sqliteTable, text } from 'drizzle-orm/sqlite-core';
+import type { SQLiteColumn } from 'drizzle-orm/sqlite-core';
+
+export const tiers = ['starter', 'pro', 'enterprise'] as const;
+export type Tier = (typeof tiers)[number];
+
+export const roles = ['admin', 'agent_manager', 'user'] as const;
+export type Role = (typeof roles)[number];
+
+const keyStatuses = ['active', 'revoked'] as const;
+const integrationStatuses = ['active', 'credentials_missing'] as const;
+const phoneNumberStatuses = ['free', 'assigned'] as const;
+
+export const mediaEncryptions = ['disable', 'allow', 'require'] as const;
+
+/** Every action that an audit event can name: `{subject}.{what happened}`. */
+export const auditActions = [
+  'api_key.created',
+  'integration.created',
+  'integration.deleted',
+  'integration.delete_refused',
+  'phone_number.imported',
+] as const;
+export type AuditAction = (typeof auditActions)[number];
+
+const oneOf = (column: SQLiteColumn, values: readonly string[]) =>
+  sql`${column} IN (${sql.raw(values.map((value) => `'${value}'`).join(', '))})`;
+
+export const organizations = sqliteTable(
+  'organizations',
+  {
+    organization_id: text().primaryKey(),
+    tier: text({ enum: tiers }).notNull(),
+    created_at: integer().notNull(),
+  },
+  (table) => [
+    check(
+      'organizations_organization_id',
+      sql`${table.organization_id} GLOB 'org_*' AND substr(${table.organization_id}, 5) NOT GLOB '*[^A-Za-z0-9_-]*' AND length(${table.organization_id}) BETWEEN 5 AND 44`,
+    ),
+    check('organizations_tier', oneOf(table.tier, tiers)),
+  ],
+);
+
+export const api_keys = sqliteTable(
+  'api_keys',
+  {
+    key_id: text().primaryKey(),
+    organization_id: text()
+      .notNull()
+      .references(() => organizations.organization_id, { onDelete: 'restrict' }),
+    user_id: text().notNull(),
+    name: text().notNull(),
+    role: text({ enum: roles }).notNull(),
+    /** Lower-case hex SHA-256 of the raw key; the raw key is stored nowhere. */
+    key_hash: text().notNull().unique(),
+    prefix: text().notNull(),
+    status: text({ enum: keyStatuses }).notNull(),
+    created_at: integer().notNull(),
+    last_used_at: integer(),
+    expires_at: integer(),
+  },
+  (table) => [
+    check('api_keys_role', oneOf(table.role, roles)),
+    check('api_keys_status', oneOf(table.status, keyStatuses)),
+  ],
+);
+
+/**
+ * The row holds the wrapped data key: deleting the row makes its ciphertext unreadable at commit.
+ * The primary key leads with the organization, so another tenant's id costs what a missing one costs.
+ */
+export const integrations = sqliteTable(
+  'integrations',
+  {
+    organization_id: text()
+      .notNull()
+      .references(() => organizations.organization_id, { onDelete: 'restrict' }),
+    integration_id: text().notNull(),
+    name: text().notNull(),
+    provider: text().notNull(),
+    category: text().notNull(),
+    status: text({ enum: integrationStatuses }).notNull(),
+    credentials_version: text().notNull(),
+    /** Base64 of the data key wrapped by the key-encryption key `kek_id` (credentials/envelope.ts). */
+    data_key: text().notNull(),
+    kek_id: text().notNull(),
+    created_at: integer().notNull(),
+    updated_at: integer().notNull(),
+  },
+  (table) => [
+    primaryKey({ columns: [table.organization_id, table.integration_id] }),
+    check('integrations_status', oneOf(table.status, integrationStatuses)),
+  ],
+);
+
+export const phone_numbers = sqliteTable(
+  'phone_numbers',
+  {
+    phone_number_id: text().primaryKey(),
+    organization_id: text()
+      .notNull()
+      .references(() => organizations.organization_id, { onDelete: 'restrict' }),
+    /** Null for `sip` alone: such a number is reached through its own trunk. */
+    integration_id: text(),
+    /** E.164; unique in the whole system. */
+    phone_number: text().notNull().unique(),
+    provider: text().notNull(),
+    status: text({ enum: phoneNumberStatuses }).notNull(),
+    assigned_agent_id: text(),
+    supports_inbound: integer({ mode: 'boolean' }).notNull(),
+    supports_outbound: integer({ mode: 'boolean' }).notNull(),
+    sip_trunk_name: text(),
+    sip_username: text(),
+    sip_server_address: text(),
+    inbound_room_name: text(),
+    media_encryption: text({ enum: mediaEncryptions }),
+    /** `sip_password` and `inbound_pin` are credentials, kept as an integration's are; null where there is neither. */
+    credentials_version: text(),
+    data_key: text(),
+    kek_id: text(),
+    created_at: integer().notNull(),
+    updated_at: integer().notNull(),
+  },
+  (table) => [
+    foreignKey({
+      columns: [table.organization_id, table.integration_id],
+      foreignColumns: [integrations.organization_id, integrations.integration_id],
+    }).onDelete('restrict'),
+    // Covers the references' listing, their NOT EXISTS and the foreign key's own check.
+    index('phone_numbers_by_integration').on(
+      table.integration_id,
+      table.organization_id,
+      table.phone_number,
+      table.phone_number_id,
+    ),
+    check('phone_numbers_phone_number', sql`${table.phone_number} GLOB '+[1-9]*' AND substr(${table.phone_number}, 2) NOT GLOB '*[^0-9]*' AND length(${table.phone_number}) BETWEEN 8 AND 16`),
+    check('phone_numbers_integration_id', sql`(${table.integration_id} IS NULL) = (${table.provider} = 'sip')`),
+    check('phone_numbers_status', sql`${table.status} = iif(${table.assigned_agent_id} IS NULL, 'free', 'assigned')`),
+    check('phone_numbers_supports', sql`${table.supports_inbound} IN (0, 1) AND ${table.supports_outbound} IN (0, 1)`),
+    check('phone_numbers_media_encryption', oneOf(table.media_encryption, mediaEncryptions)),
+    check(
+      'phone_numbers_credentials',
+      sql`(${table.credentials_version} IS NULL) = (${table.data_key} IS NULL) AND (${table.data_key} IS NULL) = (${table.kek_id} IS NULL)`,
+    ),
+  ],
+);
+
+/**
+ * Append-only; survives its subject, so it references nothing. An event is also the decision of the mutation that
+ * wrote it: its id is minted before the first try, and a retry finds it (audit/record.ts).
+ */
+export const audit_events = sqliteTable(
+  'audit_events',
+  {
+    organization_id: text().notNull(),
+    event_id: text().notNull(),
+    action: text({ enum: auditActions }).notNull(),
+    target_id: text().notNull(),
+    /** Null for an operator's command. */
+    actor_key_id: text(),
+    request_id: text().notNull(),
+    /** JSON of the target, without any secret: as it stood before a deletion, or as it was created. */
+    state: text().notNull(),
+    created_at: integer().notNull(),
+  },
+  (table) => [
+    primaryKey({ columns: [table.organization_id, table.event_id] }),
+    // The form alone: a new verb must not need a rebuild of the largest table.
+    check('audit_events_action', sql`${table.action} GLOB '[a-z]*.[a-z]*'`),
+  ],
+);
+
+/**
+ * The outbox: KV keys of ciphertext that no live row names, or that a create under way has not yet made live.
+ * `attempts` is 0 until a drain claims the row; `due_at` is when it may be claimed (again).
+ */
+export const credential_purges = sqliteTable(
+  'credential_purges',
+  {
+    kv_key: text().primaryKey(),
+    organization_id: text().notNull(),
+    due_at: integer().notNull(),
+    attempts: integer().notNull(),
+  },
+  (table) => [index('credential_purges_by_due_at').on(table.due_at)],
+);

@@ -1,0 +1,9 @@
+/** The time in whole unix seconds: the unit of every stored time. */
+export function unixNow(): number {
+  return Math.floor(Date.now() / 1000);
+}
+
+/** ISO 8601 UTC in whole seconds, `2024-01-15T10:30:00Z` (contract.md, Conventions). */
+export function toIso(unixSeconds: number): string {
+  return new Date(unixSeconds * 1000).toISOString().replace('.000Z', 'Z');
+}

@@ -1,0 +1,77 @@
+/** Middleware that turns what a client sent into validated arguments, or into a clear problem. */
+import type { MiddlewareHandler } from 'hono';
+import { bodyLimit } from 'hono/body-limit';
+import * as z from 'zod';
+import type { AppEnv } from './env.ts';
+import { DomainError } from './problem.ts';
+
+const MAX_BODY_BYTES = 64 * 1024;
+
+const limitBody = bodyLimit({
+  maxSize: MAX_BODY_BYTES,
+  onError: () => {
+    throw new DomainError('payload_too_large', {});
+  },
+});
+
+type Validated<Target extends 'json' | 'param', Schema extends z.ZodType> = MiddlewareHandler<
+  AppEnv,
+  string,
+  { in: { [T in Target]: z.input<Schema> }; out: { [T in Target]: z.output<Schema> } }
+>;
+
+/**
+ * A JSON body of at most 64 KiB, as `c.req.valid('json')`.
+ *
+ * @throws DomainError `unsupported_media_type`, `payload_too_large`, `malformed_json`, `validation_failed`
+ */
+export function jsonBody<Schema extends z.ZodType<object>>(schema: Schema): Validated<'json', Schema> {
+  return (c, next) => {
+    const [mediaType = ''] = (c.req.header('Content-Type') ?? '').split(';');
+    if (mediaType.trim().toLowerCase() !== 'application/json') throw new DomainError('unsupported_media_type', {});
+    return limitBody(c, async () => {
+      c.req.addValidatedData('json', parse(schema, parseJson(await c.req.text())));
+      await next();
+    });
+  };
+}
+
+/**
+ * The path's parameters, as `c.req.valid('param')`.
+ *
+ * @throws DomainError `validation_failed`
+ */
+export function pathParameters<Schema extends z.ZodType<object>>(schema: Schema): Validated<'param', Schema> {
+  return async (c, next) => {
+    c.req.addValidatedData('param', parse(schema, c.req.param()));
+    await next();
+  };
+}
+
+/** Free text that people read: no control characters, no lone surrogates; its length counts characters. */
+export function printableText(minimum: number, maximum: number) {
+  return z.string().regex(new RegExp(`^[^\\p{Cc}\\p{Cs}]{${minimum},${maximum}}$`, 'u'), {
+    error: `must have ${minimum} to ${maximum} characters, and no control characters`,
+  });
+}
+
+function parseJson(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    // The parser's own message quotes the body.
+    throw new DomainError('malformed_json', {});
+  }
+}
+
+function parse<Schema extends z.ZodType>(schema: Schema, value: unknown): z.output<Schema> {
+  const { success, data, error } = schema.safeParse(value);
+  if (success) return data;
+  const errors = error.issues.map((issue) => ({ path: issue.path.join('.'), message: message(issue) }));
+  throw new DomainError('validation_failed', { errors });
+}
+
+/** Zod's message, but for the one issue whose message quotes the client: the names of its surplus members. */
+function message(issue: z.core.$ZodIssue): string {
+  return issue.code === 'unrecognized_keys' ? 'has a member that does not belong here' : issue.message;
+}
