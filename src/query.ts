@@ -4,11 +4,11 @@
  * Drizzle's builder costs more CPU than the rest of a request, so no request runs it: a query is built once with
  * placeholders, and a call only fills them in.
  */
-import { fillPlaceholders, sql } from 'drizzle-orm';
-import type { Placeholder, QueryPromise } from 'drizzle-orm';
+import { fillPlaceholders, getTableColumns, sql } from 'drizzle-orm';
+import type { Placeholder, QueryPromise, SQL } from 'drizzle-orm';
 import { drizzle } from 'drizzle-orm/sqlite-proxy';
 import type { SqliteRemoteDatabase } from 'drizzle-orm/sqlite-proxy';
-import type { PreparedQueryConfig, SQLitePreparedQuery } from 'drizzle-orm/sqlite-core';
+import type { PreparedQueryConfig, SQLitePreparedQuery, SQLiteTable } from 'drizzle-orm/sqlite-core';
 import { DomainError } from './problem.ts';
 import { MAX_TRIES, retry } from './retry.ts';
 
@@ -58,7 +58,7 @@ export function query<Parameters extends object, Result>(
       const { sql: text, params } = compiled.getQuery();
       return {
         sql: text,
-        parameters: fillPlaceholders(params, { ...parameters }),
+        parameters: fillPlaceholders(params, parameters as Record<string, unknown>),
         writes: !text.startsWith('select'),
         // Drizzle types the result on the builder and erases it on the prepared query.
         mapRows: (rows) => compiled.mapResult(rows.map((row) => Object.values(row))) as Result,
@@ -68,6 +68,30 @@ export function query<Parameters extends object, Result>(
 }
 
 const MAX_TRIES_WHEN_OVERLOADED = 2;
+
+/** A table's row as parameters: booleans as SQLite has them, 0 and 1. */
+export type RowParameters<Table extends SQLiteTable> = {
+  [Name in keyof Table['$inferSelect']]: Table['$inferSelect'][Name] extends boolean ? number : Table['$inferSelect'][Name];
+};
+
+type Row<Table extends SQLiteTable> = Table['$inferSelect'];
+
+function eachColumn<Table extends SQLiteTable, Value>(table: Table, value: (name: keyof Row<Table> & string) => Value) {
+  const names = Object.keys(getTableColumns(table)) as (keyof Row<Table> & string)[];
+  return Object.fromEntries(names.map((name) => [name, value(name)]));
+}
+
+/** For `insert().values()`: every column of the table, each from its placeholder. */
+export function rowValues<Table extends SQLiteTable>(table: Table, parameters: Placeholders<RowParameters<Table>>) {
+  return eachColumn(table, (name) => parameters[name]) as Pick<typeof parameters, keyof Row<Table>>;
+}
+
+/** For a conditional insert, `insert().select()`: the select list of {@link rowValues}. */
+export function rowColumns<Table extends SQLiteTable>(table: Table, parameters: Placeholders<RowParameters<Table>>) {
+  return eachColumn(table, (name) => sql`${parameters[name]}`.as(name)) as {
+    [Name in keyof Row<Table>]: SQL.Aliased<Row<Table>[Name]>;
+  };
+}
 
 type Results<Queries extends readonly BoundQuery<unknown>[]> = {
   [Index in keyof Queries]: Queries[Index] extends BoundQuery<infer Result> ? Result : never;

@@ -2,8 +2,9 @@
  * Audit events. An event is written by the batch of the mutation that it tells of, and is its decision: whether the event
  * is there says whether the mutation happened, on the first try and on every repeat of the batch.
  */
-import { and, eq, exists, sql } from 'drizzle-orm';
+import { and, eq, exists, getTableColumns, sql } from 'drizzle-orm';
 import type { SQL } from 'drizzle-orm';
+import type { SQLiteTable } from 'drizzle-orm/sqlite-core';
 import type { CallerParameters } from '../auth/permissions.ts';
 import { callerParameters } from '../auth/permissions.ts';
 import type { Operation } from '../env.ts';
@@ -48,6 +49,17 @@ export function eventColumns(parameters: Placeholders<EventParameters>, { action
     state: state.as('state'),
     created_at: sql<number>`${parameters.now}`.as('created_at'),
   };
+}
+
+/**
+ * An event's `state` of the row of this table that a statement selects from: every column as JSON, but for the data key.
+ * For tables whose rows hold a data key.
+ */
+export function stateJson(table: SQLiteTable): SQL<string> {
+  const members = Object.keys(getTableColumns(table))
+    .filter((name) => name !== 'data_key' && name !== 'kek_id')
+    .map((name) => sql`${sql.raw(`'${name}'`)}, ${sql.identifier(name)}`);
+  return sql`json_object(${sql.join(members, sql`, `)})`;
 }
 
 const isEvent = ({ organization_id, event_id }: Placeholders<Pick<EventParameters, 'organization_id' | 'event_id'>>) =>

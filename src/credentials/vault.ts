@@ -113,7 +113,8 @@ async function preparing<Result>(step: Promise<Result>): Promise<Result> {
 
 interface IntentParameters {
   organization_id: string;
-  kv_key: string;
+  /** Null where there are no credentials, and so no intent. */
+  kv_key: string | null;
 }
 
 /** Predicate of the statement that makes a version live: no purge has claimed its ciphertext. */

@@ -1,19 +1,18 @@
 import { and, eq, not, sql } from 'drizzle-orm';
 import * as z from 'zod';
-import { eventColumns, eventExists, eventParameters, readEvent } from '../audit/record.ts';
+import { eventColumns, eventExists, eventParameters, readEvent, stateJson } from '../audit/record.ts';
 import type { EventParameters } from '../audit/record.ts';
 import { assertCallerMay, callerRole, isCallerWith } from '../auth/permissions.ts';
 import { purge } from '../credentials/purge.ts';
 import { credentialsWriter, intentStands, withdrawIntent } from '../credentials/vault.ts';
-import type { StoredCredentials } from '../credentials/vault.ts';
 import type { Operation } from '../env.ts';
 import { newId } from '../ids.ts';
 import { DomainError } from '../problem.ts';
-import { batch, query } from '../query.ts';
-import type { Placeholders } from '../query.ts';
+import { batch, query, rowColumns } from '../query.ts';
+import type { Placeholders, RowParameters } from '../query.ts';
 import { api_keys, audit_events, integrations } from '../schema.ts';
 import { printableText } from '../validation.ts';
-import { integrationStateJson, presentIntegration } from './integration.ts';
+import { presentIntegration } from './integration.ts';
 import type { Integration } from './integration.ts';
 import { providerCredentials, providers } from './providers.ts';
 
@@ -22,31 +21,14 @@ export const newIntegration = z.strictObject({
   credentials: providerCredentials,
 });
 
-interface IntegrationParameters extends EventParameters, StoredCredentials {
-  integration_id: string;
-  name: string;
-  provider: string;
-  category: string;
-}
+type CreateParameters = EventParameters & RowParameters<typeof integrations> & { kv_key: string };
 
 const storeCredentials = credentialsWriter('integrations:create');
 
-const insertIntegration = query((db, parameters: Placeholders<IntegrationParameters>) =>
+const insertIntegration = query((db, parameters: Placeholders<CreateParameters>) =>
   db.insert(integrations).select(
     db
-      .select({
-        organization_id: api_keys.organization_id,
-        integration_id: sql<string>`${parameters.integration_id}`.as('integration_id'),
-        name: sql<string>`${parameters.name}`.as('name'),
-        provider: sql<string>`${parameters.provider}`.as('provider'),
-        category: sql<string>`${parameters.category}`.as('category'),
-        status: sql<'active'>`'active'`.as('status'),
-        credentials_version: sql<string>`${parameters.credentials_version}`.as('credentials_version'),
-        data_key: sql<string>`${parameters.data_key}`.as('data_key'),
-        kek_id: sql<string>`${parameters.kek_id}`.as('kek_id'),
-        created_at: sql<number>`${parameters.now}`.as('created_at'),
-        updated_at: sql<number>`${parameters.now}`.as('updated_at'),
-      })
+      .select(rowColumns(integrations, parameters))
       .from(api_keys)
       .where(
         and(
@@ -67,7 +49,7 @@ const recordCreation = query((db, parameters: Placeholders<EventParameters & { i
           eventColumns(parameters, {
             action: sql`'integration.created'`,
             target_id: sql`${integrations.integration_id}`,
-            state: integrationStateJson,
+            state: stateJson(integrations),
           }),
         )
         .from(integrations)
@@ -94,33 +76,33 @@ export async function createIntegration(
   { name, credentials }: z.output<typeof newIntegration>,
 ): Promise<Integration> {
   const integration_id = newId('intg');
-  const stored = await storeCredentials(operation, integration_id, credentials);
+  const { kv_key, ...stored } = await storeCredentials(operation, integration_id, credentials);
 
-  const { provider } = credentials;
-  const { category } = providers[provider];
-  const parameters = { ...eventParameters(operation), ...stored, integration_id, name, provider, category };
-  const [role, , , , [event]] = await batch(operation.env.DB, [
+  const { env, afterAnswer } = operation;
+  const event = eventParameters(operation);
+  const integration = {
+    organization_id: event.organization_id,
+    integration_id,
+    name,
+    provider: credentials.provider,
+    category: providers[credentials.provider].category,
+    status: 'active' as const,
+    ...stored,
+    created_at: event.now,
+    updated_at: event.now,
+  };
+  const parameters = { ...event, ...integration, kv_key };
+  const [role, , , , [created]] = await batch(env.DB, [
     callerRole.bind(parameters),
     insertIntegration.bind(parameters),
     recordCreation.bind(parameters),
     withdrawIntent.bind(parameters),
     readEvent.bind(parameters),
   ]);
-  if (!event) {
-    operation.afterAnswer(() => purge(operation.env, stored.kv_key));
+  if (!created) {
+    afterAnswer(() => purge(env, kv_key));
     assertCallerMay('integrations:create', operation, role);
     throw new DomainError('temporarily_unavailable', { outcome: 'not_done' });
   }
-  const { organization_id, credentials_version, now } = parameters;
-  return presentIntegration({
-    integration_id,
-    organization_id,
-    name,
-    provider,
-    category,
-    status: 'active',
-    credentials_version,
-    created_at: now,
-    updated_at: now,
-  });
+  return presentIntegration(integration);
 }

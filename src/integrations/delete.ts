@@ -1,5 +1,5 @@
 import { and, asc, eq, exists, not, sql } from 'drizzle-orm';
-import { eventColumns, eventExists, eventParameters, readEvent } from '../audit/record.ts';
+import { eventColumns, eventExists, eventParameters, readEvent, stateJson } from '../audit/record.ts';
 import type { EventParameters } from '../audit/record.ts';
 import { assertCallerMay, callerMay, callerRole } from '../auth/permissions.ts';
 import { purge } from '../credentials/purge.ts';
@@ -11,7 +11,7 @@ import { batch, isForeignKeyViolation, query } from '../query.ts';
 import type { Builder, Placeholders } from '../query.ts';
 import { audit_events, credential_purges, integrations, phone_numbers } from '../schema.ts';
 import type { AuditAction } from '../schema.ts';
-import { integrationState, integrationStateJson, presentIntegration } from './integration.ts';
+import { integrationState, presentIntegration } from './integration.ts';
 import type { Integration } from './integration.ts';
 
 /** How many references an answer names, and how far they are counted (contract.md, Conventions: counts). */
@@ -63,7 +63,7 @@ const decide = query((db, parameters: Placeholders<DeleteParameters>) => {
           eventColumns(parameters, {
             action: sql<AuditAction>`iif(${isReferenced}, 'integration.delete_refused', 'integration.deleted')`,
             target_id: sql`${integrations.integration_id}`,
-            state: integrationStateJson,
+            state: stateJson(integrations),
           }),
         )
         .from(integrations)

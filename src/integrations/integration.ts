@@ -1,8 +1,7 @@
-import { sql } from 'drizzle-orm';
 import * as z from 'zod';
 import { toIso } from '../time.ts';
 
-/** An integration as its row and its audit events have it, without its data key. */
+/** An integration as its row and the `state` of its audit events have it. */
 export const integrationState = z.object({
   integration_id: z.string(),
   organization_id: z.string(),
@@ -16,11 +15,6 @@ export const integrationState = z.object({
 });
 
 export type IntegrationState = z.output<typeof integrationState>;
-
-const jsonMembers = Object.keys(integrationState.shape).map((name) => sql`${sql.raw(`'${name}'`)}, ${sql.identifier(name)}`);
-
-/** {@link integrationState} as JSON, of the row of `integrations` that a statement selects from. */
-export const integrationStateJson = sql<string>`json_object(${sql.join(jsonMembers, sql`, `)})`;
 
 /** An integration as clients see it (contract.md, DELETE /api/integrations/{integration_id}), members in that order. */
 export function presentIntegration(state: IntegrationState) {

@@ -13,9 +13,9 @@ export const providers = {
       .strictObject({
         provider: z.literal('twilio'),
         account_sid: twilioSid('AC'),
-        auth_token: secret.optional(),
-        api_key_sid: twilioSid('SK').optional(),
-        api_key_secret: secret.optional(),
+        auth_token: secret.exactOptional(),
+        api_key_sid: twilioSid('SK').exactOptional(),
+        api_key_secret: secret.exactOptional(),
       })
       .refine(
         ({ auth_token, api_key_sid, api_key_secret }) =>
@@ -40,6 +40,8 @@ export const providers = {
 } as const;
 
 export type Provider = keyof typeof providers;
+
+export const providerNames = Object.keys(providers) as Provider[];
 
 type CredentialsSchema = (typeof providers)[Provider]['credentials'];
 const schemas = Object.values(providers).map(({ credentials }) => credentials);

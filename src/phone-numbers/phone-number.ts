@@ -1,9 +1,9 @@
 import { toIso } from '../time.ts';
-import { phone_numbers } from '../schema.ts';
+import type { phone_numbers } from '../schema.ts';
 
 type PhoneNumberRow = typeof phone_numbers.$inferSelect;
 
-/** A phone number's row without what guards its credentials. */
+/** A phone number's row without what leads to its credentials. */
 export type PhoneNumberState = Omit<PhoneNumberRow, 'data_key' | 'kek_id' | 'credentials_version'>;
 
 /** A phone number as clients see it: no credential, and the members of SIP for `sip` alone. */

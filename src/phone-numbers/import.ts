@@ -1,0 +1,219 @@
+import { and, eq, exists, not, sql } from 'drizzle-orm';
+import type { SQL } from 'drizzle-orm';
+import * as z from 'zod';
+import { eventColumns, eventExists, eventParameters, readEvent, stateJson } from '../audit/record.ts';
+import type { EventParameters } from '../audit/record.ts';
+import { assertCallerMay, callerRole, isCallerWith } from '../auth/permissions.ts';
+import { purge } from '../credentials/purge.ts';
+import { credentialsWriter, intentStands, withdrawIntent } from '../credentials/vault.ts';
+import type { Operation } from '../env.ts';
+import { idSchema, newId } from '../ids.ts';
+import { providerNames } from '../integrations/providers.ts';
+import { DomainError } from '../problem.ts';
+import { batch, query, rowColumns } from '../query.ts';
+import type { Builder, Placeholders, RowParameters } from '../query.ts';
+import { api_keys, audit_events, integrations, mediaEncryptions, phone_numbers } from '../schema.ts';
+import { printableText } from '../validation.ts';
+import { presentPhoneNumber } from './phone-number.ts';
+import type { PhoneNumber } from './phone-number.ts';
+
+const anyNumber = {
+  phone_number: z.string().regex(/^\+[1-9]\d{6,14}$/, 'must be E.164: +, then 7 to 15 digits'),
+  supports_inbound: z.boolean().default(false),
+  supports_outbound: z.boolean().default(false),
+};
+
+const throughIntegration = z.strictObject({
+  ...anyNumber,
+  provider: z.enum(providerNames),
+  integration_id: idSchema('intg'),
+});
+
+const throughSip = z
+  .strictObject({
+    ...anyNumber,
+    provider: z.literal('sip'),
+    sip_trunk_name: printableText(1, 100).exactOptional(),
+    sip_username: printableText(1, 100).exactOptional(),
+    sip_password: printableText(1, 256).exactOptional(),
+    sip_server_address: printableText(1, 255).exactOptional(),
+    inbound_room_name: printableText(1, 100).exactOptional(),
+    inbound_pin: printableText(4, 10).exactOptional(),
+    media_encryption: z.enum(mediaEncryptions).default('allow'),
+  })
+  .refine(({ supports_outbound, sip_server_address }) => !supports_outbound || sip_server_address !== undefined, {
+    path: ['sip_server_address'],
+    error: 'is required for outbound',
+  });
+
+export const newPhoneNumber = z.discriminatedUnion(
+  'provider',
+  [throughIntegration, throughSip],
+  'must be sip or one of the providers',
+);
+
+const storeCredentials = credentialsWriter('phone_numbers:create');
+
+type ImportParameters = EventParameters & RowParameters<typeof phone_numbers> & { kv_key: string | null };
+
+const findTarget = query((db, parameters: Placeholders<Pick<ImportParameters, 'organization_id' | 'integration_id'>>) =>
+  db
+    .select({ provider: integrations.provider })
+    .from(integrations)
+    .where(
+      and(
+        eq(integrations.organization_id, parameters.organization_id),
+        eq(integrations.integration_id, parameters.integration_id),
+      ),
+    ),
+);
+
+/** Of any organization: a number is unique in the whole system. */
+const findHolder = query((db, { phone_number }: Placeholders<{ phone_number: string }>) =>
+  db
+    .select({ taken: sql<number>`1`.as('taken') })
+    .from(phone_numbers)
+    .where(eq(phone_numbers.phone_number, phone_number)),
+);
+
+/** Inserts the number if the caller may, and if what it needs stands; a number that exists is left alone. */
+const insertNumberIf = (
+  standing: (db: Builder, parameters: Placeholders<ImportParameters>) => SQL | undefined,
+) =>
+  query((db, parameters: Placeholders<ImportParameters>) =>
+    db
+      .insert(phone_numbers)
+      .select(
+        db
+          .select(rowColumns(phone_numbers, parameters))
+          .from(api_keys)
+          .where(
+            and(
+              isCallerWith('phone_numbers:create', parameters),
+              standing(db, parameters),
+              not(eventExists(db, parameters)),
+            ),
+          ),
+      )
+      .onConflictDoNothing({ target: phone_numbers.phone_number }),
+  );
+
+const insertThroughIntegration = insertNumberIf((db, parameters) =>
+  exists(
+    db
+      .select({ one: sql`1` })
+      .from(integrations)
+      .where(
+        and(
+          eq(integrations.organization_id, parameters.organization_id),
+          eq(integrations.integration_id, parameters.integration_id),
+          eq(integrations.provider, parameters.provider),
+        ),
+      ),
+  ),
+);
+const insertSip = insertNumberIf(() => undefined);
+const insertSipWithCredentials = insertNumberIf(intentStands);
+
+const recordImport = query((db, parameters: Placeholders<ImportParameters>) =>
+  db
+    .insert(audit_events)
+    .select(
+      db
+        .select(
+          eventColumns(parameters, {
+            action: sql`'phone_number.imported'`,
+            target_id: sql`${phone_numbers.phone_number_id}`,
+            state: stateJson(phone_numbers),
+          }),
+        )
+        .from(phone_numbers)
+        .where(
+          and(
+            eq(phone_numbers.organization_id, parameters.organization_id),
+            eq(phone_numbers.phone_number_id, parameters.phone_number_id),
+          ),
+        ),
+    )
+    .onConflictDoNothing(),
+);
+
+/**
+ * Imports a phone number, through an integration or by SIP (contract.md, Phone numbers).
+ *
+ * One batch; before it, where there are SIP credentials, intent and ciphertext as in a create.
+ *
+ * @throws DomainError `validation_failed` for an integration of another provider, `integration_not_found`,
+ *   `phone_number_exists`, `invalid_api_key`, `permission_denied`, `temporarily_unavailable`
+ */
+export async function importPhoneNumber(
+  operation: Operation,
+  request: z.output<typeof newPhoneNumber>,
+): Promise<PhoneNumber> {
+  const { env, afterAnswer } = operation;
+  const phone_number_id = newId('phon');
+  const { visible, credentials } = separateCredentials(request);
+  const stored = credentials ? await storeCredentials(operation, phone_number_id, credentials) : noCredentials;
+
+  const event = eventParameters(operation);
+  const phoneNumber = {
+    phone_number_id,
+    organization_id: event.organization_id,
+    integration_id: null,
+    status: 'free' as const,
+    assigned_agent_id: null,
+    sip_trunk_name: null,
+    sip_username: null,
+    sip_server_address: null,
+    inbound_room_name: null,
+    media_encryption: null,
+    ...visible,
+    created_at: event.now,
+    updated_at: event.now,
+  };
+  const parameters = {
+    ...event,
+    ...phoneNumber,
+    ...stored,
+    supports_inbound: Number(visible.supports_inbound),
+    supports_outbound: Number(visible.supports_outbound),
+  };
+  const insertNumber = parameters.integration_id
+    ? insertThroughIntegration
+    : parameters.kv_key
+      ? insertSipWithCredentials
+      : insertSip;
+  const [role, [target], holders, , , [imported]] = await batch(env.DB, [
+    callerRole.bind(parameters),
+    findTarget.bind(parameters),
+    findHolder.bind(parameters),
+    insertNumber.bind(parameters),
+    recordImport.bind(parameters),
+    readEvent.bind(parameters),
+    ...(stored.kv_key ? [withdrawIntent.bind(parameters)] : []),
+  ]);
+  if (imported) return presentPhoneNumber(phoneNumber);
+
+  const { kv_key } = stored;
+  if (kv_key) afterAnswer(() => purge(env, kv_key));
+  assertCallerMay('phone_numbers:create', operation, role);
+  if (request.provider !== 'sip') {
+    if (!target) throw new DomainError('integration_not_found', {});
+    if (target.provider !== request.provider) {
+      throw new DomainError('validation_failed', {
+        errors: [{ path: 'integration_id', message: 'must be an integration of the same provider' }],
+      });
+    }
+  }
+  if (holders.length > 0) throw new DomainError('phone_number_exists', {});
+  throw new DomainError('temporarily_unavailable', { outcome: 'not_done' });
+}
+
+const noCredentials = { kv_key: null, credentials_version: null, data_key: null, kek_id: null };
+
+function separateCredentials(request: z.output<typeof newPhoneNumber>) {
+  if (request.provider !== 'sip') return { visible: request };
+  const { sip_password, inbound_pin, ...visible } = request;
+  if (sip_password === undefined && inbound_pin === undefined) return { visible };
+  return { visible, credentials: { sip_password, inbound_pin } };
+}

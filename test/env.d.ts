@@ -1,0 +1,6 @@
+declare namespace Cloudflare {
+  interface Env {
+    /** The migrations, read by vitest.config.ts. */
+    MIGRATIONS: import('cloudflare:test').D1Migration[];
+  }
+}

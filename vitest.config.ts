@@ -1,0 +1,37 @@
+import { cloudflareTest, readD1Migrations } from '@cloudflare/vitest-pool-workers';
+import { defineConfig } from 'vitest/config';
+
+const nodeTests = ['test/cli/**/*.test.ts', 'test/conformance/**/*.test.ts'];
+
+export default defineConfig({
+  test: {
+    reporters: ['default', ['json', { outputFile: 'test-report.json' }]],
+    projects: [
+      {
+        plugins: [
+          cloudflareTest(async () => ({
+            wrangler: { configPath: './wrangler.toml' },
+            miniflare: {
+              bindings: {
+                MIGRATIONS: await readD1Migrations('migrations'),
+                CREDENTIALS_KEKS: JSON.stringify({
+                  current: 'k1',
+                  keys: { k1: Buffer.alloc(32, 'a test KEK').toString('base64') },
+                }),
+              },
+            },
+          })),
+        ],
+        test: {
+          name: 'workers',
+          include: ['test/**/*.test.ts'],
+          exclude: nodeTests,
+          setupFiles: ['test/setup.ts'],
+        },
+      },
+      {
+        test: { name: 'node', include: nodeTests, testTimeout: 60_000, hookTimeout: 120_000 },
+      },
+    ],
+  },
+});
