@@ -7,3 +7,8 @@ export function unixNow(): number {
 export function toIso(unixSeconds: number): string {
   return new Date(unixSeconds * 1000).toISOString().replace('.000Z', 'Z');
 }
+
+/** The unix seconds of an ISO 8601 time; a fraction of a second is dropped. */
+export function toUnix(iso: string): number {
+  return Math.floor(Date.parse(iso) / 1000);
+}

@@ -65,13 +65,14 @@ function parseJson(text: string): unknown {
 }
 
 function parse<Schema extends z.ZodType>(schema: Schema, value: unknown): z.output<Schema> {
-  const { success, data, error } = schema.safeParse(value);
+  const { success, data, error } = schema.safeParse(value, { error: clearMessage });
   if (success) return data;
-  const errors = error.issues.map((issue) => ({ path: issue.path.join('.'), message: message(issue) }));
+  const errors = error.issues.map(({ path, message }) => ({ path: path.join('.'), message }));
   throw new DomainError('validation_failed', { errors });
 }
 
-/** Zod's message, but for the one issue whose message quotes the client: the names of its surplus members. */
-function message(issue: z.core.$ZodIssue): string {
-  return issue.code === 'unrecognized_keys' ? 'has a member that does not belong here' : issue.message;
-}
+/** Where Zod's own message is unclear, or quotes the client. */
+const clearMessage: z.core.$ZodErrorMap = ({ code, input }) => {
+  if (code === 'unrecognized_keys') return 'has a member that does not belong here';
+  return input === undefined ? 'is required' : undefined;
+};

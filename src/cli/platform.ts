@@ -1,0 +1,58 @@
+/** The Worker's bindings in Node, for the operator's commands. */
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { mkdir, writeFile } from 'node:fs/promises';
+import { join, resolve } from 'node:path';
+import { getPlatformProxy, unstable_readConfig } from 'wrangler';
+import type { PlatformProxy } from 'wrangler';
+import type { Bindings } from '../env.ts';
+
+export const projectDirectory = resolve(import.meta.dirname, '../..');
+// Standard output is the command's own; wrangler's notes would stand in its JSON.
+process.env['WRANGLER_LOG'] ??= 'warn';
+
+const configPath = join(projectDirectory, 'wrangler.toml');
+const wranglerPath = join(projectDirectory, 'node_modules/wrangler/bin/wrangler.js');
+
+/** Where the local D1 and KV live: wrangler's default, or what `--persist-to` names, from the working directory. */
+export function stateDirectory(persistTo: string | undefined): string {
+  return persistTo === undefined ? join(projectDirectory, '.wrangler/state') : resolve(persistTo);
+}
+
+/** The local bindings, on the state that `wrangler dev` serves. */
+export function openLocal(directory: string): Promise<PlatformProxy<Bindings>> {
+  // Wrangler's own commands keep their state in a folder of this version.
+  return getPlatformProxy<Bindings>({ configPath, persist: { path: join(directory, 'v3') } });
+}
+
+/** The deployed D1 alone. Wrangler signs in as it does for a deployment. */
+export async function openRemote(): Promise<PlatformProxy<Pick<Bindings, 'DB'>>> {
+  const { name, account_id, compatibility_date, d1_databases } = unstable_readConfig({ config: configPath });
+  const directory = join(projectDirectory, '.wrangler/remote');
+  await mkdir(directory, { recursive: true });
+  const remoteConfigPath = join(directory, 'wrangler.json');
+  const databases = d1_databases.map((database: object) => ({ ...database, remote: true }));
+  await writeFile(remoteConfigPath, JSON.stringify({ name, account_id, compatibility_date, d1_databases: databases }));
+  return getPlatformProxy<Pick<Bindings, 'DB'>>({ configPath: remoteConfigPath, persist: false });
+}
+
+/** Runs wrangler, with its standard output piped and without questions. */
+export function spawnWrangler(parameters: string[], stdin: 'inherit' | 'ignore') {
+  return spawn(process.execPath, [wranglerPath, ...parameters, '--config', configPath], {
+    stdio: [stdin, 'pipe', 'inherit'],
+    env: { ...process.env, WRANGLER_LOG: 'log', WRANGLER_SEND_METRICS: 'false' },
+  });
+}
+
+/**
+ * Applies the migrations that the local D1 lacks.
+ *
+ * @throws Error with wrangler's output when it fails
+ */
+export async function migrateLocal(directory: string): Promise<void> {
+  const child = spawnWrangler(['d1', 'migrations', 'apply', 'DB', '--local', '--persist-to', directory], 'ignore');
+  const output: string[] = [];
+  child.stdout.setEncoding('utf8').on('data', (text: string) => output.push(text));
+  const [code] = await once(child, 'close');
+  if (code !== 0) throw new Error(`The migrations were not applied:\n${output.join('')}`);
+}
