@@ -118,28 +118,32 @@ export async function batch<const Queries extends readonly BoundQuery<unknown>[]
     const results = await retry(
       () => database.batch<Record<string, unknown>>(statements),
       (error) => {
-        if (isSqlError(error)) return 1;
-        if (isOverload(error)) return MAX_TRIES_WHEN_OVERLOADED;
-        mayHaveCommitted = writes;
+        const failure = classify(error);
+        if (failure === 'sql') return 1;
+        if (failure === 'overloaded') return MAX_TRIES_WHEN_OVERLOADED;
+        if (failure === 'in_doubt') mayHaveCommitted = writes;
         return MAX_TRIES;
       },
     );
     return queries.map((bound, index) => bound.mapRows(results[index]?.results ?? [])) as Results<Queries>;
   } catch (error) {
-    if (isSqlError(error)) throw error;
+    if (classify(error) === 'sql') throw error;
     const outcome = mayHaveCommitted ? 'unknown' : 'not_done';
     throw new DomainError('temporarily_unavailable', { outcome }, { cause: error });
   }
 }
 
-/** SQLite's own errors come with their code; D1's other errors are about reaching or running the database. */
-function isSqlError(error: unknown): boolean {
-  return /\bSQLITE_|^D1_(TYPE|EXEC)_ERROR|^D1_COLUMN_NOTFOUND/.test(messageOf(error));
-}
-
-/** "D1 DB is overloaded. …": refused at the queue, so nothing of it ran. */
-function isOverload(error: unknown): boolean {
-  return messageOf(error).includes('overloaded');
+/**
+ * What D1's message says of a failed batch: whether it is worth another try, and whether it may have committed.
+ * SQLite's own errors come with their code; D1's other errors are about reaching or running the database.
+ */
+function classify(error: unknown): 'overloaded' | 'never_ran' | 'sql' | 'in_doubt' {
+  const message = messageOf(error);
+  if (message.includes('overloaded')) return 'overloaded';
+  if (/Cannot resolve D1 DB|while starting up D1 DB|Exceeded maximum DB size|SQLITE_(BUSY|LOCKED|FULL)/.test(message)) {
+    return 'never_ran';
+  }
+  return /\bSQLITE_|^D1_(TYPE|EXEC)_ERROR|^D1_COLUMN_NOTFOUND/.test(message) ? 'sql' : 'in_doubt';
 }
 
 /** A violated foreign key rolls the whole batch back. */

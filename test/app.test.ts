@@ -1,0 +1,215 @@
+import { env } from 'cloudflare:workers';
+import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
+import { app } from '../src/app.ts';
+import { newRawKey } from '../src/auth/api-key.ts';
+import type { Permission } from '../src/auth/permissions.ts';
+import { roles } from '../src/schema.ts';
+import { call, createIntegration, importNumber, newClient, resources, unusedNumber } from './fixtures.ts';
+import type { Client } from './fixtures.ts';
+
+/** The contract's word on who may do what. */
+const rolesHolding: Record<Permission, readonly string[]> = {
+  'integrations:create': ['admin', 'agent_manager'],
+  'integrations:delete': ['admin', 'agent_manager'],
+  'phone_numbers:create': ['admin', 'agent_manager'],
+};
+
+const routes = app.routes
+  .filter(({ method, path }) => method !== 'ALL' && path.startsWith('/api'))
+  .flatMap(({ method, path, handler }) =>
+    'permission' in handler ? [{ method, path, permission: handler.permission as Permission }] : [],
+  );
+
+/** A path of the route that names nothing that exists. */
+const concrete = (path: string) => path.replace(':integration_id', 'intg_000000000000');
+
+const lastMinute = () => Math.floor(Date.now() / 1000) - 60;
+
+describe('the routes of the app', () => {
+  it('are those of the contract so far', () => {
+    expect(routes.map(({ method, path }) => `${method} ${path}`)).toEqual([
+      'POST /api/integrations',
+      'DELETE /api/integrations/:integration_id',
+      'POST /api/phone-numbers',
+    ]);
+  });
+
+  it('ask for a permission, every one', () => {
+    const handled = app.routes.filter(({ method, path }) => method !== 'ALL' && path.startsWith('/api'));
+
+    expect(new Set(routes.map(({ method, path }) => `${method} ${path}`))).toEqual(
+      new Set(handled.map(({ method, path }) => `${method} ${path}`)),
+    );
+  });
+});
+
+describe.each(routes)('$method $path', ({ method, path, permission }) => {
+  let owner: Client;
+  let before: Awaited<ReturnType<typeof resources>>;
+
+  beforeEach(async () => {
+    owner = await newClient();
+    await importNumber(owner, await createIntegration(owner), unusedNumber());
+    before = await resources();
+  });
+
+  const attempt = (client: Client, headers: Record<string, string | null> = {}) =>
+    call(client, method, concrete(path), { headers });
+
+  it('answers 401 without a key', async () => {
+    const { status, body, headers } = await attempt(owner, { 'X-API-Key': null });
+
+    expect(status).toBe(401);
+    expect(body).toMatchObject({ code: 'missing_api_key' });
+    expect(headers.get('WWW-Authenticate')).toBe('ApiKey realm="patchbay"');
+    expect(await resources()).toEqual(before);
+  });
+
+  it('answers one and the same 401 to a malformed, an unknown, a revoked and an expired key', async () => {
+    const { organization_id } = owner;
+    const revoked = await newClient({ organization_id });
+    await env.DB.prepare(`UPDATE api_keys SET status = 'revoked' WHERE key_id = ?`).bind(revoked.key_id).run();
+    const expired = await newClient({ organization_id, expires_at: lastMinute() });
+    const keys = ['bk_live_malformed', newRawKey(), revoked.raw_key, expired.raw_key];
+
+    const answers = await Promise.all(keys.map((key) => attempt(owner, { 'X-API-Key': key })));
+
+    expect(answers.map(({ status }) => status)).toEqual([401, 401, 401, 401]);
+    const bodies = answers.map(({ text }) => text.replace(/"request_id":"[^"]*"/, ''));
+    expect(new Set(bodies).size).toBe(1);
+    expect(bodies[0]).toContain('"code":"invalid_api_key"');
+    expect(await resources()).toEqual(before);
+  });
+
+  it.each([null, '', 'acme', 'org_', `org_${'a'.repeat(41)}`])(
+    'answers 400 where the organization header is %j',
+    async (value) => {
+      const { status, body } = await attempt(owner, { 'X-Organization-Id': value });
+
+      expect(status).toBe(400);
+      expect(body).toMatchObject({ code: 'missing_organization_id' });
+      expect(await resources()).toEqual(before);
+    },
+  );
+
+  it('answers 401 rather than 400 where both headers are wrong', async () => {
+    const { status } = await attempt(owner, { 'X-API-Key': newRawKey(), 'X-Organization-Id': null });
+
+    expect(status).toBe(401);
+  });
+
+  it('answers 403 to a key of another organization', async () => {
+    const stranger = await newClient();
+
+    const { status, body } = await attempt(stranger, { 'X-Organization-Id': owner.organization_id });
+
+    expect(status).toBe(403);
+    expect(body).toMatchObject({ code: 'organization_mismatch' });
+    expect(await resources()).toEqual(before);
+  });
+
+  it.each(roles)('answers role %s by the role table, before it looks at body or path', async (role) => {
+    const client = await newClient({ organization_id: owner.organization_id, role });
+
+    const { status, body } = await attempt(client);
+
+    if (rolesHolding[permission].includes(role)) {
+      expect([404, 415]).toContain(status);
+    } else {
+      expect(status).toBe(403);
+      expect(body).toMatchObject({ code: 'permission_denied', required_permission: permission });
+    }
+    expect(await resources()).toEqual(before);
+  });
+});
+
+describe('a path or method that the API does not know', () => {
+  it.each(['/', '/nothing', '/health/x'])('is a 404 problem at %s, without any key', async (path) => {
+    const client = await newClient();
+
+    const { status, body, headers } = await call(client, 'GET', path, { headers: { 'X-API-Key': null } });
+
+    expect(status).toBe(404);
+    expect(body).toMatchObject({ type: 'urn:patchbay:problem:not_found', code: 'not_found', status: 404 });
+    expect(headers.get('Content-Type')).toBe('application/problem+json');
+    expect(headers.get('X-Request-Id')).toMatch(/^[0-9a-f-]{36}$/);
+  });
+
+  it.each(['/api', '/api/nothing', '/api/integrations/', '/api/integrations/intg_000000000000/x'])(
+    'is a 404 at %s to a caller, and a 401 to anybody else',
+    async (path) => {
+      const client = await newClient();
+
+      expect(await call(client, 'GET', path)).toMatchObject({ status: 404, body: { code: 'not_found' } });
+      expect(await call(client, 'GET', path, { headers: { 'X-API-Key': null } })).toMatchObject({ status: 401 });
+    },
+  );
+
+  it.each([
+    ['PATCH', '/api/integrations', 'POST'],
+    ['POST', '/api/integrations/intg_000000000000', 'DELETE'],
+    ['OPTIONS', '/api/phone-numbers', 'POST'],
+  ])('is a 405 to %s %s, with what is allowed', async (method, path, allowed) => {
+    const { status, body, headers } = await call(await newClient(), method, path);
+
+    expect(status).toBe(405);
+    expect(body).toMatchObject({ code: 'method_not_allowed' });
+    expect(headers.get('Allow')).toBe(allowed);
+  });
+});
+
+describe('every answer', () => {
+  it('has a request id of its own, whatever the client sent, and is not to be stored', async () => {
+    const client = await newClient();
+    const headers = { 'X-Request-Id': 'theirs' };
+
+    const refused = await call(client, 'DELETE', '/api/integrations/intg_000000000000', { headers });
+    const created = await call(client, 'POST', '/api/integrations', {
+      headers,
+      body: { name: 'Telnyx', credentials: { provider: 'telnyx', api_key: 'plaintext-key' } },
+    });
+
+    expect(refused.body).toMatchObject({ request_id: refused.headers.get('X-Request-Id') });
+    expect(created.status).toBe(201);
+    for (const answer of [refused, created]) {
+      expect(answer.headers.get('X-Request-Id')).toMatch(/^[0-9a-f-]{36}$/);
+      expect(answer.headers.get('Cache-Control')).toBe('no-store');
+    }
+    expect(refused.headers.get('X-Request-Id')).not.toBe(created.headers.get('X-Request-Id'));
+  });
+});
+
+describe('the log', () => {
+  afterEach(() => vi.restoreAllMocks());
+
+  it('has one line a request, with the route’s pattern and not its path', async () => {
+    const client = await newClient();
+    const info = vi.spyOn(console, 'info').mockImplementation(() => {});
+
+    const { headers } = await call(client, 'DELETE', '/api/integrations/intg_000000000000');
+
+    expect(info.mock.calls.map(([line]) => JSON.parse(String(line)))).toEqual([
+      {
+        event: 'request',
+        request_id: headers.get('X-Request-Id'),
+        method: 'DELETE',
+        route: '/api/integrations/:integration_id',
+        organization_id: client.organization_id,
+        key_id: client.key_id,
+        status: 404,
+        outcome: 'integration_not_found',
+      },
+    ]);
+  });
+
+  it('has a line for an anonymous request too', async () => {
+    const client = await newClient();
+    const info = vi.spyOn(console, 'info').mockImplementation(() => {});
+
+    await call(client, 'POST', '/api/integrations', { headers: { 'X-API-Key': null } });
+
+    expect(info.mock.calls.map(([line]) => JSON.parse(String(line)))).toEqual([
+      expect.objectContaining({ route: '/api/integrations', status: 401, outcome: 'missing_api_key' }),
+    ]);
+  });
+});

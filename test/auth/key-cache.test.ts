@@ -1,0 +1,133 @@
+import { env } from 'cloudflare:workers';
+import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
+import { hashKey, newRawKey } from '../../src/auth/api-key.ts';
+import { forgetKey } from '../../src/auth/key-cache.ts';
+import { countedBindings, failingBindings } from '../bindings.ts';
+import { call, newClient, rows } from '../fixtures.ts';
+import type { Client } from '../fixtures.ts';
+
+let client: Client;
+let hash: string;
+
+beforeEach(async () => {
+  client = await newClient();
+  hash = await hashKey(client.raw_key);
+});
+
+afterEach(() => vi.useRealTimers());
+
+/** Calls that need nothing of D1 but, at most, the caller's key: an unknown path under /api. */
+const admitted = async (bindings = env) => (await call(client, 'GET', '/api/nothing', { bindings })).status === 404;
+
+const secondsLater = (seconds: number) =>
+  vi.useFakeTimers({ toFake: ['Date'], now: Date.now() + seconds * 1000 });
+
+const revoke = () =>
+  env.DB.prepare(`UPDATE api_keys SET status = 'revoked' WHERE key_id = ?`).bind(client.key_id).run();
+
+describe('the key cache', () => {
+  it('knows a key by its hash alone, with what a call needs and a deadline 60 s from the read', async () => {
+    const before = Math.floor(Date.now() / 1000);
+    await admitted();
+    const after = Math.floor(Date.now() / 1000);
+
+    const entry = await env.KEY_CACHE.get<Record<string, unknown>>(hash, 'json');
+    expect(entry).toEqual({
+      key_id: client.key_id,
+      key_hash: hash,
+      organization_id: client.organization_id,
+      tier: 'enterprise',
+      user_id: 'user_operator',
+      role: 'admin',
+      expires_at: null,
+      deadline: expect.any(Number),
+    });
+    expect(entry?.['deadline']).toBeGreaterThanOrEqual(before + 60);
+    expect(entry?.['deadline']).toBeLessThanOrEqual(after + 60);
+  });
+
+  it('notes the use of a key once for each fill', async () => {
+    await admitted();
+    const [{ last_used_at } = {}] = (await rows('api_keys')).filter((row) => row['key_id'] === client.key_id);
+
+    expect(last_used_at).toBeGreaterThan(Date.now() / 1000 - 5);
+    const { bindings, calls } = countedBindings();
+    await admitted(bindings);
+    expect(calls).toEqual([]);
+  });
+
+  it('admits a revoked key to reads until the deadline, and no longer', async () => {
+    await admitted();
+    await revoke();
+
+    secondsLater(58);
+    expect(await admitted()).toBe(true);
+    secondsLater(3);
+    expect(await admitted()).toBe(false);
+  });
+
+  it('heeds the deadline of an entry that KV keeps for too long, and of one that the isolate keeps', async () => {
+    await admitted();
+    const stale = await env.KEY_CACHE.get(hash);
+    await revoke();
+
+    secondsLater(61);
+    await env.KEY_CACHE.put(hash, stale ?? '');
+    expect(await admitted()).toBe(false);
+    forgetKey(hash);
+    expect(await admitted()).toBe(false);
+  });
+
+  it('counts the deadline of an isolate’s entry from the D1 read, not from the KV read that brought it', async () => {
+    await admitted();
+    await revoke();
+    secondsLater(50);
+    forgetKey(hash);
+    expect(await admitted()).toBe(true);
+
+    secondsLater(11);
+    expect(await admitted()).toBe(false);
+  });
+
+  it('heeds the key’s own expiry within an entry', async () => {
+    client = await newClient({ expires_at: Math.floor(Date.now() / 1000) + 30 });
+    hash = await hashKey(client.raw_key);
+    expect(await admitted()).toBe(true);
+
+    secondsLater(29);
+    expect(await admitted()).toBe(true);
+    secondsLater(1);
+    expect(await admitted()).toBe(false);
+  });
+
+  it('forgets a key in this isolate when D1 says that it is dead', async () => {
+    await admitted();
+    await revoke();
+    await env.KEY_CACHE.delete(hash);
+
+    const { status } = await call(client, 'DELETE', '/api/integrations/intg_000000000000');
+
+    expect(status).toBe(401);
+    expect(await admitted()).toBe(false);
+  });
+
+  it('takes an entry of another form as none', async () => {
+    await env.KEY_CACHE.put(hash, JSON.stringify({ organization_id: client.organization_id, role: 'owner' }));
+
+    expect(await admitted()).toBe(true);
+  });
+
+  it.each(['KEY_CACHE.get', 'KEY_CACHE.put'] as const)('is done without when %s fails: D1 answers', async (failing) => {
+    const { bindings } = failingBindings(failing, { when: 'before', message: 'KV is down' });
+
+    expect(await admitted(bindings)).toBe(true);
+  });
+
+  it('stores nothing about a key that is unknown', async () => {
+    const { bindings, calls } = countedBindings();
+
+    await call(client, 'GET', '/api/nothing', { headers: { 'X-API-Key': newRawKey() }, bindings });
+
+    expect(calls).toEqual(['KEY_CACHE.get', 'DB.batch']);
+  });
+});

@@ -1,0 +1,93 @@
+import { describe, expect, it } from 'vitest';
+import wrangler from '../../wrangler.toml?raw';
+import { newRawKey } from '../../src/auth/api-key.ts';
+import { organizationLimits, subscriberPrefix } from '../../src/auth/rate-limit.ts';
+import { countedBindings } from '../bindings.ts';
+import { call, newClient } from '../fixtures.ts';
+import type { Answer, Client } from '../fixtures.ts';
+
+/** The answers up to the first 429, in one period of the limiter. */
+async function untilLimited(attempt: () => Promise<Answer>, most: number): Promise<Answer[]> {
+  const answers: Answer[] = [];
+  while (answers.length < most && answers.at(-1)?.status !== 429) answers.push(await attempt());
+  return answers;
+}
+
+const get = (client: Client) => call(client, 'GET', '/api/nothing');
+
+describe('the limit of an organization', () => {
+  it('is stated to clients as wrangler.toml has it', () => {
+    for (const { binding, requests } of Object.values(organizationLimits)) {
+      expect(wrangler).toMatch(
+        new RegExp(`name = "${binding}"\\s+namespace_id = "\\d+"\\s+simple = { limit = ${requests}, period = 10 }`),
+      );
+    }
+  });
+
+  it.each(['starter', 'pro', 'enterprise'] as const)('is on every answer to a caller of tier %s', async (tier) => {
+    const { headers } = await get(await newClient({ tier }));
+
+    const quota = organizationLimits[tier].requests;
+    expect(headers.get('RateLimit-Policy')).toBe(`"${tier}";q=${quota};w=10`);
+  });
+
+  it('is shared by all of its keys, ends in 429 with Retry-After, and spares other organizations', async () => {
+    const client = await newClient({ tier: 'starter' });
+    const { organization_id } = client;
+    const sibling = await newClient({ organization_id, tier: 'starter' });
+    let turn = 0;
+
+    const answers = await untilLimited(() => get((turn += 1) % 2 === 0 ? client : sibling), 250);
+
+    const limited = answers.at(-1);
+    expect(limited).toMatchObject({ status: 429, body: { code: 'rate_limited', retry_after_seconds: 10 } });
+    expect(limited?.headers.get('Retry-After')).toBe('10');
+    expect(answers.length).toBeGreaterThan(100);
+    expect((await get(await newClient({ tier: 'starter' }))).status).toBe(404);
+  });
+
+  it('comes before permission and body, and costs D1 nothing', async () => {
+    const client = await newClient({ tier: 'starter', role: 'user' });
+    await get(client);
+    const { bindings, calls } = countedBindings();
+
+    const answers = await untilLimited(
+      () => call(client, 'POST', '/api/integrations', { body: '{', bindings }),
+      250,
+    );
+
+    expect(new Set(answers.map(({ status }) => status))).toEqual(new Set([403, 429]));
+    expect(calls).toEqual([]);
+  });
+});
+
+describe('the limit of an IP address on keys that no cache knows', () => {
+  it('ends a flood of well-formed keys before D1, and spares known keys and other addresses', async () => {
+    const client = await newClient();
+    await get(client);
+    const { bindings, calls } = countedBindings();
+    const from = (ip: string, key: string) =>
+      call(client, 'GET', '/api/nothing', { headers: { 'X-API-Key': key, 'CF-Connecting-IP': ip }, bindings });
+
+    const answers = await untilLimited(() => from('203.0.113.7', newRawKey()), 500);
+
+    expect(answers.at(-1)).toMatchObject({ status: 429, body: { code: 'rate_limited' } });
+    expect(answers.at(-1)?.headers.get('Retry-After')).toBe('10');
+    expect(answers.length).toBeGreaterThan(200);
+    expect(calls.filter((name) => name === 'KEY_CACHE.get')).toHaveLength(answers.length);
+    expect(calls.filter((name) => name === 'DB.batch')).toHaveLength(answers.length - 1);
+    expect((await from('203.0.113.7', client.raw_key)).status).toBe(404);
+    expect((await from('203.0.113.8', newRawKey())).status).toBe(401);
+  });
+
+  it.each([
+    ['203.0.113.7', '203.0.113.7'],
+    ['2001:db8:1:2:3:4:5:6', '2001:db8:1:2::/64'],
+    ['2001:db8:1:2::6', '2001:db8:1:2::/64'],
+    ['2001:db8::6', '2001:db8:0:0::/64'],
+    ['::1', '0:0:0:0::/64'],
+    ['2001:db8:1:2:3::', '2001:db8:1:2::/64'],
+  ])('takes %s as %s', (ip, prefix) => {
+    expect(subscriberPrefix(ip)).toBe(prefix);
+  });
+});

@@ -1,0 +1,143 @@
+/** A create, and an import with SIP credentials, whose bindings fail at each of their three steps: intent, put, batch. */
+import { createScheduledController } from 'cloudflare:test';
+import { env } from 'cloudflare:workers';
+import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
+import worker from '../../src/index.ts';
+import { failingBindings, interceptedBindings } from '../bindings.ts';
+import { call, newClient, resources, rows, twilio, unusedNumber } from '../fixtures.ts';
+import type { Client } from '../fixtures.ts';
+
+const LOST = 'D1_ERROR: Network connection lost.';
+const TWO_HOURS = 2 * 3600 * 1000;
+
+let client: Client;
+
+beforeEach(async () => {
+  client = await newClient();
+  // The key is in the caches from here on.
+  await call(client, 'DELETE', '/api/integrations/intg_000000000000');
+  await env.DB.batch([env.DB.prepare('DELETE FROM phone_numbers'), env.DB.prepare('DELETE FROM integrations')]);
+});
+
+afterEach(async () => {
+  vi.useRealTimers();
+  for (const { name } of (await env.CREDENTIALS.list()).keys) await env.CREDENTIALS.delete(name);
+  await env.DB.prepare('DELETE FROM credential_purges').run();
+});
+
+describe.each([
+  ['/api/integrations', { name: 'Twilio Production', credentials: twilio }, 'integrations'],
+  ['/api/phone-numbers', { provider: 'sip', sip_password: 'plaintext-password' }, 'phone_numbers'],
+] as const)('POST %s', (path, fields, table) => {
+  const post = (bindings = env) => {
+    const body = table === 'phone_numbers' ? { ...fields, phone_number: unusedNumber() } : fields;
+    return call(client, 'POST', path, { body, bindings });
+  };
+
+  /** The cron, when every intent of now is due. */
+  const drainLater = async () => {
+    vi.useFakeTimers({ toFake: ['Date'], now: Date.now() + TWO_HOURS });
+    await worker.scheduled(createScheduledController(), env);
+  };
+
+  it('leaves an intact row, its ciphertext and an empty outbox when nothing fails', async () => {
+    expect((await post()).status).toBe(201);
+
+    await drainLater();
+    const stored = await resources();
+    expect(stored[table]).toHaveLength(1);
+    expect(Object.keys(stored.CREDENTIALS)).toHaveLength(1);
+    expect(stored.credential_purges).toEqual([]);
+  });
+
+  it('has done nothing when the ciphertext cannot be stored, and the outbox ends empty', async () => {
+    const faults = failingBindings('CREDENTIALS.put', { when: 'after', message: 'KV PUT failed: 500' });
+
+    const { status, body } = await post(faults.bindings);
+
+    expect(status).toBe(503);
+    expect(body).toMatchObject({ code: 'temporarily_unavailable', outcome: 'not_done' });
+    expect(faults.calls.filter((name) => name === 'CREDENTIALS.put')).toHaveLength(3);
+    expect(await rows(table)).toEqual([]);
+    expect(await rows('credential_purges')).toHaveLength(1);
+    await drainLater();
+    expect(await resources()).toMatchObject({ credential_purges: [], CREDENTIALS: {} });
+  });
+
+  it('has done nothing when the intent cannot be recorded, even where its commit is in doubt', async () => {
+    const faults = failingBindings('DB.batch', { when: 'after', message: LOST });
+
+    const { status, body } = await post(faults.bindings);
+
+    expect(status).toBe(503);
+    expect(body).toMatchObject({ outcome: 'not_done' });
+    expect(await rows(table)).toEqual([]);
+    expect(faults.calls).not.toContain('CREDENTIALS.put');
+    await drainLater();
+    expect(await rows('credential_purges')).toEqual([]);
+  });
+
+  it.each(['before', 'after'] as const)('is done once when the answer to its batch is lost once, %s the commit', async (when) => {
+    let batches = 0;
+    const bindings = interceptedBindings(async (name, carryOut) => {
+      if (name !== 'DB.batch' || (batches += 1) !== 2) return carryOut();
+      if (when === 'after') await carryOut();
+      throw new Error(LOST);
+    });
+
+    const { status } = await post(bindings);
+
+    expect(status).toBe(201);
+    expect(await rows(table)).toHaveLength(1);
+    expect(await rows('credential_purges')).toEqual([]);
+  });
+
+  it('does not come back when it is deleted between a commit and the retry of its batch', async () => {
+    let batches = 0;
+    const bindings = interceptedBindings(async (name, carryOut) => {
+      if (name !== 'DB.batch' || (batches += 1) !== 2) return carryOut();
+      await carryOut();
+      await env.DB.prepare(`DELETE FROM ${table}`).run();
+      throw new Error(LOST);
+    });
+
+    await post(bindings);
+
+    expect(await rows(table)).toEqual([]);
+  });
+
+  it('is not done by a caller whose key dies before the intent', async () => {
+    await env.DB.prepare(`UPDATE api_keys SET status = 'revoked' WHERE key_id = ?`).bind(client.key_id).run();
+
+    expect((await post()).status).toBe(401);
+
+    expect(await resources()).toEqual({ integrations: [], phone_numbers: [], credential_purges: [], CREDENTIALS: {} });
+  });
+
+  it('is not done by a caller whose key dies between the intent and the batch, and its ciphertext goes', async () => {
+    const bindings = interceptedBindings(async (name, carryOut) => {
+      if (name === 'CREDENTIALS.put') {
+        await env.DB.prepare(`UPDATE api_keys SET status = 'revoked' WHERE key_id = ?`).bind(client.key_id).run();
+      }
+      return carryOut();
+    });
+
+    expect((await post(bindings)).status).toBe(401);
+
+    expect(await resources()).toEqual({ integrations: [], phone_numbers: [], credential_purges: [], CREDENTIALS: {} });
+  });
+
+  it('is not done when the cron has claimed its ciphertext meanwhile', async () => {
+    const bindings = interceptedBindings(async (name, carryOut) => {
+      const result = await carryOut();
+      if (name === 'CREDENTIALS.put') await drainLater();
+      return result;
+    });
+
+    const { status, body } = await post(bindings);
+
+    expect(status).toBe(503);
+    expect(body).toMatchObject({ outcome: 'not_done' });
+    expect(await resources()).toEqual({ integrations: [], phone_numbers: [], credential_purges: [], CREDENTIALS: {} });
+  });
+});

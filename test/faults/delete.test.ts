@@ -1,0 +1,138 @@
+/** A delete whose bindings fail: before they act, or after they did. */
+import { createScheduledController } from 'cloudflare:test';
+import { env } from 'cloudflare:workers';
+import { beforeEach, describe, expect, it } from 'vitest';
+import worker from '../../src/index.ts';
+import { failingBindings } from '../bindings.ts';
+import { actionsOn, call, createIntegration, newClient, resources, rows } from '../fixtures.ts';
+import type { Client } from '../fixtures.ts';
+
+const LOST = 'D1_ERROR: Network connection lost.';
+const OVERLOADED = 'D1_ERROR: D1 DB is overloaded. Requests queued for too long.';
+
+let client: Client;
+let integration_id: string;
+
+beforeEach(async () => {
+  client = await newClient();
+  integration_id = await createIntegration(client);
+});
+
+const deleteWith = ({ bindings }: ReturnType<typeof failingBindings>) =>
+  call(client, 'DELETE', `/api/integrations/${integration_id}`, { bindings });
+
+const batches = ({ calls }: ReturnType<typeof failingBindings>) => calls.filter((name) => name === 'DB.batch').length;
+
+const ciphertexts = async () =>
+  Object.keys((await resources()).CREDENTIALS).filter((key) => key.includes(integration_id));
+
+describe('D1 that fails before it commits', () => {
+  it('once, is asked again, and the integration is deleted', async () => {
+    const faults = failingBindings('DB.batch', { when: 'before', message: LOST, times: 1 });
+
+    expect((await deleteWith(faults)).status).toBe(200);
+    expect(await actionsOn(integration_id)).toEqual(['integration.created', 'integration.deleted']);
+  });
+
+  it('by overload, is asked once more and no harder; the answer says that nothing was done, and nothing was', async () => {
+    const before = await resources();
+    const faults = failingBindings('DB.batch', { when: 'before', message: OVERLOADED });
+
+    const { status, body, headers } = await deleteWith(faults);
+
+    expect(status).toBe(503);
+    expect(body).toMatchObject({ code: 'temporarily_unavailable', outcome: 'not_done' });
+    expect(headers.get('Retry-After')).toBe('5');
+    expect(batches(faults)).toBe(2);
+    expect(await resources()).toEqual(before);
+    expect(await actionsOn(integration_id)).toEqual(['integration.created']);
+  });
+
+  it('by a lost connection each time, is asked three times; the answer admits that the outcome is unknown', async () => {
+    const before = await resources();
+    const faults = failingBindings('DB.batch', { when: 'before', message: LOST });
+
+    const { status, body } = await deleteWith(faults);
+
+    expect(status).toBe(503);
+    expect(body).toMatchObject({ code: 'temporarily_unavailable', outcome: 'unknown' });
+    expect(batches(faults)).toBe(3);
+    expect(await resources()).toEqual(before);
+  });
+
+  it('while it is asked about the key, has nothing done', async () => {
+    const stranger = await newClient();
+    const faults = failingBindings('DB.batch', { when: 'before', message: LOST });
+
+    const { status, body } = await call(stranger, 'DELETE', `/api/integrations/${integration_id}`, faults);
+
+    expect(status).toBe(503);
+    expect(body).toMatchObject({ outcome: 'not_done' });
+  });
+});
+
+describe('D1 that fails after it committed', () => {
+  it('is given the identical batch again, and the client gets its one 200, on record once', async () => {
+    const faults = failingBindings('DB.batch', { when: 'after', message: LOST, times: 1 });
+
+    const { status, body } = await deleteWith(faults);
+
+    expect(status).toBe(200);
+    expect(body).toMatchObject({ data: { integration_id, name: 'Twilio Production' } });
+    expect(await actionsOn(integration_id)).toEqual(['integration.created', 'integration.deleted']);
+    expect(await ciphertexts()).toEqual([]);
+    expect(await rows('credential_purges')).toEqual([]);
+  });
+
+  it('each time, is wholly done, and the answer admits that the outcome is unknown', async () => {
+    const faults = failingBindings('DB.batch', { when: 'after', message: LOST });
+
+    const { status, body } = await deleteWith(faults);
+
+    expect(status).toBe(503);
+    expect(body).toMatchObject({ outcome: 'unknown' });
+    expect(await actionsOn(integration_id)).toEqual(['integration.created', 'integration.deleted']);
+    expect(await rows('credential_purges')).toHaveLength(1);
+    await worker.scheduled(createScheduledController(), env);
+    expect(await ciphertexts()).toEqual([]);
+    expect(await rows('credential_purges')).toEqual([]);
+  });
+});
+
+describe('D1 that fails by the SQL itself', () => {
+  it('is not asked again, and the client learns no word of it', async () => {
+    const message = 'D1_ERROR: no such column: secret_column: SQLITE_ERROR';
+    const faults = failingBindings('DB.batch', { when: 'before', message });
+
+    const { status, text } = await deleteWith(faults);
+
+    expect(status).toBe(500);
+    expect(text).toContain('"code":"internal_error"');
+    expect(text).not.toContain('secret_column');
+    expect(batches(faults)).toBe(1);
+  });
+});
+
+describe('KV that fails after the answer', () => {
+  it('leaves the ciphertext to the cron, which removes it', async () => {
+    const faults = failingBindings('CREDENTIALS.delete', { when: 'before', message: 'KV DELETE failed: 500' });
+
+    expect((await deleteWith(faults)).status).toBe(200);
+
+    expect(await ciphertexts()).toHaveLength(1);
+    expect(await rows('credential_purges')).toHaveLength(1);
+    await worker.scheduled(createScheduledController(), env);
+    expect(await ciphertexts()).toEqual([]);
+    expect(await rows('credential_purges')).toEqual([]);
+  });
+
+  it('is as harmless when only the word to the outbox is lost', async () => {
+    const { bindings } = failingBindings('CREDENTIALS.delete', { when: 'after', message: 'KV DELETE failed: 500' });
+
+    expect((await call(client, 'DELETE', `/api/integrations/${integration_id}`, { bindings })).status).toBe(200);
+
+    expect(await rows('credential_purges')).toHaveLength(1);
+    await worker.scheduled(createScheduledController(), env);
+    expect(await rows('credential_purges')).toEqual([]);
+  });
+});

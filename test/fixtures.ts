@@ -1,0 +1,187 @@
+/** What the tests in the Workers pool share: callers, calls, and looks at everything that is stored. */
+import { createExecutionContext, waitOnExecutionContext } from 'cloudflare:test';
+import { env } from 'cloudflare:workers';
+import * as z from 'zod';
+import { createOperatorKey } from '../src/api-keys/create.ts';
+import type { Bindings } from '../src/env.ts';
+import worker from '../src/index.ts';
+import type { Role, Tier } from '../src/schema.ts';
+
+/** An API key of an organization. */
+export interface Client {
+  organization_id: string;
+  key_id: string;
+  raw_key: string;
+}
+
+let organizations = 0;
+
+/** A key of the role, of a new organization unless one is named. */
+export async function newClient({
+  role = 'admin',
+  tier = 'enterprise',
+  organization_id = `org_test_${(organizations += 1)}`,
+  expires_at = null,
+}: {
+  role?: Role;
+  tier?: Tier;
+  organization_id?: string;
+  expires_at?: number | null;
+} = {}): Promise<Client> {
+  const { raw_key, key } = await createOperatorKey(env.DB, { organization_id, role, tier, name: 'Test', expires_at });
+  return { organization_id, raw_key, key_id: key.key_id };
+}
+
+export interface Answer {
+  status: number;
+  headers: Headers;
+  text: string;
+  body: unknown;
+  /** Lets what runs after the answer finish. */
+  settle(): Promise<void>;
+}
+
+interface CallOptions {
+  body?: unknown;
+  /** Sent instead of the caller's own; null leaves a header out. */
+  headers?: Record<string, string | null>;
+  /** Instead of the pool's own: counted, or made to fail. */
+  bindings?: Bindings;
+}
+
+/** Calls the Worker. The answer is there before what runs after it: `settle` waits for that. */
+export async function start(
+  client: Client,
+  method: string,
+  path: string,
+  { body, headers = {}, bindings = env }: CallOptions = {},
+): Promise<Answer> {
+  const context = createExecutionContext();
+  const sent: Record<string, string | null> = {
+    'X-API-Key': client.raw_key,
+    'X-Organization-Id': client.organization_id,
+    ...(body === undefined ? {} : { 'Content-Type': 'application/json' }),
+    ...headers,
+  };
+  const request = new Request<unknown, IncomingRequestCfProperties>(`https://patchbay.test${path}`, {
+    method,
+    headers: Object.entries(sent).flatMap(([name, value]) => (value === null ? [] : [[name, value]])),
+    body: body === undefined ? null : typeof body === 'string' ? body : JSON.stringify(body),
+  });
+  const response = await worker.fetch(request, bindings, context);
+  const text = await response.text();
+  return {
+    status: response.status,
+    headers: response.headers,
+    text,
+    body: JSON.parse(text),
+    settle: () => waitOnExecutionContext(context),
+  };
+}
+
+/** Calls the Worker and waits for what runs after the answer. */
+export async function call(...parameters: Parameters<typeof start>): Promise<Answer> {
+  const answer = await start(...parameters);
+  await answer.settle();
+  return answer;
+}
+
+const createdIntegration = z.object({ data: z.object({ integration_id: z.string() }) });
+const importedNumber = z.object({ data: z.object({ phone_number_id: z.string() }) });
+
+export const twilio = {
+  provider: 'twilio',
+  account_sid: 'AC0123456789abcdef0123456789abcdef',
+  auth_token: 'plaintext-auth-token',
+};
+
+export async function createIntegration(client: Client, credentials: object = twilio): Promise<string> {
+  const { body } = await call(client, 'POST', '/api/integrations', {
+    body: { name: 'Twilio Production', credentials },
+  });
+  return createdIntegration.parse(body).data.integration_id;
+}
+
+export async function importNumber(client: Client, integration_id: string, phone_number: string): Promise<string> {
+  const { body } = await call(client, 'POST', '/api/phone-numbers', {
+    body: { phone_number, provider: 'twilio', integration_id },
+  });
+  return importedNumber.parse(body).data.phone_number_id;
+}
+
+let lastNumber = 10_000_000;
+
+/** A number that no test has used yet. */
+export function unusedNumber(): string {
+  return `+1415${(lastNumber += 1)}`;
+}
+
+/** Puts many numbers on an integration at once, ascending from the first; no call of the API would be quick enough. */
+export async function fillNumbers(client: Client, integration_id: string | null, count: number): Promise<string[]> {
+  const first = lastNumber + 1;
+  lastNumber += count;
+  await env.DB.prepare(
+    `WITH RECURSIVE n(i) AS (SELECT CAST(?4 AS INTEGER) UNION ALL SELECT i + 1 FROM n WHERE i + 1 < ?4 + ?3)
+     INSERT INTO phone_numbers (phone_number_id, organization_id, integration_id, phone_number, provider, status,
+       supports_inbound, supports_outbound, media_encryption, created_at, updated_at)
+     SELECT 'phon_' || printf('%012x', i), ?1, ?2, '+1415' || i, iif(?2 IS NULL, 'sip', 'twilio'), 'free',
+       0, 0, iif(?2 IS NULL, 'allow', NULL), 0, 0 FROM n`,
+  )
+    .bind(client.organization_id, integration_id, count, first)
+    .run();
+  return Array.from({ length: count }, (_, index) => `+1415${first + index}`);
+}
+
+export async function rows(table: Table): Promise<Record<string, unknown>[]> {
+  const { results } = await env.DB.prepare(`SELECT * FROM ${table}`).all();
+  return results;
+}
+
+const tables = [
+  'organizations',
+  'api_keys',
+  'integrations',
+  'phone_numbers',
+  'audit_events',
+  'credential_purges',
+] as const;
+type Table = (typeof tables)[number];
+
+async function namespaceContent(namespace: KVNamespace): Promise<Record<string, string>> {
+  const { keys } = await namespace.list();
+  const entries = keys.map(async ({ name }) => {
+    const value = await namespace.get(name, 'arrayBuffer');
+    return [name, value ? Array.from(new Uint8Array(value), (byte) => String.fromCharCode(byte)).join('') : ''];
+  });
+  return Object.fromEntries(await Promise.all(entries));
+}
+
+/** Everything that is stored, in D1 and in both KV namespaces. */
+export async function everythingStored() {
+  return {
+    d1: Object.fromEntries(await Promise.all(tables.map(async (table) => [table, await rows(table)]))),
+    KEY_CACHE: await namespaceContent(env.KEY_CACHE),
+    CREDENTIALS: await namespaceContent(env.CREDENTIALS),
+  };
+}
+
+/**
+ * What a refusal must leave as it was: the resources in D1, their ciphertext, and the outbox. (A caller's `last_used_at`,
+ * the key cache and audit events may change.)
+ */
+export async function resources() {
+  return {
+    integrations: await rows('integrations'),
+    phone_numbers: await rows('phone_numbers'),
+    credential_purges: await rows('credential_purges'),
+    CREDENTIALS: await namespaceContent(env.CREDENTIALS),
+  };
+}
+
+/** The audit events of a target, oldest first: their actions. */
+export async function actionsOn(target_id: string): Promise<unknown[]> {
+  const { results } = await env.DB.prepare('SELECT action FROM audit_events WHERE target_id = ? ORDER BY event_id')
+    .bind(target_id)
+    .all();
+  return results.map(({ action }) => action);
+}
