@@ -1,0 +1,64 @@
+import { env } from 'cloudflare:workers';
+import { describe, expect, it } from 'vitest';
+import { createOperatorKey } from '../../src/api-keys/create.ts';
+import { hashKey, isWellFormed } from '../../src/auth/api-key.ts';
+import { failingBindings } from '../bindings.ts';
+import { actionsOn, everythingStored } from '../fixtures.ts';
+
+const newKey = { role: 'agent_manager', name: 'CI', expires_at: null } as const;
+
+const tierOf = async (organization_id: string) => {
+  const row = await env.DB.prepare('SELECT tier FROM organizations WHERE organization_id = ?').bind(organization_id).first();
+  return row?.['tier'];
+};
+
+describe('an operator’s key', () => {
+  it('is shown once and stored as its hash', async () => {
+    const { raw_key, key } = await createOperatorKey(env.DB, { ...newKey, organization_id: 'org_hash' });
+
+    expect(isWellFormed(raw_key)).toBe(true);
+    expect(key).toEqual({
+      key_id: expect.stringMatching(/^apikey_[a-f0-9]{12}$/),
+      name: 'CI',
+      role: 'agent_manager',
+      prefix: raw_key.slice(0, 12),
+      client_id: 'org_hash',
+      user_id: 'user_operator',
+      status: 'active',
+      created_at: expect.stringMatching(/^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$/),
+      last_used_at: null,
+      expires_at: null,
+    });
+    const stored = JSON.stringify(await everythingStored());
+    expect(stored).toContain(await hashKey(raw_key));
+    expect(stored).not.toContain(raw_key.slice(12));
+    expect(await actionsOn(key.key_id)).toEqual(['api_key.created']);
+  });
+
+  it('may expire', async () => {
+    const { key } = await createOperatorKey(env.DB, { ...newKey, organization_id: 'org_expiry', expires_at: 1_900_000_000 });
+
+    expect(key.expires_at).toBe('2030-03-17T17:46:40Z');
+  });
+
+  it('makes its organization of the tier, keeps the tier without one, and sets it with one', async () => {
+    const organization_id = 'org_tier';
+
+    await createOperatorKey(env.DB, { ...newKey, organization_id });
+    expect(await tierOf(organization_id)).toBe('starter');
+    await createOperatorKey(env.DB, { ...newKey, organization_id, tier: 'pro' });
+    expect(await tierOf(organization_id)).toBe('pro');
+    await createOperatorKey(env.DB, { ...newKey, organization_id });
+    expect(await tierOf(organization_id)).toBe('pro');
+  });
+
+  it('is made once where the answer of D1 is lost after the commit', async () => {
+    const { bindings } = failingBindings('DB.batch', { when: 'after', message: 'Network connection lost.', times: 1 });
+
+    const { key } = await createOperatorKey(bindings.DB, { ...newKey, organization_id: 'org_lost' });
+
+    const { results } = await env.DB.prepare(`SELECT key_id FROM api_keys WHERE organization_id = 'org_lost'`).all();
+    expect(results).toEqual([{ key_id: key.key_id }]);
+    expect(await actionsOn(key.key_id)).toEqual(['api_key.created']);
+  });
+});

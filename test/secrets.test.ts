@@ -1,0 +1,84 @@
+/** No secret outside its place: everything stored, logged and answered is searched for every secret that went in. */
+import { createScheduledController } from 'cloudflare:test';
+import { env } from 'cloudflare:workers';
+import { afterEach, expect, it, vi } from 'vitest';
+import worker from '../src/index.ts';
+import { failingBindings } from './bindings.ts';
+import { call, createIntegration, everythingStored, importNumber, newClient, unusedNumber } from './fixtures.ts';
+
+afterEach(() => vi.restoreAllMocks());
+
+const secrets = {
+  account_sid: 'ACdeadbeefdeadbeefdeadbeefdeadbeef',
+  auth_token: 'canary-auth-token',
+  api_key: 'canary-api-key',
+  api_secret: 'canary-api-secret',
+  sip_password: 'canary-sip-password',
+  inbound_pin: '7741902266',
+  surplus: 'canary-surplus',
+  malformed: 'canary-malformed',
+};
+
+it('is in D1, in either KV namespace, in the log or in an answer', async () => {
+  const logged: unknown[][] = [];
+  for (const method of ['debug', 'error', 'info', 'log', 'warn'] as const) {
+    vi.spyOn(console, method).mockImplementation((...parameters) => void logged.push(parameters));
+  }
+  const client = await newClient();
+  const answers: string[] = [];
+  const post = async (path: string, body: unknown, bindings = env) => {
+    const { text, headers, status } = await call(client, 'POST', path, { body, bindings });
+    answers.push(`${status} ${JSON.stringify([...headers])} ${text}`);
+    return status;
+  };
+  const { account_sid, auth_token, api_key, api_secret, sip_password, inbound_pin, surplus, malformed } = secrets;
+  const vonage = { name: 'Vonage', credentials: { provider: 'vonage', api_key, api_secret } };
+  const sip = () => ({ phone_number: unusedNumber(), provider: 'sip', sip_password, inbound_pin });
+
+  const statuses = [
+    await post('/api/integrations', { name: 'Twilio', credentials: { provider: 'twilio', account_sid, auth_token } }),
+    await post('/api/integrations', vonage),
+    await post('/api/phone-numbers', sip()),
+    await post('/api/integrations', { ...vonage, [surplus]: surplus }),
+    await post('/api/integrations', { ...vonage, credentials: { ...vonage.credentials, surplus, api_key: [api_key] } }),
+    await post('/api/integrations', { ...vonage, credentials: { provider: auth_token } }),
+    await post('/api/integrations', `{"name": ${malformed}`),
+    await post('/api/phone-numbers', { ...sip(), inbound_pin: inbound_pin.repeat(2) }),
+    await post('/api/phone-numbers', { ...sip(), phone_number: auth_token }),
+  ];
+  expect(statuses).toEqual([201, 201, 201, 422, 422, 422, 400, 422, 422]);
+
+  for (const failing of ['DB.batch', 'CREDENTIALS.put', 'KEY_CACHE.get'] as const) {
+    for (const message of ['Network connection lost.', 'near "x": syntax error: SQLITE_ERROR']) {
+      const { bindings } = failingBindings(failing, { when: 'after', message });
+      await post('/api/integrations', vonage, bindings);
+      await post('/api/phone-numbers', sip(), bindings);
+    }
+  }
+  const integration_id = await createIntegration(client, { provider: 'twilio', account_sid, auth_token });
+  await importNumber(client, integration_id, unusedNumber());
+  const refused = await call(client, 'DELETE', `/api/integrations/${integration_id}`);
+  await env.DB.prepare('DELETE FROM phone_numbers WHERE integration_id = ?').bind(integration_id).run();
+  const { bindings } = failingBindings('CREDENTIALS.delete', { when: 'before', message: 'KV DELETE failed', times: 1 });
+  const deleted = await call(client, 'DELETE', `/api/integrations/${integration_id}`, { bindings });
+  expect([refused.status, deleted.status]).toEqual([409, 200]);
+  answers.push(refused.text, deleted.text);
+  const stored = await everythingStored();
+  await worker.scheduled(createScheduledController(), env);
+
+  expect(Object.keys(stored.CREDENTIALS).length).toBeGreaterThan(0);
+  expect(Object.keys(stored.KEY_CACHE).length).toBeGreaterThan(0);
+  expect(logged.length).toBeGreaterThan(answers.length);
+  const places = {
+    stored: JSON.stringify(stored),
+    logged: JSON.stringify(logged),
+    answers: JSON.stringify(answers),
+  };
+  for (const [place, text] of Object.entries(places)) {
+    for (const secret of [...Object.values(secrets), client.raw_key, env.CREDENTIALS_KEKS]) {
+      expect(text.includes(secret), `${secret} in ${place}`).toBe(false);
+    }
+  }
+  expect(places.answers).not.toMatch(/select |insert |SQLITE|stack/i);
+  expect(places.logged).not.toMatch(/select |insert /i);
+});
