@@ -159,7 +159,11 @@ const answers: { [Code in ProblemCode]: Answer<ProblemMembers[Code]> } = {
 };
 
 /** The sentence is exact to the character (contract.md, DELETE /api/integrations/{integration_id}). */
-function inUseDetail({ references, reference_count, reference_count_exact }: ProblemMembers['integration_in_use']): string {
+function inUseDetail({
+  references,
+  reference_count,
+  reference_count_exact,
+}: ProblemMembers['integration_in_use']): string {
   const named = references.map(({ phone_number }) => `'${phone_number}'`).join(', ');
   const unnamed = reference_count - references.length;
   const more = unnamed > 0 ? ` and ${reference_count_exact ? '' : 'more than '}${unnamed} more` : '';

@@ -16,7 +16,9 @@ import { MAX_TRIES, retry } from './retry.ts';
 export type Builder = SqliteRemoteDatabase;
 
 /** One typed placeholder for each parameter. */
-export type Placeholders<Parameters> = { readonly [Name in keyof Parameters]: Placeholder<Name & string, Parameters[Name]> };
+export type Placeholders<Parameters> = {
+  readonly [Name in keyof Parameters]: Placeholder<Name & string, Parameters[Name]>;
+};
 
 interface Compilable<Result> extends QueryPromise<Result> {
   prepare(): Pick<SQLitePreparedQuery<PreparedQueryConfig>, 'getQuery' | 'mapResult'>;
@@ -35,7 +37,9 @@ export interface CompiledQuery<Parameters, Result> {
   bind(parameters: Parameters): BoundQuery<Result>;
 }
 
-const builder: Builder = drizzle(() => Promise.reject(new Error('This Drizzle instance compiles queries and runs none.')));
+const builder: Builder = drizzle(() =>
+  Promise.reject(new Error('This Drizzle instance compiles queries and runs none.')),
+);
 
 /**
  * Compiles a Drizzle query on its first use and keeps it for the isolate's life.
@@ -71,7 +75,9 @@ const MAX_TRIES_WHEN_OVERLOADED = 2;
 
 /** A table's row as parameters: booleans as SQLite has them, 0 and 1. */
 export type RowParameters<Table extends SQLiteTable> = {
-  [Name in keyof Table['$inferSelect']]: Table['$inferSelect'][Name] extends boolean ? number : Table['$inferSelect'][Name];
+  [Name in keyof Table['$inferSelect']]: Table['$inferSelect'][Name] extends boolean
+    ? number
+    : Table['$inferSelect'][Name];
 };
 
 type Row<Table extends SQLiteTable> = Table['$inferSelect'];

@@ -143,7 +143,10 @@ export const phone_numbers = sqliteTable(
       table.phone_number,
       table.phone_number_id,
     ),
-    check('phone_numbers_phone_number', sql`${table.phone_number} GLOB '+[1-9]*' AND substr(${table.phone_number}, 2) NOT GLOB '*[^0-9]*' AND length(${table.phone_number}) BETWEEN 8 AND 16`),
+    check(
+      'phone_numbers_phone_number',
+      sql`${table.phone_number} GLOB '+[1-9]*' AND substr(${table.phone_number}, 2) NOT GLOB '*[^0-9]*' AND length(${table.phone_number}) BETWEEN 8 AND 16`,
+    ),
     check('phone_numbers_integration_id', sql`(${table.integration_id} IS NULL) = (${table.provider} = 'sip')`),
     check('phone_numbers_status', sql`${table.status} = iif(${table.assigned_agent_id} IS NULL, 'free', 'assigned')`),
     check('phone_numbers_supports', sql`${table.supports_inbound} IN (0, 1) AND ${table.supports_outbound} IN (0, 1)`),

@@ -2,13 +2,13 @@ import { env } from 'cloudflare:workers';
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { app } from '../src/app.ts';
 import { newRawKey } from '../src/auth/api-key.ts';
-import type { Permission } from '../src/auth/permissions.ts';
 import { roles } from '../src/schema.ts';
+import type { Role } from '../src/schema.ts';
 import { call, createIntegration, importNumber, newClient, resources, unusedNumber } from './fixtures.ts';
 import type { Client } from './fixtures.ts';
 
 /** The contract's word on who may do what. */
-const rolesHolding: Record<Permission, readonly string[]> = {
+const rolesHolding: Record<string, readonly string[]> = {
   'integrations:create': ['admin', 'agent_manager'],
   'integrations:delete': ['admin', 'agent_manager'],
   'phone_numbers:create': ['admin', 'agent_manager'],
@@ -17,7 +17,7 @@ const rolesHolding: Record<Permission, readonly string[]> = {
 const routes = app.routes
   .filter(({ method, path }) => method !== 'ALL' && path.startsWith('/api'))
   .flatMap(({ method, path, handler }) =>
-    'permission' in handler ? [{ method, path, permission: handler.permission as Permission }] : [],
+    'permission' in handler ? [{ method, path, permission: String(handler.permission) }] : [],
   );
 
 /** A path of the route that names nothing that exists. */
@@ -108,17 +108,21 @@ describe.each(routes)('$method $path', ({ method, path, permission }) => {
     expect(await resources()).toEqual(before);
   });
 
-  it.each(roles)('answers role %s by the role table, before it looks at body or path', async (role) => {
-    const client = await newClient({ organization_id: owner.organization_id, role });
+  const withRole = async (role: Role) => attempt(await newClient({ organization_id: owner.organization_id, role }));
+  const holds = (role: Role) => rolesHolding[permission]?.includes(role);
 
-    const { status, body } = await attempt(client);
+  it.each(roles.filter(holds))('lets role %s pass, to be judged by its body or path', async (role) => {
+    const { status } = await withRole(role);
 
-    if (rolesHolding[permission].includes(role)) {
-      expect([404, 415]).toContain(status);
-    } else {
-      expect(status).toBe(403);
-      expect(body).toMatchObject({ code: 'permission_denied', required_permission: permission });
-    }
+    expect(status).toBe(method === 'DELETE' ? 404 : 415);
+    expect(await resources()).toEqual(before);
+  });
+
+  it.each(roles.filter((role) => !holds(role)))('answers 403 to role %s, before body and path', async (role) => {
+    const { status, body } = await withRole(role);
+
+    expect(status).toBe(403);
+    expect(body).toMatchObject({ code: 'permission_denied', required_permission: permission });
     expect(await resources()).toEqual(before);
   });
 });

@@ -26,7 +26,8 @@ export const authenticate = createMiddleware<AppEnv>(async (c, next) => {
   if (!caller) throw new DomainError('invalid_api_key', {});
 
   const organizationId = c.req.header('X-Organization-Id');
-  if (!organizationId || !organizationIdPattern.test(organizationId)) throw new DomainError('missing_organization_id', {});
+  if (!organizationId || !organizationIdPattern.test(organizationId))
+    throw new DomainError('missing_organization_id', {});
   if (organizationId !== caller.organization_id) throw new DomainError('organization_mismatch', {});
 
   c.set('operation', { env: c.env, caller, request_id, afterAnswer });

@@ -68,17 +68,18 @@ const findKey = query((db, { key_hash, now }: Placeholders<{ key_hash: string; n
     ),
 );
 
-const markUsed = query((db, { organization_id, key_id, now }: Placeholders<{ organization_id: string; key_id: string; now: number }>) =>
-  db
-    .update(api_keys)
-    .set({ last_used_at: sql`${now}` })
-    .where(
-      and(
-        eq(api_keys.key_id, key_id),
-        eq(api_keys.organization_id, organization_id),
-        or(isNull(api_keys.last_used_at), lt(api_keys.last_used_at, now)),
+const markUsed = query(
+  (db, { organization_id, key_id, now }: Placeholders<{ organization_id: string; key_id: string; now: number }>) =>
+    db
+      .update(api_keys)
+      .set({ last_used_at: sql`${now}` })
+      .where(
+        and(
+          eq(api_keys.key_id, key_id),
+          eq(api_keys.organization_id, organization_id),
+          or(isNull(api_keys.last_used_at), lt(api_keys.last_used_at, now)),
+        ),
       ),
-    ),
 );
 
 /**

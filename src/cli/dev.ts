@@ -70,7 +70,8 @@ async function seed(directory: string): Promise<Demo> {
     const [existing] = await batch(env.DB, [listDemoIntegrations.bind({ organization_id: ORGANIZATION })]);
     const ensureIntegration = async (name: string, credentials: object): Promise<string> =>
       existing.find((integration) => integration.name === name)?.integration_id ??
-      createdIntegration.parse(await post(env, raw_key, '/api/integrations', { name, credentials })).data.integration_id;
+      createdIntegration.parse(await post(env, raw_key, '/api/integrations', { name, credentials })).data
+        .integration_id;
 
     const in_use = await ensureIntegration(IN_USE, {
       provider: 'twilio',
@@ -108,7 +109,11 @@ async function ensureKey({ DB }: Bindings, directory: string): Promise<string> {
 
 async function post(env: Bindings, raw_key: string, path: string, body: object): Promise<unknown> {
   const background: Promise<unknown>[] = [];
-  const context = { waitUntil: (task: Promise<unknown>) => background.push(task), passThroughOnException() {}, props: {} };
+  const context = {
+    waitUntil: (task: Promise<unknown>) => background.push(task),
+    passThroughOnException() {},
+    props: {},
+  };
   const headers = {
     'X-API-Key': raw_key,
     'X-Organization-Id': ORGANIZATION,

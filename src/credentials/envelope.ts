@@ -110,7 +110,11 @@ async function encrypt(key: CryptoKey, kv_key: string, text: BufferSource): Prom
   return sealed;
 }
 
-async function decrypt(key: CryptoKey, kv_key: string, sealed: Uint8Array<ArrayBuffer>): Promise<Uint8Array<ArrayBuffer>> {
+async function decrypt(
+  key: CryptoKey,
+  kv_key: string,
+  sealed: Uint8Array<ArrayBuffer>,
+): Promise<Uint8Array<ArrayBuffer>> {
   const nonce = sealed.subarray(0, NONCE_BYTES);
   return new Uint8Array(await crypto.subtle.decrypt(parameters(nonce, kv_key), key, sealed.subarray(NONCE_BYTES)));
 }

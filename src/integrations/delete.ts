@@ -1,4 +1,4 @@
-import { and, asc, eq, exists, not, sql } from 'drizzle-orm';
+import { and, asc, eq, exists, sql } from 'drizzle-orm';
 import { eventColumns, eventExists, eventParameters, readEvent, stateJson } from '../audit/record.ts';
 import type { EventParameters } from '../audit/record.ts';
 import { assertCallerMay, callerMay, callerRole } from '../auth/permissions.ts';
@@ -131,7 +131,11 @@ export async function deleteIntegration(operation: Operation, integration_id: st
 }
 
 /** `ON DELETE RESTRICT` stands behind the rule: where the two ever disagree, the batch is rolled back and this refuses. */
-async function refuseIfStillReferenced(error: unknown, { env }: Operation, parameters: DeleteParameters): Promise<never> {
+async function refuseIfStillReferenced(
+  error: unknown,
+  { env }: Operation,
+  parameters: DeleteParameters,
+): Promise<never> {
   if (!isForeignKeyViolation(error)) throw error;
   const [references] = await batch(env.DB, [listReferences.bind(parameters)]);
   throw inUse(references);

@@ -41,6 +41,7 @@ export const providers = {
 
 export type Provider = keyof typeof providers;
 
+// oxlint-disable-next-line typescript/no-unsafe-type-assertion -- Object.keys knows only strings
 export const providerNames = Object.keys(providers) as Provider[];
 
 type CredentialsSchema = (typeof providers)[Provider]['credentials'];
@@ -49,7 +50,7 @@ const schemas = Object.values(providers).map(({ credentials }) => credentials);
 /** The credentials of any provider: a union on `provider`. */
 export const providerCredentials = z.discriminatedUnion(
   'provider',
-  // The table has a row.
+  // oxlint-disable-next-line typescript/no-unsafe-type-assertion -- the table has a row
   schemas as [CredentialsSchema, ...CredentialsSchema[]],
   'must be one of the providers',
 );

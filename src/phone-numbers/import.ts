@@ -77,9 +77,7 @@ const findHolder = query((db, { phone_number }: Placeholders<{ phone_number: str
 );
 
 /** Inserts the number if the caller may, and if what it needs stands; a number that exists is left alone. */
-const insertNumberIf = (
-  standing: (db: Builder, parameters: Placeholders<ImportParameters>) => SQL | undefined,
-) =>
+const insertNumberIf = (standing: (db: Builder, parameters: Placeholders<ImportParameters>) => SQL | undefined) =>
   query((db, parameters: Placeholders<ImportParameters>) =>
     db
       .insert(phone_numbers)

@@ -8,7 +8,9 @@ import { actionsOn, everythingStored } from '../fixtures.ts';
 const newKey = { role: 'agent_manager', name: 'CI', expires_at: null } as const;
 
 const tierOf = async (organization_id: string) => {
-  const row = await env.DB.prepare('SELECT tier FROM organizations WHERE organization_id = ?').bind(organization_id).first();
+  const row = await env.DB.prepare('SELECT tier FROM organizations WHERE organization_id = ?')
+    .bind(organization_id)
+    .first();
   return row?.['tier'];
 };
 
@@ -36,7 +38,11 @@ describe('an operator’s key', () => {
   });
 
   it('may expire', async () => {
-    const { key } = await createOperatorKey(env.DB, { ...newKey, organization_id: 'org_expiry', expires_at: 1_900_000_000 });
+    const { key } = await createOperatorKey(env.DB, {
+      ...newKey,
+      organization_id: 'org_expiry',
+      expires_at: 1_900_000_000,
+    });
 
     expect(key.expires_at).toBe('2030-03-17T17:46:40Z');
   });

@@ -13,7 +13,10 @@ describe('a raw key', () => {
     const key = newRawKey();
 
     const digits = '0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz';
-    const stated = [...key.slice(-6)].reduce((value, digit) => value * 62 + digits.indexOf(digit), 0);
+    const stated = key
+      .slice(-6)
+      .split('')
+      .reduce((value, digit) => value * 62 + digits.indexOf(digit), 0);
     let crc = 0xffffffff;
     for (const byte of new TextEncoder().encode(key.slice(0, -6))) {
       crc ^= byte;

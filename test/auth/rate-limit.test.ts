@@ -51,10 +51,7 @@ describe('the limit of an organization', () => {
     await get(client);
     const { bindings, calls } = countedBindings();
 
-    const answers = await untilLimited(
-      () => call(client, 'POST', '/api/integrations', { body: '{', bindings }),
-      250,
-    );
+    const answers = await untilLimited(() => call(client, 'POST', '/api/integrations', { body: '{', bindings }), 250);
 
     expect(new Set(answers.map(({ status }) => status))).toEqual(new Set([403, 429]));
     expect(calls).toEqual([]);

@@ -60,7 +60,11 @@ describe('the drain', () => {
   it('keeps what KV refuses to delete, does the rest, and comes back for it after its lease', async () => {
     await enqueue('v1/org_a/intg_1/stuck');
     await enqueue('v1/org_a/intg_2/fine');
-    const { bindings } = failingBindings('CREDENTIALS.delete', { when: 'before', message: 'KV DELETE failed', times: 1 });
+    const { bindings } = failingBindings('CREDENTIALS.delete', {
+      when: 'before',
+      message: 'KV DELETE failed',
+      times: 1,
+    });
 
     await drain(bindings);
     expect(await outbox()).toHaveLength(1);

@@ -49,7 +49,9 @@ describe('stored credentials', () => {
     const [mine, theirs] = [await createIntegration(client), await createIntegration(stranger)];
     const { row } = await read(stranger, theirs);
 
-    await env.DB.prepare('UPDATE integrations SET data_key = ? WHERE integration_id = ?').bind(row.data_key, mine).run();
+    await env.DB.prepare('UPDATE integrations SET data_key = ? WHERE integration_id = ?')
+      .bind(row.data_key, mine)
+      .run();
 
     await expect((await read(client, mine)).opened).rejects.toThrow();
   });

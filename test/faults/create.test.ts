@@ -77,20 +77,23 @@ describe.each([
     expect(await rows('credential_purges')).toEqual([]);
   });
 
-  it.each(['before', 'after'] as const)('is done once when the answer to its batch is lost once, %s the commit', async (when) => {
-    let batches = 0;
-    const bindings = interceptedBindings(async (name, carryOut) => {
-      if (name !== 'DB.batch' || (batches += 1) !== 2) return carryOut();
-      if (when === 'after') await carryOut();
-      throw new Error(LOST);
-    });
+  it.each(['before', 'after'] as const)(
+    'is done once when the answer to its batch is lost once, %s the commit',
+    async (when) => {
+      let batches = 0;
+      const bindings = interceptedBindings(async (name, carryOut) => {
+        if (name !== 'DB.batch' || (batches += 1) !== 2) return carryOut();
+        if (when === 'after') await carryOut();
+        throw new Error(LOST);
+      });
 
-    const { status } = await post(bindings);
+      const { status } = await post(bindings);
 
-    expect(status).toBe(201);
-    expect(await rows(table)).toHaveLength(1);
-    expect(await rows('credential_purges')).toEqual([]);
-  });
+      expect(status).toBe(201);
+      expect(await rows(table)).toHaveLength(1);
+      expect(await rows('credential_purges')).toEqual([]);
+    },
+  );
 
   it('does not come back when it is deleted between a commit and the retry of its batch', async () => {
     let batches = 0;

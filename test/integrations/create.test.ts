@@ -22,15 +22,16 @@ describe('a new integration', () => {
   it('is answered as it is stored, to the character', async () => {
     const { status, text } = await create({ name: 'Twilio Production', credentials: twilio });
 
-    const [row] = (await rows('integrations')).filter((found) => found['organization_id'] === client.organization_id);
+    const row = (await rows('integrations')).find((found) => found['organization_id'] === client.organization_id);
+    const integration_id = String(row?.['integration_id']);
     const time = new Date(Number(row?.['created_at']) * 1000).toISOString().replace('.000Z', 'Z');
     expect(status).toBe(201);
     expect(text).toBe(
-      `{"success":true,"message":"Integration created successfully","data":{"integration_id":"${row?.['integration_id']}",` +
+      `{"success":true,"message":"Integration created successfully","data":{"integration_id":"${integration_id}",` +
         `"client_id":"${client.organization_id}","name":"Twilio Production","provider":"twilio","category":"telephony",` +
         `"status":"active","created_at":"${time}","updated_at":"${time}"}}`,
     );
-    expect(row?.['integration_id']).toMatch(/^intg_[a-f0-9]{12}$/);
+    expect(integration_id).toMatch(/^intg_[a-f0-9]{12}$/);
   });
 
   it.each([
@@ -75,12 +76,15 @@ describe('a new integration', () => {
     expect(calls).toHaveLength(3);
   });
 
-  it.each(['x', 'é'.repeat(100), '📞'.repeat(100), "Robert'); DROP TABLE integrations;--"])('may be named %j', async (name) => {
-    const { status, body } = await create({ name, credentials: twilio });
+  it.each(['x', 'é'.repeat(100), '📞'.repeat(100), "Robert'); DROP TABLE integrations;--"])(
+    'may be named %j',
+    async (name) => {
+      const { status, body } = await create({ name, credentials: twilio });
 
-    expect(status).toBe(201);
-    expect(body).toMatchObject({ data: { name } });
-  });
+      expect(status).toBe(201);
+      expect(body).toMatchObject({ data: { name } });
+    },
+  );
 });
 
 describe('a body that is not valid', () => {
@@ -138,15 +142,43 @@ describe('a body that is not valid', () => {
     ['of an unknown provider', { ...valid, credentials: apiKeyOf('acme') }, ['credentials.provider']],
     ['of no provider', { ...valid, credentials: { api_key: 'plaintext-key' } }, ['credentials.provider']],
     ['of the provider sip', { ...valid, credentials: apiKeyOf('sip') }, ['credentials.provider']],
-    ['of a provider that every object has', { ...valid, credentials: apiKeyOf('constructor') }, ['credentials.provider']],
+    [
+      'of a provider that every object has',
+      { ...valid, credentials: apiKeyOf('constructor') },
+      ['credentials.provider'],
+    ],
     ['without a credential', { ...valid, credentials: { provider: 'telnyx' } }, ['credentials.api_key']],
-    ['with an empty credential', { ...valid, credentials: { provider: 'telnyx', api_key: '' } }, ['credentials.api_key']],
-    ['with a credential of 257 characters', { ...valid, credentials: { provider: 'telnyx', api_key: 'x'.repeat(257) } }, ['credentials.api_key']],
-    ['with a surplus credential', { ...valid, credentials: { ...apiKeyOf('telnyx'), api_secret: 'plaintext' } }, ['credentials']],
-    ['with an account SID of another form', { ...valid, credentials: { ...twilio, account_sid: 'AC123' } }, ['credentials.account_sid']],
+    [
+      'with an empty credential',
+      { ...valid, credentials: { provider: 'telnyx', api_key: '' } },
+      ['credentials.api_key'],
+    ],
+    [
+      'with a credential of 257 characters',
+      { ...valid, credentials: { provider: 'telnyx', api_key: 'x'.repeat(257) } },
+      ['credentials.api_key'],
+    ],
+    [
+      'with a surplus credential',
+      { ...valid, credentials: { ...apiKeyOf('telnyx'), api_secret: 'plaintext' } },
+      ['credentials'],
+    ],
+    [
+      'with an account SID of another form',
+      { ...valid, credentials: { ...twilio, account_sid: 'AC123' } },
+      ['credentials.account_sid'],
+    ],
     ['with an account SID alone', { ...valid, credentials: { provider: 'twilio', account_sid: AC } }, ['credentials']],
-    ['with half an API key', { ...valid, credentials: { provider: 'twilio', account_sid: AC, api_key_sid: SK } }, ['credentials']],
-    ['with a token and an API key', { ...valid, credentials: { ...twilio, api_key_sid: SK, api_key_secret: 'plaintext' } }, ['credentials']],
+    [
+      'with half an API key',
+      { ...valid, credentials: { provider: 'twilio', account_sid: AC, api_key_sid: SK } },
+      ['credentials'],
+    ],
+    [
+      'with a token and an API key',
+      { ...valid, credentials: { ...twilio, api_key_sid: SK, api_key_secret: 'plaintext' } },
+      ['credentials'],
+    ],
   ])('is a 422 where it is %s', async (_, body, paths) => {
     const { status, body: problem, text } = await refusal(body);
 

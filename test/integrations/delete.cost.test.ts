@@ -128,7 +128,11 @@ describe('the statements of a delete', () => {
     expect(answer.status).toBe(200);
 
     const plans = await Promise.all(
-      seen.map(({ sql, parameters }) => env.DB.prepare(`EXPLAIN QUERY PLAN ${sql}`).bind(...parameters).all<{ detail: string }>()),
+      seen.map(({ sql, parameters }) =>
+        env.DB.prepare(`EXPLAIN QUERY PLAN ${sql}`)
+          .bind(...parameters)
+          .all<{ detail: string }>(),
+      ),
     );
 
     expect(seen).toHaveLength(6);

@@ -1,8 +1,19 @@
 import { env } from 'cloudflare:workers';
 import { beforeEach, describe, expect, it } from 'vitest';
 import { open, parseKekRing } from '../../src/credentials/envelope.ts';
+import { credentialsKey } from '../../src/credentials/vault.ts';
 import { countedBindings } from '../bindings.ts';
-import { actionsOn, call, createIntegration, importNumber, newClient, resources, rows, start, unusedNumber } from '../fixtures.ts';
+import {
+  actionsOn,
+  call,
+  createIntegration,
+  importNumber,
+  newClient,
+  resources,
+  rows,
+  start,
+  unusedNumber,
+} from '../fixtures.ts';
 import type { Client } from '../fixtures.ts';
 
 let client: Client;
@@ -14,7 +25,7 @@ beforeEach(async () => {
 const importing = (body: unknown, by = client) => call(by, 'POST', '/api/phone-numbers', { body });
 
 const rowOf = async (phone_number: string) => {
-  const [row] = (await rows('phone_numbers')).filter((found) => found['phone_number'] === phone_number);
+  const row = (await rows('phone_numbers')).find((found) => found['phone_number'] === phone_number);
   if (!row) throw new Error('no row');
   return row;
 };
@@ -24,14 +35,19 @@ describe('a number imported through an integration', () => {
     const integration_id = await createIntegration(client);
     const phone_number = unusedNumber();
 
-    const { status, text } = await importing({ phone_number, provider: 'twilio', integration_id, supports_inbound: true });
+    const { status, text } = await importing({
+      phone_number,
+      provider: 'twilio',
+      integration_id,
+      supports_inbound: true,
+    });
 
     const row = await rowOf(phone_number);
     const time = new Date(Number(row['created_at']) * 1000).toISOString().replace('.000Z', 'Z');
     expect(status).toBe(201);
     expect(text).toBe(
       `{"success":true,"message":"Phone number imported successfully with twilio","data":{"phone_number_id":` +
-        `"${row['phone_number_id']}","client_id":"${client.organization_id}","phone_number":"${phone_number}",` +
+        `"${String(row['phone_number_id'])}","client_id":"${client.organization_id}","phone_number":"${phone_number}",` +
         `"provider":"twilio","integration_id":"${integration_id}","status":"free","assigned_agent_id":null,` +
         `"supports_inbound":true,"supports_outbound":false,"sip_trunk_name":null,"sip_username":null,` +
         `"sip_server_address":null,"inbound_room_name":null,"media_encryption":null,` +
@@ -94,7 +110,11 @@ describe('a number imported by SIP', () => {
     });
     expect(text).not.toMatch(/password|pin/);
     const row = await rowOf(phone_number);
-    const kv_key = `v1/${client.organization_id}/${row['phone_number_id']}/${row['credentials_version']}`;
+    const kv_key = credentialsKey(
+      client.organization_id,
+      String(row['phone_number_id']),
+      String(row['credentials_version']),
+    );
     const ciphertext = await env.CREDENTIALS.get(kv_key, 'arrayBuffer');
     if (!ciphertext) throw new Error('no ciphertext');
     const wrapped = { data_key: String(row['data_key']), kek_id: String(row['kek_id']) };
@@ -158,17 +178,29 @@ describe('an import that is refused', () => {
 
   async function refusal(members: object, by = client) {
     const before = await resources();
-    const answer = await importing({ phone_number: unusedNumber(), provider: 'twilio', integration_id, ...members }, by);
+    const answer = await importing(
+      { phone_number: unusedNumber(), provider: 'twilio', integration_id, ...members },
+      by,
+    );
     expect(await resources()).toEqual(before);
     return answer;
   }
 
-  it.each(['14155550100', '+04155550100', '+141555', '+1234567890123456', '+1415555010O', '+1415 5550100', '', 14155550100])(
-    'is a 422 where the number is %j',
-    async (phone_number) => {
-      expect(await refusal({ phone_number })).toMatchObject({ status: 422, body: { errors: [{ path: 'phone_number' }] } });
-    },
-  );
+  it.each([
+    '14155550100',
+    '+04155550100',
+    '+141555',
+    '+1234567890123456',
+    '+1415555010O',
+    '+1415 5550100',
+    '',
+    14155550100,
+  ])('is a 422 where the number is %j', async (phone_number) => {
+    expect(await refusal({ phone_number })).toMatchObject({
+      status: 422,
+      body: { errors: [{ path: 'phone_number' }] },
+    });
+  });
 
   it.each([
     ['without an integration', { integration_id: undefined }, 'integration_id'],
@@ -227,6 +259,9 @@ describe('an import that is refused', () => {
       Array.from({ length: 12 }, () => importing({ phone_number, provider: 'twilio', integration_id })),
     );
 
-    expect(answers.map(({ status }) => status).toSorted((a, b) => a - b)).toEqual([201, ...Array.from({ length: 11 }, () => 409)]);
+    expect(answers.map(({ status }) => status).toSorted((a, b) => a - b)).toEqual([
+      201,
+      ...Array.from({ length: 11 }, () => 409),
+    ]);
   });
 });

@@ -1,0 +1,52 @@
+/**
+ * Adds to package-lock.json the builds for other platforms that npm left out of it, because the registry that the lock
+ * file was made against does not carry them. `npm ci` fails on a lock file that lacks them.
+ *
+ * `npm run lock` after a change of dependencies; with `--check` it only tells whether something is missing.
+ */
+import { readFileSync, writeFileSync } from 'node:fs';
+import { resolve } from 'node:path';
+import * as z from 'zod';
+
+const lockPath = resolve(import.meta.dirname, '../package-lock.json');
+
+const lockFile = z.looseObject({
+  packages: z.record(z.string(), z.looseObject({ optionalDependencies: z.record(z.string(), z.string()).optional() })),
+});
+
+const operatingSystems = ['aix', 'android', 'darwin', 'freebsd', 'linux', 'openharmony', 'win32', 'windows'];
+const processors = ['arm64', 'arm', 'ia32', 'loong64', 'ppc64', 'riscv64', 's390x', 'x64', '64'];
+
+/** What the name of a platform's build says: `@oxlint/binding-linux-arm64-musl`, `@cloudflare/workerd-windows-64`. */
+function platform(name: string) {
+  const words = name.split(/[/-]/);
+  const os = operatingSystems.find((word) => words.includes(word));
+  const cpu = processors.find((word) => words.includes(word));
+  if (os === undefined || cpu === undefined) throw new Error(`${name} names no platform`);
+  const libc = words.includes('musl') ? ['musl'] : words.includes('gnu') ? ['glibc'] : undefined;
+  return {
+    os: [os === 'windows' ? 'win32' : os],
+    cpu: [cpu === '64' ? 'x64' : cpu],
+    ...(libc && { libc }),
+  };
+}
+
+const lock = lockFile.parse(JSON.parse(readFileSync(lockPath, 'utf8')));
+const paths = Object.keys(lock.packages);
+const missing = Object.values(lock.packages)
+  .flatMap(({ optionalDependencies = {} }) => Object.entries(optionalDependencies))
+  .filter(([name]) => !paths.some((path) => path.endsWith(`node_modules/${name}`)));
+
+if (process.argv.includes('--check')) {
+  for (const [name, version] of missing) console.error(`package-lock.json lacks ${name}@${version}: npm run lock`);
+  process.exit(missing.length === 0 ? 0 : 1);
+}
+
+const added = missing.map(([name, version]) => [
+  `node_modules/${name}`,
+  { version, ...platform(name), dev: true, optional: true },
+]);
+const packages: [string, unknown][] = Object.entries({ ...lock.packages, ...Object.fromEntries(added) });
+const sorted = Object.fromEntries(packages.toSorted(([a], [b]) => a.localeCompare(b, 'en')));
+writeFileSync(lockPath, `${JSON.stringify({ ...lock, packages: sorted }, null, 2)}\n`);
+console.log(`Added ${missing.length} builds for other platforms to package-lock.json.`);
