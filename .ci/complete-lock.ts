@@ -10,9 +10,8 @@ import * as z from 'zod';
 
 const lockPath = resolve(import.meta.dirname, '../package-lock.json');
 
-const lockFile = z.looseObject({
-  packages: z.record(z.string(), z.looseObject({ optionalDependencies: z.record(z.string(), z.string()).optional() })),
-});
+const object = z.record(z.string(), z.unknown());
+const dependencies = z.record(z.string(), z.string()).default({});
 
 const operatingSystems = ['aix', 'android', 'darwin', 'freebsd', 'linux', 'openharmony', 'win32', 'windows'];
 const processors = ['arm64', 'arm', 'ia32', 'loong64', 'ppc64', 'riscv64', 's390x', 'x64', '64'];
@@ -31,10 +30,11 @@ function platform(name: string) {
   };
 }
 
-const lock = lockFile.parse(JSON.parse(readFileSync(lockPath, 'utf8')));
-const paths = Object.keys(lock.packages);
-const missing = Object.values(lock.packages)
-  .flatMap(({ optionalDependencies = {} }) => Object.entries(optionalDependencies))
+const lock = object.parse(JSON.parse(readFileSync(lockPath, 'utf8')));
+const packages = z.record(z.string(), object).parse(lock['packages']);
+const paths = Object.keys(packages);
+const missing = Object.values(packages)
+  .flatMap(({ optionalDependencies }) => Object.entries(dependencies.parse(optionalDependencies)))
   .filter(([name]) => !paths.some((path) => path.endsWith(`node_modules/${name}`)));
 
 if (process.argv.includes('--check')) {
@@ -42,11 +42,10 @@ if (process.argv.includes('--check')) {
   process.exit(missing.length === 0 ? 0 : 1);
 }
 
-const added = missing.map(([name, version]) => [
-  `node_modules/${name}`,
-  { version, ...platform(name), dev: true, optional: true },
-]);
-const packages: [string, unknown][] = Object.entries({ ...lock.packages, ...Object.fromEntries(added) });
-const sorted = Object.fromEntries(packages.toSorted(([a], [b]) => a.localeCompare(b, 'en')));
-writeFileSync(lockPath, `${JSON.stringify({ ...lock, packages: sorted }, null, 2)}\n`);
+const added = missing.map(
+  ([name, version]) => [`node_modules/${name}`, { version, ...platform(name), dev: true, optional: true }] as const,
+);
+const sorted = [...Object.entries(packages), ...added].toSorted(([a], [b]) => a.localeCompare(b, 'en'));
+const completed = { ...lock, packages: Object.fromEntries(sorted) };
+writeFileSync(lockPath, `${JSON.stringify(completed, null, 2)}\n`);
 console.log(`Added ${missing.length} builds for other platforms to package-lock.json.`);

@@ -1,0 +1,387 @@
+/** The contract's conventions, as far as the calls that there are can show them, over HTTP. */
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import * as z from 'zod';
+import { expectProblem, rows, startServer, twilio } from './server.ts';
+import type { Client, TestServer } from './server.ts';
+
+const MISSING = 'intg_000000000000';
+const MAX_BODY_BYTES = 64 * 1024;
+
+let server: TestServer;
+let user: Client;
+let starter: Client;
+let starterUser: Client;
+
+beforeAll(async () => {
+  server = await startServer();
+  user = await server.newClient('org_demo', 'user');
+  starter = await server.newClient('org_starter', 'admin', 'starter');
+  starterUser = await server.newClient('org_starter', 'user', 'starter');
+});
+
+afterAll(() => server.close());
+
+interface Request {
+  method?: string;
+  path?: string;
+  as?: () => Client;
+  headers?: Record<string, string | null>;
+  body?: unknown;
+}
+
+const send = ({ method = 'POST', path = '/api/integrations', as = () => server.demo, headers = {}, body }: Request) =>
+  server.call(as(), method, path, { headers, body });
+
+const integration = { name: 'Twilio Production', credentials: twilio };
+
+/** A JSON object of exactly so many bytes, which no call accepts. */
+const jsonOfBytes = (bytes: number) => `{"name":"${' '.repeat(bytes - '{"name":""}'.length)}"}`;
+
+const answers: { what: string; request: Request; status: number; code?: string }[] = [
+  { what: 'a success', request: { body: integration }, status: 201 },
+  { what: 'no key', request: { headers: { 'X-API-Key': null } }, status: 401, code: 'missing_api_key' },
+  { what: 'a wrong key', request: { headers: { 'X-API-Key': 'no key' } }, status: 401, code: 'invalid_api_key' },
+  {
+    what: 'no organization',
+    request: { headers: { 'X-Organization-Id': null } },
+    status: 400,
+    code: 'missing_organization_id',
+  },
+  {
+    what: 'another organization',
+    request: { headers: { 'X-Organization-Id': 'org_other' } },
+    status: 403,
+    code: 'organization_mismatch',
+  },
+  { what: 'an unknown path', request: { path: '/api/nothing' }, status: 404, code: 'not_found' },
+  { what: 'an unknown path outside the API', request: { path: '/nothing' }, status: 404, code: 'not_found' },
+  {
+    what: 'a missing integration',
+    request: { method: 'DELETE', path: `/api/integrations/${MISSING}` },
+    status: 404,
+    code: 'integration_not_found',
+  },
+  {
+    what: 'a number that exists',
+    request: {
+      path: '/api/phone-numbers',
+      body: { phone_number: '+14155550100', provider: 'sip' },
+    },
+    status: 409,
+    code: 'phone_number_exists',
+  },
+  { what: 'malformed JSON', request: { body: '{"name": plainvalue' }, status: 400, code: 'malformed_json' },
+  {
+    what: 'an empty body',
+    request: { body: '' },
+    status: 400,
+    code: 'malformed_json',
+  },
+  {
+    what: 'a body of more than 64 KiB',
+    request: { body: jsonOfBytes(MAX_BODY_BYTES + 1) },
+    status: 413,
+    code: 'payload_too_large',
+  },
+  {
+    what: 'a body of another media type',
+    request: { body: integration, headers: { 'Content-Type': 'text/plain' } },
+    status: 415,
+    code: 'unsupported_media_type',
+  },
+  {
+    what: 'a body of no media type',
+    request: { headers: { 'Content-Type': null } },
+    status: 415,
+    code: 'unsupported_media_type',
+  },
+];
+
+describe.each(answers)('the answer to $what', ({ request, status, code }) => {
+  it(code ? `is the problem ${code}, and nothing is stored` : 'is JSON', async () => {
+    const before = await server.stored();
+
+    const answer = await send(request);
+
+    if (code) {
+      expectProblem(answer, status, code);
+      expect(await server.stored()).toEqual(before);
+    } else {
+      expect(answer.status).toBe(status);
+      expect(answer.headers.get('Content-Type')).toBe('application/json');
+    }
+  });
+
+  it('has a request id of our own making, and is not to be cached', async () => {
+    const headers = { ...request.headers, 'X-Request-Id': 'inbound' };
+
+    const [first, second] = [await send({ ...request, headers }), await send({ ...request, headers })];
+
+    for (const answer of [first, second]) {
+      expect(answer.headers.get('X-Request-Id')).toMatch(/^(?!inbound)./);
+      expect(answer.headers.get('Cache-Control')).toBe('no-store');
+    }
+    expect(first.headers.get('X-Request-Id')).not.toBe(second.headers.get('X-Request-Id'));
+  });
+});
+
+describe('an action that succeeds', () => {
+  const time = z.string().regex(/^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$/);
+
+  it('is answered with a message, and the entity without its credentials', async () => {
+    const { status, body, text } = await send({ body: integration });
+
+    expect(status).toBe(201);
+    const { data } = z
+      .strictObject({
+        success: z.literal(true),
+        message: z.literal('Integration created successfully'),
+        data: z.strictObject({
+          integration_id: z.string().regex(/^intg_[0-9a-f]{12}$/),
+          client_id: z.literal('org_demo'),
+          name: z.literal(integration.name),
+          provider: z.literal('twilio'),
+          category: z.literal('telephony'),
+          status: z.literal('active'),
+          created_at: time,
+          updated_at: time,
+        }),
+      })
+      .parse(body);
+    expect(Math.abs(Date.parse(data.created_at) - Date.now())).toBeLessThan(60_000);
+    expect(text).not.toContain(twilio.auth_token);
+    expect(text).not.toContain(twilio.account_sid);
+  });
+
+  it('is the same with parameters in its Content-Type', async () => {
+    const headers = { 'Content-Type': 'Application/JSON; charset=utf-8' };
+
+    expect((await send({ body: integration, headers })).status).toBe(201);
+  });
+});
+
+describe('the error that wins', () => {
+  const wrongOrganization = { 'X-Organization-Id': 'org_other' };
+  const wrongKey = { 'X-API-Key': 'no key' };
+  const noOrganization = { 'X-Organization-Id': null };
+  const invalid = { body: { name: '' } };
+  const unknownPath = { path: '/api/nothing' };
+
+  it.each<{ winner: string; over: string; request: Request; status: number; code: string; members?: object }>([
+    {
+      winner: '401 for the key',
+      over: '400 for the header',
+      request: { ...invalid, headers: { ...wrongKey, ...noOrganization } },
+      status: 401,
+      code: 'invalid_api_key',
+    },
+    {
+      winner: '401 for the key',
+      over: '403 for the organization',
+      request: { ...invalid, headers: { ...wrongKey, ...wrongOrganization } },
+      status: 401,
+      code: 'invalid_api_key',
+    },
+    {
+      winner: '401 for the key',
+      over: '404 for the path',
+      request: { ...unknownPath, headers: wrongKey },
+      status: 401,
+      code: 'invalid_api_key',
+    },
+    {
+      winner: '401 for the key',
+      over: '405 for the method',
+      request: { method: 'PATCH', headers: wrongKey },
+      status: 401,
+      code: 'invalid_api_key',
+    },
+    {
+      winner: '400 for the header',
+      over: '403 for the permission',
+      request: { ...invalid, as: () => user, headers: noOrganization },
+      status: 400,
+      code: 'missing_organization_id',
+    },
+    {
+      winner: '403 for the organization',
+      over: '403 for the permission',
+      request: { ...invalid, as: () => user, headers: wrongOrganization },
+      status: 403,
+      code: 'organization_mismatch',
+    },
+    {
+      winner: '403 for the permission',
+      over: '422 for the body',
+      request: { ...invalid, as: () => user },
+      status: 403,
+      code: 'permission_denied',
+      members: { required_permission: 'integrations:create' },
+    },
+    {
+      winner: '403 for the permission',
+      over: '413 for the body',
+      request: { body: jsonOfBytes(MAX_BODY_BYTES + 1), as: () => user },
+      status: 403,
+      code: 'permission_denied',
+      members: { required_permission: 'integrations:create' },
+    },
+    {
+      winner: '403 for the permission',
+      over: '422 for the path',
+      request: { method: 'DELETE', path: '/api/integrations/malformed', as: () => user },
+      status: 403,
+      code: 'permission_denied',
+      members: { required_permission: 'integrations:delete' },
+    },
+    {
+      winner: '422 for the body',
+      over: '409 for the number',
+      request: { path: '/api/phone-numbers', body: { phone_number: '+14155550100', provider: 'twilio' } },
+      status: 422,
+      code: 'validation_failed',
+      members: { errors: [{ path: 'integration_id', message: 'is required' }] },
+    },
+    {
+      winner: '404 for the integration',
+      over: '409 for the number',
+      request: {
+        path: '/api/phone-numbers',
+        body: { phone_number: '+14155550100', provider: 'twilio', integration_id: MISSING },
+      },
+      status: 404,
+      code: 'integration_not_found',
+    },
+  ])('is $winner, over $over', async ({ request, status, code, members }) => {
+    const before = await server.stored();
+
+    expectProblem(await send(request), status, code, members);
+
+    expect(await server.stored()).toEqual(before);
+  });
+});
+
+describe('a method that a path does not know', () => {
+  it.each([
+    { path: '/api/integrations', known: 'POST' },
+    { path: `/api/integrations/${MISSING}`, known: 'DELETE' },
+    { path: '/api/phone-numbers', known: 'POST' },
+  ])('is 405 at $path, with the methods that it knows in Allow', async ({ path, known }) => {
+    const answer = await send({ method: 'PATCH', path });
+
+    const allowed = answer.headers.get('Allow')?.split(', ');
+    expectProblem(answer, 405, 'method_not_allowed', { allowed_methods: allowed });
+    expect(allowed).toContain(known);
+    expect(allowed).not.toContain('PATCH');
+  });
+});
+
+describe('a body', () => {
+  const number = { phone_number: '+14155550199', provider: 'sip' };
+
+  it('of 64 KiB is read', async () => {
+    expectProblem(await send({ body: jsonOfBytes(MAX_BODY_BYTES) }), 422, 'validation_failed', {
+      errors: expect.any(Array),
+    });
+  });
+
+  it.each<{ what: string; path?: string; body: unknown; at: string[] }>([
+    { what: 'lacks a member', body: { name: 'Twilio' }, at: ['credentials'] },
+    { what: 'has a member too many', body: { ...integration, unasked: 'plainvalue' }, at: [''] },
+    { what: 'has an empty name', body: { ...integration, name: '' }, at: ['name'] },
+    { what: 'has a name of 101 characters', body: { ...integration, name: 'plainvalue '.repeat(10) }, at: ['name'] },
+    { what: 'has a control character in its name', body: { ...integration, name: 'plainvalue\n' }, at: ['name'] },
+    {
+      what: 'names an unknown provider',
+      body: { ...integration, credentials: { provider: 'plainvalue' } },
+      at: ['credentials.provider'],
+    },
+    {
+      what: 'has an account SID of another form',
+      body: { ...integration, credentials: { ...twilio, account_sid: 'plainvalue' } },
+      at: ['credentials.account_sid'],
+    },
+    {
+      what: 'is out of bounds in two places',
+      body: { name: 7, credentials: { ...twilio, auth_token: '' } },
+      at: ['name', 'credentials.auth_token'],
+    },
+    { what: 'is not an object', body: '["plainvalue"]', at: [''] },
+    {
+      what: 'has a number that is not E.164',
+      path: '/api/phone-numbers',
+      body: { ...number, phone_number: 'plainvalue' },
+      at: ['phone_number'],
+    },
+    {
+      what: 'has a number that begins with +0',
+      path: '/api/phone-numbers',
+      body: { ...number, phone_number: '+04155550199' },
+      at: ['phone_number'],
+    },
+    {
+      what: 'has a PIN that is too short',
+      path: '/api/phone-numbers',
+      body: { ...number, inbound_pin: '123' },
+      at: ['inbound_pin'],
+    },
+  ])('that $what is 422, told where, and not echoed', async ({ path, body, at }) => {
+    const before = await server.stored();
+
+    const answer = await send({ ...(path === undefined ? {} : { path }), body });
+
+    expectProblem(answer, 422, 'validation_failed', {
+      errors: at.map((place) => ({ path: place, message: expect.stringMatching(/./) })),
+    });
+    expect(answer.text).not.toContain('plainvalue');
+    expect(await server.stored()).toEqual(before);
+  });
+
+  it('that is not JSON is not echoed', async () => {
+    expect((await send({ body: '{"name": plainvalue' })).text).not.toContain('plainvalue');
+  });
+});
+
+describe('an organization of the tier starter', () => {
+  const LIMIT = 100;
+
+  /** Sends until the limit is met; a window may begin meanwhile, once. Answers how many calls passed before it. */
+  async function sendUntilLimited(request: (index: number) => Request, passing: number): Promise<number> {
+    for (let passed = 0; passed <= 2 * LIMIT; passed += 1) {
+      const answer = await send(request(passed));
+      if (answer.status !== 429) {
+        expect(answer.status).toBe(passing);
+        continue;
+      }
+      expectProblem(answer, 429, 'rate_limited', { retry_after_seconds: 10 });
+      expect(answer.headers.get('Retry-After')).toBe('10');
+      expect(answer.headers.get('Cache-Control')).toBe('no-store');
+      return passed;
+    }
+    throw new Error('The limit was never met');
+  }
+
+  it('is limited to 100 requests in 10 s, and what is refused is not done', async () => {
+    const importOf = (index: number): Request => ({
+      as: () => starter,
+      path: '/api/phone-numbers',
+      body: { phone_number: `+1212555${1000 + index}`, provider: 'sip' },
+    });
+
+    const passed = await sendUntilLimited(importOf, 201);
+
+    expect(passed).toBeGreaterThanOrEqual(LIMIT);
+    const imported = (await rows(server.env, 'phone_numbers')).filter((row) => row['organization_id'] === 'org_starter');
+    expect(imported).toHaveLength(passed);
+  });
+
+  it('meets its limit with any of its keys, before its permissions are looked at', async () => {
+    await sendUntilLimited(() => ({ as: () => starterUser, body: integration }), 403);
+  });
+
+  it('leaves another organization unlimited', async () => {
+    await sendUntilLimited(() => ({ as: () => starterUser, body: integration }), 403);
+
+    expect((await send({ method: 'DELETE', path: `/api/integrations/${MISSING}` })).status).toBe(404);
+  });
+});

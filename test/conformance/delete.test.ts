@@ -1,0 +1,348 @@
+/** DELETE /api/integrations/{integration_id}, as its section of the contract says it, over HTTP. */
+import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
+import { newRawKey } from '../../src/auth/api-key.ts';
+import { unixNow } from '../../src/time.ts';
+import { ciphertexts, expectProblem, rows, startServer } from './server.ts';
+import type { Answer, Client, TestServer } from './server.ts';
+
+type Key = Awaited<ReturnType<TestServer['newClient']>>;
+
+const EXAMPLE = 'intg_a1b2c3d4e5f6';
+const MISSING = 'intg_000000000000';
+
+let server: TestServer;
+/** Of the contract's example: another organization than the demo's. */
+let abc123: Key;
+let manager: Key;
+let user: Key;
+/** A key that no test uses while it is alive, so that no cache has seen it. */
+let unused: Key;
+
+beforeAll(async () => {
+  server = await startServer();
+  abc123 = await server.newClient('org_abc123', 'admin');
+  manager = await server.newClient('org_demo', 'agent_manager');
+  user = await server.newClient('org_demo', 'user');
+  unused = await server.newClient('org_demo', 'admin');
+});
+
+afterAll(() => server.close());
+
+const remove = (integration_id: string, client: Client = server.demo, headers: Record<string, string | null> = {}) =>
+  server.call(client, 'DELETE', `/api/integrations/${integration_id}`, { headers });
+
+/** A refusal leaves the resources in D1 and the ciphertext in KV as they were. */
+async function refused(request: () => Promise<Answer>): Promise<Answer> {
+  const before = await server.stored();
+  const answer = await request();
+  expect(await server.stored()).toEqual(before);
+  return answer;
+}
+
+const setKey = (key: Key, { status = 'active', role = 'agent_manager', expires_at = null }: Partial<KeyState>) =>
+  server.env.DB.prepare('UPDATE api_keys SET status = ?, role = ?, expires_at = ? WHERE key_id = ?')
+    .bind(status, role, expires_at, key.key_id)
+    .run();
+
+interface KeyState {
+  status: 'active' | 'revoked';
+  role: 'agent_manager' | 'user';
+  expires_at: number | null;
+}
+
+async function writeExample({ referenced }: { referenced: boolean }): Promise<void> {
+  const { DB } = server.env;
+  const time = Date.parse('2024-01-15T10:30:00Z') / 1000;
+  await DB.batch([
+    DB.prepare('DELETE FROM phone_numbers WHERE integration_id = ?').bind(EXAMPLE),
+    DB.prepare('DELETE FROM integrations WHERE integration_id = ?').bind(EXAMPLE),
+    DB.prepare(
+      `INSERT INTO integrations (organization_id, integration_id, name, provider, category, status,
+         credentials_version, data_key, kek_id, created_at, updated_at)
+       VALUES ('org_abc123', ?1, 'Twilio Production', 'twilio', 'telephony', 'active', 'v', 'd', 'k', ?2, ?2)`,
+    ).bind(EXAMPLE, time),
+    DB.prepare(
+      `INSERT INTO phone_numbers (phone_number_id, organization_id, integration_id, phone_number, provider, status,
+         supports_inbound, supports_outbound, created_at, updated_at)
+       SELECT 'phon_a1b2c3d4e5f6', 'org_abc123', ?1, '+1234567890', 'twilio', 'free', 0, 0, ?2, ?2 WHERE ?3`,
+    ).bind(EXAMPLE, time, Number(referenced)),
+  ]);
+}
+
+let lastNumber = 1_000_000;
+
+/** Puts many numbers on an integration of the demo, ascending; no call of the API would be quick enough. */
+async function fillNumbers(integration_id: string, count: number): Promise<string[]> {
+  const first = lastNumber + 1;
+  lastNumber += count;
+  await server.env.DB.prepare(
+    `WITH RECURSIVE n(i) AS (SELECT CAST(?2 AS INTEGER) UNION ALL SELECT i + 1 FROM n WHERE i + 1 < ?2 + ?3)
+     INSERT INTO phone_numbers (phone_number_id, organization_id, integration_id, phone_number, provider, status,
+       supports_inbound, supports_outbound, created_at, updated_at)
+     SELECT 'phon_' || printf('%012x', i), 'org_demo', ?1, '+1415' || i, 'twilio', 'free', 0, 0, 0, 0 FROM n`,
+  )
+    .bind(integration_id, first, count)
+    .run();
+  return Array.from({ length: count }, (_, index) => `+1415${first + index}`);
+}
+
+const quoted = (numbers: string[]) => numbers.map((number) => `'${number}'`).join(', ');
+
+describe('an integration that no phone number references', () => {
+  it('is answered to the character, as it stood just before', async () => {
+    await writeExample({ referenced: false });
+
+    const { status, headers, text } = await remove(EXAMPLE, abc123);
+
+    expect(status).toBe(200);
+    expect(headers.get('Content-Type')).toBe('application/json');
+    expect(text).toBe(
+      JSON.stringify({
+        success: true,
+        message: 'Integration deleted successfully',
+        data: {
+          integration_id: 'intg_a1b2c3d4e5f6',
+          client_id: 'org_abc123',
+          name: 'Twilio Production',
+          provider: 'twilio',
+          category: 'telephony',
+          status: 'active',
+          created_at: '2024-01-15T10:30:00Z',
+          updated_at: '2024-01-15T10:30:00Z',
+        },
+      }),
+    );
+  });
+
+  it('is gone with its credentials: no row, no ciphertext, nothing left to purge, one event', async () => {
+    const integration_id = await server.createIntegration();
+    const ciphertextKeys = async () => {
+      const keys = Object.keys(await ciphertexts(server.env));
+      return keys.filter((key) => key.startsWith(`v1/org_demo/${integration_id}/`));
+    };
+    expect(await ciphertextKeys()).toHaveLength(1);
+
+    expect((await remove(integration_id)).status).toBe(200);
+
+    const integrations = await rows(server.env, 'integrations');
+    expect(integrations.filter((row) => row['integration_id'] === integration_id)).toEqual([]);
+    await vi.waitFor(async () => expect(await rows(server.env, 'credential_purges')).toEqual([]), { timeout: 10_000 });
+    expect(await ciphertextKeys()).toEqual([]);
+    const { results } = await server.env.DB.prepare(
+      `SELECT action FROM audit_events WHERE target_id = ? AND action LIKE 'integration.delete%'`,
+    )
+      .bind(integration_id)
+      .all();
+    expect(results).toEqual([{ action: 'integration.deleted' }]);
+  });
+
+  it('is deleted for an agent_manager as for an admin', async () => {
+    const integration_id = await server.createIntegration();
+
+    expect((await remove(integration_id, manager)).status).toBe(200);
+  });
+
+  it('is not found by a second DELETE', async () => {
+    const integration_id = await server.createIntegration();
+    await remove(integration_id);
+
+    expectProblem(await refused(() => remove(integration_id)), 404, 'integration_not_found');
+  });
+});
+
+describe('an integration that phone numbers reference', () => {
+  it('is refused to the character, and stays with its number', async () => {
+    await writeExample({ referenced: true });
+
+    const { status, headers, text } = await refused(() => remove(EXAMPLE, abc123));
+
+    expect(status).toBe(409);
+    expect(headers.get('Content-Type')).toBe('application/problem+json');
+    expect(text).toBe(
+      JSON.stringify({
+        type: 'urn:patchbay:problem:integration_in_use',
+        title: 'Integration is in use',
+        status: 409,
+        code: 'integration_in_use',
+        detail: "Integration is still referenced by phone numbers: ['+1234567890']. Remove or reassign them first.",
+        references: [{ phone_number_id: 'phon_a1b2c3d4e5f6', phone_number: '+1234567890' }],
+        reference_count: 1,
+        reference_count_exact: true,
+        request_id: headers.get('X-Request-Id'),
+      }),
+    );
+  });
+
+  it('is refused naming two numbers in ascending order, whatever the order of their import', async () => {
+    const integration_id = await server.createIntegration();
+    const [lower, higher] = ['+442079460101', '+442079460102'];
+    const higherId = await server.importNumber(integration_id, higher);
+    const lowerId = await server.importNumber(integration_id, lower);
+
+    expectProblem(await refused(() => remove(integration_id)), 409, 'integration_in_use', {
+      detail: `Integration is still referenced by phone numbers: ['${lower}', '${higher}']. Remove or reassign them first.`,
+      references: [
+        { phone_number_id: lowerId, phone_number: lower },
+        { phone_number_id: higherId, phone_number: higher },
+      ],
+      reference_count: 2,
+      reference_count_exact: true,
+    });
+  });
+
+  it.each([
+    { count: 100, reference_count: 100, reference_count_exact: true, more: '' },
+    { count: 123, reference_count: 123, reference_count_exact: true, more: ' and 23 more' },
+    { count: 10_001, reference_count: 10_000, reference_count_exact: false, more: ' and more than 9900 more' },
+  ])('is refused naming the first 100 of $count numbers', async ({ count, more, ...counted }) => {
+    const integration_id = await server.createIntegration();
+    const named = (await fillNumbers(integration_id, count)).slice(0, 100);
+
+    expectProblem(await refused(() => remove(integration_id)), 409, 'integration_in_use', {
+      detail: `Integration is still referenced by phone numbers: [${quoted(named)}]${more}. Remove or reassign them first.`,
+      references: named.map((phone_number) => ({ phone_number_id: expect.any(String), phone_number })),
+      ...counted,
+    });
+  });
+
+  it('is deleted once its last number is gone', async () => {
+    const integration_id = await server.createIntegration();
+    const [phone_number] = await fillNumbers(integration_id, 1);
+    expect((await remove(integration_id)).status).toBe(409);
+    await server.env.DB.prepare('DELETE FROM phone_numbers WHERE phone_number = ?').bind(phone_number).run();
+
+    expect((await remove(integration_id)).status).toBe(200);
+  });
+});
+
+describe('an integration that is not there', () => {
+  it('is not to be told from one of another organization', async () => {
+    await writeExample({ referenced: false });
+
+    const missing = await refused(() => remove(MISSING));
+    const foreign = await refused(() => remove(EXAMPLE));
+
+    expectProblem(missing, 404, 'integration_not_found');
+    expect(withoutRequestId(foreign)).toEqual(withoutRequestId(missing));
+  });
+
+  it('is not to be told from one of another organization that is in use', async () => {
+    await writeExample({ referenced: true });
+
+    const missing = await refused(() => remove(MISSING));
+    const foreign = await refused(() => remove(EXAMPLE));
+
+    expect(withoutRequestId(foreign)).toEqual(withoutRequestId(missing));
+  });
+
+  it.each([
+    'intg_a1b2c3d4e5f',
+    'intg_a1b2c3d4e5f6a',
+    'intg_A1B2C3D4E5F6',
+    'intg_g1b2c3d4e5f6',
+    'phon_a1b2c3d4e5f6',
+    'a1b2c3d4e5f6',
+    'intg_a1b2c3d4e5f6%0A',
+    "intg_'%20OR%20''='",
+  ])('has no such id: %s', async (integration_id) => {
+    const answer = await refused(() => remove(integration_id));
+
+    expectProblem(answer, 422, 'validation_failed', {
+      errors: [{ path: 'integration_id', message: expect.stringMatching(/./) }],
+    });
+    expect(answer.text).not.toContain(integration_id);
+  });
+});
+
+describe('a caller who may not delete it', () => {
+  it.each([
+    {
+      who: 'has no key',
+      request: () => remove(server.spare, server.demo, { 'X-API-Key': null }),
+      status: 401,
+      code: 'missing_api_key',
+    },
+    {
+      who: 'names no organization',
+      request: () => remove(server.spare, server.demo, { 'X-Organization-Id': null }),
+      status: 400,
+      code: 'missing_organization_id',
+    },
+    {
+      who: 'names no organization but something else',
+      request: () => remove(server.spare, server.demo, { 'X-Organization-Id': 'demo' }),
+      status: 400,
+      code: 'missing_organization_id',
+    },
+    {
+      who: 'names another organization than that of the key',
+      request: () => remove(EXAMPLE, server.demo, { 'X-Organization-Id': 'org_abc123' }),
+      status: 403,
+      code: 'organization_mismatch',
+    },
+    {
+      who: 'has a key of another organization',
+      request: () => remove(server.spare, abc123, { 'X-Organization-Id': 'org_demo' }),
+      status: 403,
+      code: 'organization_mismatch',
+    },
+  ])('$who', async ({ request, status, code }) => {
+    await writeExample({ referenced: false });
+
+    expectProblem(await refused(request), status, code);
+  });
+
+  it('has the role user', async () => {
+    expectProblem(await refused(() => remove(server.spare, user)), 403, 'permission_denied', {
+      required_permission: 'integrations:delete',
+    });
+  });
+
+  it('has a key that is unknown, malformed, revoked or expired, and learns nothing of which it is', async () => {
+    const { organization_id } = server.demo;
+    const unknown = newRawKey();
+    const wrongChecksum = unknown.slice(0, -1) + (unknown.endsWith('0') ? '1' : '0');
+    const answer = await refused(() => remove(server.spare, { organization_id, raw_key: unknown }));
+    const others = [
+      await refused(() => remove(server.spare, { organization_id, raw_key: wrongChecksum })),
+      await refused(() => remove(server.spare, { organization_id, raw_key: 'not a key' })),
+    ];
+    await setKey(unused, { status: 'revoked' });
+    others.push(await refused(() => remove(server.spare, unused)));
+    await setKey(unused, { expires_at: unixNow() });
+    others.push(await refused(() => remove(server.spare, unused)));
+
+    expectProblem(answer, 401, 'invalid_api_key');
+    for (const other of others) expect(withoutRequestId(other)).toEqual(withoutRequestId(answer));
+  });
+
+  it.each([
+    { what: 'revoked', state: { status: 'revoked' }, status: 401, code: 'invalid_api_key', members: {} },
+    { what: 'expired', state: { expires_at: 1 }, status: 401, code: 'invalid_api_key', members: {} },
+    {
+      what: 'downgraded',
+      state: { role: 'user' },
+      status: 403,
+      code: 'permission_denied',
+      members: { required_permission: 'integrations:delete' },
+    },
+  ] as const)(
+    'has a key that was $what a moment ago, while caches hold it',
+    async ({ state, status, code, members }) => {
+      await setKey(manager, {});
+      expect((await remove(MISSING, manager)).status).toBe(404);
+      await setKey(manager, state);
+      // The premise: a cache still admits the key, to the check of the path.
+      expect((await remove('malformed', manager)).status).toBe(422);
+
+      expectProblem(await refused(() => remove(server.spare, manager)), status, code, members);
+      expectProblem(await refused(() => remove(server.spare, manager)), status, code, members);
+    },
+  );
+});
+
+/** An answer as it is on the wire, but for what differs from call to call. */
+function withoutRequestId({ status, headers, text }: Answer) {
+  const { 'x-request-id': request_id = '', date: _, ...others } = Object.fromEntries(headers);
+  return { status, headers: others, text: text.replace(request_id, '') };
+}
