@@ -7,7 +7,7 @@ import type { AppEnv } from './env.ts';
 import { integrationRoutes } from './integrations/routes.ts';
 import { logError, logRequest } from './log.ts';
 import { phoneNumberRoutes } from './phone-numbers/routes.ts';
-import { DomainError, problem } from './problem.ts';
+import { DomainError, problemAnswer } from './problem.ts';
 
 /** Gives every answer its request id, every call its log line, and the tasks of `afterAnswer` their turn. */
 const frame = createMiddleware<AppEnv>(async (c, next) => {
@@ -53,11 +53,12 @@ app.notFound(() => {
 });
 
 app.onError((error, c) => {
+  const { request_id } = c.var;
   const known = error instanceof DomainError ? error : new DomainError('internal_error', {}, { cause: error });
+  const { status, headers, body } = problemAnswer(known, request_id);
   c.set('outcome', known.code);
-  const answer = problem(c, known);
-  if (answer.status >= 500) logError(known.code, known.cause, { request_id: c.var.request_id });
-  return answer;
+  if (status >= 500) logError(known.code, known.cause, { request_id });
+  return c.body(body, status, headers);
 });
 
 const methodsByPath = Map.groupBy(

@@ -1,9 +1,7 @@
 /**
  * Domain errors, which know codes and not HTTP, and the one map of the codes to RFC 9457 answers.
  */
-import type { Context } from 'hono';
 import type { ContentfulStatusCode } from 'hono/utils/http-status';
-import type { AppEnv } from './env.ts';
 import type { Permission } from './auth/permissions.ts';
 
 /** A phone number that keeps an integration from being deleted. */
@@ -170,8 +168,8 @@ function inUseDetail({
   return `Integration is still referenced by phone numbers: [${named}]${more}. Remove or reassign them first.`;
 }
 
-/** The answer to a domain error, as `application/problem+json` (RFC 9457). */
-export function problem<Code extends ProblemCode>(c: Context<AppEnv>, error: DomainError<Code>): Response {
+/** The answer to a domain error: its status, headers and JSON (RFC 9457). */
+export function problemAnswer<Code extends ProblemCode>(error: DomainError<Code>, request_id: string) {
   const { status, title, detail, headers } = answers[error.code];
   const body = {
     type: `urn:patchbay:problem:${error.code}`,
@@ -180,10 +178,11 @@ export function problem<Code extends ProblemCode>(c: Context<AppEnv>, error: Dom
     code: error.code,
     detail: typeof detail === 'string' ? detail : detail(error.members),
     ...error.members,
-    request_id: c.var.request_id,
+    request_id,
   };
-  return c.body(JSON.stringify(body), status, {
-    ...headers?.(error.members),
-    'Content-Type': 'application/problem+json',
-  });
+  return {
+    status,
+    headers: { ...headers?.(error.members), 'Content-Type': 'application/problem+json' },
+    body: JSON.stringify(body),
+  };
 }

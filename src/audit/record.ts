@@ -5,8 +5,8 @@
 import { and, eq, exists, getTableColumns, sql } from 'drizzle-orm';
 import type { SQL } from 'drizzle-orm';
 import type { SQLiteTable } from 'drizzle-orm/sqlite-core';
-import type { CallerParameters } from '../auth/permissions.ts';
-import { callerParameters } from '../auth/permissions.ts';
+import type { CallerParameters } from '../auth/authorize.ts';
+import { callerParameters } from '../auth/authorize.ts';
 import type { Operation } from '../env.ts';
 import { newEventId } from '../ids.ts';
 import { query } from '../query.ts';

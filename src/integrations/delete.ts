@@ -1,7 +1,7 @@
 import { and, asc, eq, exists, sql } from 'drizzle-orm';
 import { eventColumns, eventExists, eventParameters, readEvent, stateJson } from '../audit/record.ts';
 import type { EventParameters } from '../audit/record.ts';
-import { assertCallerMay, callerMay, callerRole } from '../auth/permissions.ts';
+import { assertCallerMay, callerMay, callerRole } from '../auth/authorize.ts';
 import { purge } from '../credentials/purge.ts';
 import { credentialsKey, credentialsKeySql } from '../credentials/vault.ts';
 import type { Operation } from '../env.ts';

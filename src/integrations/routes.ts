@@ -1,6 +1,6 @@
 import { Hono } from 'hono';
 import * as z from 'zod';
-import { requirePermission } from '../auth/permissions.ts';
+import { requirePermission } from '../auth/authorize.ts';
 import type { AppEnv } from '../env.ts';
 import { idSchema } from '../ids.ts';
 import { jsonBody, pathParameters } from '../validation.ts';

@@ -3,7 +3,7 @@ import type { SQL } from 'drizzle-orm';
 import * as z from 'zod';
 import { eventColumns, eventExists, eventParameters, readEvent, stateJson } from '../audit/record.ts';
 import type { EventParameters } from '../audit/record.ts';
-import { assertCallerMay, callerRole, isCallerWith } from '../auth/permissions.ts';
+import { assertCallerMay, callerRole, isCallerWith } from '../auth/authorize.ts';
 import { purge } from '../credentials/purge.ts';
 import { credentialsWriter, intentStands, withdrawIntent } from '../credentials/vault.ts';
 import type { Operation } from '../env.ts';

@@ -1,5 +1,5 @@
 import { Hono } from 'hono';
-import { requirePermission } from '../auth/permissions.ts';
+import { requirePermission } from '../auth/authorize.ts';
 import type { AppEnv } from '../env.ts';
 import { jsonBody } from '../validation.ts';
 import { importPhoneNumber, newPhoneNumber } from './import.ts';

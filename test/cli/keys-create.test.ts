@@ -7,7 +7,7 @@ import { crc32 } from 'node:zlib';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import * as z from 'zod';
 import { openLocal } from '../../src/cli/platform.ts';
-import { keysCreate, removeDirectory, rows, temporaryDirectory } from '../conformance/server.ts';
+import { keysCreate, removeDirectory, temporaryDirectory } from '../conformance/server.ts';
 
 const time = z.string().regex(/^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$/);
 

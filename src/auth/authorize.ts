@@ -1,0 +1,82 @@
+/** Whether a caller may do what it asks: by its cached role at the door, and by D1 in the batch that acts. */
+import { and, eq, exists, gt, inArray, isNull, or, sql } from 'drizzle-orm';
+import { createMiddleware } from 'hono/factory';
+import type { AppEnv, Operation } from '../env.ts';
+import { DomainError } from '../problem.ts';
+import { query } from '../query.ts';
+import type { Builder, Placeholders } from '../query.ts';
+import { api_keys } from '../schema.ts';
+import type { Role } from '../schema.ts';
+import { forgetKey } from './key-cache.ts';
+import { holds, rolesHolding } from './permissions.ts';
+import type { Permission } from './permissions.ts';
+
+/**
+ * Middleware that refuses a caller whose role lacks the permission.
+ * Every route under `/api` has one: the app does not start with a route that lacks it (app.ts).
+ *
+ * @throws DomainError `permission_denied`
+ */
+export function requirePermission(permission: Permission) {
+  const middleware = createMiddleware<AppEnv>(async (c, next) => {
+    if (!holds(c.var.operation.caller.role, permission)) {
+      throw new DomainError('permission_denied', { required_permission: permission });
+    }
+    await next();
+  });
+  return Object.assign(middleware, { permission });
+}
+
+/** Parameters by which a mutation's batch asks about its caller; `now` in unix seconds. */
+export interface CallerParameters {
+  organization_id: string;
+  actor_key_id: string;
+  now: number;
+}
+
+export function callerParameters({ caller }: Operation, now: number): CallerParameters {
+  return { organization_id: caller.organization_id, actor_key_id: caller.key_id, now };
+}
+
+const keyIsAlive = ({ organization_id, actor_key_id, now }: Placeholders<CallerParameters>) =>
+  and(
+    eq(api_keys.key_id, actor_key_id),
+    eq(api_keys.organization_id, organization_id),
+    eq(api_keys.status, 'active'),
+    or(isNull(api_keys.expires_at), gt(api_keys.expires_at, now)),
+  );
+
+/** Selects the caller's row of `api_keys` if the key is alive and its role holds the permission. */
+export const isCallerWith = (permission: Permission, parameters: Placeholders<CallerParameters>) =>
+  and(keyIsAlive(parameters), inArray(api_keys.role, [...rolesHolding[permission]]));
+
+/**
+ * The predicate that each acting statement carries, because a cached key is not the authority for a mutation:
+ * the key is active, unexpired, of this organization, and its role holds the permission at the instant of the act.
+ */
+export const callerMay = (permission: Permission, db: Builder, parameters: Placeholders<CallerParameters>) =>
+  exists(
+    db
+      .select({ one: sql`1` })
+      .from(api_keys)
+      .where(isCallerWith(permission, parameters)),
+  );
+
+/** The caller's role as D1 has it, or no row for a dead key: what {@link assertCallerMay} judges. */
+export const callerRole = query((db, parameters: Placeholders<CallerParameters>) =>
+  db.select({ role: api_keys.role }).from(api_keys).where(keyIsAlive(parameters)),
+);
+
+/**
+ * Explains a batch that did nothing by its caller, and makes this isolate ask anew about the key.
+ *
+ * @throws DomainError `invalid_api_key` for a dead key, `permission_denied` for a role that no longer suffices
+ */
+export function assertCallerMay(permission: Permission, { caller }: Operation, rows: readonly { role: Role }[]): void {
+  const [alive] = rows;
+  if (alive && holds(alive.role, permission)) return;
+  forgetKey(caller.key_hash);
+  throw alive
+    ? new DomainError('permission_denied', { required_permission: permission })
+    : new DomainError('invalid_api_key', {});
+}
