@@ -124,7 +124,11 @@ export async function deleteIntegration(operation: Operation, integration_id: st
     assertCallerMay('integrations:delete', operation, role);
     throw new DomainError('integration_not_found', {});
   }
-  if (event.action === 'integration.delete_refused') throw inUse(references);
+  if (event.action === 'integration.delete_refused') {
+    // Only a repeat of the batch can find its refusal without what it was for: the references went in between.
+    if (references.length === 0) throw new DomainError('temporarily_unavailable', { outcome: 'not_done' });
+    throw inUse(references);
+  }
   const state = integrationState.parse(JSON.parse(event.state));
   afterAnswer(() => purge(env, credentialsKey(state.organization_id, integration_id, state.credentials_version)));
   return presentIntegration(state);

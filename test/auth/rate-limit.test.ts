@@ -34,10 +34,12 @@ describe('the limit of an organization', () => {
   it('is shared by all of its keys, ends in 429 with Retry-After, and spares other organizations', async () => {
     const client = await newClient({ tier: 'starter' });
     const { organization_id } = client;
-    const sibling = await newClient({ organization_id, tier: 'starter' });
+    // Enough keys that a limit of 100 for each would not be met within two periods' worth of calls for all.
+    const siblings = await Promise.all([1, 2, 3].map(() => newClient({ organization_id, tier: 'starter' })));
+    const keys = [client, ...siblings];
     let turn = 0;
 
-    const answers = await untilLimited(() => get((turn += 1) % 2 === 0 ? client : sibling), 250);
+    const answers = await untilLimited(() => get(keys[(turn += 1) % keys.length] ?? client), 250);
 
     const limited = answers.at(-1);
     expect(limited).toMatchObject({ status: 429, body: { code: 'rate_limited', retry_after_seconds: 10 } });

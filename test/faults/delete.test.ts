@@ -3,8 +3,17 @@ import { createScheduledController } from 'cloudflare:test';
 import { env } from 'cloudflare:workers';
 import { beforeEach, describe, expect, it } from 'vitest';
 import worker from '../../src/index.ts';
-import { failingBindings } from '../bindings.ts';
-import { actionsOn, call, createIntegration, newClient, resources, rows } from '../fixtures.ts';
+import { failingBindings, interceptedBindings } from '../bindings.ts';
+import {
+  actionsOn,
+  call,
+  createIntegration,
+  importNumber,
+  newClient,
+  resources,
+  rows,
+  unusedNumber,
+} from '../fixtures.ts';
 import type { Client } from '../fixtures.ts';
 
 const LOST = 'D1_ERROR: Network connection lost.';
@@ -82,6 +91,34 @@ describe('D1 that fails after it committed', () => {
     expect(await actionsOn(integration_id)).toEqual(['integration.created', 'integration.deleted']);
     expect(await ciphertexts()).toEqual([]);
     expect(await rows('credential_purges')).toEqual([]);
+  });
+
+  it('of a refusal, is given the identical batch again, and the refusal is on record once', async () => {
+    await importNumber(client, integration_id, unusedNumber());
+    const faults = failingBindings('DB.batch', { when: 'after', message: LOST, times: 1 });
+
+    const { status, body } = await deleteWith(faults);
+
+    expect(status).toBe(409);
+    expect(body).toMatchObject({ code: 'integration_in_use', reference_count: 1 });
+    expect(await actionsOn(integration_id)).toEqual(['integration.created', 'integration.delete_refused']);
+  });
+
+  it('of a refusal whose last reference is gone by then, has nothing done, and is to be asked again', async () => {
+    await importNumber(client, integration_id, unusedNumber());
+    let failures = 1;
+    const bindings = interceptedBindings(async (name, carryOut) => {
+      const result = await carryOut();
+      if (name !== 'DB.batch' || (failures -= 1) < 0) return result;
+      await env.DB.prepare('DELETE FROM phone_numbers WHERE integration_id = ?').bind(integration_id).run();
+      throw new Error(LOST);
+    });
+
+    const { status, body } = await call(client, 'DELETE', `/api/integrations/${integration_id}`, { bindings });
+
+    expect(status).toBe(503);
+    expect(body).toMatchObject({ outcome: 'not_done' });
+    expect(await ciphertexts()).toHaveLength(1);
   });
 
   it('each time, is wholly done, and the answer admits that the outcome is unknown', async () => {

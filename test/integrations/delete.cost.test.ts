@@ -48,6 +48,13 @@ describe('the round trips of a delete', () => {
     });
   });
 
+  it('are those of a warm isolate again, once it has heard from KV', async () => {
+    await coolIsolate();
+    await call(client, 'GET', '/api/nothing');
+
+    expect(await countedDelete()).toMatchObject({ status: 200, beforeAnswer: ['DB.batch'] });
+  });
+
   it('are one D1 read more where nothing knows the key, and after the answer the cache is filled and the use noted', async () => {
     await coolBoth();
 
