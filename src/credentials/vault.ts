@@ -118,7 +118,10 @@ interface IntentParameters {
   kv_key: string | null;
 }
 
-/** Predicate of the statement that makes a version live: no purge has claimed its ciphertext. */
+/**
+ * Predicate of the statement that makes a version live: no purge has claimed its ciphertext, and no earlier try of the
+ * same batch has made it live already.
+ */
 export const intentStands = (db: Builder, { organization_id, kv_key }: Placeholders<IntentParameters>) =>
   exists(
     db

@@ -1,6 +1,6 @@
-import { and, eq, not, sql } from 'drizzle-orm';
+import { and, eq, sql } from 'drizzle-orm';
 import * as z from 'zod';
-import { eventColumns, eventExists, eventParameters, readEvent, stateJson } from '../audit/record.ts';
+import { eventColumns, eventParameters, readEvent, stateJson } from '../audit/record.ts';
 import type { EventParameters } from '../audit/record.ts';
 import { assertCallerMay, callerRole, isCallerWith } from '../auth/authorize.ts';
 import { purge } from '../credentials/purge.ts';
@@ -30,13 +30,7 @@ const insertIntegration = query((db, parameters: Placeholders<CreateParameters>)
     db
       .select(rowColumns(integrations, parameters))
       .from(api_keys)
-      .where(
-        and(
-          isCallerWith('integrations:create', parameters),
-          intentStands(db, parameters),
-          not(eventExists(db, parameters)),
-        ),
-      ),
+      .where(and(isCallerWith('integrations:create', parameters), intentStands(db, parameters))),
   ),
 );
 

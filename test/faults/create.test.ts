@@ -130,6 +130,22 @@ describe.each([
     expect(await resources()).toEqual({ integrations: [], phone_numbers: [], credential_purges: [], CREDENTIALS: {} });
   });
 
+  it('leaves the ciphertext of a create that was refused to the cron, where KV does not let it go at once', async () => {
+    const bindings = interceptedBindings(async (name, carryOut) => {
+      if (name === 'CREDENTIALS.delete') throw new Error('KV DELETE failed: 500');
+      if (name === 'CREDENTIALS.put') {
+        await env.DB.prepare(`UPDATE api_keys SET status = 'revoked' WHERE key_id = ?`).bind(client.key_id).run();
+      }
+      return carryOut();
+    });
+
+    expect((await post(bindings)).status).toBe(401);
+
+    expect(await rows('credential_purges')).toHaveLength(1);
+    await drainLater();
+    expect(await resources()).toEqual({ integrations: [], phone_numbers: [], credential_purges: [], CREDENTIALS: {} });
+  });
+
   it('is not done when the cron has claimed its ciphertext meanwhile', async () => {
     const bindings = interceptedBindings(async (name, carryOut) => {
       const result = await carryOut();

@@ -2,7 +2,7 @@ import { env } from 'cloudflare:workers';
 import { beforeEach, describe, expect, it } from 'vitest';
 import { open, parseKekRing } from '../../src/credentials/envelope.ts';
 import { credentialsKey } from '../../src/credentials/vault.ts';
-import { countedBindings } from '../bindings.ts';
+import { countedBindings, failingBindings, interceptedBindings } from '../bindings.ts';
 import {
   actionsOn,
   call,
@@ -22,7 +22,8 @@ beforeEach(async () => {
   client = await newClient();
 });
 
-const importing = (body: unknown, by = client) => call(by, 'POST', '/api/phone-numbers', { body });
+const importing = (body: unknown, by = client, bindings = env) =>
+  call(by, 'POST', '/api/phone-numbers', { body, bindings });
 
 const rowOf = async (phone_number: string) => {
   const row = (await rows('phone_numbers')).find((found) => found['phone_number'] === phone_number);
@@ -68,6 +69,34 @@ describe('a number imported through an integration', () => {
 
     expect(status).toBe(201);
     expect(body).toMatchObject({ message: `Phone number imported successfully with ${provider}` });
+  });
+
+  it('is imported once where the answer of D1 is lost after the commit', async () => {
+    const integration_id = await createIntegration(client);
+    const phone_number = unusedNumber();
+    const { bindings } = failingBindings('DB.batch', { when: 'after', message: 'Network connection lost.', times: 1 });
+
+    const { status } = await importing({ phone_number, provider: 'twilio', integration_id }, client, bindings);
+
+    expect(status).toBe(201);
+    expect(await actionsOn(String((await rowOf(phone_number))['phone_number_id']))).toEqual(['phone_number.imported']);
+  });
+
+  it('does not come back when it is deleted between a commit and the retry of its batch', async () => {
+    const integration_id = await createIntegration(client);
+    const phone_number = unusedNumber();
+    let losses = 1;
+    const bindings = interceptedBindings(async (name, carryOut) => {
+      const result = await carryOut();
+      if (name !== 'DB.batch' || (losses -= 1) < 0) return result;
+      await env.DB.prepare('DELETE FROM phone_numbers WHERE phone_number = ?').bind(phone_number).run();
+      throw new Error('Network connection lost.');
+    });
+
+    const { status } = await importing({ phone_number, provider: 'twilio', integration_id }, client, bindings);
+
+    expect(status).toBe(201);
+    await expect(rowOf(phone_number)).rejects.toThrow('no row');
   });
 
   it('costs a warm isolate one batch', async () => {
