@@ -1,5 +1,4 @@
 /** `npm run keys:create`: makes an API key, and its organization if need be. The raw key is printed once. */
-import { existsSync } from 'node:fs';
 import { parseArgs } from 'node:util';
 import * as z from 'zod';
 import { createOperatorKey } from '../api-keys/create.ts';
@@ -37,7 +36,7 @@ const options = z.strictObject({
 async function main(): Promise<void> {
   const { organization, role, name, tier, remote, json, ...more } = readOptions();
   const directory = stateDirectory(more['persist-to']);
-  if (!remote && !existsSync(directory)) await migrateLocal(directory);
+  if (!remote) await migrateLocal(directory);
   const { env, dispose } = remote ? await openRemote() : await openLocal(directory);
   try {
     const created = await createOperatorKey(env.DB, {

@@ -72,7 +72,7 @@ const decide = query((db, parameters: Placeholders<DeleteParameters>) => {
     .onConflictDoNothing();
 });
 
-const isDecidedUpon = (db: Builder, parameters: Placeholders<DeleteParameters>) =>
+const isDeletionDecided = (db: Builder, parameters: Placeholders<DeleteParameters>) =>
   eventExists(db, parameters, 'integration.deleted');
 
 const enqueuePurge = query((db, parameters: Placeholders<DeleteParameters>) =>
@@ -89,12 +89,12 @@ const enqueuePurge = query((db, parameters: Placeholders<DeleteParameters>) =>
         attempts: sql<number>`0`.as('attempts'),
       })
       .from(integrations)
-      .where(and(isIntegration(parameters), isDecidedUpon(db, parameters))),
+      .where(and(isIntegration(parameters), isDeletionDecided(db, parameters))),
   ),
 );
 
 const removeIntegration = query((db, parameters: Placeholders<DeleteParameters>) =>
-  db.delete(integrations).where(and(isIntegration(parameters), isDecidedUpon(db, parameters))),
+  db.delete(integrations).where(and(isIntegration(parameters), isDeletionDecided(db, parameters))),
 );
 
 /**
