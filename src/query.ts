@@ -71,8 +71,6 @@ export function query<Parameters extends object, Result>(
   };
 }
 
-const MAX_TRIES_WHEN_OVERLOADED = 2;
-
 /** A table's row as parameters: booleans as SQLite has them, 0 and 1. */
 export type RowParameters<Table extends SQLiteTable> = {
   [Name in keyof Table['$inferSelect']]: Table['$inferSelect'][Name] extends boolean
@@ -98,6 +96,8 @@ export function rowColumns<Table extends SQLiteTable>(table: Table, parameters: 
     [Name in keyof Row<Table>]: SQL.Aliased<Row<Table>[Name]>;
   };
 }
+
+const MAX_TRIES_WHEN_OVERLOADED = 2;
 
 type Results<Queries extends readonly BoundQuery<unknown>[]> = {
   [Index in keyof Queries]: Queries[Index] extends BoundQuery<infer Result> ? Result : never;

@@ -149,10 +149,10 @@ export const withdrawIntent = query((db, parameters: Placeholders<EventParameter
     ),
 );
 
-let parsedRing: { secret: string; ring: Promise<KekRing> } | undefined;
+let parsedRing: { secret: string; ring: KekRing } | undefined;
 
-/** The ring, parsed once per isolate and secret. */
-function kekRing(secret: string): Promise<KekRing> {
-  if (parsedRing?.secret !== secret) parsedRing = { secret, ring: parseKekRing(secret) };
+/** The ring, parsed once per isolate and secret. (A promise of it must not be kept: no request may await another's.) */
+async function kekRing(secret: string): Promise<KekRing> {
+  if (parsedRing?.secret !== secret) parsedRing = { secret, ring: await parseKekRing(secret) };
   return parsedRing.ring;
 }

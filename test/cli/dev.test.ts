@@ -3,24 +3,24 @@ import { once } from 'node:events';
 import { createServer } from 'node:net';
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import * as z from 'zod';
-import { openLocal } from '../../src/cli/platform.ts';
-import type { Bindings } from '../../src/env.ts';
-import { ciphertexts, removeDirectory, rows, run, startDev, temporaryDirectory } from '../conformance/server.ts';
-
-const NUMBERS = ['+14155550100', '+14155550101'];
+import { removeDirectory, run, startDev, temporaryDirectory } from '../conformance/server.ts';
 
 let directory: string;
 let port: number;
-let dev: Awaited<ReturnType<typeof startDev>> | undefined;
+let dev: Awaited<ReturnType<typeof startDev>>;
 
 beforeAll(async () => {
   directory = await temporaryDirectory();
   port = await freePort();
+  dev = await startDev(directory, port);
 });
 
 afterAll(async () => {
-  await dev?.stop();
-  await removeDirectory(directory);
+  try {
+    await dev.stop();
+  } finally {
+    await removeDirectory(directory);
+  }
 });
 
 async function freePort(): Promise<number> {
@@ -38,17 +38,65 @@ async function shell(line: string): Promise<{ status: number; body: unknown }> {
   return { status: Number(status), body: JSON.parse(body) };
 }
 
-async function stored() {
-  const { env, dispose } = await openLocal(directory);
-  try {
-    return {
-      organizations: await rows(env, 'organizations'),
-      api_keys: await rows(env, 'api_keys'),
-      integrations: await rows(env, 'integrations'),
-      phone_numbers: await rows(env, 'phone_numbers'),
-      ciphertexts: await ciphertexts(env),
-    };
-  } finally {
-    await dispose();
+const deletePath = (integration_id: string) => `${dev.url}/api/integrations/${integration_id}`;
+
+it('prints the organization, its key, both integrations and a curl line for each, at the port asked for', () => {
+  expect(dev).toMatchObject({
+    url: `http://localhost:${port}`,
+    organization_id: 'org_demo',
+    raw_key: expect.stringMatching(/^bk_live_[0-9A-Za-z]{56}$/),
+    in_use: expect.stringMatching(/^intg_[0-9a-f]{12}$/),
+    numbers: '+14155550100 and +14155550101',
+    spare: expect.stringMatching(/^intg_[0-9a-f]{12}$/),
+  });
+  expect(dev.refused_curl).toContain(`-X DELETE ${deletePath(dev.in_use)} `);
+  expect(dev.deleted_curl).toContain(`-X DELETE ${deletePath(dev.spare)} `);
+});
+
+it('keeps the demo credentials as ciphertext, as the API keeps any', async () => {
+  const entries = Object.entries(await dev.ciphertexts());
+
+  expect(entries).toHaveLength(2);
+  for (const integration_id of [dev.in_use, dev.spare]) {
+    const [, bytes] = entries.find(([key]) => key.startsWith(`v1/org_demo/${integration_id}/`)) ?? [];
+    expect(bytes).toMatch(/[^\x20-\x7e]/);
+    expect(bytes).not.toMatch(/[{}]"|api_key|auth_token|account_sid/);
   }
-}
+});
+
+it('prints curl lines that work: refused with both numbers, deleted, then not found', async () => {
+  expect(await shell(dev.refused_curl)).toEqual({
+    status: 409,
+    body: expect.objectContaining({
+      detail:
+        "Integration is still referenced by phone numbers: ['+14155550100', '+14155550101']. Remove or reassign them first.",
+    }),
+  });
+  expect(await shell(dev.deleted_curl)).toEqual({
+    status: 200,
+    body: expect.objectContaining({ message: 'Integration deleted successfully' }),
+  });
+  expect(await shell(dev.deleted_curl)).toEqual({
+    status: 404,
+    body: expect.objectContaining({ code: 'integration_not_found' }),
+  });
+  await dev.purged();
+  expect(Object.keys(await dev.ciphertexts())).toEqual([expect.stringContaining(`/${dev.in_use}/`)]);
+});
+
+it('goes on after a restart with the same key and demo data, and makes only what was deleted anew', async () => {
+  const before = dev;
+  await dev.stop();
+  await expect(fetch(deletePath(before.in_use))).rejects.toThrow('fetch failed');
+  dev = await startDev(directory, port);
+
+  const { organization_id, raw_key, in_use, numbers, refused_curl } = before;
+  expect(dev).toMatchObject({ organization_id, raw_key, in_use, numbers, refused_curl });
+  expect(dev.spare).not.toBe(before.spare);
+  expect(await dev.rows('organizations')).toHaveLength(1);
+  expect(await dev.rows('api_keys')).toHaveLength(1);
+  expect(await dev.rows('integrations')).toHaveLength(2);
+  expect(await dev.rows('phone_numbers')).toHaveLength(2);
+  expect(await shell(dev.refused_curl)).toMatchObject({ status: 409, body: { reference_count: 2 } });
+  expect(await shell(dev.deleted_curl)).toMatchObject({ status: 200 });
+});

@@ -1,7 +1,7 @@
 /** The contract's conventions, as far as the calls that there are can show them, over HTTP. */
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import * as z from 'zod';
-import { expectProblem, rows, startServer, twilio } from './server.ts';
+import { problem, startServer, twilio } from './server.ts';
 import type { Client, TestServer } from './server.ts';
 
 const MISSING = 'intg_000000000000';
@@ -37,8 +37,16 @@ const integration = { name: 'Twilio Production', credentials: twilio };
 /** A JSON object of exactly so many bytes, which no call accepts. */
 const jsonOfBytes = (bytes: number) => `{"name":"${' '.repeat(bytes - '{"name":""}'.length)}"}`;
 
-const answers: { what: string; request: Request; status: number; code?: string }[] = [
-  { what: 'a success', request: { body: integration }, status: 201 },
+interface Problem {
+  what: string;
+  request: Request;
+  status: number;
+  code: string;
+  /** Those of the body beside what every problem has. */
+  members?: string[];
+}
+
+const problems: Problem[] = [
   { what: 'no key', request: { headers: { 'X-API-Key': null } }, status: 401, code: 'missing_api_key' },
   { what: 'a wrong key', request: { headers: { 'X-API-Key': 'no key' } }, status: 401, code: 'invalid_api_key' },
   {
@@ -53,30 +61,24 @@ const answers: { what: string; request: Request; status: number; code?: string }
     status: 403,
     code: 'organization_mismatch',
   },
+  {
+    what: 'a role that may not',
+    request: { body: integration, as: () => user },
+    status: 403,
+    code: 'permission_denied',
+    members: ['required_permission'],
+  },
   { what: 'an unknown path', request: { path: '/api/nothing' }, status: 404, code: 'not_found' },
   { what: 'an unknown path outside the API', request: { path: '/nothing' }, status: 404, code: 'not_found' },
   {
-    what: 'a missing integration',
-    request: { method: 'DELETE', path: `/api/integrations/${MISSING}` },
-    status: 404,
-    code: 'integration_not_found',
-  },
-  {
-    what: 'a number that exists',
-    request: {
-      path: '/api/phone-numbers',
-      body: { phone_number: '+14155550100', provider: 'sip' },
-    },
-    status: 409,
-    code: 'phone_number_exists',
+    what: 'a wrong method',
+    request: { method: 'PATCH' },
+    status: 405,
+    code: 'method_not_allowed',
+    members: ['allowed_methods'],
   },
   { what: 'malformed JSON', request: { body: '{"name": plainvalue' }, status: 400, code: 'malformed_json' },
-  {
-    what: 'an empty body',
-    request: { body: '' },
-    status: 400,
-    code: 'malformed_json',
-  },
+  { what: 'an empty body', request: { body: '' }, status: 400, code: 'malformed_json' },
   {
     what: 'a body of more than 64 KiB',
     request: { body: jsonOfBytes(MAX_BODY_BYTES + 1) },
@@ -95,24 +97,39 @@ const answers: { what: string; request: Request; status: number; code?: string }
     status: 415,
     code: 'unsupported_media_type',
   },
+  { what: 'a value out of bounds', request: { body: {} }, status: 422, code: 'validation_failed', members: ['errors'] },
+  {
+    what: 'a missing integration',
+    request: { method: 'DELETE', path: `/api/integrations/${MISSING}` },
+    status: 404,
+    code: 'integration_not_found',
+  },
+  {
+    what: 'a number that exists',
+    request: { path: '/api/phone-numbers', body: { phone_number: '+14155550100', provider: 'sip' } },
+    status: 409,
+    code: 'phone_number_exists',
+  },
 ];
 
-describe.each(answers)('the answer to $what', ({ request, status, code }) => {
-  it(code ? `is the problem ${code}, and nothing is stored` : 'is JSON', async () => {
-    const before = await server.stored();
+it.each(problems)('$what is the problem $code with exactly its members, and nothing is stored', async (expected) => {
+  const { request, status, code, members = [] } = expected;
+  const before = await server.stored();
 
-    const answer = await send(request);
+  const answer = await send(request);
 
-    if (code) {
-      expectProblem(answer, status, code);
-      expect(await server.stored()).toEqual(before);
-    } else {
-      expect(answer.status).toBe(status);
-      expect(answer.headers.get('Content-Type')).toBe('application/json');
-    }
-  });
+  expect(answer).toMatchObject(
+    problem(status, code, { title: expect.stringMatching(/./), detail: expect.stringMatching(/./) }),
+  );
+  expect(answer.headers.get('Content-Type')).toBe('application/problem+json');
+  const names = Object.keys(z.record(z.string(), z.unknown()).parse(answer.body));
+  expect(names).toEqual(['type', 'title', 'status', 'code', 'detail', ...members, 'request_id']);
+  expect(await server.stored()).toEqual(before);
+});
 
-  it('has a request id of our own making, and is not to be cached', async () => {
+it.each<Pick<Problem, 'what' | 'request'>>([{ what: 'a success', request: { body: integration } }, ...problems])(
+  'the answer to $what has a request id of our own making, and is not to be cached',
+  async ({ request }) => {
     const headers = { ...request.headers, 'X-Request-Id': 'inbound' };
 
     const [first, second] = [await send({ ...request, headers }), await send({ ...request, headers })];
@@ -120,18 +137,22 @@ describe.each(answers)('the answer to $what', ({ request, status, code }) => {
     for (const answer of [first, second]) {
       expect(answer.headers.get('X-Request-Id')).toMatch(/^(?!inbound)./);
       expect(answer.headers.get('Cache-Control')).toBe('no-store');
+      expect(answer.body).toMatchObject(
+        answer.status < 400 ? { success: true } : { request_id: answer.headers.get('X-Request-Id') },
+      );
     }
     expect(first.headers.get('X-Request-Id')).not.toBe(second.headers.get('X-Request-Id'));
-  });
-});
+  },
+);
 
 describe('an action that succeeds', () => {
   const time = z.string().regex(/^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$/);
 
   it('is answered with a message, and the entity without its credentials', async () => {
-    const { status, body, text } = await send({ body: integration });
+    const { status, headers, body, text } = await send({ body: integration });
 
     expect(status).toBe(201);
+    expect(headers.get('Content-Type')).toBe('application/json');
     const { data } = z
       .strictObject({
         success: z.literal(true),
@@ -255,7 +276,7 @@ describe('the error that wins', () => {
   ])('is $winner, over $over', async ({ request, status, code, members }) => {
     const before = await server.stored();
 
-    expectProblem(await send(request), status, code, members);
+    expect(await send(request)).toMatchObject(problem(status, code, members));
 
     expect(await server.stored()).toEqual(before);
   });
@@ -270,7 +291,7 @@ describe('a method that a path does not know', () => {
     const answer = await send({ method: 'PATCH', path });
 
     const allowed = answer.headers.get('Allow')?.split(', ');
-    expectProblem(answer, 405, 'method_not_allowed', { allowed_methods: allowed });
+    expect(answer).toMatchObject(problem(405, 'method_not_allowed', { allowed_methods: allowed }));
     expect(allowed).toContain(known);
     expect(allowed).not.toContain('PATCH');
   });
@@ -280,9 +301,7 @@ describe('a body', () => {
   const number = { phone_number: '+14155550199', provider: 'sip' };
 
   it('of 64 KiB is read', async () => {
-    expectProblem(await send({ body: jsonOfBytes(MAX_BODY_BYTES) }), 422, 'validation_failed', {
-      errors: expect.any(Array),
-    });
+    expect(await send({ body: jsonOfBytes(MAX_BODY_BYTES) })).toMatchObject(problem(422, 'validation_failed'));
   });
 
   it.each<{ what: string; path?: string; body: unknown; at: string[] }>([
@@ -330,9 +349,8 @@ describe('a body', () => {
 
     const answer = await send({ ...(path === undefined ? {} : { path }), body });
 
-    expectProblem(answer, 422, 'validation_failed', {
-      errors: at.map((place) => ({ path: place, message: expect.stringMatching(/./) })),
-    });
+    const errors = at.map((place) => ({ path: place, message: expect.stringMatching(/./) }));
+    expect(answer).toMatchObject(problem(422, 'validation_failed', { errors }));
     expect(answer.text).not.toContain('plainvalue');
     expect(await server.stored()).toEqual(before);
   });
@@ -345,42 +363,45 @@ describe('a body', () => {
 describe('an organization of the tier starter', () => {
   const LIMIT = 100;
 
-  /** Sends until the limit is met; a window may begin meanwhile, once. Answers how many calls passed before it. */
-  async function sendUntilLimited(request: (index: number) => Request, passing: number): Promise<number> {
-    for (let passed = 0; passed <= 2 * LIMIT; passed += 1) {
-      const answer = await send(request(passed));
-      if (answer.status !== 429) {
-        expect(answer.status).toBe(passing);
-        continue;
-      }
-      expectProblem(answer, 429, 'rate_limited', { retry_after_seconds: 10 });
-      expect(answer.headers.get('Retry-After')).toBe('10');
-      expect(answer.headers.get('Cache-Control')).toBe('no-store');
-      return passed;
+  /** Sends until the limit is met. A window may end meanwhile, once. */
+  async function sendUntilLimited(request: (index: number) => Request) {
+    const passed: number[] = [];
+    while (passed.length <= 2 * LIMIT) {
+      const answer = await send(request(passed.length));
+      if (answer.status === 429) return { passed, limited: answer };
+      passed.push(answer.status);
     }
     throw new Error('The limit was never met');
   }
 
+  const createAsUser = (): Request => ({ as: () => starterUser, body: integration });
+
   it('is limited to 100 requests in 10 s, and what is refused is not done', async () => {
-    const importOf = (index: number): Request => ({
+    const { passed, limited } = await sendUntilLimited((index) => ({
       as: () => starter,
       path: '/api/phone-numbers',
       body: { phone_number: `+1212555${1000 + index}`, provider: 'sip' },
-    });
+    }));
 
-    const passed = await sendUntilLimited(importOf, 201);
-
-    expect(passed).toBeGreaterThanOrEqual(LIMIT);
-    const imported = (await rows(server.env, 'phone_numbers')).filter((row) => row['organization_id'] === 'org_starter');
-    expect(imported).toHaveLength(passed);
+    expect(limited).toMatchObject(problem(429, 'rate_limited'));
+    expect(limited.headers.get('Content-Type')).toBe('application/problem+json');
+    expect(limited.headers.get('Retry-After')).toBe('10');
+    expect(limited.headers.get('Cache-Control')).toBe('no-store');
+    expect(passed.length).toBeGreaterThanOrEqual(LIMIT);
+    expect(passed.filter((status) => status !== 201)).toEqual([]);
+    const numbers = await server.rows('phone_numbers');
+    expect(numbers.filter((row) => row['organization_id'] === 'org_starter')).toHaveLength(passed.length);
   });
 
-  it('meets its limit with any of its keys, before its permissions are looked at', async () => {
-    await sendUntilLimited(() => ({ as: () => starterUser, body: integration }), 403);
+  it('meets its limit with any of its keys, before their permissions are looked at', async () => {
+    const { passed, limited } = await sendUntilLimited(createAsUser);
+
+    expect(passed.filter((status) => status !== 403)).toEqual([]);
+    expect(limited).toMatchObject(problem(429, 'rate_limited'));
   });
 
   it('leaves another organization unlimited', async () => {
-    await sendUntilLimited(() => ({ as: () => starterUser, body: integration }), 403);
+    await sendUntilLimited(createAsUser);
 
     expect((await send({ method: 'DELETE', path: `/api/integrations/${MISSING}` })).status).toBe(404);
   });

@@ -7,8 +7,7 @@ import { join } from 'node:path';
 import { text } from 'node:stream/consumers';
 import { expect, vi } from 'vitest';
 import * as z from 'zod';
-import { openLocal, projectDirectory } from '../../src/cli/platform.ts';
-import type { Bindings } from '../../src/env.ts';
+import { projectDirectory } from '../../src/cli/platform.ts';
 import type { Role, Tier } from '../../src/schema.ts';
 
 const READY_MILLISECONDS = 90_000;
@@ -61,7 +60,8 @@ const banner = z.object({
  * It has a process group of its own, so that nothing it starts can outlive the test, however the test ends.
  */
 export async function startDev(directory: string, port = 0) {
-  const parameters = ['run', 'dev', '--', '--port', String(port), '--persist-to', directory];
+  // All servers would want the same inspector port, and two that start at once take it from each other.
+  const parameters = ['run', 'dev', '--', '--port', String(port), '--persist-to', directory, '--inspector-port', '0'];
   const child = spawn('npm', parameters, { cwd: projectDirectory, detached: true, stdio: ['ignore', 'pipe', 'pipe'] });
   const group = child.pid;
   if (group === undefined) throw new Error('npm did not start');
@@ -93,11 +93,72 @@ export async function startDev(directory: string, port = 0) {
 
   try {
     await vi.waitUntil(() => closed || bannerFormat.test(output), { timeout: READY_MILLISECONDS, interval: 100 });
-    return { ...banner.parse(bannerFormat.exec(output)?.groups), stop };
+    const printed = banner.parse(bannerFormat.exec(output)?.groups);
+    return { ...printed, ...stateBehind(printed.url), stop };
   } catch (cause) {
     await stop();
     throw new Error(`npm run dev printed no banner, but:\n${output}`, { cause });
   }
+}
+
+const rawResult = z.object({
+  result: z.tuple([
+    z.object({ results: z.object({ columns: z.array(z.string()), rows: z.array(z.array(z.unknown())) }) }),
+  ]),
+});
+const keyList = z.object({ result: z.array(z.object({ name: z.string() })) });
+
+type Table = 'organizations' | 'api_keys' | 'integrations' | 'phone_numbers' | 'credential_purges';
+
+/**
+ * D1 and KV as the server has them, through the REST API that `wrangler dev` serves beside the Worker: one process, one
+ * connection. A second process on the same files makes SQLite busy, because local D1 writes a bookmark even for a read.
+ */
+function stateBehind(url: string) {
+  const api = `${url}/cdn-cgi/local/explorer/api`;
+  const ciphertextValues = `${api}/storage/kv/namespaces/CREDENTIALS`;
+
+  async function ask(address: string, body?: object): Promise<Response> {
+    const headers = { 'Content-Type': 'application/json' };
+    const response = await fetch(address, body ? { method: 'POST', headers, body: JSON.stringify(body) } : {});
+    if (!response.ok) throw new Error(await response.text());
+    return response;
+  }
+
+  /** That API takes parameters as strings; columns are STRICT and make numbers of them. */
+  async function query(sql: string, ...params: string[]): Promise<Record<string, unknown>[]> {
+    const response = await ask(`${api}/d1/database/DB/raw`, { sql, params });
+    const [{ results }] = rawResult.parse(await response.json()).result;
+    return results.rows.map((row) => Object.fromEntries(results.columns.map((column, index) => [column, row[index]])));
+  }
+
+  const rows = (table: Table) => query(`SELECT * FROM ${table}`);
+
+  /** The bytes in CREDENTIALS by key, each byte a character. */
+  async function ciphertexts(): Promise<Record<string, string>> {
+    const keys = keyList.parse(await (await ask(`${ciphertextValues}/keys`)).json()).result;
+    const entries = keys.map(async ({ name }) => {
+      const value = await ask(`${ciphertextValues}/values/${encodeURIComponent(name)}`);
+      return [name, Buffer.from(await value.arrayBuffer()).toString('latin1')] as const;
+    });
+    return Object.fromEntries(await Promise.all(entries));
+  }
+
+  /** Waits until the outbox is empty: credentials are purged after the answer. */
+  const purged = () =>
+    vi.waitFor(async () => expect(await rows('credential_purges')).toEqual([]), { timeout: SETTLE_MILLISECONDS });
+
+  /** What a refusal must leave as it was, read once the work that follows earlier answers is done. */
+  async function stored() {
+    await purged();
+    return {
+      integrations: await rows('integrations'),
+      phone_numbers: await rows('phone_numbers'),
+      ciphertexts: await ciphertexts(),
+    };
+  }
+
+  return { query, rows, ciphertexts, purged, stored };
 }
 
 /** An API key of an organization. */
@@ -131,7 +192,6 @@ export async function startServer() {
     await removeDirectory(directory);
     throw error;
   });
-  const { env, dispose } = await openLocal(directory);
   const demo: Client = { organization_id: dev.organization_id, raw_key: dev.raw_key };
 
   async function call(client: Client, method: string, path: string, options: CallOptions = {}): Promise<Answer> {
@@ -153,7 +213,6 @@ export async function startServer() {
 
   return {
     ...dev,
-    env,
     demo,
     call,
 
@@ -187,22 +246,9 @@ export async function startServer() {
       return importedNumber.parse(answer.body).data.phone_number_id;
     },
 
-    /** What a refusal must leave as it was, read once the work that follows earlier answers is done. */
-    async stored() {
-      await vi.waitUntil(async () => (await rows(env, 'credential_purges')).length === 0, {
-        timeout: SETTLE_MILLISECONDS,
-      });
-      return {
-        integrations: await rows(env, 'integrations'),
-        phone_numbers: await rows(env, 'phone_numbers'),
-        CREDENTIALS: await ciphertexts(env),
-      };
-    },
-
     /** Stops the server and removes its directory. */
     async close() {
       try {
-        await dispose();
         await dev.stop();
       } finally {
         await removeDirectory(directory);
@@ -219,34 +265,7 @@ export const twilio = {
   auth_token: 'plaintext-auth-token',
 };
 
-type Table = 'organizations' | 'api_keys' | 'integrations' | 'phone_numbers' | 'credential_purges';
-
-export async function rows({ DB }: Bindings, table: Table): Promise<Record<string, unknown>[]> {
-  const { results } = await DB.prepare(`SELECT * FROM ${table}`).all();
-  return results;
-}
-
-/** The bytes in CREDENTIALS by key, each byte a character. */
-export async function ciphertexts({ CREDENTIALS }: Bindings): Promise<Record<string, string>> {
-  const { keys } = await CREDENTIALS.list();
-  const entries = keys.map(async ({ name }) => {
-    const value = await CREDENTIALS.get(name, 'arrayBuffer');
-    return [name, Buffer.from(value ?? new ArrayBuffer(0)).toString('latin1')] as const;
-  });
-  return Object.fromEntries(await Promise.all(entries));
-}
-
-/** Expects exactly the members of a problem (RFC 9457), and `members` beside them. */
-export function expectProblem({ status, headers, body }: Answer, expected: number, code: string, members: object = {}) {
-  expect(status).toBe(expected);
-  expect(headers.get('Content-Type')).toBe('application/problem+json');
-  expect(body).toEqual({
-    type: `urn:patchbay:problem:${code}`,
-    title: expect.stringMatching(/./),
-    status: expected,
-    code,
-    detail: expect.stringMatching(/./),
-    request_id: headers.get('X-Request-Id'),
-    ...members,
-  });
+/** What an answer is that is a problem (RFC 9457) of this code; `members` are those of its body that are told. */
+export function problem(status: number, code: string, members: object = {}) {
+  return { status, body: { type: `urn:patchbay:problem:${code}`, status, code, ...members } };
 }
