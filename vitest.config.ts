@@ -27,6 +27,7 @@ export default defineConfig({
           include: ['test/**/*.test.ts'],
           exclude: nodeTests,
           setupFiles: ['test/setup.ts'],
+          testTimeout: 60_000,
         },
       },
       {

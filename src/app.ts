@@ -1,4 +1,5 @@
 import { Hono } from 'hono';
+import type { Context } from 'hono';
 import { createMiddleware } from 'hono/factory';
 import { routePath } from 'hono/route';
 import { authenticate } from './auth/authenticate.ts';
@@ -48,36 +49,34 @@ export const app = new Hono<AppEnv>()
   .route('/api/integrations', integrationRoutes)
   .route('/api/phone-numbers', phoneNumberRoutes);
 
-app.notFound(() => {
-  throw new DomainError('not_found', {});
-});
+app.notFound((c) => refuse(c, new DomainError('not_found', {})));
 
-app.onError((error, c) => {
+app.onError((error, c) =>
+  refuse(c, error instanceof DomainError ? error : new DomainError('internal_error', {}, { cause: error })),
+);
+
+function refuse(c: Context<AppEnv>, error: DomainError): Response {
   const { request_id } = c.var;
-  const known = error instanceof DomainError ? error : new DomainError('internal_error', {}, { cause: error });
-  const { status, headers, body } = problemAnswer(known, request_id);
-  c.set('outcome', known.code);
-  if (status >= 500) logError(known.code, known.cause, { request_id });
+  const { status, headers, body } = problemAnswer(error, request_id);
+  c.set('outcome', error.code);
+  if (status >= 500) logError(error.code, error.cause, { request_id });
   return c.body(body, status, headers);
-});
+}
 
-const methodsByPath = Map.groupBy(
-  app.routes.filter(({ method }) => method !== 'ALL'),
+const routes = Map.groupBy(
+  app.routes.filter(({ path }) => !path.includes('*')),
   ({ path }) => path,
 );
 
-// Hono answers 404 where a path is known and the method is not.
-for (const [path, routes] of methodsByPath) {
-  const allowed_methods = [...new Set(routes.map(({ method }) => method))];
-  app.all(path, () => {
-    throw new DomainError('method_not_allowed', { allowed_methods });
-  });
-}
-
-// A route under /api that asks for no permission must not reach production: the Worker does not start with one.
-for (const [path, routes] of methodsByPath) {
-  for (const { method } of routes) {
-    const guarded = routes.some((route) => route.method === method && 'permission' in route.handler);
-    if (path.startsWith('/api') && !guarded) throw new Error(`${method} ${path} requires no permission`);
+for (const [path, handlers] of routes) {
+  const methods = Map.groupBy(handlers, ({ method }) => method);
+  // A route under /api that does not ask for a permission first must not reach production: the Worker does not start.
+  for (const [method, [first]] of methods) {
+    const guarded = first && 'permission' in first.handler;
+    if (path.startsWith('/api') && !guarded) throw new Error(`${method} ${path} asks for no permission first`);
   }
+  // Hono answers 404 where a path is known and the method is not.
+  app.all(path, () => {
+    throw new DomainError('method_not_allowed', { allowed_methods: [...methods.keys()] });
+  });
 }

@@ -19,7 +19,7 @@ export interface AppEnv {
   Variables: {
     request_id: string;
     afterAnswer: AfterAnswer;
-    /** Set once the caller is admitted. */
+    /** Set once the caller is known. */
     operation: Operation;
     /** What the log line calls the outcome: a problem's code, or `ok`. */
     outcome: string;

@@ -1,4 +1,4 @@
-const FIRST_BACKOFF_MILLISECONDS = 50;
+const FIRST_BACKOFF_MILLISECONDS = 100;
 
 /** Tries of one operation on a binding that is out of reach, the first included. */
 export const MAX_TRIES = 3;
@@ -20,7 +20,7 @@ export async function retry<Result>(
     } catch (error) {
       if (tries >= maxTries(error)) throw error;
     }
-    const milliseconds = Math.random() * FIRST_BACKOFF_MILLISECONDS * 2 ** tries;
+    const milliseconds = Math.random() * FIRST_BACKOFF_MILLISECONDS * 2 ** (tries - 1);
     await new Promise((resolve) => setTimeout(resolve, milliseconds));
   }
 }

@@ -17,6 +17,8 @@ export const roles = ['admin', 'agent_manager', 'user'] as const;
 export type Role = (typeof roles)[number];
 
 const keyStatuses = ['active', 'revoked'] as const;
+// `credentials_missing` is for rows that a database restore brings back without their ciphertext. It is named before it is
+// used because SQLite cannot change the CHECK of a table that others reference.
 const integrationStatuses = ['active', 'credentials_missing'] as const;
 const phoneNumberStatuses = ['free', 'assigned'] as const;
 

@@ -30,7 +30,7 @@ export function jsonBody<Schema extends z.ZodType<object>>(schema: Schema): Vali
     const [mediaType = ''] = (c.req.header('Content-Type') ?? '').split(';');
     if (mediaType.trim().toLowerCase() !== 'application/json') throw new DomainError('unsupported_media_type', {});
     return limitBody(c, async () => {
-      c.req.addValidatedData('json', parse(schema, parseJson(await c.req.text())));
+      c.req.addValidatedData('json', parse(schema, parseJson(await c.req.arrayBuffer())));
       await next();
     });
   };
@@ -48,16 +48,17 @@ export function pathParameters<Schema extends z.ZodType<object>>(schema: Schema)
   };
 }
 
-/** Free text that people read: no control characters, no lone surrogates; its length counts characters. */
+/** Text without control characters and lone surrogates; its length counts characters. */
 export function printableText(minimum: number, maximum: number) {
   return z.string().regex(new RegExp(`^[^\\p{Cc}\\p{Cs}]{${minimum},${maximum}}$`, 'u'), {
     error: `must have ${minimum} to ${maximum} characters, and no control characters`,
   });
 }
 
-function parseJson(text: string): unknown {
+/** JSON is UTF-8 (RFC 8259 §8.1); bytes that are not would reach the vault as other characters than were meant. */
+function parseJson(bytes: ArrayBuffer): unknown {
   try {
-    return JSON.parse(text);
+    return JSON.parse(new TextDecoder('utf-8', { fatal: true, ignoreBOM: false }).decode(bytes));
   } catch {
     // The parser's own message quotes the body.
     throw new DomainError('malformed_json', {});

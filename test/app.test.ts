@@ -206,14 +206,29 @@ describe('the log', () => {
     ]);
   });
 
-  it('has a line for an anonymous request too', async () => {
+  it.each([
+    ['/api/integrations', { route: '/api/integrations', status: 401, outcome: 'missing_api_key' }],
+    ['/nothing', { route: '/*', status: 404, outcome: 'not_found' }],
+  ])('has a line for an anonymous request to %s too', async (path, line) => {
     const client = await newClient();
     const info = vi.spyOn(console, 'info').mockImplementation(() => {});
 
-    await call(client, 'POST', '/api/integrations', { headers: { 'X-API-Key': null } });
+    await call(client, 'POST', path, { headers: { 'X-API-Key': null } });
 
-    expect(info.mock.calls.map(([line]) => JSON.parse(String(line)))).toEqual([
-      expect.objectContaining({ route: '/api/integrations', status: 401, outcome: 'missing_api_key' }),
+    expect(info.mock.calls.map(([logged]) => JSON.parse(String(logged)))).toEqual([expect.objectContaining(line)]);
+  });
+
+  it.each([
+    [400, null],
+    [403, 'org_other'],
+  ])('names the key that is used with a header that answers %i', async (status, organization_id) => {
+    const client = await newClient();
+    const info = vi.spyOn(console, 'info').mockImplementation(() => {});
+
+    await call(client, 'GET', '/api/nothing', { headers: { 'X-Organization-Id': organization_id } });
+
+    expect(info.mock.calls.map(([logged]) => JSON.parse(String(logged)))).toEqual([
+      expect.objectContaining({ status, key_id: client.key_id, organization_id: client.organization_id }),
     ]);
   });
 });

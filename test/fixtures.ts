@@ -42,12 +42,16 @@ export interface Answer {
 }
 
 interface CallOptions {
+  /** Text and bytes are sent as they are, anything else as JSON. */
   body?: unknown;
   /** Sent instead of the caller's own; null leaves a header out. */
   headers?: Record<string, string | null>;
   /** Instead of the pool's own: counted, or made to fail. */
   bindings?: Bindings;
 }
+
+const isRaw = (body: unknown): body is string | Uint8Array<ArrayBuffer> =>
+  typeof body === 'string' || body instanceof Uint8Array;
 
 /** Calls the Worker. The answer is there before what runs after it: `settle` waits for that. */
 export async function start(
@@ -66,7 +70,7 @@ export async function start(
   const request = new Request<unknown, IncomingRequestCfProperties>(`https://patchbay.test${path}`, {
     method,
     headers: Object.entries(sent).flatMap(([name, value]) => (value === null ? [] : [[name, value]])),
-    body: body === undefined ? null : typeof body === 'string' ? body : JSON.stringify(body),
+    body: body === undefined ? null : isRaw(body) ? body : JSON.stringify(body),
   });
   const response = await worker.fetch(request, bindings, context);
   const text = await response.text();

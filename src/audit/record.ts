@@ -6,7 +6,6 @@ import { and, eq, exists, getTableColumns, sql } from 'drizzle-orm';
 import type { SQL } from 'drizzle-orm';
 import type { SQLiteTable } from 'drizzle-orm/sqlite-core';
 import type { CallerParameters } from '../auth/authorize.ts';
-import { callerParameters } from '../auth/authorize.ts';
 import type { Operation } from '../env.ts';
 import { newEventId } from '../ids.ts';
 import { query } from '../query.ts';
@@ -21,11 +20,13 @@ export interface EventParameters extends CallerParameters {
 }
 
 /** Mints an operation: its event's id, its caller and its time. Once for each call, before the first try. */
-export function eventParameters(operation: Operation): EventParameters {
+export function eventParameters({ caller, request_id }: Operation): EventParameters {
   return {
-    ...callerParameters(operation, unixNow()),
+    organization_id: caller.organization_id,
+    actor_key_id: caller.key_id,
+    now: unixNow(),
     event_id: newEventId(),
-    request_id: operation.request_id,
+    request_id,
   };
 }
 

@@ -24,12 +24,12 @@ export const authenticate = createMiddleware<AppEnv>(async (c, next) => {
     afterAnswer,
   );
   if (!caller) throw new DomainError('invalid_api_key', {});
+  c.set('operation', { env: c.env, caller, request_id, afterAnswer });
 
   const organizationId = c.req.header('X-Organization-Id');
   if (!organizationId || !organizationIdPattern.test(organizationId))
     throw new DomainError('missing_organization_id', {});
   if (organizationId !== caller.organization_id) throw new DomainError('organization_mismatch', {});
 
-  c.set('operation', { env: c.env, caller, request_id, afterAnswer });
   await next();
 });

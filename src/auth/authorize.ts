@@ -34,10 +34,6 @@ export interface CallerParameters {
   now: number;
 }
 
-export function callerParameters({ caller }: Operation, now: number): CallerParameters {
-  return { organization_id: caller.organization_id, actor_key_id: caller.key_id, now };
-}
-
 const keyIsAlive = ({ organization_id, actor_key_id, now }: Placeholders<CallerParameters>) =>
   and(
     eq(api_keys.key_id, actor_key_id),
@@ -46,14 +42,15 @@ const keyIsAlive = ({ organization_id, actor_key_id, now }: Placeholders<CallerP
     or(isNull(api_keys.expires_at), gt(api_keys.expires_at, now)),
   );
 
-/** Selects the caller's row of `api_keys` if the key is alive and its role holds the permission. */
+/**
+ * What an acting statement asks of D1, because a cached key is not the authority for a mutation: that the caller's key is
+ * active, unexpired, of this organization, and its role holds the permission at the instant of the act. For a statement
+ * that selects from `api_keys`; any other asks {@link callerMay}.
+ */
 export const isCallerWith = (permission: Permission, parameters: Placeholders<CallerParameters>) =>
   and(keyIsAlive(parameters), inArray(api_keys.role, [...rolesHolding[permission]]));
 
-/**
- * The predicate that each acting statement carries, because a cached key is not the authority for a mutation:
- * the key is active, unexpired, of this organization, and its role holds the permission at the instant of the act.
- */
+/** {@link isCallerWith} as a predicate of a statement that selects from another table. */
 export const callerMay = (permission: Permission, db: Builder, parameters: Placeholders<CallerParameters>) =>
   exists(
     db

@@ -7,7 +7,7 @@
  *
  * Both caches obey the entry's own deadline, counted from the start of the D1 read that filled it. KV's expiry is only
  * tidiness: a fill that races a revocation, or a stale edge, would outlive it. So a revoked key reads for at most 60 s;
- * it writes for 0 s, because no mutation trusts a cache (permissions.ts).
+ * it writes for 0 s, because no mutation trusts a cache (authorize.ts).
  */
 import { and, eq, gt, isNull, lt, or, sql } from 'drizzle-orm';
 import { LRUCache } from 'lru-cache';
@@ -96,7 +96,8 @@ export async function findCaller(
   afterAnswer: AfterAnswer,
 ): Promise<Caller | undefined> {
   const now = unixNow();
-  const cached = fresh(isolateCache.get(key_hash), now) ?? fresh(await readCache(env, key_hash), now);
+  const remembered = () => fresh(isolateCache.get(key_hash), now);
+  const cached = remembered() ?? fresh(await readCache(env, key_hash), now) ?? remembered();
   if (cached) {
     isolateCache.set(key_hash, cached);
     return isExpired(cached, now) ? undefined : cached;
@@ -106,6 +107,8 @@ export async function findCaller(
   const [[row]] = await batch(env.DB, [findKey.bind({ key_hash, now })]);
   if (!row) return undefined;
   const caller = { ...row, deadline: now + MAX_AGE_SECONDS };
+  // Of calls that miss at the same time, one fills: KV takes one write a second for each key.
+  if (remembered()) return caller;
   isolateCache.set(key_hash, caller);
   afterAnswer(() => env.KEY_CACHE.put(key_hash, JSON.stringify(caller), { expirationTtl: KV_EXPIRATION_SECONDS }));
   afterAnswer(() => batch(env.DB, [markUsed.bind({ ...row, now })]));

@@ -4,6 +4,7 @@
  */
 import { createMiddleware } from 'hono/factory';
 import type { AppEnv, Bindings } from '../env.ts';
+import { logError } from '../log.ts';
 import { DomainError } from '../problem.ts';
 import type { Tier } from '../schema.ts';
 
@@ -42,7 +43,11 @@ export function limitKeyLookups(env: Bindings, ip: string | undefined): Promise<
 }
 
 async function take(limiter: RateLimit, key: string): Promise<void> {
-  const { success } = await limiter.limit({ key });
+  const { success } = await limiter.limit({ key }).catch((error: unknown) => {
+    // Limits keep floods out; a limiter that fails must not keep everybody out.
+    logError('rate_limiter_failed', error);
+    return { success: true };
+  });
   if (!success) throw new DomainError('rate_limited', { retry_after_seconds: PERIOD_SECONDS });
 }
 

@@ -6,7 +6,7 @@ import { randomBytes } from 'node:crypto';
 import { readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
-import { parseArgs } from 'node:util';
+import { parseArgs, stripVTControlCharacters } from 'node:util';
 import { and, eq } from 'drizzle-orm';
 import * as z from 'zod';
 import { createOperatorKey } from '../api-keys/create.ts';
@@ -23,6 +23,8 @@ const IN_USE = 'Twilio Production';
 const SPARE = 'Telnyx Spare';
 /** Of the range that is kept for fiction. */
 const PHONE_NUMBERS = ['+14155550100', '+14155550101'];
+
+const ORPHAN_CHECK_MILLISECONDS = 500;
 
 interface Demo {
   raw_key: string;
@@ -130,11 +132,18 @@ async function serve(parameters: string[], ready: (url: string) => void): Promis
   const child = spawnWrangler(['dev', ...parameters], 'inherit');
   for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, () => child.kill(signal));
   child.on('exit', (code) => process.exit(code ?? 1));
+  stopWithParent(() => child.kill());
   for await (const line of createInterface(child.stdout)) {
     console.log(line);
-    const [, url] = /Ready on (http\S+)/.exec(line) ?? [];
+    const [, url] = /Ready on (http\S+)/.exec(stripVTControlCharacters(line)) ?? [];
     if (url) ready(url);
   }
+}
+
+/** npm's shell does not pass a signal on: killed, it would leave the server behind, holding its port. */
+function stopWithParent(stop: () => void): void {
+  const parent = process.ppid;
+  setInterval(() => process.ppid === parent || stop(), ORPHAN_CHECK_MILLISECONDS).unref();
 }
 
 function describe({ raw_key, in_use, spare }: Demo, url: string): string {

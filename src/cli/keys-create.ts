@@ -8,14 +8,14 @@ import { toUnix, unixNow } from '../time.ts';
 import { printableText } from '../validation.ts';
 import { migrateLocal, openLocal, openRemote, stateDirectory } from './platform.ts';
 
-const usage = `Usage: npm run keys:create -- --organization org_… --role ${roles.join('|')} --name NAME
+const usage = `Usage: npm run --silent keys:create -- --organization org_… --role ${roles.join('|')} --name NAME
          [--tier ${tiers.join('|')}] [--expires-at ISO] [--remote | --persist-to DIR] [--json]
 
   --tier        sets the organization's tier; a new organization is starter without it
   --expires-at  a future time in UTC, like 2030-01-15T10:30:00Z
   --remote      the deployed database instead of the local one
   --persist-to  where the local database is, as for npm run dev
-  --json        prints {"raw_key": …, "key": …} and nothing else
+  --json        prints {"raw_key": …, "key": …} and nothing else (npm prints lines of its own but for --silent)
 `;
 
 const options = z.strictObject({

@@ -57,8 +57,8 @@ export async function drainPurges(env: Bindings): Promise<void> {
   const [claimed] = await batch(env.DB, [claimDue.bind({ now: unixNow(), limit: PURGES_PER_RUN })]);
   if (claimed.length === 0) return;
   const removals = await Promise.allSettled(claimed.map(({ kv_key }) => env.CREDENTIALS.delete(kv_key)));
+  for (const removal of removals) if (removal.status === 'rejected') logError('purge_failed', removal.reason);
   const purged = claimed.filter((_, index) => removals[index]?.status === 'fulfilled').map(({ kv_key }) => kv_key);
   await batch(env.DB, [forgetPurged.bind({ kv_keys: JSON.stringify(purged) })]);
-  for (const removal of removals) if (removal.status === 'rejected') logError('purge_failed', removal.reason);
   logEvent('purges_drained', { purged: purged.length, failed: claimed.length - purged.length });
 }

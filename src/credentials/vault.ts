@@ -8,13 +8,12 @@
  * A subject is an integration or a SIP number. A version is a fresh random id for each attempt, written once and never
  * overwritten, so that a stale edge can only ever show the right bytes or none.
  */
-import { and, eq, exists, sql } from 'drizzle-orm';
+import { and, eq, exists, not, sql } from 'drizzle-orm';
 import type { SQLWrapper } from 'drizzle-orm';
 import { nanoid } from 'nanoid';
 import { eventExists } from '../audit/record.ts';
 import type { EventParameters } from '../audit/record.ts';
-import { assertCallerMay, callerParameters, callerRole, isCallerWith } from '../auth/authorize.ts';
-import type { CallerParameters } from '../auth/authorize.ts';
+import { assertCallerMay, callerRole, isCallerWith } from '../auth/authorize.ts';
 import type { Permission } from '../auth/permissions.ts';
 import type { Operation } from '../env.ts';
 import { DomainError } from '../problem.ts';
@@ -22,7 +21,6 @@ import { batch, query } from '../query.ts';
 import type { Builder, Placeholders } from '../query.ts';
 import { MAX_TRIES, retry } from '../retry.ts';
 import { api_keys, credential_purges } from '../schema.ts';
-import { unixNow } from '../time.ts';
 import { parseKekRing, seal } from './envelope.ts';
 import type { Credentials, KekRing, WrappedDataKey } from './envelope.ts';
 
@@ -50,10 +48,10 @@ export function credentialsKeySql(organization_id: SQLWrapper, subject_id: SQLWr
  *
  * Interrupted anywhere, it leaves no ciphertext that the outbox does not name: the intent to purge is written before the
  * ciphertext is, and only the batch that makes the version live withdraws it ({@link intentStands},
- * {@link withdrawIntent}).
+ * {@link withdrawIntent}). Once that batch has written the operation's event, no late try can bring the intent back.
  */
 export function credentialsWriter(permission: Permission) {
-  const recordIntent = query((db, parameters: Placeholders<CallerParameters & { kv_key: string; due_at: number }>) =>
+  const recordIntent = query((db, parameters: Placeholders<EventParameters & { kv_key: string; due_at: number }>) =>
     db
       .insert(credential_purges)
       .select(
@@ -65,31 +63,31 @@ export function credentialsWriter(permission: Permission) {
             attempts: sql<number>`0`.as('attempts'),
           })
           .from(api_keys)
-          .where(isCallerWith(permission, parameters)),
+          .where(and(isCallerWith(permission, parameters), not(eventExists(db, parameters)))),
       )
       .onConflictDoNothing(),
   );
 
   /**
+   * @param event of the operation that makes the version live
    * @param credentials plaintext; it goes no further than this call
    * @throws DomainError `invalid_api_key`, `permission_denied`, `temporarily_unavailable` (`not_done`)
    */
   return async function storeCredentials(
     operation: Operation,
+    event: EventParameters,
     subject_id: string,
     credentials: Credentials,
   ): Promise<StoredCredentials> {
-    const { env, caller } = operation;
+    const { env } = operation;
     const credentials_version = nanoid();
-    const kv_key = credentialsKey(caller.organization_id, subject_id, credentials_version);
+    const kv_key = credentialsKey(event.organization_id, subject_id, credentials_version);
     const { ciphertext, ...wrapped } = await seal(await kekRing(env.CREDENTIALS_KEKS), kv_key, credentials);
 
-    const now = unixNow();
-    const parameters = callerParameters(operation, now);
     const [role] = await preparing(
       batch(env.DB, [
-        callerRole.bind(parameters),
-        recordIntent.bind({ ...parameters, kv_key, due_at: now + INTENT_DUE_SECONDS }),
+        callerRole.bind(event),
+        recordIntent.bind({ ...event, kv_key, due_at: event.now + INTENT_DUE_SECONDS }),
       ]),
     );
     assertCallerMay(permission, operation, role);

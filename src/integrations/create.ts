@@ -11,6 +11,7 @@ import { DomainError } from '../problem.ts';
 import { batch, query, rowColumns } from '../query.ts';
 import type { Placeholders, RowParameters } from '../query.ts';
 import { api_keys, audit_events, integrations } from '../schema.ts';
+import { unixNow } from '../time.ts';
 import { printableText } from '../validation.ts';
 import { presentIntegration } from './integration.ts';
 import type { Integration } from './integration.ts';
@@ -70,10 +71,10 @@ export async function createIntegration(
   { name, credentials }: z.output<typeof newIntegration>,
 ): Promise<Integration> {
   const integration_id = newId('intg');
-  const { kv_key, ...stored } = await storeCredentials(operation, integration_id, credentials);
+  const event = eventParameters(operation);
+  const { kv_key, ...stored } = await storeCredentials(operation, event, integration_id, credentials);
 
   const { env, afterAnswer } = operation;
-  const event = eventParameters(operation);
   const integration = {
     organization_id: event.organization_id,
     integration_id,
@@ -85,7 +86,7 @@ export async function createIntegration(
     created_at: event.now,
     updated_at: event.now,
   };
-  const parameters = { ...event, ...integration, kv_key };
+  const parameters = { ...event, now: unixNow(), ...integration, kv_key };
   const [role, , , , [created]] = await batch(env.DB, [
     callerRole.bind(parameters),
     insertIntegration.bind(parameters),

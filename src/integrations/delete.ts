@@ -76,21 +76,25 @@ const isDeletionDecided = (db: Builder, parameters: Placeholders<DeleteParameter
   eventExists(db, parameters, 'integration.deleted');
 
 const enqueuePurge = query((db, parameters: Placeholders<DeleteParameters>) =>
-  db.insert(credential_purges).select(
-    db
-      .select({
-        kv_key: credentialsKeySql(
-          integrations.organization_id,
-          integrations.integration_id,
-          integrations.credentials_version,
-        ).as('kv_key'),
-        organization_id: integrations.organization_id,
-        due_at: sql<number>`${parameters.now}`.as('due_at'),
-        attempts: sql<number>`0`.as('attempts'),
-      })
-      .from(integrations)
-      .where(and(isIntegration(parameters), isDeletionDecided(db, parameters))),
-  ),
+  db
+    .insert(credential_purges)
+    .select(
+      db
+        .select({
+          kv_key: credentialsKeySql(
+            integrations.organization_id,
+            integrations.integration_id,
+            integrations.credentials_version,
+          ).as('kv_key'),
+          organization_id: integrations.organization_id,
+          due_at: sql<number>`${parameters.now}`.as('due_at'),
+          attempts: sql<number>`0`.as('attempts'),
+        })
+        .from(integrations)
+        .where(and(isIntegration(parameters), isDeletionDecided(db, parameters))),
+    )
+    // A row that is there already says the same, and must not veto the deletion.
+    .onConflictDoNothing(),
 );
 
 const removeIntegration = query((db, parameters: Placeholders<DeleteParameters>) =>

@@ -1,7 +1,8 @@
 /** The telephony providers: one row each, and nothing else to write for a new one. */
 import * as z from 'zod';
+import { printableText } from '../validation.ts';
 
-const secret = z.string().min(1, 'must not be empty').max(256, 'must have at most 256 characters');
+const secret = printableText(1, 256);
 
 const twilioSid = (prefix: 'AC' | 'SK') =>
   z.string().regex(new RegExp(`^${prefix}[0-9a-fA-F]{32}$`), `must be ${prefix} and 32 hex digits`);
@@ -52,5 +53,5 @@ export const providerCredentials = z.discriminatedUnion(
   'provider',
   // oxlint-disable-next-line typescript/no-unsafe-type-assertion -- the table has a row
   schemas as [CredentialsSchema, ...CredentialsSchema[]],
-  'must be one of the providers',
+  { error: ({ code }) => (code === 'invalid_union' ? 'must be one of the providers' : undefined) },
 );

@@ -13,6 +13,7 @@ import { DomainError } from '../problem.ts';
 import { batch, query, rowColumns } from '../query.ts';
 import type { Builder, Placeholders, RowParameters } from '../query.ts';
 import { api_keys, audit_events, integrations, mediaEncryptions, phone_numbers } from '../schema.ts';
+import { unixNow } from '../time.ts';
 import { printableText } from '../validation.ts';
 import { presentPhoneNumber } from './phone-number.ts';
 import type { PhoneNumber } from './phone-number.ts';
@@ -46,11 +47,9 @@ const throughSip = z
     error: 'is required for outbound',
   });
 
-export const newPhoneNumber = z.discriminatedUnion(
-  'provider',
-  [throughIntegration, throughSip],
-  'must be sip or one of the providers',
-);
+export const newPhoneNumber = z.discriminatedUnion('provider', [throughIntegration, throughSip], {
+  error: ({ code }) => (code === 'invalid_union' ? 'must be sip or one of the providers' : undefined),
+});
 
 const storeCredentials = credentialsWriter('phone_numbers:create');
 
@@ -151,9 +150,9 @@ export async function importPhoneNumber(
   const { env, afterAnswer } = operation;
   const phone_number_id = newId('phon');
   const { visible, credentials } = separateCredentials(request);
-  const stored = credentials ? await storeCredentials(operation, phone_number_id, credentials) : noCredentials;
-
   const event = eventParameters(operation);
+  const stored = credentials ? await storeCredentials(operation, event, phone_number_id, credentials) : noCredentials;
+
   const phoneNumber = {
     phone_number_id,
     organization_id: event.organization_id,
@@ -171,6 +170,7 @@ export async function importPhoneNumber(
   };
   const parameters = {
     ...event,
+    now: unixNow(),
     ...phoneNumber,
     ...stored,
     supports_inbound: Number(visible.supports_inbound),

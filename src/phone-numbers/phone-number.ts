@@ -6,7 +6,7 @@ type PhoneNumberRow = typeof phone_numbers.$inferSelect;
 /** A phone number's row without what leads to its credentials. */
 export type PhoneNumberState = Omit<PhoneNumberRow, 'data_key' | 'kek_id' | 'credentials_version'>;
 
-/** A phone number as clients see it: no credential, and the members of SIP for `sip` alone. */
+/** A phone number as clients see it: without its credentials, and with null for what its provider does not have. */
 export function presentPhoneNumber(state: PhoneNumberState) {
   return {
     phone_number_id: state.phone_number_id,

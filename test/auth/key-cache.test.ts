@@ -14,7 +14,10 @@ beforeEach(async () => {
   hash = await hashKey(client.raw_key);
 });
 
-afterEach(() => vi.useRealTimers());
+afterEach(() => {
+  vi.useRealTimers();
+  vi.restoreAllMocks();
+});
 
 /** Calls that need nothing of D1 but, at most, the caller's key: an unknown path under /api. */
 const admitted = async (bindings = env) => (await call(client, 'GET', '/api/nothing', { bindings })).status === 404;
@@ -120,6 +123,22 @@ describe('the key cache', () => {
     const { bindings } = failingBindings(failing, { when: 'before', message: 'KV is down' });
 
     expect(await admitted(bindings)).toBe(true);
+  });
+
+  it('is read with KV’s shortest cache at the edge', async () => {
+    const get = vi.spyOn(env.KEY_CACHE, 'get');
+
+    await admitted();
+
+    expect(get.mock.calls).toEqual([[hash, { type: 'json', cacheTtl: 30 }]]);
+  });
+
+  it('is filled once by calls that miss it at the same time', async () => {
+    const { bindings, calls } = countedBindings();
+
+    await Promise.all(Array.from({ length: 20 }, () => admitted(bindings)));
+
+    expect(calls.filter((name) => name === 'KEY_CACHE.put')).toHaveLength(1);
   });
 
   it('stores nothing about a key that is unknown', async () => {

@@ -1,3 +1,4 @@
+import { env } from 'cloudflare:workers';
 import { describe, expect, it } from 'vitest';
 import wrangler from '../../wrangler.toml?raw';
 import { newRawKey } from '../../src/auth/api-key.ts';
@@ -6,10 +7,14 @@ import { countedBindings } from '../bindings.ts';
 import { call, newClient } from '../fixtures.ts';
 import type { Answer, Client } from '../fixtures.ts';
 
+const AT_ONCE = 25;
+
 /** The answers up to the first 429, in one period of the limiter. */
 async function untilLimited(attempt: () => Promise<Answer>, most: number): Promise<Answer[]> {
   const answers: Answer[] = [];
-  while (answers.length < most && answers.at(-1)?.status !== 429) answers.push(await attempt());
+  while (answers.length < most && !answers.some(({ status }) => status === 429)) {
+    answers.push(...(await Promise.all(Array.from({ length: AT_ONCE }, attempt))));
+  }
   return answers;
 }
 
@@ -41,10 +46,10 @@ describe('the limit of an organization', () => {
 
     const answers = await untilLimited(() => get(keys[(turn += 1) % keys.length] ?? client), 250);
 
-    const limited = answers.at(-1);
+    const limited = answers.find(({ status }) => status === 429);
     expect(limited).toMatchObject({ status: 429, body: { code: 'rate_limited', retry_after_seconds: 10 } });
     expect(limited?.headers.get('Retry-After')).toBe('10');
-    expect(answers.length).toBeGreaterThan(100);
+    expect(answers.filter(({ status }) => status !== 429).length).toBeGreaterThanOrEqual(100);
     expect((await get(await newClient({ tier: 'starter' }))).status).toBe(404);
   });
 
@@ -70,13 +75,24 @@ describe('the limit of an IP address on keys that no cache knows', () => {
 
     const answers = await untilLimited(() => from('203.0.113.7', newRawKey()), 500);
 
-    expect(answers.at(-1)).toMatchObject({ status: 429, body: { code: 'rate_limited' } });
-    expect(answers.at(-1)?.headers.get('Retry-After')).toBe('10');
-    expect(answers.length).toBeGreaterThan(200);
+    const limited = answers.find(({ status }) => status === 429);
+    expect(limited?.body).toMatchObject({ code: 'rate_limited' });
+    expect(limited?.headers.get('Retry-After')).toBe('10');
+    const passed = answers.filter(({ status }) => status !== 429);
+    expect(passed.length).toBeGreaterThanOrEqual(200);
     expect(calls.filter((name) => name === 'KEY_CACHE.get')).toHaveLength(answers.length);
-    expect(calls.filter((name) => name === 'DB.batch')).toHaveLength(answers.length - 1);
+    expect(calls.filter((name) => name === 'DB.batch')).toHaveLength(passed.length);
     expect((await from('203.0.113.7', client.raw_key)).status).toBe(404);
     expect((await from('203.0.113.8', newRawKey())).status).toBe(401);
+  });
+
+  it.each(['ENTERPRISE_LIMIT', 'KEY_LOOKUP_LIMIT'] as const)('admits everybody while %s fails', async (binding) => {
+    const client = await newClient();
+    const failing: RateLimit = { limit: () => Promise.reject(new Error('the limiter is away')) };
+
+    const { status } = await call(client, 'GET', '/api/nothing', { bindings: { ...env, [binding]: failing } });
+
+    expect(status).toBe(404);
   });
 
   it.each([

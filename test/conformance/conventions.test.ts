@@ -308,7 +308,11 @@ describe('a body', () => {
     { what: 'lacks a member', body: { name: 'Twilio' }, at: ['credentials'] },
     { what: 'has a member too many', body: { ...integration, unasked: 'plainvalue' }, at: [''] },
     { what: 'has an empty name', body: { ...integration, name: '' }, at: ['name'] },
-    { what: 'has a name of 101 characters', body: { ...integration, name: 'plainvalue '.repeat(10) }, at: ['name'] },
+    {
+      what: 'has a name of 101 characters',
+      body: { ...integration, name: 'plainvalue'.repeat(10) + '.' },
+      at: ['name'],
+    },
     { what: 'has a control character in its name', body: { ...integration, name: 'plainvalue\n' }, at: ['name'] },
     {
       what: 'names an unknown provider',
@@ -385,7 +389,7 @@ describe('an organization of the tier starter', () => {
 
     expect(limited).toMatchObject(problem(429, 'rate_limited'));
     expect(limited.headers.get('Content-Type')).toBe('application/problem+json');
-    expect(limited.headers.get('Retry-After')).toBe('10');
+    expect(limited.headers.get('Retry-After')).toMatch(/^[1-9]\d*$/);
     expect(limited.headers.get('Cache-Control')).toBe('no-store');
     expect(passed.length).toBeGreaterThanOrEqual(LIMIT);
     expect(passed.filter((status) => status !== 201)).toEqual([]);

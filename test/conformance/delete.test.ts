@@ -1,5 +1,5 @@
 /** DELETE /api/integrations/{integration_id}, as its section of the contract says it, over HTTP. */
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { newRawKey } from '../../src/auth/api-key.ts';
 import { unixNow } from '../../src/time.ts';
 import { problem, startServer } from './server.ts';
@@ -265,22 +265,29 @@ describe('an integration that is not there', () => {
 });
 
 describe('a caller who may not delete it', () => {
+  /** Of the demo, and deletable. */
+  let target: string;
+
+  beforeEach(async () => {
+    target = await server.createIntegration();
+  });
+
   it.each([
     {
       who: 'has no key',
-      request: () => remove(server.spare, server.demo, { 'X-API-Key': null }),
+      request: () => remove(target, server.demo, { 'X-API-Key': null }),
       status: 401,
       code: 'missing_api_key',
     },
     {
       who: 'names no organization',
-      request: () => remove(server.spare, server.demo, { 'X-Organization-Id': null }),
+      request: () => remove(target, server.demo, { 'X-Organization-Id': null }),
       status: 400,
       code: 'missing_organization_id',
     },
     {
       who: 'names no organization but something else',
-      request: () => remove(server.spare, server.demo, { 'X-Organization-Id': 'demo' }),
+      request: () => remove(target, server.demo, { 'X-Organization-Id': 'demo' }),
       status: 400,
       code: 'missing_organization_id',
     },
@@ -292,7 +299,7 @@ describe('a caller who may not delete it', () => {
     },
     {
       who: 'has a key of another organization',
-      request: () => remove(server.spare, abc123, { 'X-Organization-Id': 'org_demo' }),
+      request: () => remove(target, abc123, { 'X-Organization-Id': 'org_demo' }),
       status: 403,
       code: 'organization_mismatch',
     },
@@ -303,10 +310,8 @@ describe('a caller who may not delete it', () => {
   });
 
   it('has the role user', async () => {
-    expect(await refused(() => remove(server.spare, user))).toMatchObject(
-      problem(403, 'permission_denied', {
-        required_permission: 'integrations:delete',
-      }),
+    expect(await refused(() => remove(target, user))).toMatchObject(
+      problem(403, 'permission_denied', { required_permission: 'integrations:delete' }),
     );
   });
 
@@ -314,15 +319,15 @@ describe('a caller who may not delete it', () => {
     const { organization_id } = server.demo;
     const unknown = newRawKey();
     const wrongChecksum = unknown.slice(0, -1) + (unknown.endsWith('0') ? '1' : '0');
-    const answer = await refused(() => remove(server.spare, { organization_id, raw_key: unknown }));
+    const answer = await refused(() => remove(target, { organization_id, raw_key: unknown }));
     const others = [
-      await refused(() => remove(server.spare, { organization_id, raw_key: wrongChecksum })),
-      await refused(() => remove(server.spare, { organization_id, raw_key: 'not a key' })),
+      await refused(() => remove(target, { organization_id, raw_key: wrongChecksum })),
+      await refused(() => remove(target, { organization_id, raw_key: 'not a key' })),
     ];
     await setKey(unused, { status: 'revoked' });
-    others.push(await refused(() => remove(server.spare, unused)));
+    others.push(await refused(() => remove(target, unused)));
     await setKey(unused, { expires_at: unixNow() });
-    others.push(await refused(() => remove(server.spare, unused)));
+    others.push(await refused(() => remove(target, unused)));
 
     expect(answer).toMatchObject(problem(401, 'invalid_api_key'));
     for (const other of others) expect(withoutRequestId(other)).toEqual(withoutRequestId(answer));
@@ -347,8 +352,8 @@ describe('a caller who may not delete it', () => {
       // The premise: a cache still admits the key, to the check of the path.
       expect((await remove('malformed', manager)).status).toBe(422);
 
-      expect(await refused(() => remove(server.spare, manager))).toMatchObject(problem(status, code, members));
-      expect(await refused(() => remove(server.spare, manager))).toMatchObject(problem(status, code, members));
+      expect(await refused(() => remove(target, manager))).toMatchObject(problem(status, code, members));
+      expect(await refused(() => remove(target, manager))).toMatchObject(problem(status, code, members));
     },
   );
 });

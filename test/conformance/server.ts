@@ -38,9 +38,7 @@ const bannerFormat = new RegExp(
     ' +(?<spare>intg_\\S+) +"Telnyx Spare", used by none\n',
     '.+\n(?<refused_curl>curl .+)\n',
     '.+\n(?<deleted_curl>curl .+)\n',
-  ]
-    .join('\n')
-    .replaceAll('\\s+\n', '\\s+'),
+  ].join('\n'),
 );
 
 const banner = z.object({
@@ -218,18 +216,9 @@ export async function startServer() {
 
     /** A key made by the operator's command. */
     async newClient(organization_id: string, role: Role, tier: Tier = 'enterprise') {
-      const parameters = [
-        '--organization',
-        organization_id,
-        '--role',
-        role,
-        '--tier',
-        tier,
-        '--name',
-        'Test',
-        '--json',
-      ];
-      const { stdout } = await keysCreate(...parameters, '--persist-to', directory);
+      const asked = ['--organization', organization_id, '--role', role, '--tier', tier, '--name', 'Test'];
+      const { code, stdout, stderr } = await keysCreate(...asked, '--persist-to', directory, '--json');
+      if (code !== 0) throw new Error(stderr);
       const { raw_key, key } = createdKey.parse(JSON.parse(stdout));
       return { organization_id, raw_key, key_id: key.key_id };
     },

@@ -2,7 +2,7 @@ import { createScheduledController } from 'cloudflare:test';
 import { env } from 'cloudflare:workers';
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import worker from '../../src/index.ts';
-import { countedBindings, failingBindings } from '../bindings.ts';
+import { countedBindings, failingBindings, interceptedBindings } from '../bindings.ts';
 import { rows } from '../fixtures.ts';
 
 const MINUTE = 60;
@@ -27,7 +27,10 @@ beforeEach(async () => {
   for (const name of await stored()) await env.CREDENTIALS.delete(name);
 });
 
-afterEach(() => vi.useRealTimers());
+afterEach(() => {
+  vi.useRealTimers();
+  vi.restoreAllMocks();
+});
 
 describe('the drain', () => {
   it('removes what is due, and leaves what is not', async () => {
@@ -75,6 +78,25 @@ describe('the drain', () => {
     await drain();
     expect(await outbox()).toEqual([]);
     expect(await stored()).toEqual([]);
+  });
+
+  it('says in the log what it cannot remove, even where it cannot tell the outbox of the rest', async () => {
+    await enqueue('v1/org_a/intg_1/stuck');
+    const error = vi.spyOn(console, 'error').mockImplementation(() => {});
+    let batches = 0;
+    const bindings = interceptedBindings(async (name, carryOut) => {
+      if (name === 'CREDENTIALS.delete') throw new Error('KV DELETE failed');
+      if (name === 'DB.batch' && (batches += 1) > 1) throw new Error('D1 is away');
+      return carryOut();
+    });
+
+    await expect(drain(bindings)).rejects.toThrow('temporarily_unavailable');
+
+    const lines = error.mock.calls.map(([line]) => String(line));
+    expect(lines).toEqual([
+      expect.stringMatching(/"purge_failed".*KV DELETE failed/),
+      expect.stringMatching(/"drain_failed".*D1 is away/),
+    ]);
   });
 
   it('waits longer after each failure, up to about an hour', async () => {

@@ -109,6 +109,42 @@ describe.each([
     expect(await rows(table)).toEqual([]);
   });
 
+  describe('of which every batch arrives at D1 once more, late', () => {
+    /** Notes every batch of a post, to be carried out again. */
+    async function postNoted() {
+      const late: (() => Promise<unknown>)[] = [];
+      const bindings = interceptedBindings((name, carryOut) => {
+        if (name === 'DB.batch') late.push(carryOut);
+        return carryOut();
+      });
+      expect((await post(bindings)).status).toBe(201);
+      return async () => {
+        for (const carryOut of late) await carryOut();
+      };
+    }
+
+    it('is done once, and its ciphertext stays', async () => {
+      const replay = await postNoted();
+      const before = await resources();
+
+      await replay();
+
+      expect(await resources()).toEqual(before);
+      await drainLater();
+      expect(await resources()).toEqual(before);
+    });
+
+    it('does not bring back what was deleted meanwhile', async () => {
+      const replay = await postNoted();
+      await env.DB.prepare(`DELETE FROM ${table}`).run();
+
+      await replay();
+
+      expect(await rows(table)).toEqual([]);
+      expect(await rows('credential_purges')).toEqual([]);
+    });
+  });
+
   it('is not done by a caller whose key dies before the intent', async () => {
     await env.DB.prepare(`UPDATE api_keys SET status = 'revoked' WHERE key_id = ?`).bind(client.key_id).run();
 
@@ -144,6 +180,18 @@ describe.each([
     expect(await rows('credential_purges')).toHaveLength(1);
     await drainLater();
     expect(await resources()).toEqual({ integrations: [], phone_numbers: [], credential_purges: [], CREDENTIALS: {} });
+  });
+
+  it('is not done while the cron, having claimed its ciphertext, has yet to remove it', async () => {
+    const bindings = interceptedBindings(async (name, carryOut) => {
+      const result = await carryOut();
+      if (name === 'CREDENTIALS.put') await env.DB.prepare('UPDATE credential_purges SET attempts = 1').run();
+      return result;
+    });
+
+    expect((await post(bindings)).status).toBe(503);
+
+    expect(await rows(table)).toEqual([]);
   });
 
   it('is not done when the cron has claimed its ciphertext meanwhile', async () => {

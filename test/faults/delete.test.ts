@@ -136,6 +136,20 @@ describe('D1 that fails after it committed', () => {
   });
 });
 
+describe('an outbox row that is there already', () => {
+  it('does not keep an integration from being deleted', async () => {
+    const [kv_key] = await ciphertexts();
+    await env.DB.prepare(`INSERT INTO credential_purges VALUES (?, ?, unixepoch() + 3600, 0)`)
+      .bind(kv_key, client.organization_id)
+      .run();
+
+    expect((await call(client, 'DELETE', `/api/integrations/${integration_id}`)).status).toBe(200);
+
+    expect(await ciphertexts()).toEqual([]);
+    expect(await rows('credential_purges')).toEqual([]);
+  });
+});
+
 describe('D1 that fails by the SQL itself', () => {
   it('is not asked again, and the client learns no word of it', async () => {
     const message = 'D1_ERROR: no such column: secret_column: SQLITE_ERROR';

@@ -115,6 +115,13 @@ describe('a body that is not valid', () => {
     },
   );
 
+  it('is a 400 where its bytes are not UTF-8', async () => {
+    const bytes = new TextEncoder().encode(JSON.stringify(valid));
+    bytes[bytes.indexOf('T'.charCodeAt(0))] = 0xff;
+
+    expect(await refusal(bytes)).toMatchObject({ status: 400, body: { code: 'malformed_json' } });
+  });
+
   it('is taken as JSON with a charset', async () => {
     expect((await create(valid, { 'Content-Type': 'Application/JSON; charset=utf-8' })).status).toBe(201);
   });
@@ -140,6 +147,8 @@ describe('a body that is not valid', () => {
     ['named with a number', { ...valid, name: 7 }, ['name']],
     ['with a surplus member', { ...valid, status: 'active' }, ['']],
     ['of an unknown provider', { ...valid, credentials: apiKeyOf('acme') }, ['credentials.provider']],
+    ['with credentials that are null', { ...valid, credentials: null }, ['credentials']],
+    ['with credentials that are text', { ...valid, credentials: 'plaintext' }, ['credentials']],
     ['of no provider', { ...valid, credentials: { api_key: 'plaintext-key' } }, ['credentials.provider']],
     ['of the provider sip', { ...valid, credentials: apiKeyOf('sip') }, ['credentials.provider']],
     [

@@ -1,5 +1,5 @@
 import { env } from 'cloudflare:workers';
-import { beforeEach, describe, expect, it } from 'vitest';
+import { beforeEach, describe, expect, it, vi } from 'vitest';
 import {
   actionsOn,
   call,
@@ -215,6 +215,16 @@ describe('a caller whose key is cached as alive', () => {
     expect(status).toBe(expectedStatus);
     expect(body).toMatchObject(problem);
     expect(await resources()).toEqual(before);
+    expect(await actionsOn(integration_id)).toEqual(['integration.created']);
+  });
+
+  it('deletes nothing in the very second of the key’s expiry', async () => {
+    vi.useFakeTimers({ toFake: ['Date'] });
+    await set('expires_at', Math.floor(Date.now() / 1000));
+
+    expect((await deleteIntegration()).status).toBe(401);
+
+    vi.useRealTimers();
     expect(await actionsOn(integration_id)).toEqual(['integration.created']);
   });
 
