@@ -63,20 +63,26 @@ function refuse(c: Context<AppEnv>, error: DomainError): Response {
   return c.body(body, status, headers);
 }
 
-const routes = Map.groupBy(
-  app.routes.filter(({ path }) => !path.includes('*')),
-  ({ path }) => path,
-);
+closeRoutes(app);
 
-for (const [path, handlers] of routes) {
-  const methods = Map.groupBy(handlers, ({ method }) => method);
-  // A route under /api that does not ask for a permission first must not reach production: the Worker does not start.
-  for (const [method, [first]] of methods) {
-    const guarded = first && 'permission' in first.handler;
-    if (path.startsWith('/api') && !guarded) throw new Error(`${method} ${path} asks for no permission first`);
+/**
+ * Closes an app's route table: a known path answers 405 to other methods, where Hono would answer 404.
+ *
+ * @throws Error for a route under `/api` that does not ask for a permission first: a Worker with one does not start
+ */
+export function closeRoutes({ routes, all }: Pick<Hono<AppEnv>, 'routes' | 'all'>): void {
+  const paths = Map.groupBy(
+    routes.filter(({ path }) => !path.includes('*')),
+    ({ path }) => path,
+  );
+  for (const [path, handlers] of paths) {
+    const methods = Map.groupBy(handlers, ({ method }) => method);
+    for (const [method, [first]] of methods) {
+      const guarded = first && 'permission' in first.handler;
+      if (path.startsWith('/api') && !guarded) throw new Error(`${method} ${path} asks for no permission first`);
+    }
+    all(path, () => {
+      throw new DomainError('method_not_allowed', { allowed_methods: [...methods.keys()] });
+    });
   }
-  // Hono answers 404 where a path is known and the method is not.
-  app.all(path, () => {
-    throw new DomainError('method_not_allowed', { allowed_methods: [...methods.keys()] });
-  });
 }

@@ -1,7 +1,11 @@
 import { env } from 'cloudflare:workers';
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
-import { app } from '../src/app.ts';
+import { Hono } from 'hono';
+import type { Context } from 'hono';
+import { app, closeRoutes } from '../src/app.ts';
 import { newRawKey } from '../src/auth/api-key.ts';
+import { requirePermission } from '../src/auth/authorize.ts';
+import type { AppEnv } from '../src/env.ts';
 import { roles } from '../src/schema.ts';
 import type { Role } from '../src/schema.ts';
 import { call, createIntegration, importNumber, newClient, resources, unusedNumber } from './fixtures.ts';
@@ -40,6 +44,32 @@ describe('the routes of the app', () => {
     expect(new Set(routes.map(({ method, path }) => `${method} ${path}`))).toEqual(
       new Set(handled.map(({ method, path }) => `${method} ${path}`)),
     );
+  });
+});
+
+describe('a route table', () => {
+  const permission = requirePermission('integrations:create');
+  const handler = (c: Context) => c.text('done');
+
+  it.each([
+    ['no permission', (table: Hono<AppEnv>) => table.get('/api/new', handler)],
+    ['a permission too late', (table: Hono<AppEnv>) => table.get('/api/new', handler, permission)],
+    [
+      'a permission for another method',
+      (table: Hono<AppEnv>) => table.get('/api/new', permission).put('/api/new', handler),
+    ],
+    ['no permission for any method', (table: Hono<AppEnv>) => table.all('/api/new', handler)],
+  ])('is not closed over a route under /api with %s', (_, mount) => {
+    const unguarded = new Hono<AppEnv>();
+    mount(unguarded);
+
+    expect(() => closeRoutes(unguarded)).toThrow(/^\w+ \/api\/new asks for no permission first$/);
+  });
+
+  it('is closed over routes that are guarded, and over any outside /api', () => {
+    const guarded = new Hono<AppEnv>().get('/api/new', permission, handler).get('/open', handler);
+
+    expect(() => closeRoutes(guarded)).not.toThrow();
   });
 });
 
