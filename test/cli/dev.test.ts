@@ -1,7 +1,7 @@
 /** `npm run dev`, as a developer types it. The tests follow one another: each goes on where the last one left off. */
 import { once } from 'node:events';
 import { createServer } from 'node:net';
-import { afterAll, beforeAll, expect, it } from 'vitest';
+import { afterAll, beforeAll, expect, it, vi } from 'vitest';
 import * as z from 'zod';
 import { removeDirectory, run, startDev, temporaryDirectory } from '../conformance/server.ts';
 
@@ -84,11 +84,11 @@ it('prints curl lines that work: refused with both numbers, deleted, then not fo
   expect(Object.keys(await dev.ciphertexts())).toEqual([expect.stringContaining(`/${dev.in_use}/`)]);
 });
 
-it('goes on after a restart with the same key and demo data, and makes only what was deleted anew', async () => {
+it('goes on after a restart, in colour, with the same key and demo data, and makes only what was deleted anew', async () => {
   const before = dev;
   await dev.stop();
   await expect(fetch(deletePath(before.in_use))).rejects.toThrow('fetch failed');
-  dev = await startDev(directory, port);
+  dev = await startDev(directory, port, { FORCE_COLOR: '1' });
 
   const { organization_id, raw_key, in_use, numbers, refused_curl } = before;
   expect(dev).toMatchObject({ organization_id, raw_key, in_use, numbers, refused_curl });
@@ -99,4 +99,10 @@ it('goes on after a restart with the same key and demo data, and makes only what
   expect(await dev.rows('phone_numbers')).toHaveLength(2);
   expect(await shell(dev.refused_curl)).toMatchObject({ status: 409, body: { reference_count: 2 } });
   expect(await shell(dev.deleted_curl)).toMatchObject({ status: 200 });
+});
+
+it('leaves no server behind when npm alone is killed', async () => {
+  dev.kill();
+
+  await vi.waitFor(() => expect(fetch(dev.url)).rejects.toThrow('fetch failed'), { timeout: 15_000 });
 });

@@ -5,6 +5,7 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { text } from 'node:stream/consumers';
+import { stripVTControlCharacters } from 'node:util';
 import { expect, vi } from 'vitest';
 import * as z from 'zod';
 import { projectDirectory } from '../../src/cli/platform.ts';
@@ -53,21 +54,27 @@ const banner = z.object({
 });
 
 /**
- * Starts `npm run dev` on a state directory, at a free port unless one is named. `stop` is Ctrl-C.
+ * Starts `npm run dev` on a state directory, at a free port unless one is named. `stop` is Ctrl-C, which reaches the
+ * whole process group; `kill` ends npm alone.
  *
  * It has a process group of its own, so that nothing it starts can outlive the test, however the test ends.
  */
-export async function startDev(directory: string, port = 0) {
+export async function startDev(directory: string, port = 0, environment: Record<string, string> = {}) {
   // All servers would want the same inspector port, and two that start at once take it from each other.
   const parameters = ['run', 'dev', '--', '--port', String(port), '--persist-to', directory, '--inspector-port', '0'];
-  const child = spawn('npm', parameters, { cwd: projectDirectory, detached: true, stdio: ['ignore', 'pipe', 'pipe'] });
+  const child = spawn('npm', parameters, {
+    cwd: projectDirectory,
+    detached: true,
+    stdio: ['ignore', 'pipe', 'pipe'],
+    env: { ...process.env, ...environment },
+  });
   const group = child.pid;
   if (group === undefined) throw new Error('npm did not start');
   let closed = false;
   child.on('close', () => (closed = true));
   let output = '';
   for (const stream of [child.stdout, child.stderr]) {
-    stream.setEncoding('utf8').on('data', (chunk: string) => (output += chunk));
+    stream.setEncoding('utf8').on('data', (chunk: string) => (output += stripVTControlCharacters(chunk)));
   }
 
   const signal = (name: 'SIGINT' | 'SIGKILL') => {
@@ -92,7 +99,7 @@ export async function startDev(directory: string, port = 0) {
   try {
     await vi.waitUntil(() => closed || bannerFormat.test(output), { timeout: READY_MILLISECONDS, interval: 100 });
     const printed = banner.parse(bannerFormat.exec(output)?.groups);
-    return { ...printed, ...stateBehind(printed.url), stop };
+    return { ...printed, ...stateBehind(printed.url), stop, kill: () => child.kill('SIGTERM') };
   } catch (cause) {
     await stop();
     throw new Error(`npm run dev printed no banner, but:\n${output}`, { cause });
