@@ -24,7 +24,7 @@ interface Compilable<Result> extends QueryPromise<Result> {
   prepare(): Pick<SQLitePreparedQuery<PreparedQueryConfig>, 'getQuery' | 'mapResult'>;
 }
 
-/** One statement with its parameters, ready for {@link batch}. */
+/** One statement with its parameters, ready for {@link runBatch}. */
 export interface BoundQuery<Result> {
   readonly sql: string;
   readonly parameters: readonly unknown[];
@@ -107,36 +107,47 @@ type Results<Queries extends readonly BoundQuery<unknown>[]> = {
  * Runs the queries in one D1 batch: one round trip, one transaction, on the primary.
  *
  * A failed batch is tried again as it is, because the failure may have followed the commit ("Network connection
- * lost"). So every batch must be safe to repeat: ids and times are minted by its caller, before the first try.
+ * lost"). So every batch must be safe to repeat, and to land late, after a later try was answered: ids and times are
+ * minted by its caller, before the first try.
  *
+ * @returns the results in the queries' order; `inDoubt` says that an earlier try may yet land, or has
  * @throws DomainError `temporarily_unavailable` when D1 stays away; its `outcome` is `not_done` where no try can have
  *   committed a write. An error of the SQL itself (a violated constraint) rolls the batch back and is thrown as it came.
  * @see https://developers.cloudflare.com/d1/observability/debug-d1/ for D1's error messages
  */
-export async function batch<const Queries extends readonly BoundQuery<unknown>[]>(
+export async function runBatch<const Queries extends readonly BoundQuery<unknown>[]>(
   database: D1Database,
   queries: Queries,
-): Promise<Results<Queries>> {
+): Promise<{ results: Results<Queries>; inDoubt: boolean }> {
   const writes = queries.some((bound) => bound.writes);
-  const statements = queries.map(({ sql: text, parameters }) => database.prepare(text).bind(...parameters));
-  let mayHaveCommitted = false;
+  let inDoubt = false;
   try {
-    const results = await retry(
+    const statements = queries.map(({ sql: text, parameters }) => database.prepare(text).bind(...parameters));
+    const answers = await retry(
       () => database.batch<Record<string, unknown>>(statements),
       (error) => {
         const failure = classify(error);
         if (failure === 'sql') return 1;
         if (failure === 'overloaded') return MAX_TRIES_WHEN_OVERLOADED;
-        if (failure === 'in_doubt') mayHaveCommitted = writes;
+        if (failure === 'in_doubt') inDoubt = writes;
         return MAX_TRIES;
       },
     );
-    return queries.map((bound, index) => bound.mapRows(results[index]?.results ?? [])) as Results<Queries>;
+    const results = queries.map((bound, index) => bound.mapRows(answers[index]?.results ?? [])) as Results<Queries>;
+    return { results, inDoubt };
   } catch (error) {
     if (classify(error) === 'sql') throw error;
-    const outcome = mayHaveCommitted ? 'unknown' : 'not_done';
-    throw new DomainError('temporarily_unavailable', { outcome }, { cause: error });
+    throw new DomainError('temporarily_unavailable', { outcome: inDoubt ? 'unknown' : 'not_done' }, { cause: error });
   }
+}
+
+/** {@link runBatch} where nothing hangs on a doubt: the results alone. */
+export async function batch<const Queries extends readonly BoundQuery<unknown>[]>(
+  database: D1Database,
+  queries: Queries,
+): Promise<Results<Queries>> {
+  const { results } = await runBatch(database, queries);
+  return results;
 }
 
 /**

@@ -187,7 +187,7 @@ export const audit_events = sqliteTable(
 
 /**
  * The outbox: KV keys of ciphertext that no live row names, or that a create under way has not yet made live.
- * `attempts` is 0 until a drain claims the row; `due_at` is when it may be claimed (again).
+ * `attempts` is 0 until a drain claims the row or a refusal spends it; `due_at` is when it may be claimed (again).
  */
 export const credential_purges = sqliteTable(
   'credential_purges',

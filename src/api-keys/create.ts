@@ -1,7 +1,7 @@
-import { sql } from 'drizzle-orm';
+import { and, eq, notExists, sql } from 'drizzle-orm';
 import { displayedPrefix, hashKey, newRawKey } from '../auth/api-key.ts';
 import { newEventId, newId } from '../ids.ts';
-import { batch, query, rowValues } from '../query.ts';
+import { batch, query, rowColumns, rowValues } from '../query.ts';
 import type { Placeholders } from '../query.ts';
 import { api_keys, audit_events, organizations } from '../schema.ts';
 import type { Role, Tier } from '../schema.ts';
@@ -36,8 +36,24 @@ const ensureOrganizationOfTier = query((db, parameters: Placeholders<Organizatio
     .onConflictDoUpdate({ target: organizations.organization_id, set: { tier: sql`excluded.tier` } }),
 );
 
+/** Once for each key, however often the batch is tried; an id that another key has is an error. */
 const insertKey = query((db, parameters: Placeholders<typeof api_keys.$inferSelect>) =>
-  db.insert(api_keys).values(rowValues(api_keys, parameters)).onConflictDoNothing({ target: api_keys.key_id }),
+  db.insert(api_keys).select(
+    db
+      .select(rowColumns(api_keys, parameters))
+      .from(organizations)
+      .where(
+        and(
+          eq(organizations.organization_id, parameters.organization_id),
+          notExists(
+            db
+              .select({ one: sql`1` })
+              .from(api_keys)
+              .where(eq(api_keys.key_hash, parameters.key_hash)),
+          ),
+        ),
+      ),
+  ),
 );
 
 const recordCreation = query((db, parameters: Placeholders<typeof audit_events.$inferSelect>) =>

@@ -8,6 +8,7 @@ import type { SQLiteTable } from 'drizzle-orm/sqlite-core';
 import type { CallerParameters } from '../auth/authorize.ts';
 import type { Operation } from '../env.ts';
 import { newEventId } from '../ids.ts';
+import { DomainError } from '../problem.ts';
 import { query } from '../query.ts';
 import type { Builder, Placeholders } from '../query.ts';
 import { audit_events } from '../schema.ts';
@@ -75,7 +76,16 @@ export const eventExists = (db: Builder, parameters: Placeholders<EventParameter
       .where(and(isEvent(parameters), action && eq(audit_events.action, action))),
   );
 
-/** This operation's event: what the answer is built from. */
+/** This operation's event, read last in its batch: what the answer is built from. */
 export const readEvent = query((db, parameters: Placeholders<EventParameters>) =>
   db.select({ action: audit_events.action, state: audit_events.state }).from(audit_events).where(isEvent(parameters)),
 );
+
+/**
+ * Stands before every refusal that left no event, because an earlier try of the batch could still overtake it.
+ *
+ * @throws DomainError `temporarily_unavailable` (`unknown`) where there is such a try
+ */
+export function assertNothingInDoubt(inDoubt: boolean): void {
+  if (inDoubt) throw new DomainError('temporarily_unavailable', { outcome: 'unknown' });
+}

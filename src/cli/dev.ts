@@ -2,8 +2,8 @@
  * `npm run dev`: the API on this machine, migrated, with demo data, on embedded D1 and KV.
  * Arguments reach `wrangler dev`; `--persist-to` counts for the migrations and the demo data as well.
  */
-import { randomBytes } from 'node:crypto';
-import { readFile, writeFile } from 'node:fs/promises';
+import { createHash, randomBytes } from 'node:crypto';
+import { mkdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { parseArgs, stripVTControlCharacters } from 'node:util';
@@ -92,9 +92,10 @@ async function seed(directory: string): Promise<Demo> {
   }
 }
 
-/** The demo's admin key: kept beside the state that knows its hash, because the API keeps no raw key. */
+/** The demo's admin key: kept apart from the state, which knows its hash alone. */
 async function ensureKey({ DB }: Bindings, directory: string): Promise<string> {
-  const path = join(directory, 'demo-key');
+  const keyDirectory = join(projectDirectory, '.wrangler/demo-keys');
+  const path = join(keyDirectory, createHash('sha256').update(directory).digest('hex'));
   const kept = await readFile(path, 'utf8').catch(() => '');
   const [known] = await batch(DB, [findDemoKey.bind({ key_hash: await hashKey(kept) })]);
   if (known.length > 0) return kept;
@@ -105,6 +106,7 @@ async function ensureKey({ DB }: Bindings, directory: string): Promise<string> {
     tier: 'enterprise',
     expires_at: null,
   });
+  await mkdir(keyDirectory, { recursive: true });
   await writeFile(path, raw_key, { mode: 0o600 });
   return raw_key;
 }

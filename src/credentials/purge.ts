@@ -44,7 +44,8 @@ const forgetPurged = query((db, { kv_keys }: Placeholders<{ kv_keys: string }>) 
 );
 
 /**
- * Removes the ciphertext behind one KV key, then its outbox row: one KV call and one D1 call.
+ * Removes the ciphertext behind one KV key, then its outbox row: one KV call and one D1 call. For a version that was live
+ * and is not any more; one that never was stays in the outbox until it is due, because its put may be late.
  * Whatever fails leaves the row for the cron's {@link drainPurges}.
  */
 export async function purge(env: Bindings, kv_key: string): Promise<void> {

@@ -47,8 +47,9 @@ export function credentialsKeySql(organization_id: SQLWrapper, subject_id: SQLWr
  * Makes the function that stores a new version of credentials for a caller with the permission.
  *
  * Interrupted anywhere, it leaves no ciphertext that the outbox does not name: the intent to purge is written before the
- * ciphertext is, and only the batch that makes the version live withdraws it ({@link intentStands},
- * {@link withdrawIntent}). Once that batch has written the operation's event, no late try can bring the intent back.
+ * ciphertext is, and the batch that decides either makes the version live and withdraws the intent, or spends it
+ * ({@link intentStands}, {@link withdrawIntent}, {@link spendIntent}). Whatever of the two happened first, no late try can
+ * undo it: a withdrawn intent does not come back, and a spent one stays in the outbox until it is due.
  */
 export function credentialsWriter(permission: Permission) {
   const recordIntent = query((db, parameters: Placeholders<EventParameters & { kv_key: string; due_at: number }>) =>
@@ -84,30 +85,26 @@ export function credentialsWriter(permission: Permission) {
     const kv_key = credentialsKey(event.organization_id, subject_id, credentials_version);
     const { ciphertext, ...wrapped } = await seal(await kekRing(env.CREDENTIALS_KEKS), kv_key, credentials);
 
-    const [role] = await preparing(
-      batch(env.DB, [
-        callerRole.bind(event),
-        recordIntent.bind({ ...event, kv_key, due_at: event.now + INTENT_DUE_SECONDS }),
-      ]),
-    );
+    const [role] = await batch(env.DB, [
+      callerRole.bind(event),
+      recordIntent.bind({ ...event, kv_key, due_at: event.now + INTENT_DUE_SECONDS }),
+    ]).catch((error: unknown) => {
+      throw error instanceof DomainError ? nothingDone(error) : error;
+    });
     assertCallerMay(permission, operation, role);
-    await preparing(
-      retry(
-        () => env.CREDENTIALS.put(kv_key, ciphertext),
-        () => MAX_TRIES,
-      ),
-    );
+    await retry(
+      () => env.CREDENTIALS.put(kv_key, ciphertext),
+      () => MAX_TRIES,
+    ).catch((error: unknown) => {
+      throw nothingDone(error);
+    });
     return { kv_key, credentials_version, ...wrapped };
   };
 }
 
 /** Until the deciding batch, nothing that the client asked for has happened, whatever became of the intent. */
-async function preparing<Result>(step: Promise<Result>): Promise<Result> {
-  try {
-    return await step;
-  } catch (error) {
-    throw new DomainError('temporarily_unavailable', { outcome: 'not_done' }, { cause: error });
-  }
+function nothingDone(cause: unknown): DomainError {
+  return new DomainError('temporarily_unavailable', { outcome: 'not_done' }, { cause });
 }
 
 interface IntentParameters {
@@ -117,8 +114,8 @@ interface IntentParameters {
 }
 
 /**
- * Predicate of the statement that makes a version live: no purge has claimed its ciphertext, and no earlier try of the
- * same batch has made it live already.
+ * Predicate of the statement that makes a version live: no purge has claimed its ciphertext, and no other try of the same
+ * batch has decided already.
  */
 export const intentStands = (db: Builder, { organization_id, kv_key }: Placeholders<IntentParameters>) =>
   exists(
@@ -143,6 +140,23 @@ export const withdrawIntent = query((db, parameters: Placeholders<EventParameter
         eq(credential_purges.kv_key, parameters.kv_key),
         eq(credential_purges.organization_id, parameters.organization_id),
         eventExists(db, parameters),
+      ),
+    ),
+);
+
+/**
+ * Ends a batch that made nothing live: no late try of it can do so any more. The row stays until it is due, long after
+ * any late put of the ciphertext; nobody can read that, for its data key was stored nowhere.
+ */
+export const spendIntent = query((db, parameters: Placeholders<EventParameters & IntentParameters>) =>
+  db
+    .update(credential_purges)
+    .set({ attempts: sql`${credential_purges.attempts} + 1` })
+    .where(
+      and(
+        eq(credential_purges.kv_key, parameters.kv_key),
+        eq(credential_purges.organization_id, parameters.organization_id),
+        not(eventExists(db, parameters)),
       ),
     ),
 );

@@ -1,14 +1,13 @@
 import { and, eq, sql } from 'drizzle-orm';
 import * as z from 'zod';
-import { eventColumns, eventParameters, readEvent, stateJson } from '../audit/record.ts';
+import { assertNothingInDoubt, eventColumns, eventParameters, readEvent, stateJson } from '../audit/record.ts';
 import type { EventParameters } from '../audit/record.ts';
 import { assertCallerMay, callerRole, isCallerWith } from '../auth/authorize.ts';
-import { purge } from '../credentials/purge.ts';
-import { credentialsWriter, intentStands, withdrawIntent } from '../credentials/vault.ts';
+import { credentialsWriter, intentStands, spendIntent, withdrawIntent } from '../credentials/vault.ts';
 import type { Operation } from '../env.ts';
 import { newId } from '../ids.ts';
 import { DomainError } from '../problem.ts';
-import { batch, query, rowColumns } from '../query.ts';
+import { query, rowColumns, runBatch } from '../query.ts';
 import type { Placeholders, RowParameters } from '../query.ts';
 import { api_keys, audit_events, integrations } from '../schema.ts';
 import { unixNow } from '../time.ts';
@@ -74,7 +73,6 @@ export async function createIntegration(
   const event = eventParameters(operation);
   const { kv_key, ...stored } = await storeCredentials(operation, event, integration_id, credentials);
 
-  const { env, afterAnswer } = operation;
   const integration = {
     organization_id: event.organization_id,
     integration_id,
@@ -87,15 +85,19 @@ export async function createIntegration(
     updated_at: event.now,
   };
   const parameters = { ...event, now: unixNow(), ...integration, kv_key };
-  const [role, , , , [created]] = await batch(env.DB, [
+  const {
+    results: [role, , , , , [created]],
+    inDoubt,
+  } = await runBatch(operation.env.DB, [
     callerRole.bind(parameters),
     insertIntegration.bind(parameters),
     recordCreation.bind(parameters),
     withdrawIntent.bind(parameters),
+    spendIntent.bind(parameters),
     readEvent.bind(parameters),
   ]);
   if (!created) {
-    afterAnswer(() => purge(env, kv_key));
+    assertNothingInDoubt(inDoubt);
     assertCallerMay('integrations:create', operation, role);
     throw new DomainError('temporarily_unavailable', { outcome: 'not_done' });
   }

@@ -1,5 +1,12 @@
 import { and, asc, eq, exists, sql } from 'drizzle-orm';
-import { eventColumns, eventExists, eventParameters, readEvent, stateJson } from '../audit/record.ts';
+import {
+  assertNothingInDoubt,
+  eventColumns,
+  eventExists,
+  eventParameters,
+  readEvent,
+  stateJson,
+} from '../audit/record.ts';
 import type { EventParameters } from '../audit/record.ts';
 import { assertCallerMay, callerMay, callerRole } from '../auth/authorize.ts';
 import { purge } from '../credentials/purge.ts';
@@ -7,7 +14,7 @@ import { credentialsKey, credentialsKeySql } from '../credentials/vault.ts';
 import type { Operation } from '../env.ts';
 import { DomainError } from '../problem.ts';
 import type { Reference } from '../problem.ts';
-import { batch, isForeignKeyViolation, query } from '../query.ts';
+import { batch, isForeignKeyViolation, query, runBatch } from '../query.ts';
 import type { Builder, Placeholders } from '../query.ts';
 import { audit_events, credential_purges, integrations, phone_numbers } from '../schema.ts';
 import type { AuditAction } from '../schema.ts';
@@ -29,17 +36,22 @@ const isReference = ({ organization_id, integration_id }: Placeholders<DeletePar
   and(eq(phone_numbers.organization_id, organization_id), eq(phone_numbers.integration_id, integration_id));
 
 const listReferences = query((db, parameters: Placeholders<DeleteParameters>) => {
-  const counted = db
-    .select({ one: sql`1`.as('one') })
+  const references = () =>
+    db
+      .select({ one: sql`1` })
+      .from(phone_numbers)
+      .where(isReference(parameters));
+  const tooMany = exists(references().limit(1).offset(MAX_COUNTED));
+  const count = db
+    .select({ count: sql`count(*)` })
     .from(phone_numbers)
-    .where(isReference(parameters))
-    .limit(MAX_COUNTED + 1)
-    .as('counted');
+    .where(isReference(parameters));
   return db
     .select({
       phone_number_id: phone_numbers.phone_number_id,
       phone_number: phone_numbers.phone_number,
-      reference_count: sql<number>`(${db.select({ count: sql`count(*)` }).from(counted)})`.as('reference_count'),
+      /** One more than {@link MAX_COUNTED} stands for any more. */
+      reference_count: sql<number>`iif(${tooMany}, ${MAX_COUNTED + 1}, ${count})`.as('reference_count'),
     })
     .from(phone_numbers)
     .where(isReference(parameters))
@@ -48,7 +60,7 @@ const listReferences = query((db, parameters: Placeholders<DeleteParameters>) =>
 });
 
 /** The rule, and the only statement that evaluates it: refused while a phone number references the integration. */
-const decide = query((db, parameters: Placeholders<DeleteParameters>) => {
+const recordDecision = query((db, parameters: Placeholders<DeleteParameters>) => {
   const isReferenced = exists(
     db
       .select({ one: sql`1` })
@@ -115,16 +127,20 @@ const removeIntegration = query((db, parameters: Placeholders<DeleteParameters>)
 export async function deleteIntegration(operation: Operation, integration_id: string): Promise<Integration> {
   const { env, afterAnswer } = operation;
   const parameters = { ...eventParameters(operation), integration_id };
-  const [references, role, , , , [event]] = await batch(env.DB, [
+  const {
+    results: [references, role, , , , [event]],
+    inDoubt,
+  } = await runBatch(env.DB, [
     listReferences.bind(parameters),
     callerRole.bind(parameters),
-    decide.bind(parameters),
+    recordDecision.bind(parameters),
     enqueuePurge.bind(parameters),
     removeIntegration.bind(parameters),
     readEvent.bind(parameters),
   ]).catch((error: unknown) => refuseIfStillReferenced(error, operation, parameters));
 
   if (!event) {
+    assertNothingInDoubt(inDoubt);
     assertCallerMay('integrations:delete', operation, role);
     throw new DomainError('integration_not_found', {});
   }

@@ -4,8 +4,7 @@ import { printableText } from '../validation.ts';
 
 const secret = printableText(1, 256);
 
-const twilioSid = (prefix: 'AC' | 'SK') =>
-  z.string().regex(new RegExp(`^${prefix}[0-9a-fA-F]{32}$`), `must be ${prefix} and 32 hex digits`);
+const accountSid = z.string().regex(/^AC[0-9a-fA-F]{32}$/, 'must be AC and 32 hex digits');
 
 export const providers = {
   twilio: {
@@ -13,9 +12,9 @@ export const providers = {
     credentials: z
       .strictObject({
         provider: z.literal('twilio'),
-        account_sid: twilioSid('AC'),
+        account_sid: accountSid,
         auth_token: secret.exactOptional(),
-        api_key_sid: twilioSid('SK').exactOptional(),
+        api_key_sid: secret.exactOptional(),
         api_key_secret: secret.exactOptional(),
       })
       .refine(

@@ -1,16 +1,22 @@
 import { and, eq, exists, not, sql } from 'drizzle-orm';
 import type { SQL } from 'drizzle-orm';
 import * as z from 'zod';
-import { eventColumns, eventExists, eventParameters, readEvent, stateJson } from '../audit/record.ts';
+import {
+  assertNothingInDoubt,
+  eventColumns,
+  eventExists,
+  eventParameters,
+  readEvent,
+  stateJson,
+} from '../audit/record.ts';
 import type { EventParameters } from '../audit/record.ts';
 import { assertCallerMay, callerRole, isCallerWith } from '../auth/authorize.ts';
-import { purge } from '../credentials/purge.ts';
-import { credentialsWriter, intentStands, withdrawIntent } from '../credentials/vault.ts';
+import { credentialsWriter, intentStands, spendIntent, withdrawIntent } from '../credentials/vault.ts';
 import type { Operation } from '../env.ts';
 import { idSchema, newId } from '../ids.ts';
 import { providerNames } from '../integrations/providers.ts';
 import { DomainError } from '../problem.ts';
-import { batch, query, rowColumns } from '../query.ts';
+import { query, rowColumns, runBatch } from '../query.ts';
 import type { Builder, Placeholders, RowParameters } from '../query.ts';
 import { api_keys, audit_events, integrations, mediaEncryptions, phone_numbers } from '../schema.ts';
 import { unixNow } from '../time.ts';
@@ -147,7 +153,6 @@ export async function importPhoneNumber(
   operation: Operation,
   request: z.output<typeof newPhoneNumber>,
 ): Promise<PhoneNumber> {
-  const { env, afterAnswer } = operation;
   const phone_number_id = newId('phon');
   const { visible, credentials } = separateCredentials(request);
   const event = eventParameters(operation);
@@ -181,19 +186,21 @@ export async function importPhoneNumber(
     : parameters.kv_key
       ? insertSipWithCredentials
       : insertSip;
-  const [role, [target], holders, , , [imported]] = await batch(env.DB, [
+  const {
+    results: [role, [target], holders, , , [imported]],
+    inDoubt,
+  } = await runBatch(operation.env.DB, [
     callerRole.bind(parameters),
     findTarget.bind(parameters),
     findHolder.bind(parameters),
     insertNumber.bind(parameters),
     recordImport.bind(parameters),
     readEvent.bind(parameters),
-    ...(stored.kv_key ? [withdrawIntent.bind(parameters)] : []),
+    ...(stored.kv_key ? [withdrawIntent.bind(parameters), spendIntent.bind(parameters)] : []),
   ]);
   if (imported) return presentPhoneNumber(phoneNumber);
 
-  const { kv_key } = stored;
-  if (kv_key) afterAnswer(() => purge(env, kv_key));
+  assertNothingInDoubt(inDoubt);
   assertCallerMay('phone_numbers:create', operation, role);
   if (request.provider !== 'sip') {
     if (!target) throw new DomainError('integration_not_found', {});

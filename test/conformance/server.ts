@@ -77,22 +77,17 @@ export async function startDev(directory: string, port = 0, environment: Record<
     stream.setEncoding('utf8').on('data', (chunk: string) => (output += stripVTControlCharacters(chunk)));
   }
 
-  const signal = (name: 'SIGINT' | 'SIGKILL') => {
-    try {
-      process.kill(-group, name);
-    } catch (error) {
-      if (!(error instanceof Error && 'code' in error && error.code === 'ESRCH')) throw error;
-    }
-  };
-  const kill = () => signal('SIGKILL');
-  process.once('exit', kill);
+  // Its standard input ends with `stop` or with this process, however that goes; then nothing of the group is left.
+  const watchdog = spawn('sh', ['-c', 'read -r _; kill -s KILL -- "-$1"', 'sh', String(group)], {
+    detached: true,
+    stdio: ['pipe', 'ignore', 'ignore'],
+  });
   const stop = async () => {
     try {
-      signal('SIGINT');
+      if (!closed) interrupt(group);
       await vi.waitUntil(() => closed, { timeout: STOP_MILLISECONDS });
     } finally {
-      kill();
-      process.off('exit', kill);
+      watchdog.stdin.end();
     }
   };
 
@@ -103,6 +98,15 @@ export async function startDev(directory: string, port = 0, environment: Record<
   } catch (cause) {
     await stop();
     throw new Error(`npm run dev printed no banner, but:\n${output}`, { cause });
+  }
+}
+
+/** Ctrl-C, for a process group that may just have ended by itself. */
+function interrupt(group: number): void {
+  try {
+    process.kill(-group, 'SIGINT');
+  } catch (error) {
+    if (!(error instanceof Error && 'code' in error && error.code === 'ESRCH')) throw error;
   }
 }
 

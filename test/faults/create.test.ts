@@ -153,31 +153,57 @@ describe.each([
     expect(await resources()).toEqual({ integrations: [], phone_numbers: [], credential_purges: [], CREDENTIALS: {} });
   });
 
-  it('is not done by a caller whose key dies between the intent and the batch, and its ciphertext goes', async () => {
+  const change = (assignment: string) =>
+    env.DB.prepare(`UPDATE api_keys SET ${assignment} WHERE key_id = ?`).bind(client.key_id).run();
+
+  it('is not done by a caller whose key dies between the intent and the batch; its ciphertext goes when it is due', async () => {
     const bindings = interceptedBindings(async (name, carryOut) => {
-      if (name === 'CREDENTIALS.put') {
-        await env.DB.prepare(`UPDATE api_keys SET status = 'revoked' WHERE key_id = ?`).bind(client.key_id).run();
-      }
+      if (name === 'CREDENTIALS.put') await change(`status = 'revoked'`);
       return carryOut();
     });
 
     expect((await post(bindings)).status).toBe(401);
 
+    expect(await rows(table)).toEqual([]);
+    expect(await rows('credential_purges')).toHaveLength(1);
+    await drainLater();
     expect(await resources()).toEqual({ integrations: [], phone_numbers: [], credential_purges: [], CREDENTIALS: {} });
   });
 
-  it('leaves the ciphertext of a create that was refused to the cron, where KV does not let it go at once', async () => {
+  it('is in doubt where it is refused while an earlier try is under way, and that try can do nothing any more', async () => {
+    let late: (() => Promise<unknown>) | undefined;
+    let batches = 0;
     const bindings = interceptedBindings(async (name, carryOut) => {
-      if (name === 'CREDENTIALS.delete') throw new Error('KV DELETE failed: 500');
-      if (name === 'CREDENTIALS.put') {
-        await env.DB.prepare(`UPDATE api_keys SET status = 'revoked' WHERE key_id = ?`).bind(client.key_id).run();
-      }
-      return carryOut();
+      if (name !== 'DB.batch' || (batches += 1) !== 2) return carryOut();
+      late = carryOut;
+      await change(`role = 'user'`);
+      throw new Error(LOST);
+    });
+
+    const { status, body } = await post(bindings);
+    await change(`role = 'admin'`);
+    await late?.();
+
+    expect(status).toBe(503);
+    expect(body).toMatchObject({ outcome: 'unknown' });
+    expect(late).toBeDefined();
+    expect(await rows(table)).toEqual([]);
+    await drainLater();
+    expect(await resources()).toEqual({ integrations: [], phone_numbers: [], credential_purges: [], CREDENTIALS: {} });
+  });
+
+  it('leaves no ciphertext where a put lands late, after the refusal', async () => {
+    let late: (() => Promise<unknown>) | undefined;
+    const bindings = interceptedBindings(async (name, carryOut) => {
+      if (name !== 'CREDENTIALS.put' || late) return carryOut();
+      late = carryOut;
+      await change(`status = 'revoked'`);
+      throw new Error('KV PUT failed: 500');
     });
 
     expect((await post(bindings)).status).toBe(401);
+    await late?.();
 
-    expect(await rows('credential_purges')).toHaveLength(1);
     await drainLater();
     expect(await resources()).toEqual({ integrations: [], phone_numbers: [], credential_purges: [], CREDENTIALS: {} });
   });

@@ -69,6 +69,23 @@ describe('D1 that fails before it commits', () => {
     expect(await resources()).toEqual(before);
   });
 
+  it('by not even taking a statement, has nothing done', async () => {
+    const DB = new Proxy(env.DB, {
+      get() {
+        return () => {
+          throw new Error(LOST);
+        };
+      },
+    });
+
+    const { status, body } = await call(client, 'DELETE', `/api/integrations/${integration_id}`, {
+      bindings: { ...env, DB },
+    });
+
+    expect(status).toBe(503);
+    expect(body).toMatchObject({ outcome: 'not_done' });
+  });
+
   it('while it is asked about the key, has nothing done', async () => {
     const stranger = await newClient();
     const faults = failingBindings('DB.batch', { when: 'before', message: LOST });
@@ -133,6 +150,30 @@ describe('D1 that fails after it committed', () => {
     await worker.scheduled(createScheduledController(), env);
     expect(await ciphertexts()).toEqual([]);
     expect(await rows('credential_purges')).toEqual([]);
+  });
+});
+
+describe('D1 that may yet carry out an earlier try', () => {
+  it('is not overtaken by a refusal: the outcome is unknown, and so it is', async () => {
+    const set = (role: string) =>
+      env.DB.prepare('UPDATE api_keys SET role = ? WHERE key_id = ?').bind(role, client.key_id).run();
+    let late: (() => Promise<unknown>) | undefined;
+    const bindings = interceptedBindings(async (name, carryOut) => {
+      if (name !== 'DB.batch' || late) return carryOut();
+      late = carryOut;
+      await set('user');
+      throw new Error(LOST);
+    });
+
+    const { status, body } = await call(client, 'DELETE', `/api/integrations/${integration_id}`, { bindings });
+    await set('admin');
+    await late?.();
+
+    expect(status).toBe(503);
+    expect(body).toMatchObject({ outcome: 'unknown' });
+    expect(await actionsOn(integration_id)).toEqual(['integration.created', 'integration.deleted']);
+    await worker.scheduled(createScheduledController(), env);
+    expect(await ciphertexts()).toEqual([]);
   });
 });
 

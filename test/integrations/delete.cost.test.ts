@@ -113,8 +113,8 @@ describe('the statements of a delete', () => {
     const { status, rowsRead: rows } = await rowsRead();
 
     expect(status).toBe(409);
-    // 8 as ever; then the reference, twice, each time with the row that ends its range.
-    expect(rows).toBeLessThanOrEqual(12);
+    // 8 as ever; then the reference, three times, each time with the row that ends its range.
+    expect(rows).toBeLessThanOrEqual(14);
   });
 
   it('are index seeks, every one', async () => {
@@ -146,8 +146,7 @@ describe('the statements of a delete', () => {
     expect(seen).toHaveLength(6);
     const steps = plans.flatMap(({ results }) => results.map(({ detail }) => detail));
     expect(steps.filter((step) => step.startsWith('SEARCH'))).not.toEqual([]);
-    // The one scan is of the references just sought, at most 10,001 of them, to count them.
-    expect(steps.filter((step) => step.startsWith('SCAN'))).toEqual(['SCAN counted']);
+    expect(steps.filter((step) => step.includes('SCAN'))).toEqual([]);
     await answer.settle();
   });
 });

@@ -265,11 +265,14 @@ describe('an import that is refused', () => {
     const stranger = await newClient();
 
     expect(await refusal({ phone_number })).toMatchObject({ status: 409, body: { code: 'phone_number_exists' } });
-    const before = await resources();
+    const { integrations, phone_numbers } = await resources();
     const bySip = await importing({ provider: 'sip', phone_number, sip_password: 'plaintext-password' }, stranger);
     expect(bySip).toMatchObject({ status: 409, body: { code: 'phone_number_exists' } });
     expect(bySip.text.replace(phone_number, '')).not.toContain(client.organization_id);
-    expect(await resources()).toEqual(before);
+    const after = await resources();
+    expect(after).toMatchObject({ integrations, phone_numbers });
+    const garbage = Object.keys(after.CREDENTIALS).filter((key) => key.includes(stranger.organization_id));
+    expect(after.credential_purges.map(({ kv_key }) => kv_key)).toEqual(garbage);
   });
 
   it.each([
