@@ -18,20 +18,25 @@ const usage = `Usage: npm run --silent keys:create -- --organization org_… --r
   --json        prints {"raw_key": …, "key": …} and nothing else (npm prints lines of its own but for --silent)
 `;
 
-const options = z.strictObject({
-  organization: z.string().regex(organizationIdPattern, 'must be org_ and 1 to 40 of A-Z a-z 0-9 _ -'),
-  role: z.enum(roles),
-  name: printableText(1, 100),
-  tier: z.enum(tiers).optional(),
-  'expires-at': z.iso
-    .datetime('must be a time in UTC, like 2030-01-15T10:30:00Z')
-    .transform(toUnix)
-    .refine((time) => time > unixNow(), 'must be in the future')
-    .optional(),
-  remote: z.boolean().default(false),
-  'persist-to': z.string().optional(),
-  json: z.boolean().default(false),
-});
+const options = z
+  .strictObject({
+    organization: z.string().regex(organizationIdPattern, 'must be org_ and 1 to 40 of A-Z a-z 0-9 _ -'),
+    role: z.enum(roles),
+    name: printableText(1, 100),
+    tier: z.enum(tiers).optional(),
+    'expires-at': z.iso
+      .datetime('must be a time in UTC, like 2030-01-15T10:30:00Z')
+      .transform(toUnix)
+      .refine((time) => time > unixNow(), 'must be in the future')
+      .optional(),
+    remote: z.boolean().default(false),
+    'persist-to': z.string().optional(),
+    json: z.boolean().default(false),
+  })
+  .refine((chosen) => !chosen.remote || chosen['persist-to'] === undefined, {
+    path: ['persist-to'],
+    error: 'is for the local database, not for --remote',
+  });
 
 async function main(): Promise<void> {
   const { organization, role, name, tier, remote, json, ...more } = readOptions();

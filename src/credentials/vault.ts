@@ -145,20 +145,15 @@ export const withdrawIntent = query((db, parameters: Placeholders<EventParameter
 );
 
 /**
- * Ends a batch that made nothing live: no late try of it can do so any more. The row stays until it is due, long after
- * any late put of the ciphertext; nobody can read that, for its data key was stored nowhere.
+ * Follows {@link withdrawIntent}, and finds the intent where the batch made nothing live: no late try of it can do so any
+ * more. The row stays until it is due, long after any late put of the ciphertext; nobody can read that, for its data key
+ * was stored nowhere.
  */
-export const spendIntent = query((db, parameters: Placeholders<EventParameters & IntentParameters>) =>
+export const spendIntent = query((db, { organization_id, kv_key }: Placeholders<IntentParameters>) =>
   db
     .update(credential_purges)
     .set({ attempts: sql`${credential_purges.attempts} + 1` })
-    .where(
-      and(
-        eq(credential_purges.kv_key, parameters.kv_key),
-        eq(credential_purges.organization_id, parameters.organization_id),
-        not(eventExists(db, parameters)),
-      ),
-    ),
+    .where(and(eq(credential_purges.kv_key, kv_key), eq(credential_purges.organization_id, organization_id))),
 );
 
 let parsedRing: { secret: string; ring: KekRing } | undefined;

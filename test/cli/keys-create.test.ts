@@ -227,6 +227,14 @@ describe('wrong arguments', () => {
     expect(await filesIn(directory)).toEqual(before);
   });
 
+  it('are a directory for the deployed database', async () => {
+    const { code, stdout: printed, stderr } = await keysCreate(...options(organization), '--remote');
+
+    expect(code).toBe(2);
+    expect(printed).toBe('');
+    expect(stderr).toContain('--persist-to: is for the local database');
+  });
+
   it('make no directory', async () => {
     const path = join(parent, 'never');
 

@@ -117,6 +117,15 @@ describe('the statements of a delete', () => {
     expect(rows).toBeLessThanOrEqual(14);
   });
 
+  it('count references no further than the answer tells', async () => {
+    await fillNumbers(client, integration_id, 30_000);
+
+    const { status, rowsRead: rows } = await rowsRead();
+
+    expect(status).toBe(409);
+    expect(rows).toBeLessThan(10_200);
+  });
+
   it('are index seeks, every one', async () => {
     const seen: { sql: string; parameters: unknown[] }[] = [];
     const DB = new Proxy(env.DB, {
