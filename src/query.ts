@@ -4,7 +4,7 @@
  * Drizzle's builder costs more CPU than the rest of a request, so no request runs it: a query is built once with
  * placeholders, and a call only fills them in.
  */
-import { fillPlaceholders, getTableColumns, sql } from 'drizzle-orm';
+import { exists, fillPlaceholders, getTableColumns, sql } from 'drizzle-orm';
 import type { Placeholder, QueryPromise, SQL } from 'drizzle-orm';
 import { drizzle } from 'drizzle-orm/sqlite-proxy';
 import type { SqliteRemoteDatabase } from 'drizzle-orm/sqlite-proxy';
@@ -69,6 +69,16 @@ export function query<Parameters extends object, Result>(
       };
     },
   };
+}
+
+/** The predicate that the table has a row of the condition. (Its select list is bare SQL, which names no column.) */
+export function existsIn(db: Builder, table: SQLiteTable, condition: SQL | undefined): SQL {
+  return exists(
+    db
+      .select({ one: sql`1` })
+      .from(table)
+      .where(condition),
+  );
 }
 
 /** A table's row as parameters: booleans as SQLite has them, 0 and 1. */

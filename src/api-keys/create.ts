@@ -1,7 +1,7 @@
-import { and, eq, notExists, sql } from 'drizzle-orm';
+import { and, eq, not, sql } from 'drizzle-orm';
 import { displayedPrefix, hashKey, newRawKey } from '../auth/api-key.ts';
 import { newEventId, newId } from '../ids.ts';
-import { batch, query, rowColumns, rowValues } from '../query.ts';
+import { batch, existsIn, query, rowColumns, rowValues } from '../query.ts';
 import type { Placeholders } from '../query.ts';
 import { api_keys, audit_events, organizations } from '../schema.ts';
 import type { Role, Tier } from '../schema.ts';
@@ -45,12 +45,7 @@ const insertKey = query((db, parameters: Placeholders<typeof api_keys.$inferSele
       .where(
         and(
           eq(organizations.organization_id, parameters.organization_id),
-          notExists(
-            db
-              .select({ one: sql`1` })
-              .from(api_keys)
-              .where(eq(api_keys.key_hash, parameters.key_hash)),
-          ),
+          not(existsIn(db, api_keys, eq(api_keys.key_hash, parameters.key_hash))),
         ),
       ),
   ),

@@ -2,14 +2,14 @@
  * Audit events. An event is written by the batch of the mutation that it tells of, and is its decision: whether the event
  * is there says whether the mutation happened, on the first try and on every repeat of the batch.
  */
-import { and, eq, exists, getTableColumns, sql } from 'drizzle-orm';
+import { and, eq, getTableColumns, sql } from 'drizzle-orm';
 import type { SQL } from 'drizzle-orm';
 import type { SQLiteTable } from 'drizzle-orm/sqlite-core';
 import type { CallerParameters } from '../auth/authorize.ts';
 import type { Operation } from '../env.ts';
 import { newEventId } from '../ids.ts';
 import { DomainError } from '../problem.ts';
-import { query } from '../query.ts';
+import { existsIn, query } from '../query.ts';
 import type { Builder, Placeholders } from '../query.ts';
 import { audit_events } from '../schema.ts';
 import type { AuditAction } from '../schema.ts';
@@ -69,12 +69,7 @@ const isEvent = ({ organization_id, event_id }: Placeholders<Pick<EventParameter
 
 /** Predicate: this operation's event is there, with this action if one is named. */
 export const eventExists = (db: Builder, parameters: Placeholders<EventParameters>, action?: AuditAction) =>
-  exists(
-    db
-      .select({ one: sql`1` })
-      .from(audit_events)
-      .where(and(isEvent(parameters), action && eq(audit_events.action, action))),
-  );
+  existsIn(db, audit_events, and(isEvent(parameters), action && eq(audit_events.action, action)));
 
 /** This operation's event, read last in its batch: what the answer is built from. */
 export const readEvent = query((db, parameters: Placeholders<EventParameters>) =>

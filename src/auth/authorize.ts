@@ -1,9 +1,9 @@
 /** Whether a caller may do what it asks: by its cached role at the door, and by D1 in the batch that acts. */
-import { and, eq, exists, gt, inArray, isNull, or, sql } from 'drizzle-orm';
+import { and, eq, gt, inArray, isNull, or } from 'drizzle-orm';
 import { createMiddleware } from 'hono/factory';
 import type { AppEnv, Operation } from '../env.ts';
 import { DomainError } from '../problem.ts';
-import { query } from '../query.ts';
+import { existsIn, query } from '../query.ts';
 import type { Builder, Placeholders } from '../query.ts';
 import { api_keys } from '../schema.ts';
 import type { Role } from '../schema.ts';
@@ -52,12 +52,7 @@ export const isCallerWith = (permission: Permission, parameters: Placeholders<Ca
 
 /** {@link isCallerWith} as a predicate of a statement that selects from another table. */
 export const callerMay = (permission: Permission, db: Builder, parameters: Placeholders<CallerParameters>) =>
-  exists(
-    db
-      .select({ one: sql`1` })
-      .from(api_keys)
-      .where(isCallerWith(permission, parameters)),
-  );
+  existsIn(db, api_keys, isCallerWith(permission, parameters));
 
 /** The caller's role as D1 has it, or no row for a dead key: what {@link assertCallerMay} judges. */
 export const callerRole = query((db, parameters: Placeholders<CallerParameters>) =>

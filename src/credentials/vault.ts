@@ -8,7 +8,7 @@
  * A subject is an integration or a SIP number. A version is a fresh random id for each attempt, written once and never
  * overwritten, so that a stale edge can only ever show the right bytes or none.
  */
-import { and, eq, exists, not, sql } from 'drizzle-orm';
+import { and, eq, not, sql } from 'drizzle-orm';
 import type { SQLWrapper } from 'drizzle-orm';
 import { nanoid } from 'nanoid';
 import { eventExists } from '../audit/record.ts';
@@ -17,7 +17,7 @@ import { assertCallerMay, callerRole, isCallerWith } from '../auth/authorize.ts'
 import type { Permission } from '../auth/permissions.ts';
 import type { Operation } from '../env.ts';
 import { DomainError } from '../problem.ts';
-import { batch, query } from '../query.ts';
+import { batch, existsIn, query } from '../query.ts';
 import type { Builder, Placeholders } from '../query.ts';
 import { MAX_TRIES, retry } from '../retry.ts';
 import { api_keys, credential_purges } from '../schema.ts';
@@ -118,17 +118,14 @@ interface IntentParameters {
  * batch has decided already.
  */
 export const intentStands = (db: Builder, { organization_id, kv_key }: Placeholders<IntentParameters>) =>
-  exists(
-    db
-      .select({ one: sql`1` })
-      .from(credential_purges)
-      .where(
-        and(
-          eq(credential_purges.kv_key, kv_key),
-          eq(credential_purges.organization_id, organization_id),
-          eq(credential_purges.attempts, 0),
-        ),
-      ),
+  existsIn(
+    db,
+    credential_purges,
+    and(
+      eq(credential_purges.kv_key, kv_key),
+      eq(credential_purges.organization_id, organization_id),
+      eq(credential_purges.attempts, 0),
+    ),
   );
 
 /** Follows the event that made a version live, in its batch: the ciphertext is no garbage any more. */

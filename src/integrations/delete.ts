@@ -14,7 +14,7 @@ import { credentialsKey, credentialsKeySql } from '../credentials/vault.ts';
 import type { Operation } from '../env.ts';
 import { DomainError } from '../problem.ts';
 import type { Reference } from '../problem.ts';
-import { batch, isForeignKeyViolation, query, runBatch } from '../query.ts';
+import { batch, existsIn, isForeignKeyViolation, query, runBatch } from '../query.ts';
 import type { Builder, Placeholders } from '../query.ts';
 import { audit_events, credential_purges, integrations, phone_numbers } from '../schema.ts';
 import type { AuditAction } from '../schema.ts';
@@ -61,12 +61,7 @@ const listReferences = query((db, parameters: Placeholders<DeleteParameters>) =>
 
 /** The rule, and the only statement that evaluates it: refused while a phone number references the integration. */
 const recordDecision = query((db, parameters: Placeholders<DeleteParameters>) => {
-  const isReferenced = exists(
-    db
-      .select({ one: sql`1` })
-      .from(phone_numbers)
-      .where(isReference(parameters)),
-  );
+  const isReferenced = existsIn(db, phone_numbers, isReference(parameters));
   return db
     .insert(audit_events)
     .select(

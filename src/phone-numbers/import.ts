@@ -1,4 +1,4 @@
-import { and, eq, exists, not, sql } from 'drizzle-orm';
+import { and, eq, not, sql } from 'drizzle-orm';
 import type { SQL } from 'drizzle-orm';
 import * as z from 'zod';
 import {
@@ -16,7 +16,7 @@ import type { Operation } from '../env.ts';
 import { idSchema, newId } from '../ids.ts';
 import { providerNames } from '../integrations/providers.ts';
 import { DomainError } from '../problem.ts';
-import { query, rowColumns, runBatch } from '../query.ts';
+import { existsIn, query, rowColumns, runBatch } from '../query.ts';
 import type { Builder, Placeholders, RowParameters } from '../query.ts';
 import { api_keys, audit_events, integrations, mediaEncryptions, phone_numbers } from '../schema.ts';
 import { unixNow } from '../time.ts';
@@ -102,17 +102,14 @@ const insertNumberIf = (standing: (db: Builder, parameters: Placeholders<ImportP
   );
 
 const insertThroughIntegration = insertNumberIf((db, parameters) =>
-  exists(
-    db
-      .select({ one: sql`1` })
-      .from(integrations)
-      .where(
-        and(
-          eq(integrations.organization_id, parameters.organization_id),
-          eq(integrations.integration_id, parameters.integration_id),
-          eq(integrations.provider, parameters.provider),
-        ),
-      ),
+  existsIn(
+    db,
+    integrations,
+    and(
+      eq(integrations.organization_id, parameters.organization_id),
+      eq(integrations.integration_id, parameters.integration_id),
+      eq(integrations.provider, parameters.provider),
+    ),
   ),
 );
 const insertSip = insertNumberIf(() => undefined);
