@@ -36,12 +36,14 @@ const isReference = ({ organization_id, integration_id }: Placeholders<DeletePar
   and(eq(phone_numbers.organization_id, organization_id), eq(phone_numbers.integration_id, integration_id));
 
 const listReferences = query((db, parameters: Placeholders<DeleteParameters>) => {
-  const references = () =>
+  const tooMany = exists(
     db
       .select({ one: sql`1` })
       .from(phone_numbers)
-      .where(isReference(parameters));
-  const tooMany = exists(references().limit(1).offset(MAX_COUNTED));
+      .where(isReference(parameters))
+      .limit(1)
+      .offset(MAX_COUNTED),
+  );
   const count = db
     .select({ count: sql`count(*)` })
     .from(phone_numbers)
