@@ -71,7 +71,7 @@ const isEvent = ({ organization_id, event_id }: Placeholders<Pick<EventParameter
 export const eventExists = (db: Builder, parameters: Placeholders<EventParameters>, action?: AuditAction) =>
   existsIn(db, audit_events, and(isEvent(parameters), action && eq(audit_events.action, action)));
 
-/** This operation's event, read last in its batch: what the answer is built from. */
+/** This operation's event, read back in the batch that may have written it: what the answer is built from. */
 export const readEvent = query((db, parameters: Placeholders<EventParameters>) =>
   db.select({ action: audit_events.action, state: audit_events.state }).from(audit_events).where(isEvent(parameters)),
 );

@@ -1,5 +1,5 @@
 /** Whether a caller may do what it asks: by its cached role at the door, and by D1 in the batch that acts. */
-import { and, eq, gt, inArray, isNull, or } from 'drizzle-orm';
+import { and, eq, inArray } from 'drizzle-orm';
 import { createMiddleware } from 'hono/factory';
 import type { AppEnv, Operation } from '../env.ts';
 import { DomainError } from '../problem.ts';
@@ -7,7 +7,7 @@ import { existsIn, query } from '../query.ts';
 import type { Builder, Placeholders } from '../query.ts';
 import { api_keys } from '../schema.ts';
 import type { Role } from '../schema.ts';
-import { forgetKey } from './key-cache.ts';
+import { forgetKey, isAlive } from './key-cache.ts';
 import { holds, rolesHolding } from './permissions.ts';
 import type { Permission } from './permissions.ts';
 
@@ -34,13 +34,8 @@ export interface CallerParameters {
   now: number;
 }
 
-const keyIsAlive = ({ organization_id, actor_key_id, now }: Placeholders<CallerParameters>) =>
-  and(
-    eq(api_keys.key_id, actor_key_id),
-    eq(api_keys.organization_id, organization_id),
-    eq(api_keys.status, 'active'),
-    or(isNull(api_keys.expires_at), gt(api_keys.expires_at, now)),
-  );
+const isLivingCaller = ({ organization_id, actor_key_id, now }: Placeholders<CallerParameters>) =>
+  and(eq(api_keys.key_id, actor_key_id), eq(api_keys.organization_id, organization_id), isAlive({ now }));
 
 /**
  * What an acting statement asks of D1, because a cached key is not the authority for a mutation: that the caller's key is
@@ -48,7 +43,7 @@ const keyIsAlive = ({ organization_id, actor_key_id, now }: Placeholders<CallerP
  * that selects from `api_keys`; any other asks {@link callerMay}.
  */
 export const isCallerWith = (permission: Permission, parameters: Placeholders<CallerParameters>) =>
-  and(keyIsAlive(parameters), inArray(api_keys.role, [...rolesHolding[permission]]));
+  and(isLivingCaller(parameters), inArray(api_keys.role, [...rolesHolding[permission]]));
 
 /** {@link isCallerWith} as a predicate of a statement that selects from another table. */
 export const callerMay = (permission: Permission, db: Builder, parameters: Placeholders<CallerParameters>) =>
@@ -56,7 +51,7 @@ export const callerMay = (permission: Permission, db: Builder, parameters: Place
 
 /** The caller's role as D1 has it, or no row for a dead key: what {@link assertCallerMay} judges. */
 export const callerRole = query((db, parameters: Placeholders<CallerParameters>) =>
-  db.select({ role: api_keys.role }).from(api_keys).where(keyIsAlive(parameters)),
+  db.select({ role: api_keys.role }).from(api_keys).where(isLivingCaller(parameters)),
 );
 
 /**

@@ -45,6 +45,10 @@ export type Caller = z.output<typeof cachedCaller>;
 
 const isolateCache = new LRUCache<string, Caller>({ max: MAX_ISOLATE_ENTRIES });
 
+/** What a living key is: active and unexpired. */
+export const isAlive = ({ now }: Placeholders<{ now: number }>) =>
+  and(eq(api_keys.status, 'active'), or(isNull(api_keys.expires_at), gt(api_keys.expires_at, now)));
+
 // The organization is what this statement finds out; the hash of 297 random bits is unique in the system.
 const findKey = query((db, { key_hash, now }: Placeholders<{ key_hash: string; now: number }>) =>
   db
@@ -59,13 +63,7 @@ const findKey = query((db, { key_hash, now }: Placeholders<{ key_hash: string; n
     })
     .from(api_keys)
     .innerJoin(organizations, eq(organizations.organization_id, api_keys.organization_id))
-    .where(
-      and(
-        eq(api_keys.key_hash, key_hash),
-        eq(api_keys.status, 'active'),
-        or(isNull(api_keys.expires_at), gt(api_keys.expires_at, now)),
-      ),
-    ),
+    .where(and(eq(api_keys.key_hash, key_hash), isAlive({ now }))),
 );
 
 const markUsed = query(

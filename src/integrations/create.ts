@@ -1,4 +1,4 @@
-import { and, eq, sql } from 'drizzle-orm';
+import { and, sql } from 'drizzle-orm';
 import * as z from 'zod';
 import { assertNothingInDoubt, eventColumns, eventParameters, readEvent, stateJson } from '../audit/record.ts';
 import type { EventParameters } from '../audit/record.ts';
@@ -12,7 +12,7 @@ import type { Placeholders, RowParameters } from '../query.ts';
 import { api_keys, audit_events, integrations } from '../schema.ts';
 import { unixNow } from '../time.ts';
 import { printableText } from '../validation.ts';
-import { presentIntegration } from './integration.ts';
+import { isIntegration, presentIntegration } from './integration.ts';
 import type { Integration } from './integration.ts';
 import { providerCredentials, providers } from './providers.ts';
 
@@ -47,12 +47,7 @@ const recordCreation = query((db, parameters: Placeholders<EventParameters & { i
           }),
         )
         .from(integrations)
-        .where(
-          and(
-            eq(integrations.organization_id, parameters.organization_id),
-            eq(integrations.integration_id, parameters.integration_id),
-          ),
-        ),
+        .where(isIntegration(parameters)),
     )
     .onConflictDoNothing(),
 );

@@ -18,7 +18,7 @@ import { batch, existsIn, isForeignKeyViolation, query, runBatch } from '../quer
 import type { Builder, Placeholders } from '../query.ts';
 import { audit_events, credential_purges, integrations, phone_numbers } from '../schema.ts';
 import type { AuditAction } from '../schema.ts';
-import { integrationState, presentIntegration } from './integration.ts';
+import { integrationState, isIntegration, presentIntegration } from './integration.ts';
 import type { Integration } from './integration.ts';
 
 /** How many references an answer names, and how far they are counted (contract.md, Conventions: counts). */
@@ -28,9 +28,6 @@ const MAX_COUNTED = 10_000;
 interface DeleteParameters extends EventParameters {
   integration_id: string;
 }
-
-const isIntegration = ({ organization_id, integration_id }: Placeholders<DeleteParameters>) =>
-  and(eq(integrations.organization_id, organization_id), eq(integrations.integration_id, integration_id));
 
 const isReference = ({ organization_id, integration_id }: Placeholders<DeleteParameters>) =>
   and(eq(phone_numbers.organization_id, organization_id), eq(phone_numbers.integration_id, integration_id));

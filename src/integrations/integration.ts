@@ -1,4 +1,7 @@
+import { and, eq } from 'drizzle-orm';
 import * as z from 'zod';
+import type { Placeholders } from '../query.ts';
+import { integrations } from '../schema.ts';
 import { toIso } from '../time.ts';
 
 /** An integration as its row and the `state` of its audit events have it. */
@@ -15,6 +18,16 @@ export const integrationState = z.object({
 });
 
 export type IntegrationState = z.output<typeof integrationState>;
+
+interface IntegrationParameters {
+  organization_id: string;
+  /** Null names no integration. */
+  integration_id: string | null;
+}
+
+/** Selects one integration of one organization. */
+export const isIntegration = ({ organization_id, integration_id }: Placeholders<IntegrationParameters>) =>
+  and(eq(integrations.organization_id, organization_id), eq(integrations.integration_id, integration_id));
 
 /** An integration as clients see it (contract.md, DELETE /api/integrations/{integration_id}), members in that order. */
 export function presentIntegration(state: IntegrationState) {

@@ -14,6 +14,7 @@ import { assertCallerMay, callerRole, isCallerWith } from '../auth/authorize.ts'
 import { credentialsWriter, intentStands, spendIntent, withdrawIntent } from '../credentials/vault.ts';
 import type { Operation } from '../env.ts';
 import { idSchema, newId } from '../ids.ts';
+import { isIntegration } from '../integrations/integration.ts';
 import { providerNames } from '../integrations/providers.ts';
 import { DomainError } from '../problem.ts';
 import { existsIn, query, rowColumns, runBatch } from '../query.ts';
@@ -62,15 +63,7 @@ const storeCredentials = credentialsWriter('phone_numbers:create');
 type ImportParameters = EventParameters & RowParameters<typeof phone_numbers> & { kv_key: string | null };
 
 const findTarget = query((db, parameters: Placeholders<Pick<ImportParameters, 'organization_id' | 'integration_id'>>) =>
-  db
-    .select({ provider: integrations.provider })
-    .from(integrations)
-    .where(
-      and(
-        eq(integrations.organization_id, parameters.organization_id),
-        eq(integrations.integration_id, parameters.integration_id),
-      ),
-    ),
+  db.select({ provider: integrations.provider }).from(integrations).where(isIntegration(parameters)),
 );
 
 /** Of any organization: a number is unique in the whole system. */
@@ -102,15 +95,7 @@ const insertNumberIf = (standing: (db: Builder, parameters: Placeholders<ImportP
   );
 
 const insertThroughIntegration = insertNumberIf((db, parameters) =>
-  existsIn(
-    db,
-    integrations,
-    and(
-      eq(integrations.organization_id, parameters.organization_id),
-      eq(integrations.integration_id, parameters.integration_id),
-      eq(integrations.provider, parameters.provider),
-    ),
-  ),
+  existsIn(db, integrations, and(isIntegration(parameters), eq(integrations.provider, parameters.provider))),
 );
 const insertSip = insertNumberIf(() => undefined);
 const insertSipWithCredentials = insertNumberIf(intentStands);
