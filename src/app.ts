@@ -2,6 +2,8 @@ import { Hono } from 'hono';
 import type { Context } from 'hono';
 import { createMiddleware } from 'hono/factory';
 import { routePath } from 'hono/route';
+import { apiKeyRoutes } from './api-keys/routes.ts';
+import { auditRoutes } from './audit/routes.ts';
 import { authenticate } from './auth/authenticate.ts';
 import { limitOrganization } from './auth/rate-limit.ts';
 import type { AppEnv } from './env.ts';
@@ -47,7 +49,9 @@ export const app = new Hono<AppEnv>()
   .use(frame)
   .use('/api/*', authenticate, limitOrganization)
   .route('/api/integrations', integrationRoutes)
-  .route('/api/phone-numbers', phoneNumberRoutes);
+  .route('/api/phone-numbers', phoneNumberRoutes)
+  .route('/api/api-keys', apiKeyRoutes)
+  .route('/api/audit-events', auditRoutes);
 
 app.notFound((c) => refuse(c, new DomainError('not_found', {})));
 

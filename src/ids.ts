@@ -4,14 +4,14 @@ import * as z from 'zod';
 
 const twelveHexDigits = customAlphabet('0123456789abcdef', 12);
 
-export type IdPrefix = 'intg' | 'phon' | 'apikey';
+export type IdPrefix = 'intg' | 'phon' | 'apikey' | 'agent';
 
 /** A new public id from a CSPRNG: the prefix and 12 lower-case hex digits (contract.md, Conventions). */
-export function newId<Prefix extends IdPrefix>(prefix: Prefix): `${Prefix}_${string}` {
+export function newId<Prefix extends Exclude<IdPrefix, 'agent'>>(prefix: Prefix): `${Prefix}_${string}` {
   return `${prefix}_${twelveHexDigits()}`;
 }
 
-/** Accepts what {@link newId} makes. */
+/** Accepts an id of this prefix: what {@link newId} makes, or for `agent` another system. */
 export function idSchema(prefix: IdPrefix) {
   return z.string().regex(new RegExp(`^${prefix}_[a-f0-9]{12}$`), `must be ${prefix}_ and 12 lower-case hex digits`);
 }
@@ -26,4 +26,10 @@ export const organizationIdPattern = /^org_[A-Za-z0-9_-]{1,40}$/;
  */
 export function newEventId(): string {
   return v7();
+}
+
+/** What stands before the ids of all events of this second and later, and after those of the seconds before. */
+export function eventIdsFrom(unixSeconds: number): string {
+  const milliseconds = (unixSeconds * 1000).toString(16).padStart(12, '0');
+  return `${milliseconds.slice(0, 8)}-${milliseconds.slice(8)}`;
 }

@@ -16,7 +16,8 @@ interface ProblemMembers {
   invalid_api_key: object;
   missing_organization_id: object;
   organization_mismatch: object;
-  permission_denied: { required_permission: Permission };
+  /** `exceeds`: what was asked for is above the key's own, whatever its permissions. */
+  permission_denied: { required_permission: Permission; exceeds?: 'role' | 'expires_at' };
   rate_limited: { retry_after_seconds: number };
   malformed_json: object;
   payload_too_large: object;
@@ -26,7 +27,11 @@ interface ProblemMembers {
   method_not_allowed: { allowed_methods: string[] };
   integration_not_found: object;
   integration_in_use: { references: Reference[]; reference_count: number; reference_count_exact: boolean };
+  phone_number_not_found: object;
   phone_number_exists: object;
+  /** An agent holds it. */
+  phone_number_assigned: { assigned_agent_id: string };
+  api_key_not_found: object;
   /** `not_done`: nothing of it happened. `unknown`: wholly done or not at all. */
   temporarily_unavailable: { outcome: 'not_done' | 'unknown' };
   internal_error: object;
@@ -45,6 +50,11 @@ export class DomainError<Code extends ProblemCode = ProblemCode> extends Error {
     this.code = code;
     this.members = members;
   }
+}
+
+/** One value that is not valid, and why. */
+export function invalid(path: string, message: string): DomainError {
+  return new DomainError('validation_failed', { errors: [{ path, message }] });
 }
 
 interface Answer<Members> {
@@ -85,7 +95,10 @@ const answers: { [Code in ProblemCode]: Answer<ProblemMembers[Code]> } = {
   permission_denied: {
     status: 403,
     title: 'Permission is missing',
-    detail: ({ required_permission }) => `The API key's role does not have the permission ${required_permission}.`,
+    detail: ({ required_permission, exceeds }) =>
+      exceeds
+        ? `The API key has the permission ${required_permission}, but not beyond its own ${exceeds}.`
+        : `The API key's role does not have the permission ${required_permission}.`,
   },
   rate_limited: {
     status: 429,
@@ -139,6 +152,22 @@ const answers: { [Code in ProblemCode]: Answer<ProblemMembers[Code]> } = {
     status: 409,
     title: 'Phone number exists',
     detail: 'This phone number has already been imported.',
+  },
+  phone_number_not_found: {
+    status: 404,
+    title: 'Phone number not found',
+    detail: 'There is no such phone number in this organization.',
+  },
+  phone_number_assigned: {
+    status: 409,
+    title: 'Phone number is assigned',
+    detail: ({ assigned_agent_id }) =>
+      `The phone number is assigned to agent '${assigned_agent_id}'. Unassign it first: assigned_agent_id null.`,
+  },
+  api_key_not_found: {
+    status: 404,
+    title: 'API key not found',
+    detail: 'There is no such API key in this organization.',
   },
   temporarily_unavailable: {
     status: 503,

@@ -8,6 +8,7 @@ import { exists, fillPlaceholders, getTableColumns, sql } from 'drizzle-orm';
 import type { Placeholder, QueryPromise, SQL } from 'drizzle-orm';
 import { drizzle } from 'drizzle-orm/sqlite-proxy';
 import type { SqliteRemoteDatabase } from 'drizzle-orm/sqlite-proxy';
+import type * as z from 'zod';
 import type { PreparedQueryConfig, SQLitePreparedQuery, SQLiteTable } from 'drizzle-orm/sqlite-core';
 import { DomainError } from './problem.ts';
 import { MAX_TRIES, retry } from './retry.ts';
@@ -20,7 +21,8 @@ export type Placeholders<Parameters> = {
   readonly [Name in keyof Parameters]: Placeholder<Name & string, Parameters[Name]>;
 };
 
-interface Compilable<Result> extends QueryPromise<Result> {
+/** A query that the builder has built. */
+export interface Compilable<Result> extends QueryPromise<Result> {
   prepare(): Pick<SQLitePreparedQuery<PreparedQueryConfig>, 'getQuery' | 'mapResult'>;
 }
 
@@ -81,14 +83,23 @@ export function existsIn(db: Builder, table: SQLiteTable, condition: SQL | undef
   );
 }
 
+type Row<Table extends SQLiteTable> = Table['$inferSelect'];
+
+/** The select list of those of a table's columns that an object schema names. */
+export function columnsOf<Table extends SQLiteTable, Shape extends Readonly<Record<string, z.ZodType>>>(
+  table: Table,
+  { shape }: z.ZodObject<Shape>,
+) {
+  const named = Object.entries(getTableColumns(table)).filter(([name]) => Object.hasOwn(shape, name));
+  return Object.fromEntries(named) as Pick<Table['_']['columns'], keyof Shape & keyof Table['_']['columns']>;
+}
+
 /** A table's row as parameters: booleans as SQLite has them, 0 and 1. */
 export type RowParameters<Table extends SQLiteTable> = {
   [Name in keyof Table['$inferSelect']]: Table['$inferSelect'][Name] extends boolean
     ? number
     : Table['$inferSelect'][Name];
 };
-
-type Row<Table extends SQLiteTable> = Table['$inferSelect'];
 
 function eachColumn<Table extends SQLiteTable, Value>(table: Table, value: (name: keyof Row<Table> & string) => Value) {
   const names = Object.keys(getTableColumns(table)) as (keyof Row<Table> & string)[];

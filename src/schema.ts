@@ -9,33 +9,46 @@
 import { sql } from 'drizzle-orm';
 import { check, foreignKey, index, integer, primaryKey, sqliteTable, text } from 'drizzle-orm/sqlite-core';
 import type { SQLiteColumn } from 'drizzle-orm/sqlite-core';
+import type { Category, Provider } from './integrations/providers.ts';
 
 export const tiers = ['starter', 'pro', 'enterprise'] as const;
 export type Tier = (typeof tiers)[number];
 
+/** From the highest to the lowest. */
 export const roles = ['admin', 'agent_manager', 'user'] as const;
 export type Role = (typeof roles)[number];
 
-const keyStatuses = ['active', 'revoked'] as const;
+export const keyStatuses = ['active', 'revoked'] as const;
 // `credentials_missing` is for rows that a database restore brings back without their ciphertext. It is named before it is
 // used because SQLite cannot change the CHECK of a table that others reference.
-const integrationStatuses = ['active', 'credentials_missing'] as const;
-const phoneNumberStatuses = ['free', 'assigned'] as const;
+export const integrationStatuses = ['active', 'credentials_missing'] as const;
+export const phoneNumberStatuses = ['free', 'assigned'] as const;
 
 export const mediaEncryptions = ['disable', 'allow', 'require'] as const;
 
 /** Every action that an audit event can name: `{subject}.{what happened}`. */
 export const auditActions = [
   'api_key.created',
+  'api_key.revoked',
   'integration.created',
+  'integration.updated',
   'integration.deleted',
   'integration.delete_refused',
   'phone_number.imported',
+  'phone_number.updated',
+  'phone_number.deleted',
+  'phone_number.delete_refused',
 ] as const;
 export type AuditAction = (typeof auditActions)[number];
 
 const oneOf = (column: SQLiteColumn, values: readonly string[]) =>
   sql`${column} IN (${sql.raw(values.map((value) => `'${value}'`).join(', '))})`;
+
+/**
+ * Counts a row's updates. An update applies to the revision that its audit event saw and to no other, so that a late try of
+ * its batch cannot bring old values back.
+ */
+const revision = () => integer().notNull().default(1);
 
 export const organizations = sqliteTable(
   'organizations',
@@ -72,6 +85,7 @@ export const api_keys = sqliteTable(
     expires_at: integer(),
   },
   (table) => [
+    index('api_keys_by_created_at').on(table.organization_id, table.created_at, table.key_id),
     check('api_keys_role', oneOf(table.role, roles)),
     check('api_keys_status', oneOf(table.status, keyStatuses)),
   ],
@@ -89,8 +103,8 @@ export const integrations = sqliteTable(
       .references(() => organizations.organization_id, { onDelete: 'restrict' }),
     integration_id: text().notNull(),
     name: text().notNull(),
-    provider: text().notNull(),
-    category: text().notNull(),
+    provider: text().$type<Provider>().notNull(),
+    category: text().$type<Category>().notNull(),
     status: text({ enum: integrationStatuses }).notNull(),
     credentials_version: text().notNull(),
     /** Base64 of the data key wrapped by the key-encryption key `kek_id` (credentials/envelope.ts). */
@@ -98,9 +112,22 @@ export const integrations = sqliteTable(
     kek_id: text().notNull(),
     created_at: integer().notNull(),
     updated_at: integer().notNull(),
+    revision: revision(),
   },
   (table) => [
     primaryKey({ columns: [table.organization_id, table.integration_id] }),
+    // One for each set of filters that a list may have, so that no page reads rows it does not show. (The category follows
+    // from the provider, and there is one.)
+    index('integrations_by_created_at').on(table.organization_id, table.created_at, table.integration_id),
+    index('integrations_by_provider').on(table.organization_id, table.provider, table.created_at, table.integration_id),
+    index('integrations_by_status').on(table.organization_id, table.status, table.created_at, table.integration_id),
+    index('integrations_by_provider_status').on(
+      table.organization_id,
+      table.provider,
+      table.status,
+      table.created_at,
+      table.integration_id,
+    ),
     check('integrations_status', oneOf(table.status, integrationStatuses)),
   ],
 );
@@ -116,7 +143,7 @@ export const phone_numbers = sqliteTable(
     integration_id: text(),
     /** E.164; unique in the whole system. */
     phone_number: text().notNull().unique(),
-    provider: text().notNull(),
+    provider: text().$type<Provider | 'sip'>().notNull(),
     status: text({ enum: phoneNumberStatuses }).notNull(),
     assigned_agent_id: text(),
     supports_inbound: integer({ mode: 'boolean' }).notNull(),
@@ -132,6 +159,7 @@ export const phone_numbers = sqliteTable(
     kek_id: text(),
     created_at: integer().notNull(),
     updated_at: integer().notNull(),
+    revision: revision(),
   },
   (table) => [
     foreignKey({
@@ -144,6 +172,15 @@ export const phone_numbers = sqliteTable(
       table.organization_id,
       table.phone_number,
       table.phone_number_id,
+    ),
+    // With the one above, one for each set of filters that a list may have.
+    index('phone_numbers_by_phone_number').on(table.organization_id, table.phone_number),
+    index('phone_numbers_by_status').on(table.organization_id, table.status, table.phone_number),
+    index('phone_numbers_by_integration_status').on(
+      table.integration_id,
+      table.organization_id,
+      table.status,
+      table.phone_number,
     ),
     check(
       'phone_numbers_phone_number',
@@ -179,7 +216,11 @@ export const audit_events = sqliteTable(
     created_at: integer().notNull(),
   },
   (table) => [
+    // Also the list's order: an event's id tells its time.
     primaryKey({ columns: [table.organization_id, table.event_id] }),
+    index('audit_events_by_action').on(table.organization_id, table.action, table.event_id),
+    index('audit_events_by_target').on(table.organization_id, table.target_id, table.event_id),
+    index('audit_events_by_actor').on(table.organization_id, table.actor_key_id, table.event_id),
     // The form alone: a new verb must not need a rebuild of the largest table.
     check('audit_events_action', sql`${table.action} GLOB '[a-z]*.[a-z]*'`),
   ],

@@ -14,7 +14,7 @@ const limitBody = bodyLimit({
   },
 });
 
-type Validated<Target extends 'json' | 'param', Schema extends z.ZodType> = MiddlewareHandler<
+type Validated<Target extends 'json' | 'param' | 'query', Schema extends z.ZodType> = MiddlewareHandler<
   AppEnv,
   string,
   { in: { [T in Target]: z.input<Schema> }; out: { [T in Target]: z.output<Schema> } }
@@ -44,6 +44,22 @@ export function jsonBody<Schema extends z.ZodType<object>>(schema: Schema): Vali
 export function pathParameters<Schema extends z.ZodType<object>>(schema: Schema): Validated<'param', Schema> {
   return async (c, next) => {
     c.req.addValidatedData('param', parse(schema, c.req.param()));
+    await next();
+  };
+}
+
+/**
+ * The query string, as `c.req.valid('query')`. A parameter may be given once.
+ *
+ * @throws DomainError `validation_failed`
+ */
+export function queryParameters<Schema extends z.ZodType<object>>(schema: Schema): Validated<'query', Schema> {
+  return async (c, next) => {
+    const given = Object.entries(c.req.queries()).map(([name, values]) => [
+      name,
+      values.length === 1 ? values[0] : values,
+    ]);
+    c.req.addValidatedData('query', parse(schema, Object.fromEntries(given)));
     await next();
   };
 }

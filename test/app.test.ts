@@ -8,14 +8,32 @@ import { requirePermission } from '../src/auth/authorize.ts';
 import type { AppEnv } from '../src/env.ts';
 import { roles } from '../src/schema.ts';
 import type { Role } from '../src/schema.ts';
-import { call, createIntegration, importNumber, newClient, resources, unusedNumber } from './fixtures.ts';
-import type { Client } from './fixtures.ts';
+import {
+  call,
+  createIntegration,
+  everythingStored,
+  importNumber,
+  newClient,
+  resources,
+  twilio,
+  unusedNumber,
+} from './fixtures.ts';
+import type { Answer, Client } from './fixtures.ts';
 
 /** The contract's word on who may do what. */
 const rolesHolding: Record<string, readonly string[]> = {
   'integrations:create': ['admin', 'agent_manager'],
+  'integrations:read': ['admin', 'agent_manager', 'user'],
+  'integrations:update': ['admin', 'agent_manager'],
   'integrations:delete': ['admin', 'agent_manager'],
   'phone_numbers:create': ['admin', 'agent_manager'],
+  'phone_numbers:read': ['admin', 'agent_manager', 'user'],
+  'phone_numbers:update': ['admin', 'agent_manager'],
+  'phone_numbers:delete': ['admin', 'agent_manager'],
+  'api_keys:create': ['admin', 'agent_manager'],
+  'api_keys:read': ['admin', 'agent_manager'],
+  'api_keys:revoke': ['admin', 'agent_manager'],
+  'audit:read': ['admin'],
 };
 
 const routes = app.routes
@@ -24,17 +42,37 @@ const routes = app.routes
     'permission' in handler ? [{ method, path, permission: String(handler.permission) }] : [],
   );
 
-/** A path of the route that names nothing that exists. */
-const concrete = (path: string) => path.replace(':integration_id', 'intg_000000000000');
+/** The ids that a path may name. */
+type Ids = Record<'integration_id' | 'phone_number_id' | 'key_id', string>;
+
+const missing: Ids = {
+  integration_id: 'intg_000000000000',
+  phone_number_id: 'phon_000000000000',
+  key_id: 'apikey_000000000000',
+};
+
+const concrete = (path: string, ids = missing) =>
+  Object.entries(ids).reduce((filled, [name, id]) => filled.replace(`:${name}`, id), path);
 
 const lastMinute = () => Math.floor(Date.now() / 1000) - 60;
 
 describe('the routes of the app', () => {
-  it('are those of the contract so far', () => {
-    expect(routes.map(({ method, path }) => `${method} ${path}`)).toEqual([
-      'POST /api/integrations',
-      'DELETE /api/integrations/:integration_id',
-      'POST /api/phone-numbers',
+  it('are those of the contract', () => {
+    expect(routes.map(({ method, path, permission }) => `${method} ${path} ${permission}`)).toEqual([
+      'POST /api/integrations integrations:create',
+      'GET /api/integrations integrations:read',
+      'GET /api/integrations/:integration_id integrations:read',
+      'PUT /api/integrations/:integration_id integrations:update',
+      'DELETE /api/integrations/:integration_id integrations:delete',
+      'POST /api/phone-numbers phone_numbers:create',
+      'GET /api/phone-numbers phone_numbers:read',
+      'GET /api/phone-numbers/:phone_number_id phone_numbers:read',
+      'PUT /api/phone-numbers/:phone_number_id phone_numbers:update',
+      'DELETE /api/phone-numbers/:phone_number_id phone_numbers:delete',
+      'POST /api/api-keys api_keys:create',
+      'GET /api/api-keys api_keys:read',
+      'DELETE /api/api-keys/:key_id api_keys:revoke',
+      'GET /api/audit-events audit:read',
     ]);
   });
 
@@ -144,7 +182,8 @@ describe.each(routes)('$method $path', ({ method, path, permission }) => {
   it.each(roles.filter(holds))('lets role %s pass, to be judged by its body or path', async (role) => {
     const { status } = await withRole(role);
 
-    expect(status).toBe(method === 'DELETE' ? 404 : 415);
+    const judged = method === 'POST' || method === 'PUT' ? 415 : path.includes(':') ? 404 : 200;
+    expect(status).toBe(judged);
     expect(await resources()).toEqual(before);
   });
 
@@ -154,6 +193,57 @@ describe.each(routes)('$method $path', ({ method, path, permission }) => {
     expect(status).toBe(403);
     expect(body).toMatchObject({ code: 'permission_denied', required_permission: permission });
     expect(await resources()).toEqual(before);
+  });
+});
+
+const bodies: Record<string, object[]> = {
+  'PUT /api/integrations/:integration_id': [{ name: 'Taken over' }, { credentials: twilio }],
+  'PUT /api/phone-numbers/:phone_number_id': [{ supports_inbound: true }, { assigned_agent_id: 'agent_000000000001' }],
+};
+
+const attempts = routes
+  .filter(({ path }) => path.includes(':'))
+  .flatMap(({ method, path }) => {
+    const named = `${method} ${path}`;
+    return method === 'PUT'
+      ? (bodies[named] ?? []).map((body) => ({ named, method, path, body }))
+      : { named, method, path };
+  });
+
+describe('another organization’s id', () => {
+  it('is tried with every route that takes one', () => {
+    const taking = routes.filter(({ path }) => path.includes(':')).map(({ method, path }) => `${method} ${path}`);
+
+    expect([...new Set(attempts.map(({ named }) => named))]).toEqual(taking);
+  });
+
+  it.each(attempts)('is a 404 to $named, told from a missing one by nothing, and stays as it is', async (attempted) => {
+    const { method, path } = attempted;
+    const body = 'body' in attempted ? attempted.body : undefined;
+    const [owner, stranger] = [await newClient(), await newClient()];
+    const integration_id = await createIntegration(owner);
+    const phone_number_id = await importNumber(owner, integration_id, unusedNumber());
+    const spare = await createIntegration(owner);
+    const other = await newClient({ organization_id: owner.organization_id, role: 'user' });
+    // The integration to be deleted is one that nothing keeps.
+    const theirs = {
+      integration_id: method === 'DELETE' ? spare : integration_id,
+      phone_number_id,
+      key_id: other.key_id,
+    };
+    await call(stranger, 'GET', '/api/integrations');
+    const before = await everythingStored();
+
+    const foreign = await call(stranger, method, concrete(path, theirs), { body });
+    const absent = await call(stranger, method, concrete(path), { body });
+
+    expect(foreign.status).toBe(404);
+    const resource = path.split('/')[2]?.slice(0, -1).replace('-', '_');
+    expect(foreign.body).toMatchObject({ code: `${resource}_not_found` });
+    const told = ({ status, text, headers }: Answer) =>
+      [status, text, ...headers].map((part) => String(part).replaceAll(/[0-9a-f]{8}-[0-9a-f-]{27}/g, 'request id'));
+    expect(told(foreign)).toEqual(told(absent));
+    expect(await everythingStored()).toEqual(before);
   });
 });
 
@@ -180,9 +270,9 @@ describe('a path or method that the API does not know', () => {
   );
 
   it.each([
-    ['PATCH', '/api/integrations', 'POST'],
-    ['POST', '/api/integrations/intg_000000000000', 'DELETE'],
-    ['OPTIONS', '/api/phone-numbers', 'POST'],
+    ['PATCH', '/api/integrations', 'POST, GET'],
+    ['POST', '/api/integrations/intg_000000000000', 'GET, PUT, DELETE'],
+    ['OPTIONS', '/api/phone-numbers', 'POST, GET'],
   ])('is a 405 to %s %s, with what is allowed', async (method, path, allowed) => {
     const { status, body, headers } = await call(await newClient(), method, path);
 

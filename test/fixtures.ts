@@ -2,7 +2,7 @@
 import { createExecutionContext, waitOnExecutionContext } from 'cloudflare:test';
 import { env } from 'cloudflare:workers';
 import * as z from 'zod';
-import { createOperatorKey } from '../src/api-keys/create.ts';
+import { createOperatorKey } from '../src/api-keys/operator-key.ts';
 import type { Bindings } from '../src/env.ts';
 import worker from '../src/index.ts';
 import type { Role, Tier } from '../src/schema.ts';

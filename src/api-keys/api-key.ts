@@ -1,7 +1,32 @@
-import type { api_keys } from '../schema.ts';
+import { and, eq } from 'drizzle-orm';
+import * as z from 'zod';
+import { columnsOf } from '../query.ts';
+import type { Placeholders } from '../query.ts';
+import { api_keys, keyStatuses, roles } from '../schema.ts';
 import { toIso } from '../time.ts';
 
-type ApiKeyState = Omit<typeof api_keys.$inferSelect, 'key_hash'>;
+/** An API key as the `state` of its audit events has it. */
+export const apiKeyState = z.object({
+  key_id: z.string(),
+  organization_id: z.string(),
+  user_id: z.string(),
+  name: z.string(),
+  role: z.enum(roles),
+  prefix: z.string(),
+  status: z.enum(keyStatuses),
+  created_at: z.int(),
+  last_used_at: z.int().nullable(),
+  expires_at: z.int().nullable(),
+});
+
+export type ApiKeyState = z.output<typeof apiKeyState>;
+
+/** What an API key is presented from. */
+export const apiKeyColumns = columnsOf(api_keys, apiKeyState);
+
+/** Selects one API key of one organization. */
+export const isApiKey = ({ organization_id, key_id }: Placeholders<{ organization_id: string; key_id: string }>) =>
+  and(eq(api_keys.key_id, key_id), eq(api_keys.organization_id, organization_id));
 
 /** An API key as clients see it (contract.md, API keys). */
 export function presentApiKey(state: ApiKeyState) {

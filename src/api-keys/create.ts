@@ -1,97 +1,96 @@
-import { and, eq, not, sql } from 'drizzle-orm';
+import { and, isNull, lte, not, or, sql } from 'drizzle-orm';
+import * as z from 'zod';
+import { assertNothingInDoubt, eventExists, eventParameters, eventRecorder, readEvent } from '../audit/record.ts';
+import type { EventParameters } from '../audit/record.ts';
 import { displayedPrefix, hashKey, newRawKey } from '../auth/api-key.ts';
-import { newEventId, newId } from '../ids.ts';
-import { batch, existsIn, query, rowColumns, rowValues } from '../query.ts';
-import type { Placeholders } from '../query.ts';
-import { api_keys, audit_events, organizations } from '../schema.ts';
-import type { Role, Tier } from '../schema.ts';
-import { unixNow } from '../time.ts';
-import { presentApiKey } from './api-key.ts';
+import { assertCallerMay, callerKey, isCallerWith, rankOf } from '../auth/authorize.ts';
+import { isAbove } from '../auth/permissions.ts';
+import type { Operation } from '../env.ts';
+import { newId } from '../ids.ts';
+import { DomainError } from '../problem.ts';
+import { query, rowColumns, runBatch } from '../query.ts';
+import type { Placeholders, RowParameters } from '../query.ts';
+import { api_keys, roles } from '../schema.ts';
+import { toUnix, unixNow } from '../time.ts';
+import { printableText } from '../validation.ts';
+import { apiKeyState, isApiKey, presentApiKey } from './api-key.ts';
 import type { ApiKey } from './api-key.ts';
 
-/** Whose keys an operator's are: there is no caller to inherit a user from. */
-const OPERATOR_USER_ID = 'user_operator';
-const DEFAULT_TIER: Tier = 'starter';
+export const newApiKey = z.strictObject({
+  name: printableText(1, 100),
+  role: z.enum(roles),
+  expires_at: z.iso
+    .datetime('must be a time in UTC, like 2030-01-15T10:30:00Z')
+    .transform(toUnix)
+    .refine((time) => time > unixNow(), 'must be in the future')
+    .exactOptional(),
+});
 
-export interface NewOperatorKey {
-  organization_id: string;
-  role: Role;
-  name: string;
-  /** Sets the organization's tier; without it an organization keeps its tier, and a new one is `starter`. */
-  tier?: Tier | undefined;
-  /** Unix seconds. */
-  expires_at: number | null;
-}
+type CreateParameters = EventParameters & RowParameters<typeof api_keys>;
 
-type OrganizationRow = typeof organizations.$inferSelect;
-
-const ensureOrganization = query((db, parameters: Placeholders<OrganizationRow>) =>
-  db.insert(organizations).values(rowValues(organizations, parameters)).onConflictDoNothing(),
-);
-
-const ensureOrganizationOfTier = query((db, parameters: Placeholders<OrganizationRow>) =>
-  db
-    .insert(organizations)
-    .values(rowValues(organizations, parameters))
-    .onConflictDoUpdate({ target: organizations.organization_id, set: { tier: sql`excluded.tier` } }),
-);
-
-/** Once for each key, however often the batch is tried; an id that another key has is an error. */
-const insertKey = query((db, parameters: Placeholders<typeof api_keys.$inferSelect>) =>
-  db.insert(api_keys).select(
+/** A role no higher and an expiry no later than the caller's, which is the default. */
+const insertKey = query((db, parameters: Placeholders<CreateParameters>) => {
+  const expires_at = sql<number | null>`coalesce(${parameters.expires_at}, ${api_keys.expires_at})`;
+  return db.insert(api_keys).select(
     db
-      .select(rowColumns(api_keys, parameters))
-      .from(organizations)
+      .select({ ...rowColumns(api_keys, parameters), expires_at: expires_at.as('expires_at') })
+      .from(api_keys)
       .where(
         and(
-          eq(organizations.organization_id, parameters.organization_id),
-          not(existsIn(db, api_keys, eq(api_keys.key_hash, parameters.key_hash))),
+          isCallerWith('api_keys:create', parameters),
+          lte(rankOf(parameters.role), rankOf(api_keys.role)),
+          or(isNull(api_keys.expires_at), lte(expires_at, api_keys.expires_at)),
+          not(eventExists(db, parameters)),
         ),
       ),
-  ),
-);
+  );
+});
 
-const recordCreation = query((db, parameters: Placeholders<typeof audit_events.$inferSelect>) =>
-  db.insert(audit_events).values(rowValues(audit_events, parameters)).onConflictDoNothing(),
+const recordCreation = eventRecorder<CreateParameters>(api_keys, api_keys.key_id, 'api_key.created', (_, parameters) =>
+  isApiKey(parameters),
 );
 
 /**
- * Makes an API key in an operator's name, and its organization if need be: how the first key of a deployment is made.
+ * Makes an API key of the caller's user (contract.md, API keys). One batch, which also judges role and expiry by the
+ * caller's key as D1 has it.
  *
  * @returns the raw key, which is seen this once, and the key as clients see it
+ * @throws DomainError `permission_denied`, `invalid_api_key`, `temporarily_unavailable`
  */
-export async function createOperatorKey(
-  database: D1Database,
-  { organization_id, role, name, tier, expires_at }: NewOperatorKey,
+export async function createApiKey(
+  operation: Operation,
+  { name, role, expires_at }: z.output<typeof newApiKey>,
 ): Promise<{ raw_key: string; key: ApiKey }> {
   const raw_key = newRawKey();
-  const now = unixNow();
-  const organization = { organization_id, tier: tier ?? DEFAULT_TIER, created_at: now };
-  const state = {
+  const event = eventParameters(operation);
+  const parameters = {
+    ...event,
     key_id: newId('apikey'),
-    organization_id,
-    user_id: OPERATOR_USER_ID,
+    user_id: operation.caller.user_id,
     name,
     role,
+    key_hash: await hashKey(raw_key),
     prefix: displayedPrefix(raw_key),
     status: 'active' as const,
-    created_at: now,
+    created_at: event.event_time,
     last_used_at: null,
-    expires_at,
+    expires_at: expires_at ?? null,
   };
-  await batch(database, [
-    (tier ? ensureOrganizationOfTier : ensureOrganization).bind(organization),
-    insertKey.bind({ ...state, key_hash: await hashKey(raw_key) }),
-    recordCreation.bind({
-      organization_id,
-      event_id: newEventId(),
-      action: 'api_key.created',
-      target_id: state.key_id,
-      actor_key_id: null,
-      request_id: crypto.randomUUID(),
-      state: JSON.stringify(state),
-      created_at: now,
-    }),
+  const {
+    results: [caller, , , [created]],
+    inDoubt,
+  } = await runBatch(operation.env.DB, [
+    callerKey.bind(parameters),
+    insertKey.bind(parameters),
+    recordCreation.bind(parameters),
+    readEvent.bind(parameters),
   ]);
-  return { raw_key, key: presentApiKey(state) };
+  if (created) return { raw_key, key: presentApiKey(apiKeyState.parse(JSON.parse(created.state))) };
+
+  assertNothingInDoubt(inDoubt);
+  const own = assertCallerMay('api_keys:create', operation, caller);
+  throw new DomainError('permission_denied', {
+    required_permission: 'api_keys:create',
+    exceeds: isAbove(role, own.role) ? 'role' : 'expires_at',
+  });
 }

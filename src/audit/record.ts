@@ -4,13 +4,13 @@
  */
 import { and, eq, getTableColumns, sql } from 'drizzle-orm';
 import type { SQL } from 'drizzle-orm';
-import type { SQLiteTable } from 'drizzle-orm/sqlite-core';
+import type { SQLiteColumn, SQLiteTable } from 'drizzle-orm/sqlite-core';
 import type { CallerParameters } from '../auth/authorize.ts';
 import type { Operation } from '../env.ts';
 import { newEventId } from '../ids.ts';
 import { DomainError } from '../problem.ts';
 import { existsIn, query } from '../query.ts';
-import type { Builder, Placeholders } from '../query.ts';
+import type { Builder, CompiledQuery, Placeholders } from '../query.ts';
 import { audit_events } from '../schema.ts';
 import type { AuditAction } from '../schema.ts';
 import { unixNow } from '../time.ts';
@@ -18,58 +18,92 @@ import { unixNow } from '../time.ts';
 export interface EventParameters extends CallerParameters {
   event_id: string;
   request_id: string;
+  /** Unix seconds: the time that the event's id tells. */
+  event_time: number;
 }
 
 /** Mints an operation: its event's id, its caller and its time. Once for each call, before the first try. */
 export function eventParameters({ caller, request_id }: Operation): EventParameters {
+  const now = unixNow();
   return {
     organization_id: caller.organization_id,
     actor_key_id: caller.key_id,
-    now: unixNow(),
+    now,
     event_id: newEventId(),
     request_id,
+    event_time: now,
   };
 }
 
-/** What an event says beside who did it and when. */
-interface EventContent {
-  action: SQL<AuditAction>;
-  target_id: SQL<string>;
-  /** JSON of the target, without any secret. */
-  state: SQL<string>;
-}
-
-/** An event's columns in the table's order, as `insert().select()` wants them. */
-export function eventColumns(parameters: Placeholders<EventParameters>, { action, target_id, state }: EventContent) {
-  return {
-    organization_id: sql<string>`${parameters.organization_id}`.as('organization_id'),
-    event_id: sql<string>`${parameters.event_id}`.as('event_id'),
-    action: action.as('action'),
-    target_id: target_id.as('target_id'),
-    actor_key_id: sql<string>`${parameters.actor_key_id}`.as('actor_key_id'),
-    request_id: sql<string>`${parameters.request_id}`.as('request_id'),
-    state: state.as('state'),
-    created_at: sql<number>`${parameters.now}`.as('created_at'),
-  };
-}
+/** Selects one operation's event. */
+export const isEvent = ({
+  organization_id,
+  event_id,
+}: Placeholders<Pick<EventParameters, 'organization_id' | 'event_id'>>) =>
+  and(eq(audit_events.organization_id, organization_id), eq(audit_events.event_id, event_id));
 
 /**
- * An event's `state` of the row of this table that a statement selects from: every column as JSON, but for the data key.
- * For tables whose rows hold a data key.
+ * Predicate of an update: this operation's event is there, and saw the very revision that the row has. A late try, which
+ * finds the event of an earlier one and a row that has moved on, changes nothing.
  */
-export function stateJson(table: SQLiteTable): SQL<string> {
-  const members = Object.keys(getTableColumns(table))
-    .filter((name) => name !== 'data_key' && name !== 'kek_id')
-    .map((name) => sql`${sql.raw(`'${name}'`)}, ${sql.identifier(name)}`);
-  return sql`json_object(${sql.join(members, sql`, `)})`;
-}
-
-const isEvent = ({ organization_id, event_id }: Placeholders<Pick<EventParameters, 'organization_id' | 'event_id'>>) =>
-  and(eq(audit_events.organization_id, organization_id), eq(audit_events.event_id, event_id));
+export const eventSaw = (db: Builder, parameters: Placeholders<EventParameters>, revision: SQLiteColumn) =>
+  existsIn(
+    db,
+    audit_events,
+    and(isEvent(parameters), eq(sql`json_extract(${audit_events.state}, '$.revision')`, revision)),
+  );
 
 /** Predicate: this operation's event is there, with this action if one is named. */
 export const eventExists = (db: Builder, parameters: Placeholders<EventParameters>, action?: AuditAction) =>
   existsIn(db, audit_events, and(isEvent(parameters), action && eq(audit_events.action, action)));
+
+/**
+ * Makes the statement that records an operation's event, once: of the row of `table` that the condition selects.
+ *
+ * @param action what the event says happened; where the statement decides, in SQL
+ * @param target_id the column that names the row
+ */
+export function eventRecorder<Parameters extends EventParameters>(
+  table: SQLiteTable,
+  target_id: SQLiteColumn,
+  action: AuditAction | ((db: Builder, parameters: Placeholders<Parameters>) => SQL<AuditAction>),
+  condition: (db: Builder, parameters: Placeholders<Parameters>) => SQL | undefined,
+): CompiledQuery<Parameters, unknown> {
+  return query((db, parameters: Placeholders<Parameters>) =>
+    db
+      .insert(audit_events)
+      .select(
+        db
+          .select({
+            organization_id: sql<string>`${parameters.organization_id}`.as('organization_id'),
+            event_id: sql<string>`${parameters.event_id}`.as('event_id'),
+            action: (typeof action === 'string'
+              ? sql<AuditAction>`${sql.raw(`'${action}'`)}`
+              : action(db, parameters)
+            ).as('action'),
+            target_id: sql<string>`${target_id}`.as('target_id'),
+            actor_key_id: sql<string>`${parameters.actor_key_id}`.as('actor_key_id'),
+            request_id: sql<string>`${parameters.request_id}`.as('request_id'),
+            state: stateJson(table).as('state'),
+            created_at: sql<number>`${parameters.event_time}`.as('created_at'),
+          })
+          .from(table)
+          .where(condition(db, parameters)),
+      )
+      .onConflictDoNothing(),
+  );
+}
+
+/** What the state of an event leaves out: no event holds what could open anything. */
+const unrecorded = new Set(['data_key', 'kek_id', 'key_hash']);
+
+/** JSON of the row of this table that a statement selects from. */
+function stateJson(table: SQLiteTable): SQL<string> {
+  const members = Object.keys(getTableColumns(table))
+    .filter((name) => !unrecorded.has(name))
+    .map((name) => sql`${sql.raw(`'${name}'`)}, ${sql.identifier(name)}`);
+  return sql`json_object(${sql.join(members, sql`, `)})`;
+}
 
 /** This operation's event, read back in the batch that may have written it: what the answer is built from. */
 export const readEvent = query((db, parameters: Placeholders<EventParameters>) =>

@@ -1,11 +1,12 @@
 /** Whether a caller may do what it asks: by its cached role at the door, and by D1 in the batch that acts. */
-import { and, eq, inArray } from 'drizzle-orm';
+import { and, eq, inArray, sql } from 'drizzle-orm';
+import type { SQLWrapper } from 'drizzle-orm';
 import { createMiddleware } from 'hono/factory';
 import type { AppEnv, Operation } from '../env.ts';
 import { DomainError } from '../problem.ts';
 import { existsIn, query } from '../query.ts';
 import type { Builder, Placeholders } from '../query.ts';
-import { api_keys } from '../schema.ts';
+import { api_keys, roles } from '../schema.ts';
 import type { Role } from '../schema.ts';
 import { forgetKey, isAlive } from './key-cache.ts';
 import { holds, rolesHolding } from './permissions.ts';
@@ -49,19 +50,39 @@ export const isCallerWith = (permission: Permission, parameters: Placeholders<Ca
 export const callerMay = (permission: Permission, db: Builder, parameters: Placeholders<CallerParameters>) =>
   existsIn(db, api_keys, isCallerWith(permission, parameters));
 
-/** The caller's role as D1 has it, or no row for a dead key: what {@link assertCallerMay} judges. */
-export const callerRole = query((db, parameters: Placeholders<CallerParameters>) =>
-  db.select({ role: api_keys.role }).from(api_keys).where(isLivingCaller(parameters)),
+/** A role's rank, so that roles can be compared in SQL: a caller gives and takes no role above its own. */
+export const rankOf = (role: SQLWrapper) => {
+  const ranks = roles.map(
+    (name, index) => sql`WHEN ${sql.raw(`'${name}'`)} THEN ${sql.raw(String(roles.length - index))}`,
+  );
+  return sql<number>`CASE ${role} ${sql.join(ranks, sql` `)} END`;
+};
+
+/** {@link callerMay} where the caller's rank matters too: its rank, or null. */
+export const callerRank = (permission: Permission, db: Builder, parameters: Placeholders<CallerParameters>) =>
+  db
+    .select({ rank: rankOf(api_keys.role) })
+    .from(api_keys)
+    .where(isCallerWith(permission, parameters));
+
+/** The caller's key as D1 has it, or no row for a dead one: what {@link assertCallerMay} judges. */
+export const callerKey = query((db, parameters: Placeholders<CallerParameters>) =>
+  db.select({ role: api_keys.role, expires_at: api_keys.expires_at }).from(api_keys).where(isLivingCaller(parameters)),
 );
 
 /**
  * Explains a batch that did nothing by its caller, and makes this isolate ask anew about the key.
  *
+ * @returns the caller's key, where it is not the reason
  * @throws DomainError `invalid_api_key` for a dead key, `permission_denied` for a role that no longer suffices
  */
-export function assertCallerMay(permission: Permission, { caller }: Operation, rows: readonly { role: Role }[]): void {
+export function assertCallerMay<Key extends { role: Role }>(
+  permission: Permission,
+  { caller }: Operation,
+  rows: readonly Key[],
+): Key {
   const [alive] = rows;
-  if (alive && holds(alive.role, permission)) return;
+  if (alive && holds(alive.role, permission)) return alive;
   forgetKey(caller.key_hash);
   throw alive
     ? new DomainError('permission_denied', { required_permission: permission })

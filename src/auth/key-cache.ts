@@ -118,6 +118,12 @@ export function forgetKey(key_hash: string): void {
   isolateCache.delete(key_hash);
 }
 
+/** Tidies up behind a revocation: the deadline alone would end the entries too, but later. */
+export function dropRevokedKey(env: Bindings, key_hash: string, afterAnswer: AfterAnswer): void {
+  forgetKey(key_hash);
+  afterAnswer(() => env.KEY_CACHE.delete(key_hash));
+}
+
 /** KV out of order is no reason to refuse anybody: D1 answers, behind the limiter. */
 async function readCache(env: Bindings, key_hash: string): Promise<Caller | undefined> {
   try {

@@ -9,7 +9,7 @@ import { createInterface } from 'node:readline';
 import { parseArgs, stripVTControlCharacters } from 'node:util';
 import { and, eq } from 'drizzle-orm';
 import * as z from 'zod';
-import { createOperatorKey } from '../api-keys/create.ts';
+import { createOperatorKey } from '../api-keys/operator-key.ts';
 import { app } from '../app.ts';
 import { hashKey } from '../auth/api-key.ts';
 import type { Bindings } from '../env.ts';

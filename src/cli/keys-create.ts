@@ -1,7 +1,7 @@
 /** `npm run keys:create`: makes an API key, and its organization if need be. The raw key is printed once. */
 import { parseArgs } from 'node:util';
 import * as z from 'zod';
-import { createOperatorKey } from '../api-keys/create.ts';
+import { createOperatorKey } from '../api-keys/operator-key.ts';
 import { organizationIdPattern } from '../ids.ts';
 import { roles, tiers } from '../schema.ts';
 import { toUnix, unixNow } from '../time.ts';

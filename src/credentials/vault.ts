@@ -8,19 +8,20 @@
  * A subject is an integration or a SIP number. A version is a fresh random id for each attempt, written once and never
  * overwritten, so that a stale edge can only ever show the right bytes or none.
  */
-import { and, eq, not, sql } from 'drizzle-orm';
-import type { SQLWrapper } from 'drizzle-orm';
+import { and, eq, inArray, isNotNull, not, sql } from 'drizzle-orm';
+import type { SQL } from 'drizzle-orm';
 import { nanoid } from 'nanoid';
-import { eventExists } from '../audit/record.ts';
+import { eventExists, isEvent } from '../audit/record.ts';
 import type { EventParameters } from '../audit/record.ts';
-import { assertCallerMay, callerRole, isCallerWith } from '../auth/authorize.ts';
+import { assertCallerMay, callerKey, isCallerWith } from '../auth/authorize.ts';
 import type { Permission } from '../auth/permissions.ts';
 import type { Operation } from '../env.ts';
 import { DomainError } from '../problem.ts';
 import { batch, existsIn, query } from '../query.ts';
 import type { Builder, Placeholders } from '../query.ts';
 import { MAX_TRIES, retry } from '../retry.ts';
-import { api_keys, credential_purges } from '../schema.ts';
+import { api_keys, audit_events, credential_purges } from '../schema.ts';
+import type { AuditAction } from '../schema.ts';
 import { parseKekRing, seal } from './envelope.ts';
 import type { Credentials, KekRing, WrappedDataKey } from './envelope.ts';
 
@@ -33,14 +34,35 @@ export interface StoredCredentials extends WrappedDataKey {
   credentials_version: string;
 }
 
+/** What leaves a version of credentials behind as garbage. */
+const purgingActions = [
+  'integration.updated',
+  'integration.deleted',
+  'phone_number.deleted',
+] as const satisfies AuditAction[];
+
 /** The KV key of one version of a subject's credentials; also what binds the ciphertext to its place. */
 export function credentialsKey(organization_id: string, subject_id: string, version: string): string {
   return `v1/${organization_id}/${subject_id}/${version}`;
 }
 
-/** {@link credentialsKey} in SQL, of the row that a statement selects from. */
-export function credentialsKeySql(organization_id: SQLWrapper, subject_id: SQLWrapper, version: SQLWrapper) {
-  return sql<string>`'v1/' || ${organization_id} || '/' || ${subject_id} || '/' || ${version}`;
+interface IntentParameters {
+  organization_id: string;
+  /** Null where there are no credentials, and so no intent. */
+  kv_key: string | null;
+}
+
+const isIntent = ({ organization_id, kv_key }: Placeholders<IntentParameters>) =>
+  and(eq(credential_purges.kv_key, kv_key), eq(credential_purges.organization_id, organization_id));
+
+const findIntent = query((db, parameters: Placeholders<IntentParameters>) =>
+  db.select({ kv_key: credential_purges.kv_key }).from(credential_purges).where(isIntent(parameters)),
+);
+
+/** What else must hold before anything is stored, so that a call which would be refused leaves nothing behind. */
+interface Precondition<Parameters> {
+  holds: (db: Builder, parameters: Placeholders<Parameters>) => SQL;
+  refusal: (operation: Operation, parameters: Parameters) => Promise<DomainError>;
 }
 
 /**
@@ -51,8 +73,11 @@ export function credentialsKeySql(organization_id: SQLWrapper, subject_id: SQLWr
  * ({@link intentStands}, {@link withdrawIntent}, {@link spendIntent}). Whatever of the two happened first, no late try can
  * undo it: a withdrawn intent does not come back, and a spent one stays in the outbox until it is due.
  */
-export function credentialsWriter(permission: Permission) {
-  const recordIntent = query((db, parameters: Placeholders<EventParameters & { kv_key: string; due_at: number }>) =>
+export function credentialsWriter<Parameters extends EventParameters>(
+  permission: Permission,
+  precondition?: Precondition<Parameters>,
+) {
+  const recordIntent = query((db, parameters: Placeholders<Parameters & IntentParameters & { due_at: number }>) =>
     db
       .insert(credential_purges)
       .select(
@@ -64,19 +89,26 @@ export function credentialsWriter(permission: Permission) {
             attempts: sql<number>`0`.as('attempts'),
           })
           .from(api_keys)
-          .where(and(isCallerWith(permission, parameters), not(eventExists(db, parameters)))),
+          .where(
+            and(
+              isCallerWith(permission, parameters),
+              precondition?.holds(db, parameters),
+              not(eventExists(db, parameters)),
+            ),
+          ),
       )
       .onConflictDoNothing(),
   );
 
   /**
-   * @param event of the operation that makes the version live
+   * @param event of the operation that makes the version live, and what the precondition asks about
    * @param credentials plaintext; it goes no further than this call
-   * @throws DomainError `invalid_api_key`, `permission_denied`, `temporarily_unavailable` (`not_done`)
+   * @throws DomainError `invalid_api_key`, `permission_denied`, `temporarily_unavailable` (`not_done`), the refusal of the
+   *   precondition
    */
   return async function storeCredentials(
     operation: Operation,
-    event: EventParameters,
+    event: Parameters,
     subject_id: string,
     credentials: Credentials,
   ): Promise<StoredCredentials> {
@@ -85,13 +117,16 @@ export function credentialsWriter(permission: Permission) {
     const kv_key = credentialsKey(event.organization_id, subject_id, credentials_version);
     const { ciphertext, ...wrapped } = await seal(await kekRing(env.CREDENTIALS_KEKS), kv_key, credentials);
 
-    const [role] = await batch(env.DB, [
-      callerRole.bind(event),
-      recordIntent.bind({ ...event, kv_key, due_at: event.now + INTENT_DUE_SECONDS }),
+    const intent = { ...event, kv_key, due_at: event.now + INTENT_DUE_SECONDS };
+    const [caller, , recorded] = await batch(env.DB, [
+      callerKey.bind(event),
+      recordIntent.bind(intent),
+      findIntent.bind(intent),
     ]).catch((error: unknown) => {
       throw error instanceof DomainError ? nothingDone(error) : error;
     });
-    assertCallerMay(permission, operation, role);
+    assertCallerMay(permission, operation, caller);
+    if (recorded.length === 0) throw (await precondition?.refusal(operation, event)) ?? nothingDone();
     await retry(
       () => env.CREDENTIALS.put(kv_key, ciphertext),
       () => MAX_TRIES,
@@ -103,42 +138,20 @@ export function credentialsWriter(permission: Permission) {
 }
 
 /** Until the deciding batch, nothing that the client asked for has happened, whatever became of the intent. */
-function nothingDone(cause: unknown): DomainError {
+function nothingDone(cause?: unknown): DomainError {
   return new DomainError('temporarily_unavailable', { outcome: 'not_done' }, { cause });
-}
-
-interface IntentParameters {
-  organization_id: string;
-  /** Null where there are no credentials, and so no intent. */
-  kv_key: string | null;
 }
 
 /**
  * Predicate of the statement that makes a version live: no purge has claimed its ciphertext, and no other try of the same
  * batch has decided already.
  */
-export const intentStands = (db: Builder, { organization_id, kv_key }: Placeholders<IntentParameters>) =>
-  existsIn(
-    db,
-    credential_purges,
-    and(
-      eq(credential_purges.kv_key, kv_key),
-      eq(credential_purges.organization_id, organization_id),
-      eq(credential_purges.attempts, 0),
-    ),
-  );
+export const intentStands = (db: Builder, parameters: Placeholders<IntentParameters>) =>
+  existsIn(db, credential_purges, and(isIntent(parameters), eq(credential_purges.attempts, 0)));
 
 /** Follows the event that made a version live, in its batch: the ciphertext is no garbage any more. */
 export const withdrawIntent = query((db, parameters: Placeholders<EventParameters & IntentParameters>) =>
-  db
-    .delete(credential_purges)
-    .where(
-      and(
-        eq(credential_purges.kv_key, parameters.kv_key),
-        eq(credential_purges.organization_id, parameters.organization_id),
-        eventExists(db, parameters),
-      ),
-    ),
+  db.delete(credential_purges).where(and(isIntent(parameters), eventExists(db, parameters))),
 );
 
 /**
@@ -146,12 +159,40 @@ export const withdrawIntent = query((db, parameters: Placeholders<EventParameter
  * more. The row stays until it is due, long after any late put of the ciphertext; nobody can read that, for its data key
  * was stored nowhere.
  */
-export const spendIntent = query((db, { organization_id, kv_key }: Placeholders<IntentParameters>) =>
+export const spendIntent = query((db, parameters: Placeholders<IntentParameters>) =>
   db
     .update(credential_purges)
     .set({ attempts: sql`${credential_purges.attempts} + 1` })
-    .where(and(eq(credential_purges.kv_key, kv_key), eq(credential_purges.organization_id, organization_id))),
+    .where(isIntent(parameters)),
 );
+
+/**
+ * Follows the event that made a version garbage, in its batch: the version that the row had when the event saw it goes to
+ * the outbox. (The row itself may be gone, or have moved on.)
+ */
+export const enqueuePurge = query((db, parameters: Placeholders<EventParameters>) => {
+  const version = sql<string>`json_extract(${audit_events.state}, '$.credentials_version')`;
+  return (
+    db
+      .insert(credential_purges)
+      .select(
+        db
+          .select({
+            kv_key:
+              sql<string>`'v1/' || ${audit_events.organization_id} || '/' || ${audit_events.target_id} || '/' || ${version}`.as(
+                'kv_key',
+              ),
+            organization_id: audit_events.organization_id,
+            due_at: sql<number>`${parameters.now}`.as('due_at'),
+            attempts: sql<number>`0`.as('attempts'),
+          })
+          .from(audit_events)
+          .where(and(isEvent(parameters), isNotNull(version), inArray(audit_events.action, [...purgingActions]))),
+      )
+      // A row that is there already says the same, and must not veto what the event decided.
+      .onConflictDoNothing()
+  );
+});
 
 let parsedRing: { secret: string; ring: KekRing } | undefined;
 

@@ -1,15 +1,15 @@
-import { and, sql } from 'drizzle-orm';
+import { and } from 'drizzle-orm';
 import * as z from 'zod';
-import { assertNothingInDoubt, eventColumns, eventParameters, readEvent, stateJson } from '../audit/record.ts';
+import { assertNothingInDoubt, eventParameters, eventRecorder, readEvent } from '../audit/record.ts';
 import type { EventParameters } from '../audit/record.ts';
-import { assertCallerMay, callerRole, isCallerWith } from '../auth/authorize.ts';
+import { assertCallerMay, callerKey, isCallerWith } from '../auth/authorize.ts';
 import { credentialsWriter, intentStands, spendIntent, withdrawIntent } from '../credentials/vault.ts';
 import type { Operation } from '../env.ts';
 import { newId } from '../ids.ts';
 import { DomainError } from '../problem.ts';
 import { query, rowColumns, runBatch } from '../query.ts';
 import type { Placeholders, RowParameters } from '../query.ts';
-import { api_keys, audit_events, integrations } from '../schema.ts';
+import { api_keys, integrations } from '../schema.ts';
 import { unixNow } from '../time.ts';
 import { printableText } from '../validation.ts';
 import { isIntegration, presentIntegration } from './integration.ts';
@@ -34,22 +34,11 @@ const insertIntegration = query((db, parameters: Placeholders<CreateParameters>)
   ),
 );
 
-const recordCreation = query((db, parameters: Placeholders<EventParameters & { integration_id: string }>) =>
-  db
-    .insert(audit_events)
-    .select(
-      db
-        .select(
-          eventColumns(parameters, {
-            action: sql`'integration.created'`,
-            target_id: sql`${integrations.integration_id}`,
-            state: stateJson(integrations),
-          }),
-        )
-        .from(integrations)
-        .where(isIntegration(parameters)),
-    )
-    .onConflictDoNothing(),
+const recordCreation = eventRecorder<CreateParameters>(
+  integrations,
+  integrations.integration_id,
+  'integration.created',
+  (_, parameters) => isIntegration(parameters),
 );
 
 /**
@@ -78,13 +67,14 @@ export async function createIntegration(
     ...stored,
     created_at: event.now,
     updated_at: event.now,
+    revision: 1,
   };
   const parameters = { ...event, now: unixNow(), ...integration, kv_key };
   const {
-    results: [role, , , , , [created]],
+    results: [caller, , , , , [created]],
     inDoubt,
   } = await runBatch(operation.env.DB, [
-    callerRole.bind(parameters),
+    callerKey.bind(parameters),
     insertIntegration.bind(parameters),
     recordCreation.bind(parameters),
     withdrawIntent.bind(parameters),
@@ -93,7 +83,7 @@ export async function createIntegration(
   ]);
   if (!created) {
     assertNothingInDoubt(inDoubt);
-    assertCallerMay('integrations:create', operation, role);
+    assertCallerMay('integrations:create', operation, caller);
     throw new DomainError('temporarily_unavailable', { outcome: 'not_done' });
   }
   return presentIntegration(integration);

@@ -1,29 +1,21 @@
-import { and, asc, eq, exists, sql } from 'drizzle-orm';
-import {
-  assertNothingInDoubt,
-  eventColumns,
-  eventExists,
-  eventParameters,
-  readEvent,
-  stateJson,
-} from '../audit/record.ts';
+import { and, asc, eq, sql } from 'drizzle-orm';
+import { assertNothingInDoubt, eventExists, eventParameters, eventRecorder, readEvent } from '../audit/record.ts';
 import type { EventParameters } from '../audit/record.ts';
-import { assertCallerMay, callerMay, callerRole } from '../auth/authorize.ts';
+import { assertCallerMay, callerMay, callerKey } from '../auth/authorize.ts';
 import { purge } from '../credentials/purge.ts';
-import { credentialsKey, credentialsKeySql } from '../credentials/vault.ts';
+import { credentialsKey, enqueuePurge } from '../credentials/vault.ts';
+import { boundedCount, toldCount } from '../count.ts';
 import type { Operation } from '../env.ts';
 import { DomainError } from '../problem.ts';
 import type { Reference } from '../problem.ts';
 import { batch, existsIn, isForeignKeyViolation, query, runBatch } from '../query.ts';
-import type { Builder, Placeholders } from '../query.ts';
-import { audit_events, credential_purges, integrations, phone_numbers } from '../schema.ts';
-import type { AuditAction } from '../schema.ts';
+import type { Placeholders } from '../query.ts';
+import { integrations, phone_numbers } from '../schema.ts';
 import { integrationState, isIntegration, presentIntegration } from './integration.ts';
 import type { Integration } from './integration.ts';
 
-/** How many references an answer names, and how far they are counted (contract.md, Conventions: counts). */
+/** How many references an answer names. */
 const MAX_NAMED = 100;
-const MAX_COUNTED = 10_000;
 
 interface DeleteParameters extends EventParameters {
   integration_id: string;
@@ -33,24 +25,12 @@ const isReference = ({ organization_id, integration_id }: Placeholders<DeletePar
   and(eq(phone_numbers.organization_id, organization_id), eq(phone_numbers.integration_id, integration_id));
 
 const listReferences = query((db, parameters: Placeholders<DeleteParameters>) => {
-  const tooMany = exists(
-    db
-      .select({ one: sql`1` })
-      .from(phone_numbers)
-      .where(isReference(parameters))
-      .limit(1)
-      .offset(MAX_COUNTED),
-  );
-  const count = db
-    .select({ count: sql`count(*)` })
-    .from(phone_numbers)
-    .where(isReference(parameters));
+  const count = boundedCount(db, phone_numbers, isReference(parameters));
   return db
     .select({
       phone_number_id: phone_numbers.phone_number_id,
       phone_number: phone_numbers.phone_number,
-      /** One more than {@link MAX_COUNTED} stands for any more. */
-      reference_count: sql<number>`iif(${tooMany}, ${MAX_COUNTED + 1}, ${count})`.as('reference_count'),
+      reference_count: sql<number>`${count}`.as('reference_count'),
     })
     .from(phone_numbers)
     .where(isReference(parameters))
@@ -59,52 +39,16 @@ const listReferences = query((db, parameters: Placeholders<DeleteParameters>) =>
 });
 
 /** The rule, and the only statement that evaluates it: refused while a phone number references the integration. */
-const recordDecision = query((db, parameters: Placeholders<DeleteParameters>) => {
-  const isReferenced = existsIn(db, phone_numbers, isReference(parameters));
-  return db
-    .insert(audit_events)
-    .select(
-      db
-        .select(
-          eventColumns(parameters, {
-            action: sql<AuditAction>`iif(${isReferenced}, 'integration.delete_refused', 'integration.deleted')`,
-            target_id: sql`${integrations.integration_id}`,
-            state: stateJson(integrations),
-          }),
-        )
-        .from(integrations)
-        .where(and(isIntegration(parameters), callerMay('integrations:delete', db, parameters))),
-    )
-    .onConflictDoNothing();
-});
-
-const isDeletionDecided = (db: Builder, parameters: Placeholders<DeleteParameters>) =>
-  eventExists(db, parameters, 'integration.deleted');
-
-const enqueuePurge = query((db, parameters: Placeholders<DeleteParameters>) =>
-  db
-    .insert(credential_purges)
-    .select(
-      db
-        .select({
-          kv_key: credentialsKeySql(
-            integrations.organization_id,
-            integrations.integration_id,
-            integrations.credentials_version,
-          ).as('kv_key'),
-          organization_id: integrations.organization_id,
-          due_at: sql<number>`${parameters.now}`.as('due_at'),
-          attempts: sql<number>`0`.as('attempts'),
-        })
-        .from(integrations)
-        .where(and(isIntegration(parameters), isDeletionDecided(db, parameters))),
-    )
-    // A row that is there already says the same, and must not veto the deletion.
-    .onConflictDoNothing(),
+const recordDecision = eventRecorder(
+  integrations,
+  integrations.integration_id,
+  (db, parameters: Placeholders<DeleteParameters>) =>
+    sql`iif(${existsIn(db, phone_numbers, isReference(parameters))}, 'integration.delete_refused', 'integration.deleted')`,
+  (db, parameters) => and(isIntegration(parameters), callerMay('integrations:delete', db, parameters)),
 );
 
 const removeIntegration = query((db, parameters: Placeholders<DeleteParameters>) =>
-  db.delete(integrations).where(and(isIntegration(parameters), isDeletionDecided(db, parameters))),
+  db.delete(integrations).where(and(isIntegration(parameters), eventExists(db, parameters, 'integration.deleted'))),
 );
 
 /**
@@ -122,11 +66,11 @@ export async function deleteIntegration(operation: Operation, integration_id: st
   const { env, afterAnswer } = operation;
   const parameters = { ...eventParameters(operation), integration_id };
   const {
-    results: [references, role, , , , [event]],
+    results: [references, caller, , , , [event]],
     inDoubt,
   } = await runBatch(env.DB, [
     listReferences.bind(parameters),
-    callerRole.bind(parameters),
+    callerKey.bind(parameters),
     recordDecision.bind(parameters),
     enqueuePurge.bind(parameters),
     removeIntegration.bind(parameters),
@@ -135,7 +79,7 @@ export async function deleteIntegration(operation: Operation, integration_id: st
 
   if (!event) {
     assertNothingInDoubt(inDoubt);
-    assertCallerMay('integrations:delete', operation, role);
+    assertCallerMay('integrations:delete', operation, caller);
     throw new DomainError('integration_not_found', {});
   }
   if (event.action === 'integration.delete_refused') {
@@ -160,10 +104,10 @@ async function refuseIfStillReferenced(
 }
 
 function inUse(rows: (Reference & { reference_count: number })[]) {
-  const counted = rows[0]?.reference_count ?? 0;
+  const { count, exact } = toldCount(rows[0]?.reference_count ?? 0);
   return new DomainError('integration_in_use', {
     references: rows.map(({ phone_number_id, phone_number }) => ({ phone_number_id, phone_number })),
-    reference_count: Math.min(counted, MAX_COUNTED),
-    reference_count_exact: counted <= MAX_COUNTED,
+    reference_count: count,
+    reference_count_exact: exact,
   });
 }

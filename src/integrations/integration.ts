@@ -1,23 +1,28 @@
 import { and, eq } from 'drizzle-orm';
 import * as z from 'zod';
+import { columnsOf, query } from '../query.ts';
 import type { Placeholders } from '../query.ts';
-import { integrations } from '../schema.ts';
+import { integrations, integrationStatuses } from '../schema.ts';
 import { toIso } from '../time.ts';
+import { categories, providerNames } from './providers.ts';
 
-/** An integration as its row and the `state` of its audit events have it. */
+/** An integration as the `state` of its audit events has it. */
 export const integrationState = z.object({
   integration_id: z.string(),
   organization_id: z.string(),
   name: z.string(),
-  provider: z.string(),
-  category: z.string(),
-  status: z.string(),
+  provider: z.enum(providerNames),
+  category: z.enum(categories),
+  status: z.enum(integrationStatuses),
   credentials_version: z.string(),
   created_at: z.int(),
   updated_at: z.int(),
 });
 
-export type IntegrationState = z.output<typeof integrationState>;
+export type IntegrationState = Omit<z.output<typeof integrationState>, 'credentials_version'>;
+
+/** What an integration is presented from. */
+export const integrationColumns = columnsOf(integrations, integrationState.omit({ credentials_version: true }));
 
 interface IntegrationParameters {
   organization_id: string;
@@ -28,6 +33,11 @@ interface IntegrationParameters {
 /** Selects one integration of one organization. */
 export const isIntegration = ({ organization_id, integration_id }: Placeholders<IntegrationParameters>) =>
   and(eq(integrations.organization_id, organization_id), eq(integrations.integration_id, integration_id));
+
+/** The provider of one integration: what may be done with it hangs on that. */
+export const findProvider = query((db, parameters: Placeholders<IntegrationParameters>) =>
+  db.select({ provider: integrations.provider }).from(integrations).where(isIntegration(parameters)),
+);
 
 /** An integration as clients see it (contract.md, DELETE /api/integrations/{integration_id}), members in that order. */
 export function presentIntegration(state: IntegrationState) {

@@ -40,9 +40,12 @@ export const providers = {
 } as const;
 
 export type Provider = keyof typeof providers;
+export type Category = (typeof providers)[Provider]['category'];
 
 // oxlint-disable-next-line typescript/no-unsafe-type-assertion -- Object.keys knows only strings
 export const providerNames = Object.keys(providers) as Provider[];
+
+export const categories = [...new Set(Object.values(providers).map(({ category }) => category))];
 
 type CredentialsSchema = (typeof providers)[Provider]['credentials'];
 const schemas = Object.values(providers).map(({ credentials }) => credentials);

@@ -3,21 +3,39 @@ import * as z from 'zod';
 import { requirePermission } from '../auth/authorize.ts';
 import type { AppEnv } from '../env.ts';
 import { idSchema } from '../ids.ts';
-import { jsonBody, pathParameters } from '../validation.ts';
+import { jsonBody, pathParameters, queryParameters } from '../validation.ts';
 import { createIntegration, newIntegration } from './create.ts';
 import { deleteIntegration } from './delete.ts';
+import { presentIntegration } from './integration.ts';
+import { integrationsQuery, listIntegrations, readIntegration } from './read.ts';
+import { integrationChanges, updateIntegration } from './update.ts';
+
+const integrationPath = z.object({ integration_id: idSchema('intg') });
 
 export const integrationRoutes = new Hono<AppEnv>()
   .post('/', requirePermission('integrations:create'), jsonBody(newIntegration), async (c) => {
     const data = await createIntegration(c.var.operation, c.req.valid('json'));
     return c.json({ success: true, message: 'Integration created successfully', data }, 201);
   })
-  .delete(
+  .get('/', requirePermission('integrations:read'), queryParameters(integrationsQuery), async (c) => {
+    const { rows, pagination } = await listIntegrations(c.var.operation, c.req.valid('query'));
+    return c.json({ success: true, data: rows.map(presentIntegration), pagination }, 200);
+  })
+  .get('/:integration_id', requirePermission('integrations:read'), pathParameters(integrationPath), async (c) => {
+    const data = await readIntegration(c.var.operation, c.req.valid('param').integration_id);
+    return c.json({ success: true, data }, 200);
+  })
+  .put(
     '/:integration_id',
-    requirePermission('integrations:delete'),
-    pathParameters(z.object({ integration_id: idSchema('intg') })),
+    requirePermission('integrations:update'),
+    pathParameters(integrationPath),
+    jsonBody(integrationChanges),
     async (c) => {
-      const data = await deleteIntegration(c.var.operation, c.req.valid('param').integration_id);
-      return c.json({ success: true, message: 'Integration deleted successfully', data }, 200);
+      const data = await updateIntegration(c.var.operation, c.req.valid('param').integration_id, c.req.valid('json'));
+      return c.json({ success: true, message: 'Integration updated successfully', data }, 200);
     },
-  );
+  )
+  .delete('/:integration_id', requirePermission('integrations:delete'), pathParameters(integrationPath), async (c) => {
+    const data = await deleteIntegration(c.var.operation, c.req.valid('param').integration_id);
+    return c.json({ success: true, message: 'Integration deleted successfully', data }, 200);
+  });

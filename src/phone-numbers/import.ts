@@ -1,28 +1,21 @@
 import { and, eq, not, sql } from 'drizzle-orm';
 import type { SQL } from 'drizzle-orm';
 import * as z from 'zod';
-import {
-  assertNothingInDoubt,
-  eventColumns,
-  eventExists,
-  eventParameters,
-  readEvent,
-  stateJson,
-} from '../audit/record.ts';
+import { assertNothingInDoubt, eventExists, eventParameters, eventRecorder, readEvent } from '../audit/record.ts';
 import type { EventParameters } from '../audit/record.ts';
-import { assertCallerMay, callerRole, isCallerWith } from '../auth/authorize.ts';
+import { assertCallerMay, callerKey, isCallerWith } from '../auth/authorize.ts';
 import { credentialsWriter, intentStands, spendIntent, withdrawIntent } from '../credentials/vault.ts';
 import type { Operation } from '../env.ts';
 import { idSchema, newId } from '../ids.ts';
-import { isIntegration } from '../integrations/integration.ts';
+import { findProvider, isIntegration } from '../integrations/integration.ts';
 import { providerNames } from '../integrations/providers.ts';
-import { DomainError } from '../problem.ts';
+import { DomainError, invalid } from '../problem.ts';
 import { existsIn, query, rowColumns, runBatch } from '../query.ts';
 import type { Builder, Placeholders, RowParameters } from '../query.ts';
-import { api_keys, audit_events, integrations, mediaEncryptions, phone_numbers } from '../schema.ts';
+import { api_keys, integrations, mediaEncryptions, phone_numbers } from '../schema.ts';
 import { unixNow } from '../time.ts';
 import { printableText } from '../validation.ts';
-import { presentPhoneNumber } from './phone-number.ts';
+import { isPhoneNumber, presentPhoneNumber } from './phone-number.ts';
 import type { PhoneNumber } from './phone-number.ts';
 
 const anyNumber = {
@@ -62,10 +55,6 @@ const storeCredentials = credentialsWriter('phone_numbers:create');
 
 type ImportParameters = EventParameters & RowParameters<typeof phone_numbers> & { kv_key: string | null };
 
-const findTarget = query((db, parameters: Placeholders<Pick<ImportParameters, 'organization_id' | 'integration_id'>>) =>
-  db.select({ provider: integrations.provider }).from(integrations).where(isIntegration(parameters)),
-);
-
 /** Of any organization: a number is unique in the whole system. */
 const findHolder = query((db, { phone_number }: Placeholders<{ phone_number: string }>) =>
   db
@@ -100,27 +89,11 @@ const insertThroughIntegration = insertNumberIf((db, parameters) =>
 const insertSip = insertNumberIf(() => undefined);
 const insertSipWithCredentials = insertNumberIf(intentStands);
 
-const recordImport = query((db, parameters: Placeholders<ImportParameters>) =>
-  db
-    .insert(audit_events)
-    .select(
-      db
-        .select(
-          eventColumns(parameters, {
-            action: sql`'phone_number.imported'`,
-            target_id: sql`${phone_numbers.phone_number_id}`,
-            state: stateJson(phone_numbers),
-          }),
-        )
-        .from(phone_numbers)
-        .where(
-          and(
-            eq(phone_numbers.organization_id, parameters.organization_id),
-            eq(phone_numbers.phone_number_id, parameters.phone_number_id),
-          ),
-        ),
-    )
-    .onConflictDoNothing(),
+const recordImport = eventRecorder<ImportParameters>(
+  phone_numbers,
+  phone_numbers.phone_number_id,
+  'phone_number.imported',
+  (_, parameters) => isPhoneNumber(parameters),
 );
 
 /**
@@ -154,6 +127,7 @@ export async function importPhoneNumber(
     ...visible,
     created_at: event.now,
     updated_at: event.now,
+    revision: 1,
   };
   const parameters = {
     ...event,
@@ -169,11 +143,11 @@ export async function importPhoneNumber(
       ? insertSipWithCredentials
       : insertSip;
   const {
-    results: [role, [target], holders, , , [imported]],
+    results: [caller, [target], holders, , , [imported]],
     inDoubt,
   } = await runBatch(operation.env.DB, [
-    callerRole.bind(parameters),
-    findTarget.bind(parameters),
+    callerKey.bind(parameters),
+    findProvider.bind(parameters),
     findHolder.bind(parameters),
     insertNumber.bind(parameters),
     recordImport.bind(parameters),
@@ -183,13 +157,11 @@ export async function importPhoneNumber(
   if (imported) return presentPhoneNumber(phoneNumber);
 
   assertNothingInDoubt(inDoubt);
-  assertCallerMay('phone_numbers:create', operation, role);
+  assertCallerMay('phone_numbers:create', operation, caller);
   if (request.provider !== 'sip') {
     if (!target) throw new DomainError('integration_not_found', {});
     if (target.provider !== request.provider) {
-      throw new DomainError('validation_failed', {
-        errors: [{ path: 'integration_id', message: 'must be an integration of the same provider' }],
-      });
+      throw invalid('integration_id', 'must be an integration of the same provider');
     }
   }
   if (holders.length > 0) throw new DomainError('phone_number_exists', {});

@@ -1,10 +1,47 @@
+import { and, eq } from 'drizzle-orm';
+import * as z from 'zod';
+import { providerNames } from '../integrations/providers.ts';
+import { columnsOf } from '../query.ts';
+import type { Placeholders } from '../query.ts';
+import { mediaEncryptions, phone_numbers, phoneNumberStatuses } from '../schema.ts';
 import { toIso } from '../time.ts';
-import type { phone_numbers } from '../schema.ts';
 
-type PhoneNumberRow = typeof phone_numbers.$inferSelect;
+const sqliteBoolean = z.int().transform(Boolean);
 
-/** A phone number's row without what leads to its credentials. */
-export type PhoneNumberState = Omit<PhoneNumberRow, 'data_key' | 'kek_id' | 'credentials_version'>;
+/** A phone number as the `state` of its audit events has it. */
+export const phoneNumberState = z.object({
+  phone_number_id: z.string(),
+  organization_id: z.string(),
+  integration_id: z.string().nullable(),
+  phone_number: z.string(),
+  provider: z.enum([...providerNames, 'sip']),
+  status: z.enum(phoneNumberStatuses),
+  assigned_agent_id: z.string().nullable(),
+  supports_inbound: sqliteBoolean,
+  supports_outbound: sqliteBoolean,
+  sip_trunk_name: z.string().nullable(),
+  sip_username: z.string().nullable(),
+  sip_server_address: z.string().nullable(),
+  inbound_room_name: z.string().nullable(),
+  media_encryption: z.enum(mediaEncryptions).nullable(),
+  credentials_version: z.string().nullable(),
+  created_at: z.int(),
+  updated_at: z.int(),
+});
+
+export type PhoneNumberState = Omit<z.output<typeof phoneNumberState>, 'credentials_version'>;
+
+interface PhoneNumberParameters {
+  organization_id: string;
+  phone_number_id: string;
+}
+
+/** Selects one phone number of one organization. */
+export const isPhoneNumber = ({ organization_id, phone_number_id }: Placeholders<PhoneNumberParameters>) =>
+  and(eq(phone_numbers.phone_number_id, phone_number_id), eq(phone_numbers.organization_id, organization_id));
+
+/** What a phone number is presented from. */
+export const phoneNumberColumns = columnsOf(phone_numbers, phoneNumberState.omit({ credentials_version: true }));
 
 /** A phone number as clients see it: without its credentials, and with null for what its provider does not have. */
 export function presentPhoneNumber(state: PhoneNumberState) {

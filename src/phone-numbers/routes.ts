@@ -1,15 +1,46 @@
 import { Hono } from 'hono';
+import * as z from 'zod';
 import { requirePermission } from '../auth/authorize.ts';
 import type { AppEnv } from '../env.ts';
-import { jsonBody } from '../validation.ts';
+import { idSchema } from '../ids.ts';
+import { jsonBody, pathParameters, queryParameters } from '../validation.ts';
+import { deletePhoneNumber } from './delete.ts';
 import { importPhoneNumber, newPhoneNumber } from './import.ts';
+import { presentPhoneNumber } from './phone-number.ts';
+import { listPhoneNumbers, phoneNumbersQuery, readPhoneNumber } from './read.ts';
+import { phoneNumberChanges, updatePhoneNumber } from './update.ts';
 
-export const phoneNumberRoutes = new Hono<AppEnv>().post(
-  '/',
-  requirePermission('phone_numbers:create'),
-  jsonBody(newPhoneNumber),
-  async (c) => {
+const phoneNumberPath = z.object({ phone_number_id: idSchema('phon') });
+
+export const phoneNumberRoutes = new Hono<AppEnv>()
+  .post('/', requirePermission('phone_numbers:create'), jsonBody(newPhoneNumber), async (c) => {
     const data = await importPhoneNumber(c.var.operation, c.req.valid('json'));
     return c.json({ success: true, message: `Phone number imported successfully with ${data.provider}`, data }, 201);
-  },
-);
+  })
+  .get('/', requirePermission('phone_numbers:read'), queryParameters(phoneNumbersQuery), async (c) => {
+    const { rows, pagination } = await listPhoneNumbers(c.var.operation, c.req.valid('query'));
+    return c.json({ success: true, data: rows.map(presentPhoneNumber), pagination }, 200);
+  })
+  .get('/:phone_number_id', requirePermission('phone_numbers:read'), pathParameters(phoneNumberPath), async (c) => {
+    const data = await readPhoneNumber(c.var.operation, c.req.valid('param').phone_number_id);
+    return c.json({ success: true, data }, 200);
+  })
+  .put(
+    '/:phone_number_id',
+    requirePermission('phone_numbers:update'),
+    pathParameters(phoneNumberPath),
+    jsonBody(phoneNumberChanges),
+    async (c) => {
+      const data = await updatePhoneNumber(c.var.operation, c.req.valid('param').phone_number_id, c.req.valid('json'));
+      return c.json({ success: true, message: 'Phone number updated successfully', data }, 200);
+    },
+  )
+  .delete(
+    '/:phone_number_id',
+    requirePermission('phone_numbers:delete'),
+    pathParameters(phoneNumberPath),
+    async (c) => {
+      const data = await deletePhoneNumber(c.var.operation, c.req.valid('param').phone_number_id);
+      return c.json({ success: true, message: 'Phone number deleted successfully', data }, 200);
+    },
+  );

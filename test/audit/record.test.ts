@@ -28,6 +28,7 @@ const integrationMembers = [
   'credentials_version',
   'created_at',
   'updated_at',
+  'revision',
 ];
 
 describe('an audit event', () => {
@@ -91,6 +92,7 @@ describe('an audit event', () => {
       'credentials_version',
       'created_at',
       'updated_at',
+      'revision',
     ]);
   });
 });

@@ -1,6 +1,6 @@
 import { env } from 'cloudflare:workers';
 import { describe, expect, it } from 'vitest';
-import { createOperatorKey } from '../../src/api-keys/create.ts';
+import { createOperatorKey } from '../../src/api-keys/operator-key.ts';
 import { hashKey, isWellFormed } from '../../src/auth/api-key.ts';
 import { failingBindings } from '../bindings.ts';
 import { actionsOn, everythingStored } from '../fixtures.ts';

@@ -1,0 +1,65 @@
+import { asc, eq, lt } from 'drizzle-orm';
+import * as z from 'zod';
+import { apiKeyState, presentApiKey } from '../api-keys/api-key.ts';
+import { eventIdsFrom, idSchema } from '../ids.ts';
+import { integrationState, presentIntegration } from '../integrations/integration.ts';
+import { keysetList, pageParameters } from '../pagination.ts';
+import type { FilterOf } from '../pagination.ts';
+import { phoneNumberState, presentPhoneNumber } from '../phone-numbers/phone-number.ts';
+import { audit_events, auditActions } from '../schema.ts';
+import { toIso, toUnix } from '../time.ts';
+
+const secondOfEvents = z.iso
+  .datetime('must be a time in UTC, like 2030-01-15T10:30:00Z')
+  .transform((iso) => eventIdsFrom(toUnix(iso)));
+
+export const auditEventsQuery = z.strictObject({
+  action: z.enum(auditActions).exactOptional(),
+  target_id: z.union([idSchema('intg'), idSchema('phon'), idSchema('apikey')]).exactOptional(),
+  actor_key_id: idSchema('apikey').exactOptional(),
+  since: secondOfEvents.exactOptional(),
+  until: secondOfEvents.exactOptional(),
+  ...pageParameters,
+});
+
+type AuditEventRow = typeof audit_events.$inferSelect;
+
+/** The audit events from the oldest to the newest: from `since` on, and before `until`. */
+export const listAuditEvents = keysetList<FilterOf<typeof auditEventsQuery>, AuditEventRow>('audit_events', {
+  table: audit_events,
+  key: [audit_events.event_id],
+  keyOf: ({ event_id }) => [event_id],
+  start: ({ since = '' }) => [since],
+  predicates: {
+    action: (value) => eq(audit_events.action, value),
+    target_id: (value) => eq(audit_events.target_id, value),
+    actor_key_id: (value) => eq(audit_events.actor_key_id, value),
+    since: undefined,
+    until: (value) => lt(audit_events.event_id, value),
+  },
+  page: (db, isListed, limit) =>
+    db.select().from(audit_events).where(isListed).orderBy(asc(audit_events.event_id)).limit(limit),
+});
+
+/** The target of an event, by what its action is about. */
+function presentState({ action, state }: AuditEventRow) {
+  const target: unknown = JSON.parse(state);
+  if (action.startsWith('integration.')) return presentIntegration(integrationState.parse(target));
+  if (action.startsWith('phone_number.')) return presentPhoneNumber(phoneNumberState.parse(target));
+  return presentApiKey(apiKeyState.parse(target));
+}
+
+/** An audit event as clients see it. */
+export function presentAuditEvent(event: AuditEventRow) {
+  return {
+    event_id: event.event_id,
+    client_id: event.organization_id,
+    action: event.action,
+    outcome: event.action.endsWith('_refused') ? ('refused' as const) : ('succeeded' as const),
+    target_id: event.target_id,
+    actor_key_id: event.actor_key_id,
+    request_id: event.request_id,
+    state: presentState(event),
+    created_at: toIso(event.created_at),
+  };
+}

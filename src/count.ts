@@ -1,0 +1,23 @@
+/** Counts are exact up to 10,000, and counted no further (contract.md, Conventions). */
+import { sql } from 'drizzle-orm';
+import type { SQL } from 'drizzle-orm';
+import type { SQLiteTable } from 'drizzle-orm/sqlite-core';
+import type { Builder } from './query.ts';
+
+const MAX_COUNTED = 10_000;
+
+/** Selects `{ count }` of the table's rows of the condition; one more than 10,000 stands for any more. */
+export function boundedCount(db: Builder, table: SQLiteTable, condition: SQL | undefined) {
+  const counted = db
+    .select({ one: sql`1`.as('one') })
+    .from(table)
+    .where(condition)
+    .limit(MAX_COUNTED + 1)
+    .as('counted');
+  return db.select({ count: sql<number>`count(*)`.as('count') }).from(counted);
+}
+
+/** What an answer tells of a {@link boundedCount}. */
+export function toldCount(count: number): { count: number; exact: boolean } {
+  return { count: Math.min(count, MAX_COUNTED), exact: count <= MAX_COUNTED };
+}
