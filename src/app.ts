@@ -2,11 +2,14 @@ import { Hono } from 'hono';
 import type { Context } from 'hono';
 import { createMiddleware } from 'hono/factory';
 import { routePath } from 'hono/route';
+import { secureHeaders } from 'hono/secure-headers';
 import { apiKeyRoutes } from './api-keys/routes.ts';
 import { auditRoutes } from './audit/routes.ts';
 import { authenticate } from './auth/authenticate.ts';
 import { limitOrganization } from './auth/rate-limit.ts';
+import { allowOrigins } from './cors.ts';
 import type { AppEnv } from './env.ts';
+import { healthRoutes } from './health.ts';
 import { integrationRoutes } from './integrations/routes.ts';
 import { logError, logRequest } from './log.ts';
 import { phoneNumberRoutes } from './phone-numbers/routes.ts';
@@ -46,7 +49,15 @@ async function runAfterAnswer(tasks: (() => Promise<unknown>)[], request_id: str
 }
 
 export const app = new Hono<AppEnv>()
-  .use(frame)
+  .use(
+    frame,
+    secureHeaders({
+      xFrameOptions: 'DENY',
+      contentSecurityPolicy: { defaultSrc: ["'none'"], frameAncestors: ["'none'"] },
+    }),
+  )
+  .route('/health', healthRoutes)
+  .use('/api/*', allowOrigins)
   .use('/api/*', authenticate, limitOrganization)
   .route('/api/integrations', integrationRoutes)
   .route('/api/phone-numbers', phoneNumberRoutes)

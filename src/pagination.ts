@@ -31,7 +31,7 @@ export const pageParameters = {
     .meta({ description: 'How many entries a page has at most.' }),
 };
 
-interface PageRequest {
+export interface PageRequest {
   cursor?: string;
   page_size: number;
 }

@@ -11,7 +11,7 @@ export interface Reference {
 }
 
 /** What each code tells beside its sentence: members of the answer's body. */
-interface ProblemMembers {
+export interface ProblemMembers {
   missing_api_key: object;
   invalid_api_key: object;
   missing_organization_id: object;

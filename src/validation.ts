@@ -1,4 +1,7 @@
-/** Middleware that turns what a client sent into validated arguments, or into a clear problem. */
+/**
+ * Middleware that turns what a client sent into validated arguments, or into a clear problem. Each tells what it
+ * `validates`: the OpenAPI document is made from that.
+ */
 import type { MiddlewareHandler } from 'hono';
 import { bodyLimit } from 'hono/body-limit';
 import * as z from 'zod';
@@ -25,8 +28,8 @@ type Validated<Target extends 'json' | 'param' | 'query', Schema extends z.ZodTy
  *
  * @throws DomainError `unsupported_media_type`, `payload_too_large`, `malformed_json`, `validation_failed`
  */
-export function jsonBody<Schema extends z.ZodType<object>>(schema: Schema): Validated<'json', Schema> {
-  return (c, next) => {
+export function jsonBody<Schema extends z.ZodType<object>>(schema: Schema) {
+  const middleware: Validated<'json', Schema> = (c, next) => {
     const [mediaType = ''] = (c.req.header('Content-Type') ?? '').split(';');
     if (mediaType.trim().toLowerCase() !== 'application/json') throw new DomainError('unsupported_media_type', {});
     return limitBody(c, async () => {
@@ -34,6 +37,7 @@ export function jsonBody<Schema extends z.ZodType<object>>(schema: Schema): Vali
       await next();
     });
   };
+  return Object.assign(middleware, { validates: { body: schema } });
 }
 
 /**
@@ -41,11 +45,12 @@ export function jsonBody<Schema extends z.ZodType<object>>(schema: Schema): Vali
  *
  * @throws DomainError `validation_failed`
  */
-export function pathParameters<Schema extends z.ZodType<object>>(schema: Schema): Validated<'param', Schema> {
-  return async (c, next) => {
+export function pathParameters<Schema extends z.ZodType<object>>(schema: Schema) {
+  const middleware: Validated<'param', Schema> = async (c, next) => {
     c.req.addValidatedData('param', parse(schema, c.req.param()));
     await next();
   };
+  return Object.assign(middleware, { validates: { path: schema } });
 }
 
 /**
@@ -53,15 +58,16 @@ export function pathParameters<Schema extends z.ZodType<object>>(schema: Schema)
  *
  * @throws DomainError `validation_failed`
  */
-export function queryParameters<Schema extends z.ZodType<object>>(schema: Schema): Validated<'query', Schema> {
-  return async (c, next) => {
+export function queryParameters<Schema extends z.ZodType<object>>(schema: Schema) {
+  const middleware: Validated<'query', Schema> = async (c, next) => {
     const given = Object.entries(c.req.queries()).map(([name, values]) => [
       name,
-      values.length === 1 ? values[0] : values,
+      values.length > 1 ? values : values[0],
     ]);
     c.req.addValidatedData('query', parse(schema, Object.fromEntries(given)));
     await next();
   };
+  return Object.assign(middleware, { validates: { query: schema } });
 }
 
 /** Text without control characters and lone surrogates; its length counts characters. */

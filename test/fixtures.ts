@@ -3,9 +3,12 @@ import { createExecutionContext, waitOnExecutionContext } from 'cloudflare:test'
 import { env } from 'cloudflare:workers';
 import * as z from 'zod';
 import { createOperatorKey } from '../src/api-keys/operator-key.ts';
+import { open, parseKekRing } from '../src/credentials/envelope.ts';
+import { credentialsKey } from '../src/credentials/vault.ts';
 import type { Bindings } from '../src/env.ts';
 import worker from '../src/index.ts';
 import type { Role, Tier } from '../src/schema.ts';
+import { assertDocumented } from './documented.ts';
 
 /** An API key of an organization. */
 export interface Client {
@@ -50,6 +53,13 @@ interface CallOptions {
   bindings?: Bindings;
 }
 
+const callers: string[] = [];
+
+function addressOf({ organization_id }: Client): string {
+  if (!callers.includes(organization_id)) callers.push(organization_id);
+  return `2001:db8:0:${callers.indexOf(organization_id).toString(16)}::1`;
+}
+
 const isRaw = (body: unknown): body is string | Uint8Array<ArrayBuffer> =>
   typeof body === 'string' || body instanceof Uint8Array;
 
@@ -64,6 +74,8 @@ export async function start(
   const sent: Record<string, string | null> = {
     'X-API-Key': client.raw_key,
     'X-Organization-Id': client.organization_id,
+    // Each organization calls from an address of its own, lest the tests share the limit on unknown keys.
+    'CF-Connecting-IP': addressOf(client),
     ...(body === undefined ? {} : { 'Content-Type': 'application/json' }),
     ...headers,
   };
@@ -74,13 +86,9 @@ export async function start(
   });
   const response = await worker.fetch(request, bindings, context);
   const text = await response.text();
-  return {
-    status: response.status,
-    headers: response.headers,
-    text,
-    body: JSON.parse(text),
-    settle: () => waitOnExecutionContext(context),
-  };
+  const answer = { status: response.status, headers: response.headers, text, body: JSON.parse(text) };
+  assertDocumented(method, path, answer);
+  return { ...answer, settle: () => waitOnExecutionContext(context) };
 }
 
 /** Calls the Worker and waits for what runs after the answer. */
@@ -111,6 +119,54 @@ export async function importNumber(client: Client, integration_id: string, phone
     body: { phone_number, provider: 'twilio', integration_id },
   });
   return importedNumber.parse(body).data.phone_number_id;
+}
+
+const listed = z.strictObject({
+  success: z.literal(true),
+  data: z.array(z.record(z.string(), z.unknown())),
+  pagination: z.strictObject({
+    next_cursor: z.string().nullable(),
+    has_more: z.boolean(),
+    page_size: z.number(),
+    total_count: z.number(),
+    total_count_exact: z.boolean(),
+  }),
+});
+
+/** One page of a list, by its path and query. */
+export async function page(...[client, path, options]: [Client, string, CallOptions?]) {
+  const { status, text } = await call(client, 'GET', path, options);
+  if (status !== 200) throw new Error(`${status} ${text}`);
+  const { data, pagination } = listed.parse(JSON.parse(text));
+  return { data, ...pagination };
+}
+
+/** Ways for a key to change in D1 while the caches know it as it was, and what its mutations answer from then on. */
+export const keyChanges = [
+  ['was revoked', `status = 'revoked'`, 401, 'invalid_api_key'],
+  ['has expired', 'expires_at = unixepoch() - 60', 401, 'invalid_api_key'],
+  ['lost the permission', `role = 'user'`, 403, 'permission_denied'],
+] as const;
+
+export const changeKey = ({ key_id }: Client, assignment: string) =>
+  env.DB.prepare(`UPDATE api_keys SET ${assignment} WHERE key_id = ?`).bind(key_id).run();
+
+/** The one row of a table with this id. */
+export async function rowOf(table: 'integrations' | 'phone_numbers' | 'api_keys', id: string) {
+  const row = (await rows(table)).find((found) => Object.values(found).includes(id));
+  if (!row) throw new Error('no row');
+  return row;
+}
+
+/** An integration's credentials, as the data key of its row opens them. */
+export async function openCredentials(integration_id: string): Promise<unknown> {
+  const row = await rowOf('integrations', integration_id);
+  const text = (column: string) => String(row[column]);
+  const kv_key = credentialsKey(text('organization_id'), integration_id, text('credentials_version'));
+  const ciphertext = await env.CREDENTIALS.get(kv_key, 'arrayBuffer');
+  if (!ciphertext) throw new Error('no ciphertext');
+  const wrapped = { data_key: text('data_key'), kek_id: text('kek_id') };
+  return open(await parseKekRing(env.CREDENTIALS_KEKS), kv_key, wrapped, new Uint8Array(ciphertext));
 }
 
 let lastNumber = 10_000_000;
@@ -188,4 +244,12 @@ export async function actionsOn(target_id: string): Promise<unknown[]> {
     .bind(target_id)
     .all();
   return results.map(({ action }) => action);
+}
+
+/** The audit events of a target, oldest first, their states as objects. */
+export async function eventsOn(target_id: string): Promise<{ action: unknown; state: unknown }[]> {
+  const { results } = await env.DB.prepare('SELECT * FROM audit_events WHERE target_id = ? ORDER BY event_id')
+    .bind(target_id)
+    .all();
+  return results.map((event) => ({ ...event, action: event['action'], state: JSON.parse(String(event['state'])) }));
 }

@@ -17,8 +17,10 @@ export const auditEventsQuery = z.strictObject({
   action: z.enum(auditActions).exactOptional(),
   target_id: z.union([idSchema('intg'), idSchema('phon'), idSchema('apikey')]).exactOptional(),
   actor_key_id: idSchema('apikey').exactOptional(),
-  since: secondOfEvents.exactOptional(),
-  until: secondOfEvents.exactOptional(),
+  since: secondOfEvents
+    .exactOptional()
+    .meta({ description: 'The earliest time of an event; a fraction of a second is dropped.' }),
+  until: secondOfEvents.exactOptional().meta({ description: 'The time that all events are before; likewise.' }),
   ...pageParameters,
 });
 
@@ -63,3 +65,5 @@ export function presentAuditEvent(event: AuditEventRow) {
     created_at: toIso(event.created_at),
   };
 }
+
+export type AuditEvent = ReturnType<typeof presentAuditEvent>;

@@ -4,7 +4,7 @@ import { organizationIdPattern } from '../ids.ts';
 import { DomainError } from '../problem.ts';
 import { hashKey, isWellFormed } from './api-key.ts';
 import { findCaller } from './key-cache.ts';
-import { limitKeyLookups } from './rate-limit.ts';
+import { limitByIp } from './rate-limit.ts';
 
 /**
  * Middleware that admits a caller by `X-API-Key` and `X-Organization-Id`, in the contract's order of errors.
@@ -17,12 +17,7 @@ export const authenticate = createMiddleware<AppEnv>(async (c, next) => {
   if (!rawKey) throw new DomainError('missing_api_key', {});
   if (!isWellFormed(rawKey)) throw new DomainError('invalid_api_key', {});
   const { request_id, afterAnswer } = c.var;
-  const caller = await findCaller(
-    c.env,
-    await hashKey(rawKey),
-    () => limitKeyLookups(c.env, c.req.header('CF-Connecting-IP')),
-    afterAnswer,
-  );
+  const caller = await findCaller(c.env, await hashKey(rawKey), () => limitByIp('key_lookup', c), afterAnswer);
   if (!caller) throw new DomainError('invalid_api_key', {});
   c.set('operation', { env: c.env, caller, request_id, afterAnswer });
 

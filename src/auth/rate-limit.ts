@@ -2,6 +2,7 @@
  * Rate limits by the Workers rate-limit bindings: per Cloudflare location and approximate by nature.
  * A binding tells only whether a request passes, so the numbers in the answers are stated here.
  */
+import type { Context } from 'hono';
 import { createMiddleware } from 'hono/factory';
 import type { AppEnv, Bindings } from '../env.ts';
 import { logError } from '../log.ts';
@@ -33,13 +34,15 @@ export const limitOrganization = createMiddleware<AppEnv>(async (c, next) => {
 });
 
 /**
- * Takes a token for an API key that no cache knows, before D1 is asked about it.
+ * Takes a token of an IP's, for what anybody may ask of D1 without a key that is known.
  *
- * @param ip `CF-Connecting-IP`; absent only where there is no Cloudflare in front
+ * @param purpose counted apart from others
  * @throws DomainError `rate_limited`
  */
-export function limitKeyLookups(env: Bindings, ip: string | undefined): Promise<void> {
-  return take(env.KEY_LOOKUP_LIMIT, ip === undefined ? 'unknown' : subscriberPrefix(ip));
+export function limitByIp(purpose: 'health' | 'key_lookup', { env, req }: Context<AppEnv>): Promise<void> {
+  // Absent only where there is no Cloudflare in front.
+  const ip = req.header('CF-Connecting-IP') ?? 'unknown';
+  return take(env.IP_LIMIT, `${purpose} ${subscriberPrefix(ip)}`);
 }
 
 async function take(limiter: RateLimit, key: string): Promise<void> {

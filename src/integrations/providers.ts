@@ -23,7 +23,16 @@ export const providers = {
             ? api_key_sid !== undefined && api_key_secret !== undefined
             : api_key_sid === undefined && api_key_secret === undefined,
         'must have either auth_token, or api_key_sid and api_key_secret',
-      ),
+      )
+      .meta({
+        oneOf: [
+          { required: ['auth_token'], properties: { auth_token: true, api_key_sid: false, api_key_secret: false } },
+          {
+            required: ['api_key_sid', 'api_key_secret'],
+            properties: { api_key_sid: true, api_key_secret: true, auth_token: false },
+          },
+        ],
+      }),
   },
   telnyx: {
     category: 'telephony',

@@ -28,9 +28,10 @@ import type { Provider } from './providers.ts';
 export const integrationChanges = z
   .strictObject({
     name: printableText(1, 100).exactOptional(),
-    credentials: providerCredentials.exactOptional(),
+    credentials: providerCredentials.exactOptional().meta({ description: 'The whole object, of the same provider.' }),
   })
-  .refine(({ name, credentials }) => name !== undefined || credentials !== undefined, 'must have name or credentials');
+  .refine(({ name, credentials }) => name !== undefined || credentials !== undefined, 'must have name or credentials')
+  .meta({ minProperties: 1 });
 
 type Changes = z.output<typeof integrationChanges>;
 

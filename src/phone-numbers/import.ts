@@ -19,7 +19,10 @@ import { isPhoneNumber, presentPhoneNumber } from './phone-number.ts';
 import type { PhoneNumber } from './phone-number.ts';
 
 const anyNumber = {
-  phone_number: z.string().regex(/^\+[1-9]\d{6,14}$/, 'must be E.164: +, then 7 to 15 digits'),
+  phone_number: z
+    .string()
+    .regex(/^\+[1-9]\d{6,14}$/, 'must be E.164: +, then 7 to 15 digits')
+    .meta({ description: 'E.164; unique in the whole system.' }),
   supports_inbound: z.boolean().default(false),
   supports_outbound: z.boolean().default(false),
 };
@@ -27,7 +30,7 @@ const anyNumber = {
 const throughIntegration = z.strictObject({
   ...anyNumber,
   provider: z.enum(providerNames),
-  integration_id: idSchema('intg'),
+  integration_id: idSchema('intg').meta({ description: 'An integration of this organization and of that provider.' }),
 });
 
 const throughSip = z
@@ -36,15 +39,20 @@ const throughSip = z
     provider: z.literal('sip'),
     sip_trunk_name: printableText(1, 100).exactOptional(),
     sip_username: printableText(1, 100).exactOptional(),
-    sip_password: printableText(1, 256).exactOptional(),
-    sip_server_address: printableText(1, 255).exactOptional(),
+    sip_password: printableText(1, 256).exactOptional().meta({ description: 'Kept as credentials are: in no answer.' }),
+    sip_server_address: printableText(1, 255).exactOptional().meta({ description: 'Required for outbound.' }),
     inbound_room_name: printableText(1, 100).exactOptional(),
-    inbound_pin: printableText(4, 10).exactOptional(),
+    inbound_pin: printableText(4, 10).exactOptional().meta({ description: 'Kept as credentials are: in no answer.' }),
     media_encryption: z.enum(mediaEncryptions).default('allow'),
   })
   .refine(({ supports_outbound, sip_server_address }) => !supports_outbound || sip_server_address !== undefined, {
     path: ['sip_server_address'],
     error: 'is required for outbound',
+  })
+  .meta({
+    if: { required: ['supports_outbound'], properties: { supports_outbound: { const: true } } },
+    // oxlint-disable-next-line unicorn/no-thenable -- JSON Schema's own word
+    then: { required: ['sip_server_address'], properties: { sip_server_address: true } },
   });
 
 export const newPhoneNumber = z.discriminatedUnion('provider', [throughIntegration, throughSip], {

@@ -86,7 +86,7 @@ describe('the limit of an IP address on keys that no cache knows', () => {
     expect((await from('203.0.113.8', newRawKey())).status).toBe(401);
   });
 
-  it.each(['ENTERPRISE_LIMIT', 'KEY_LOOKUP_LIMIT'] as const)('admits everybody while %s fails', async (binding) => {
+  it.each(['ENTERPRISE_LIMIT', 'IP_LIMIT'] as const)('admits everybody while %s fails', async (binding) => {
     const client = await newClient();
     const failing: RateLimit = { limit: () => Promise.reject(new Error('the limiter is away')) };
 

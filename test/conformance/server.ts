@@ -10,6 +10,7 @@ import { expect, vi } from 'vitest';
 import * as z from 'zod';
 import { projectDirectory } from '../../src/cli/platform.ts';
 import type { Role, Tier } from '../../src/schema.ts';
+import { assertDocumented } from '../documented.ts';
 
 const READY_MILLISECONDS = 90_000;
 const STOP_MILLISECONDS = 15_000;
@@ -217,7 +218,9 @@ export async function startServer() {
       body: body === undefined ? null : typeof body === 'string' ? body : JSON.stringify(body),
     });
     const answered = await response.text();
-    return { status: response.status, headers: response.headers, text: answered, body: JSON.parse(answered) };
+    const answer = { status: response.status, headers: response.headers, text: answered, body: JSON.parse(answered) };
+    assertDocumented(method, path, answer);
+    return answer;
   }
 
   return {

@@ -1,0 +1,72 @@
+import * as z from 'zod';
+import { action, id, page, time } from '../openapi/operation.ts';
+import type { Operations } from '../openapi/operation.ts';
+import { keyStatuses, roles } from '../schema.ts';
+import { presentApiKey } from './api-key.ts';
+import type { ApiKey } from './api-key.ts';
+
+const tag = 'API keys';
+
+export const apiKeySchema = z
+  .object({
+    key_id: id('apikey'),
+    name: z.string(),
+    role: z.enum(roles),
+    prefix: z.string().meta({ description: 'The first characters of the raw key.' }),
+    client_id: z.string().meta({ description: 'The organization.' }),
+    user_id: z.string(),
+    status: z.enum(keyStatuses),
+    created_at: time,
+    last_used_at: time.nullable().meta({ description: 'To about a minute.' }),
+    expires_at: time.nullable().meta({ description: 'Null for a key that does not expire.' }),
+  })
+  .meta({ id: 'ApiKey' }) satisfies z.ZodType<ApiKey>;
+
+const apiKeyExample = presentApiKey({
+  key_id: 'apikey_a1b2c3d4e5f6',
+  organization_id: 'org_abc123',
+  user_id: 'user_operator',
+  name: 'Billing service',
+  role: 'user',
+  prefix: 'bk_live_x7Yp',
+  status: 'active',
+  created_at: 1_705_314_600,
+  last_used_at: null,
+  expires_at: null,
+});
+
+export const apiKeyOperations: Operations = {
+  'POST /api/api-keys': {
+    operationId: 'createApiKey',
+    tag,
+    summary: 'Create an API key',
+    description: 'The answer is the only one that holds the raw key: what is stored is its SHA-256.',
+    bodies: {
+      default: { name: 'Billing service', role: 'user' },
+      expiring: { name: 'Contractor', role: 'agent_manager', expires_at: '2099-12-31T23:59:59Z' },
+    },
+    answer: action(
+      201,
+      'API key created successfully',
+      z.object({ raw_key: z.string().regex(/^bk_(live|test)_[0-9A-Za-z]{56}$/), key: apiKeySchema }),
+      // The checksum, the last six characters, does not hold: scanners for leaked keys would take it for one.
+      { raw_key: `bk_live_x7Yp${'0'.repeat(52)}`, key: apiKeyExample },
+    ),
+  },
+  'GET /api/api-keys': {
+    operationId: 'listApiKeys',
+    tag,
+    summary: 'List API keys',
+    description: 'In the order of their creation, the revoked among them.',
+    answer: page(apiKeySchema, apiKeyExample),
+  },
+  'DELETE /api/api-keys/{key_id}': {
+    operationId: 'revokeApiKey',
+    tag,
+    summary: 'Revoke an API key',
+    description:
+      'From then on the key changes nothing; it may read for 60 seconds at most. To revoke it again changes nothing.',
+    answer: action(200, 'API key revoked successfully', apiKeySchema, { ...apiKeyExample, status: 'revoked' }),
+    problems: ['api_key_not_found'],
+  },
+};

@@ -1,0 +1,47 @@
+import * as z from 'zod';
+import { apiKeySchema } from '../api-keys/openapi.ts';
+import { eventIdsFrom } from '../ids.ts';
+import { integrationExample, integrationSchema } from '../integrations/openapi.ts';
+import { id, page, time } from '../openapi/operation.ts';
+import type { Operations } from '../openapi/operation.ts';
+import { phoneNumberSchema } from '../phone-numbers/openapi.ts';
+import { auditActions } from '../schema.ts';
+import type { AuditEvent } from './read.ts';
+
+const auditEventSchema = z
+  .object({
+    event_id: z.uuidv7(),
+    client_id: z.string().meta({ description: 'The organization.' }),
+    action: z.enum(auditActions),
+    outcome: z.enum(['succeeded', 'refused']),
+    target_id: z.string(),
+    actor_key_id: id('apikey').nullable().meta({ description: 'The key that did it; null for an operator.' }),
+    request_id: z.string().meta({ description: 'The `X-Request-Id` of the answer.' }),
+    state: z
+      .union([integrationSchema, phoneNumberSchema, apiKeySchema])
+      .meta({ description: 'The target as it stood just before; for a creation or an import, as it was made.' }),
+    created_at: time,
+  })
+  .meta({ id: 'AuditEvent' }) satisfies z.ZodType<AuditEvent>;
+
+const auditEventExample: AuditEvent = {
+  event_id: `${eventIdsFrom(1_705_314_600)}-7abc-9def-0123456789ab`,
+  client_id: 'org_abc123',
+  action: 'integration.deleted',
+  outcome: 'succeeded',
+  target_id: integrationExample.integration_id,
+  actor_key_id: 'apikey_a1b2c3d4e5f6',
+  request_id: '26e0718a-cc31-4b5b-8be4-4946ebdcbd1c',
+  state: integrationExample,
+  created_at: '2024-01-15T10:30:00Z',
+};
+
+export const auditOperations: Operations = {
+  'GET /api/audit-events': {
+    operationId: 'listAuditEvents',
+    tag: 'Audit',
+    summary: 'List audit events',
+    description: 'What was done and what was refused, from the oldest to the newest.',
+    answer: page(auditEventSchema, auditEventExample),
+  },
+};

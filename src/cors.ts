@@ -1,0 +1,21 @@
+import { cors } from 'hono/cors';
+import { createMiddleware } from 'hono/factory';
+import type { AppEnv } from './env.ts';
+
+const PREFLIGHT_MAX_AGE_SECONDS = 600;
+
+/**
+ * Middleware that lets pages of the origins in `CORS_ORIGINS` call the API. With none, which is the default, browsers
+ * refuse them: an API key has no business in a page, but for one's own tools.
+ */
+export const allowOrigins = createMiddleware<AppEnv>((c, next) => {
+  const origins = c.env.CORS_ORIGINS.split(',').map((origin) => origin.trim());
+  if (origins.join('') === '') return next();
+  return cors({
+    origin: origins.includes('*') ? '*' : origins,
+    allowMethods: ['GET', 'POST', 'PUT', 'DELETE'],
+    allowHeaders: ['Content-Type', 'X-API-Key', 'X-Organization-Id'],
+    exposeHeaders: ['Allow', 'RateLimit-Policy', 'Retry-After', 'X-Request-Id'],
+    maxAge: PREFLIGHT_MAX_AGE_SECONDS,
+  })(c, next);
+});

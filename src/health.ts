@@ -1,0 +1,36 @@
+import { Hono } from 'hono';
+import packageJson from '../package.json' with { type: 'json' };
+import { limitByIp } from './auth/rate-limit.ts';
+import type { AppEnv, Bindings } from './env.ts';
+import { logError } from './log.ts';
+import { batch, query } from './query.ts';
+import { organizations } from './schema.ts';
+
+const REMEMBERED_MILLISECONDS = 5000;
+
+const askDatabase = query((db) => db.select({ tier: organizations.tier }).from(organizations).limit(1));
+
+let remembered: { answers: boolean; until: number } | undefined;
+
+/** Whether D1 answers: asked at most once in 5 s by an isolate, because anybody may ask here. */
+async function databaseAnswers({ DB }: Bindings): Promise<boolean> {
+  if (remembered && Date.now() < remembered.until) return remembered.answers;
+  const answers = await batch(DB, [askDatabase.bind({})]).then(
+    () => true,
+    (error: unknown) => {
+      logError('health_database_unavailable', error);
+      return false;
+    },
+  );
+  remembered = { answers, until: Date.now() + REMEMBERED_MILLISECONDS };
+  return answers;
+}
+
+/** For monitors: without a key, and telling nothing but the version and whether D1 answers. */
+export const healthRoutes = new Hono<AppEnv>().get('/', async (c) => {
+  await limitByIp('health', c);
+  const { version } = packageJson;
+  return (await databaseAnswers(c.env))
+    ? c.json({ status: 'ok', version, database: 'ok' }, 200)
+    : c.json({ status: 'unavailable', version, database: 'unavailable' }, 503);
+});

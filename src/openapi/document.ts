@@ -1,0 +1,282 @@
+/** The OpenAPI 3.1 document: from the routes of the app, the schemas that validate, and the features' descriptions. */
+import * as z from 'zod';
+import packageJson from '../../package.json' with { type: 'json' };
+import { apiKeyOperations } from '../api-keys/openapi.ts';
+import { app } from '../app.ts';
+import { auditOperations } from '../audit/openapi.ts';
+import { rolesHolding } from '../auth/permissions.ts';
+import type { Permission } from '../auth/permissions.ts';
+import { integrationOperations } from '../integrations/openapi.ts';
+import { phoneNumberOperations } from '../phone-numbers/openapi.ts';
+import type { ProblemCode } from '../problem.ts';
+import type { OperationDescription, Operations } from './operation.ts';
+import { describeProblem } from './problems.ts';
+
+const operations: Operations = {
+  ...integrationOperations,
+  ...phoneNumberOperations,
+  ...apiKeyOperations,
+  ...auditOperations,
+};
+
+const tags = [
+  { name: 'Integrations', description: 'Accounts at telephony providers, with their credentials.' },
+  { name: 'Phone numbers', description: 'Numbers imported through an integration, or by SIP.' },
+  { name: 'API keys', description: 'The keys of an organization.' },
+  { name: 'Audit', description: 'Who did what, and what was refused.' },
+  { name: 'Service', description: 'The service itself.' },
+];
+
+const description = `
+An edge API for the credentials of telephony providers. An *integration* holds an account's credentials; phone numbers are
+imported through it. An integration is deleted with its credentials, and never while a phone number still uses it.
+
+- Every call carries \`X-API-Key\` and \`X-Organization-Id\`. The organization is called \`client_id\` in answers.
+- Success is \`{"success": true, …}\`; an error is \`application/problem+json\` (RFC 9457) with a sentence in \`detail\` and a
+  stable \`code\`.
+- Of several errors the first of these is told: 401, 400 for the header, 403 organization, 429, 403 permission, then those
+  of the path, the query and the body, then 404, then 409.
+- Lists have opaque cursors. Another organization's id is a 404, as a missing one is.
+- Every answer has an \`X-Request-Id\`, which is the \`request_id\` of a problem and of an audit event.
+- A \`503\` says in \`outcome\` whether nothing was done, or whether that is unknown: then it was done wholly or not at all.
+- Any path answers 405 to a method that is not listed here, with \`Allow\`, and 404 where there is nothing.
+`.trim();
+
+const everywhere: ProblemCode[] = [
+  'missing_api_key',
+  'invalid_api_key',
+  'missing_organization_id',
+  'organization_mismatch',
+  'permission_denied',
+  'rate_limited',
+  'temporarily_unavailable',
+  'internal_error',
+];
+const ofBodies: ProblemCode[] = ['malformed_json', 'payload_too_large', 'unsupported_media_type'];
+
+const headers = {
+  'X-Request-Id': {
+    description: 'Identifies this call, in the log too.',
+    required: true,
+    schema: { type: 'string', format: 'uuid' },
+  },
+  'RateLimit-Policy': {
+    description: 'The limit of the organization: requests `q` in a window of `w` seconds.',
+    required: true,
+    schema: { type: 'string' },
+    example: '"pro";q=500;w=10',
+  },
+  'Retry-After': { description: 'Seconds.', required: true, schema: { type: 'integer', minimum: 1 } },
+  'WWW-Authenticate': { description: 'The challenge.', required: true, schema: { type: 'string' } },
+};
+
+const healthSchema = z.object({
+  status: z.enum(['ok', 'unavailable']),
+  version: z.string(),
+  database: z.enum(['ok', 'unavailable']).meta({ description: 'Whether D1 answers, remembered for 5 seconds.' }),
+});
+
+type JsonObject = Record<string, unknown>;
+
+const validator = z.instanceof(z.ZodType).optional();
+
+/** What the handlers of a guarded route tell of it (auth/authorize.ts, validation.ts). */
+const toldByHandlers = z.object({
+  permission: z.custom<Permission>((value) => typeof value === 'string' && Object.hasOwn(rolesHolding, value)),
+  validates: z.object({ path: validator, query: validator, body: validator }),
+});
+
+type Route = z.output<typeof toldByHandlers> & { method: string; path: string };
+
+/** The routes under `/api`, in the app's order. */
+function routesOfApp(): Route[] {
+  const handled = app.routes.filter(({ method, path }) => method !== 'ALL' && path.startsWith('/api'));
+  return [...Map.groupBy(handled, ({ method, path }) => `${method} ${path}`)].map(([name, chain]) => {
+    const [method = '', path = ''] = name.split(' ');
+    const handlers: object[] = chain.map(({ handler }) => handler);
+    const validates: object = Object.assign(
+      {},
+      ...handlers.map((handler) => 'validates' in handler && handler.validates),
+    );
+    const told = toldByHandlers.parse({ ...Object.assign({}, ...handlers), validates });
+    return { method, path: path.replaceAll(/:(\w+)/g, '{$1}'), ...told };
+  });
+}
+
+/** Schemas and responses that are named, and by their names referred to. */
+class Components {
+  readonly schemas: JsonObject = {};
+  readonly responses: JsonObject = {};
+
+  /** A schema as JSON Schema of what is sent; what has an id becomes a component. */
+  schema(schema: z.ZodType): JsonObject {
+    const text = JSON.stringify(z.toJSONSchema(z.object({ schema }), { io: 'input' }));
+    const { $defs, properties } = wrapped.parse(JSON.parse(text.replaceAll('#/$defs/', '#/components/schemas/')));
+    Object.assign(this.schemas, $defs);
+    return properties.schema;
+  }
+
+  /** The response of one status, for the problems that have it. */
+  problems(codes: ProblemCode[]): JsonObject {
+    const problems = codes.map((code) => describeProblem(code));
+    const name = codes.join('-');
+    const alternatives = problems.map(({ schema }) => this.schema(schema));
+    this.responses[name] ??= {
+      description: problems.map(({ title, example }) => `${title}: \`${String(example['code'])}\`.`).join(' '),
+      headers: refersToHeaders(['X-Request-Id', ...problems.flatMap((problem) => problem.headers)]),
+      content: {
+        'application/problem+json': {
+          schema: alternatives.length === 1 ? alternatives[0] : { oneOf: alternatives },
+          examples: Object.fromEntries(problems.map(({ example }) => [example['code'], { value: example }])),
+        },
+      },
+    };
+    return { $ref: `#/components/responses/${name}` };
+  }
+
+  /** The responses of these problems, by status. */
+  problemsByStatus(codes: ProblemCode[]): JsonObject {
+    const byStatus = Map.groupBy(codes, (code) => describeProblem(code).status);
+    return Object.fromEntries([...byStatus].map(([status, those]) => [status, this.problems(those)]));
+  }
+}
+
+const jsonObject = z.record(z.string(), z.unknown());
+const wrapped = z.object({ $defs: jsonObject.default({}), properties: z.object({ schema: jsonObject }) });
+const parameterSchemas = z.object({
+  properties: z.record(z.string(), z.looseObject({ description: z.string().optional() })),
+  required: z.array(z.string()).default([]),
+});
+
+const refersToHeaders = (names: string[]) =>
+  Object.fromEntries(names.map((name) => [name, { $ref: `#/components/headers/${name}` }]));
+
+function parameters(components: Components, place: 'path' | 'query', schema: z.ZodType | undefined): JsonObject[] {
+  if (!schema) return [];
+  const { properties, required } = parameterSchemas.parse(components.schema(schema));
+  return Object.entries(properties).map(([name, { description: text, ...rest }]) => ({
+    name,
+    in: place,
+    required: required.includes(name),
+    ...(text === undefined ? {} : { description: text }),
+    schema: rest,
+  }));
+}
+
+function operation(components: Components, route: Route, described: OperationDescription): JsonObject {
+  const { permission, validates } = route;
+  const { operationId, tag, summary, bodies = {}, answer, problems = [] } = described;
+  const codes: ProblemCode[] = [
+    ...everywhere,
+    ...(validates.body ? ofBodies : []),
+    ...(Object.values(validates).some((schema) => schema !== undefined) ? (['validation_failed'] as const) : []),
+    ...problems,
+  ];
+  const asked = [
+    ...parameters(components, 'path', validates.path),
+    ...parameters(components, 'query', validates.query),
+  ];
+  return {
+    operationId,
+    tags: [tag],
+    summary,
+    description: [described.description, `Permission \`${permission}\`: ${rolesHolding[permission].join(', ')}.`]
+      .filter((part) => part !== undefined)
+      .join('\n\n'),
+    ...(asked.length > 0 ? { parameters: asked } : {}),
+    ...(validates.body
+      ? {
+          requestBody: {
+            required: true,
+            description: 'At most 64 KiB.',
+            content: {
+              'application/json': {
+                schema: components.schema(validates.body),
+                examples: Object.fromEntries(Object.entries(bodies).map(([name, value]) => [name, { value }])),
+              },
+            },
+          },
+        }
+      : {}),
+    responses: {
+      [answer.status]: {
+        description: answer.status === 201 ? 'Created.' : 'Done.',
+        headers: refersToHeaders(['X-Request-Id', 'RateLimit-Policy']),
+        content: { 'application/json': { schema: components.schema(answer.schema), example: answer.example } },
+      },
+      ...components.problemsByStatus(codes),
+    },
+  };
+}
+
+function health(components: Components): JsonObject {
+  const answer = (status: string, text: string) => ({
+    description: text,
+    headers: refersToHeaders(['X-Request-Id']),
+    content: {
+      'application/json': {
+        schema: components.schema(healthSchema),
+        example: { status, version: packageJson.version, database: status },
+      },
+    },
+  });
+  return {
+    operationId: 'getHealth',
+    tags: ['Service'],
+    summary: 'Get the health of the service',
+    security: [],
+    responses: {
+      200: answer('ok', 'Healthy.'),
+      503: answer('unavailable', 'D1 does not answer.'),
+      ...components.problemsByStatus(['rate_limited', 'internal_error']),
+    },
+  };
+}
+
+/**
+ * The document.
+ *
+ * @throws Error for a route that has no description, and for a description that has no route
+ */
+export function openApiDocument(): JsonObject {
+  const components = new Components();
+  const paths: Record<string, JsonObject> = {};
+  const left = new Map(Object.entries(operations));
+  for (const route of routesOfApp()) {
+    const name = `${route.method} ${route.path}`;
+    const described = left.get(name);
+    if (!described) throw new Error(`${name} has no description`);
+    left.delete(name);
+    (paths[route.path] ??= {})[route.method.toLowerCase()] = operation(components, route, described);
+  }
+  if (left.size > 0) throw new Error(`There is no route ${[...left.keys()].join(', ')}`);
+  paths['/health'] = { get: health(components) };
+  return {
+    openapi: '3.1.0',
+    info: {
+      title: 'Patchbay',
+      version: packageJson.version,
+      description,
+      license: { name: 'MIT', identifier: 'MIT' },
+    },
+    servers: [{ url: '/', description: 'This deployment.' }],
+    tags,
+    security: [{ ApiKey: [], OrganizationId: [] }],
+    paths,
+    components: {
+      securitySchemes: {
+        ApiKey: { type: 'apiKey', in: 'header', name: 'X-API-Key', description: 'The raw key, `bk_live_…`.' },
+        OrganizationId: {
+          type: 'apiKey',
+          in: 'header',
+          name: 'X-Organization-Id',
+          description:
+            'The organization of the key, `org_` and 1–40 of `[A-Za-z0-9_-]`. It is no secret, but required.',
+        },
+      },
+      headers,
+      responses: components.responses,
+      schemas: components.schemas,
+    },
+  };
+}

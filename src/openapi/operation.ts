@@ -1,0 +1,80 @@
+/**
+ * How an operation is described: what the route itself cannot tell. Nothing of this folder, or of any `openapi.ts`, is in
+ * the Worker: the document is made by `npm run openapi` and served as a file.
+ */
+import * as z from 'zod';
+import type { Pagination } from '../pagination.ts';
+import type { ProblemCode } from '../problem.ts';
+
+/** A success: its status, and its body with an example. */
+interface Answer {
+  status: 200 | 201;
+  schema: z.ZodType;
+  example: unknown;
+}
+
+export interface OperationDescription {
+  operationId: string;
+  tag: string;
+  summary: string;
+  description?: string;
+  /** Bodies that are accepted, by a name for each. */
+  bodies?: Record<string, object>;
+  answer: Answer;
+  /** The problems of this operation beside those that its route implies. */
+  problems?: ProblemCode[];
+}
+
+/** Descriptions by method and path, as in `GET /api/integrations/{integration_id}`. */
+export type Operations = Record<string, OperationDescription>;
+
+const paginationSchema = z
+  .object({
+    next_cursor: z.string().nullable().meta({ description: 'Opaque; null on the last page.' }),
+    has_more: z.boolean(),
+    page_size: z.int().min(1).max(100),
+    total_count: z.int().min(0).max(10_000).meta({ description: 'Counted for the first page; at most 10,000.' }),
+    total_count_exact: z.boolean().meta({ description: 'Whether there are no more than `total_count`.' }),
+  })
+  .meta({ id: 'Pagination' }) satisfies z.ZodType<Pagination>;
+
+/** One entity. */
+export function entity(data: z.ZodType, example: unknown): Answer {
+  return {
+    status: 200,
+    schema: z.object({ success: z.literal(true), data }),
+    example: { success: true, data: example },
+  };
+}
+
+/** A page of entities. */
+export function page(data: z.ZodType, example: unknown): Answer {
+  return {
+    status: 200,
+    schema: z.object({ success: z.literal(true), data: z.array(data), pagination: paginationSchema }),
+    example: {
+      success: true,
+      data: [example],
+      pagination: { next_cursor: null, has_more: false, page_size: 20, total_count: 1, total_count_exact: true },
+    },
+  };
+}
+
+/** What an action did. `message` is its sentence, or the sentences that it may be. */
+export function action(status: 200 | 201, messages: string | string[], data: z.ZodType, example: unknown): Answer {
+  const [message = ''] = [messages].flat();
+  return {
+    status,
+    schema: z.object({ success: z.literal(true), message: z.literal([messages].flat()), data }),
+    example: { success: true, message, data: example },
+  };
+}
+
+/** An id of an answer. */
+export const id = (prefix: string) => z.string().regex(new RegExp(`^${prefix}_[a-f0-9]{12}$`));
+
+/** A time of an answer: ISO 8601 UTC in whole seconds. */
+export const time = z
+  .string()
+  .regex(/^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}Z$/)
+  .meta({ format: 'date-time' });

@@ -1,0 +1,92 @@
+/** The problems as the document tells them: each code's members, and an example that is made by the Worker's own map. */
+import * as z from 'zod';
+import { rolesHolding } from '../auth/permissions.ts';
+import { DomainError, problemAnswer } from '../problem.ts';
+import type { ProblemCode, ProblemMembers } from '../problem.ts';
+import { id } from './operation.ts';
+
+const REQUEST_ID = '26e0718a-cc31-4b5b-8be4-4946ebdcbd1c';
+
+const none = { members: {}, example: {} };
+
+const permissions = Object.keys(rolesHolding);
+
+const problems: { [Code in ProblemCode]: { members: z.ZodRawShape; example: ProblemMembers[Code] } } = {
+  missing_api_key: none,
+  invalid_api_key: none,
+  missing_organization_id: none,
+  organization_mismatch: none,
+  permission_denied: {
+    members: {
+      required_permission: z.enum(permissions),
+      exceeds: z.enum(['role', 'expires_at']).optional().meta({
+        description: 'Told where the key has the permission, but not beyond its own role or expiry.',
+      }),
+    },
+    example: { required_permission: 'integrations:delete' },
+  },
+  rate_limited: { members: { retry_after_seconds: z.int() }, example: { retry_after_seconds: 10 } },
+  malformed_json: none,
+  payload_too_large: none,
+  unsupported_media_type: none,
+  validation_failed: {
+    members: {
+      errors: z.array(z.object({ path: z.string(), message: z.string() })).meta({
+        description: 'A dotted path into the body, or a parameter’s name; empty for the body as a whole.',
+      }),
+    },
+    example: { errors: [{ path: 'name', message: 'is required' }] },
+  },
+  not_found: none,
+  method_not_allowed: { members: { allowed_methods: z.array(z.string()) }, example: { allowed_methods: ['GET'] } },
+  integration_not_found: none,
+  integration_in_use: {
+    members: {
+      references: z
+        .array(z.object({ phone_number_id: id('phon'), phone_number: z.string() }))
+        .max(100)
+        .meta({ description: 'The first 100 phone numbers, ascending.' }),
+      reference_count: z.int().min(0).max(10_000),
+      reference_count_exact: z.boolean(),
+    },
+    example: {
+      references: [{ phone_number_id: 'phon_a1b2c3d4e5f6', phone_number: '+1234567890' }],
+      reference_count: 1,
+      reference_count_exact: true,
+    },
+  },
+  phone_number_not_found: none,
+  phone_number_exists: none,
+  phone_number_assigned: {
+    members: { assigned_agent_id: id('agent') },
+    example: { assigned_agent_id: 'agent_a1b2c3d4e5f6' },
+  },
+  api_key_not_found: none,
+  temporarily_unavailable: {
+    members: {
+      outcome: z.enum(['not_done', 'unknown']).meta({ description: '`unknown`: wholly done, or not at all.' }),
+    },
+    example: { outcome: 'not_done' },
+  },
+  internal_error: none,
+};
+
+/** A code's title, status, headers beside the content type, body schema and example. */
+export function describeProblem<Code extends ProblemCode>(code: Code) {
+  const { members, example } = problems[code];
+  const { status, headers, body } = problemAnswer(new DomainError(code, example), REQUEST_ID);
+  const exampleBody = z.looseObject({ title: z.string() }).parse(JSON.parse(body));
+  const schema = z
+    .object({
+      type: z.literal(`urn:patchbay:problem:${code}`),
+      title: z.string(),
+      status: z.literal(status),
+      code: z.literal(code),
+      detail: z.string().meta({ description: 'A sentence for people.' }),
+      ...members,
+      request_id: z.string(),
+    })
+    .meta({ id: code });
+  const names = Object.keys(headers).filter((name) => name !== 'Content-Type');
+  return { status, title: exampleBody.title, headers: names, schema, example: exampleBody };
+}

@@ -1,0 +1,100 @@
+/** The OpenAPI document: what is served, what is kept, and what the routes say are one. */
+import { readFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import * as z from 'zod';
+import { app } from '../../src/app.ts';
+import { projectDirectory } from '../../src/cli/platform.ts';
+import { openApiDocument } from '../../src/openapi/document.ts';
+import { startServer } from './server.ts';
+import type { TestServer } from './server.ts';
+
+const example = z.record(z.string(), z.object({ value: z.record(z.string(), z.unknown()) }));
+const document = z.object({
+  info: z.object({ version: z.string() }),
+  paths: z.record(
+    z.string(),
+    z.record(
+      z.string(),
+      z.object({
+        requestBody: z
+          .object({ content: z.object({ 'application/json': z.object({ examples: example }) }) })
+          .optional(),
+        responses: z.record(z.string(), z.unknown()),
+      }),
+    ),
+  ),
+});
+
+const kept = await readFile(join(projectDirectory, 'public/openapi.json'), 'utf8');
+const { paths, info } = document.parse(JSON.parse(kept));
+
+let server: TestServer;
+
+beforeAll(async () => {
+  server = await startServer();
+});
+
+afterAll(() => server.close());
+
+describe('the OpenAPI document', () => {
+  it('is kept as the routes and their schemas make it: `npm run openapi` changes nothing', () => {
+    expect(JSON.parse(kept)).toEqual(JSON.parse(JSON.stringify(openApiDocument())));
+  });
+
+  it('is served to anybody as it is kept', async () => {
+    const response = await fetch(`${server.url}/openapi.json`);
+
+    expect(response.status).toBe(200);
+    expect(response.headers.get('Content-Type')).toMatch(/^application\/json/);
+    expect(await response.text()).toBe(kept);
+  });
+
+  it('has every route of the app and no other', () => {
+    const routes = app.routes.filter(({ method, path }) => method !== 'ALL' && !path.includes('*'));
+
+    const mounted = new Set(routes.map(({ method, path }) => `${method} ${path.replaceAll(/:(\w+)/g, '{$1}')}`));
+    const documented = Object.entries(paths).flatMap(([path, operations]) =>
+      Object.keys(operations).map((method) => `${method.toUpperCase()} ${path}`),
+    );
+    expect(new Set(documented)).toEqual(mounted);
+  });
+
+  it('tells the version that GET /health tells', async () => {
+    const response = await fetch(`${server.url}/health`);
+
+    expect(await response.json()).toEqual({ status: 'ok', version: info.version, database: 'ok' });
+  });
+
+  const bodies = Object.entries(paths).flatMap(([path, operations]) =>
+    Object.entries(operations).flatMap(([method, { requestBody, responses }]) =>
+      Object.entries(requestBody?.content['application/json'].examples ?? {}).map(([name, { value }]) => ({
+        call: `${method.toUpperCase()} ${path}`,
+        name,
+        method: method.toUpperCase(),
+        path,
+        value,
+        status: Number(Object.keys(responses)[0]),
+      })),
+    ),
+  );
+
+  it.each(bodies)('has a true example “$name” of a body for $call', async ({ method, path, value, status }) => {
+    const integration_id = await server.createIntegration();
+    const other = await server.createIntegration();
+    const phone_number_id = await server.importNumber(integration_id, nextNumber());
+    const body = {
+      ...value,
+      ...('phone_number' in value ? { phone_number: nextNumber() } : {}),
+      ...('integration_id' in value ? { integration_id: other } : {}),
+    };
+
+    const concrete = path.replace('{integration_id}', integration_id).replace('{phone_number_id}', phone_number_id);
+    const answer = await server.call(server.demo, method, concrete, { body });
+
+    expect(answer).toMatchObject({ status, body: { success: true } });
+  });
+});
+
+let numbers = 0;
+const nextNumber = () => `+1415555${String((numbers += 1)).padStart(4, '0')}9`;
