@@ -1,0 +1,224 @@
+/** Requests made from the OpenAPI document, valid and invalid: none is answered with a 5xx, or as the document does not say. */
+import { Validator } from '@cfworker/json-schema';
+import * as fc from 'fast-check';
+import { beforeAll, describe, expect, it, vi } from 'vitest';
+import * as z from 'zod';
+import document from '../public/openapi.json';
+import { call, createIntegration, importNumber, newClient, unusedNumber } from './fixtures.ts';
+import type { Client } from './fixtures.ts';
+
+const REQUESTS_PER_OPERATION = 200;
+
+/** What the document's request schemas are made of. */
+interface JsonSchema {
+  type?: 'string' | 'integer' | 'boolean' | 'null' | 'object' | undefined;
+  const?: unknown;
+  enum?: unknown[] | undefined;
+  pattern?: string | undefined;
+  format?: string | undefined;
+  minimum?: number | undefined;
+  maximum?: number | undefined;
+  /** A boolean stands in conditions alone: any value, or none. */
+  properties?: Record<string, JsonSchema | boolean> | undefined;
+  required?: string[] | undefined;
+  oneOf?: JsonSchema[] | undefined;
+  anyOf?: JsonSchema[] | undefined;
+}
+
+const jsonSchema: z.ZodType<JsonSchema> = z.lazy(() =>
+  z.looseObject({
+    type: z.enum(['string', 'integer', 'boolean', 'null', 'object']).optional(),
+    enum: z.array(z.unknown()).optional(),
+    pattern: z.string().optional(),
+    format: z.string().optional(),
+    minimum: z.number().optional(),
+    maximum: z.number().optional(),
+    properties: z.record(z.string(), z.union([z.boolean(), jsonSchema])).optional(),
+    required: z.array(z.string()).optional(),
+    oneOf: z.array(jsonSchema).optional(),
+    anyOf: z.array(jsonSchema).optional(),
+  }),
+);
+
+const documented = z.object({
+  paths: z.record(
+    z.string(),
+    z.record(
+      z.string(),
+      z.object({
+        parameters: z
+          .array(z.object({ name: z.string(), in: z.enum(['path', 'query']), schema: jsonSchema }))
+          .default([]),
+        requestBody: z
+          .object({ content: z.object({ 'application/json': z.object({ schema: jsonSchema }) }) })
+          .optional(),
+      }),
+    ),
+  ),
+});
+
+const operations = Object.entries(documented.parse(document).paths).flatMap(([path, methods]) =>
+  Object.entries(methods).map(([method, { parameters, requestBody }]) => ({
+    method: method.toUpperCase(),
+    path,
+    inPath: parameters.filter((parameter) => parameter.in === 'path'),
+    inQuery: parameters.filter((parameter) => parameter.in === 'query'),
+    bodySchema: requestBody?.content['application/json'].schema,
+  })),
+);
+
+const accepts = (schema: JsonSchema, value: unknown) =>
+  new Validator(z.record(z.string(), z.unknown()).parse(schema), '2020-12').validate(value).valid;
+
+/** Values that the schema accepts. */
+function valid(schema: JsonSchema): fc.Arbitrary<unknown> {
+  return proposed(schema).filter((value) => accepts(schema, value));
+}
+
+/** Values of the schema's form; what its conditions rule out is among them. */
+function proposed(schema: JsonSchema | boolean): fc.Arbitrary<unknown> {
+  if (typeof schema === 'boolean') return fc.jsonValue();
+  const { properties, required = [] } = schema;
+  if ('const' in schema) return fc.constant(schema.const);
+  if (schema.enum) return fc.constantFrom(...schema.enum);
+  if (properties) {
+    const members = Object.fromEntries(Object.entries(properties).map(([name, member]) => [name, proposed(member)]));
+    return fc.record(members, { requiredKeys: required });
+  }
+  const alternatives = schema.oneOf ?? schema.anyOf;
+  if (alternatives) return fc.oneof(...alternatives.map(proposed));
+  if (schema.type === 'integer') return fc.integer({ min: schema.minimum ?? 0, max: schema.maximum ?? 1000 });
+  if (schema.type === 'boolean') return fc.boolean();
+  if (schema.type === 'null') return fc.constant(null);
+  if (schema.format === 'date-time') {
+    return fc
+      .date({ min: new Date('0001-01-01'), max: new Date('9999-01-01'), noInvalidDate: true })
+      .map((date) => date.toISOString());
+  }
+  return schema.pattern === undefined ? fc.string() : matching(schema.pattern);
+}
+
+function matching(pattern: string): fc.Arbitrary<string> {
+  const [, minimum, maximum] = /\{(\d+),(\d+)\}\$$/.exec(pattern) ?? [];
+  if (!pattern.includes('\\p{')) return fc.stringMatching(new RegExp(pattern));
+  return fc
+    .string({ unit: 'grapheme', minLength: Number(minimum), maxLength: Number(maximum) })
+    .filter((text) => new RegExp(pattern, 'u').test(text));
+}
+
+const isObject = (value: unknown): value is Record<string, unknown> =>
+  typeof value === 'object' && value !== null && !Array.isArray(value);
+
+/** The value with one member, at any depth, taken away, replaced or added. */
+function spoilt(value: unknown): fc.Arbitrary<unknown> {
+  if (!isObject(value)) return fc.jsonValue();
+  const names = Object.keys(value);
+  const added = fc.tuple(fc.string(), fc.jsonValue()).map(([name, member]) => ({ ...value, [name]: member }));
+  if (names.length === 0) return fc.oneof(added, fc.jsonValue());
+  const one = fc.constantFrom(...names);
+  return fc.oneof(
+    added,
+    one.map((name) => Object.fromEntries(Object.entries(value).filter(([other]) => other !== name))),
+    one.chain((name) => spoilt(value[name]).map((member) => ({ ...value, [name]: member }))),
+    fc.jsonValue(),
+  );
+}
+
+interface Request {
+  path: string;
+  body?: unknown;
+  /** Whether the document accepts the request. */
+  isValid: boolean;
+}
+
+let client: Client;
+let ids: Record<string, string>;
+
+beforeAll(async () => {
+  vi.spyOn(console, 'info').mockImplementation(() => {});
+  client = await newClient();
+  const integration_id = await createIntegration(client);
+  const phone_number_id = await importNumber(client, integration_id, unusedNumber());
+  const { key_id } = await newClient({ organization_id: client.organization_id, role: 'user' });
+  ids = { integration_id, phone_number_id, key_id };
+});
+
+const segment = fc.string({ minLength: 1 }).filter((text) => !['.', '..'].includes(text));
+
+function request({ path, inPath, inQuery, bodySchema }: (typeof operations)[number]): fc.Arbitrary<Request> {
+  const places = fc.tuple(
+    ...inPath.map(({ name, schema }) =>
+      fc.oneof(
+        { weight: 4, arbitrary: fc.constant(ids[name] ?? '') },
+        { weight: 2, arbitrary: valid(schema) },
+        { weight: 1, arbitrary: segment },
+      ),
+    ),
+  );
+  const asQueried = fc.oneof(
+    fc.constantFrom('x', '__proto__', ...inQuery.map((parameter) => parameter.name)),
+    fc.string({ minLength: 1 }),
+  );
+  const query = fc.oneof(
+    fc.record(Object.fromEntries(inQuery.map(({ name, schema }) => [name, valid(schema)])), { requiredKeys: [] }),
+    fc.dictionary(asQueried, fc.string()),
+  );
+  const bodies = bodySchema
+    ? fc.oneof(
+        valid(bodySchema),
+        valid(bodySchema).chain(spoilt),
+        fc.string().map((text) => new TextEncoder().encode(text)),
+      )
+    : fc.constant(undefined);
+
+  return fc.tuple(places, query, bodies).map(([values, given, body]) => {
+    const concrete = inPath.reduce(
+      (filled, { name }, index) => filled.replace(`{${name}}`, () => encodeURIComponent(String(values[index]))),
+      path,
+    );
+    const search = new URLSearchParams(Object.entries(given).map(([name, value]) => [name, String(value)]));
+    return {
+      path: inQuery.length > 0 ? `${concrete}?${search.toString()}` : concrete,
+      body,
+      isValid:
+        inPath.every(({ schema }, index) => accepts(schema, values[index])) &&
+        (inQuery.length === 0 ||
+          Object.entries(given).every(([asked, value]) =>
+            inQuery.some((known) => known.name === asked && accepts(known.schema, value)),
+          )) &&
+        (bodySchema === undefined || accepts(bodySchema, body)),
+    };
+  });
+}
+
+const told = z.object({ errors: z.array(z.object({ path: z.string() })) });
+
+/** What the document cannot say: a cursor is one of ours, a time is in the future, two things belong together. */
+const judgedOtherwise = ['cursor', 'expires_at', 'credentials.provider', 'integration_id', 'supports_outbound'];
+
+/** What is wrong with an answer; that its status and body are documented is seen to by `call`. */
+function fault(isValid: boolean, status: number, body: unknown): string | undefined {
+  if (status >= 500) return `a request is answered with ${status}`;
+  if (!isValid) return status < 400 ? 'what the document refuses is accepted' : undefined;
+  if ([400, 413, 415].includes(status)) return `what the document accepts is answered with ${status}`;
+  if (status !== 422) return undefined;
+  const refused = told.parse(body).errors.filter(({ path }) => !judgedOtherwise.includes(path));
+  return refused.length > 0 ? `what the document accepts is refused for its ${refused[0]?.path}` : undefined;
+}
+
+describe('requests from the OpenAPI document', () => {
+  it('are at least 2,000', () => {
+    expect(operations.length * REQUESTS_PER_OPERATION).toBeGreaterThanOrEqual(2000);
+  });
+
+  it.each(operations)('to $method $path are answered as documented, and the invalid refused', async (operation) => {
+    await fc.assert(
+      fc.asyncProperty(request(operation), async ({ path, body, isValid }) => {
+        const answer = await call(client, operation.method, path, { body });
+
+        expect(fault(isValid, answer.status, answer.body)).toBeUndefined();
+      }),
+      { numRuns: REQUESTS_PER_OPERATION },
+    );
+  });
+});
