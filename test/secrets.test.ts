@@ -2,11 +2,14 @@
 import { createScheduledController } from 'cloudflare:test';
 import { env } from 'cloudflare:workers';
 import { afterEach, expect, it, vi } from 'vitest';
+import * as z from 'zod';
 import worker from '../src/index.ts';
 import { failingBindings } from './bindings.ts';
 import { call, createIntegration, everythingStored, importNumber, newClient, unusedNumber } from './fixtures.ts';
 
 afterEach(() => vi.restoreAllMocks());
+
+const createdKey = z.object({ data: z.object({ raw_key: z.string() }) });
 
 const secrets = {
   account_sid: 'ACdeadbeefdeadbeefdeadbeefdeadbeef',
@@ -26,11 +29,12 @@ it('is in D1, in either KV namespace, in the log or in an answer', async () => {
   }
   const client = await newClient();
   const answers: string[] = [];
-  const post = async (path: string, body: unknown, bindings = env) => {
-    const { text, headers, status } = await call(client, 'POST', path, { body, bindings });
+  const send = async (method: string, path: string, body?: unknown, bindings = env) => {
+    const { text, headers, status } = await call(client, method, path, { body, bindings });
     answers.push(`${status} ${JSON.stringify([...headers])} ${text}`);
     return status;
   };
+  const post = (path: string, body: unknown, bindings = env) => send('POST', path, body, bindings);
   const { account_sid, auth_token, api_key, api_secret, sip_password, inbound_pin, surplus, malformed } = secrets;
   const vonage = { name: 'Vonage', credentials: { provider: 'vonage', api_key, api_secret } };
   const sip = () => ({ phone_number: unusedNumber(), provider: 'sip', sip_password, inbound_pin });
@@ -56,6 +60,22 @@ it('is in D1, in either KV namespace, in the log or in an answer', async () => {
     }
   }
   const integration_id = await createIntegration(client, { provider: 'twilio', account_sid, auth_token });
+  const path = `/api/integrations/${integration_id}`;
+  const newer = { provider: 'twilio', account_sid, auth_token };
+  const { bindings: lossy } = failingBindings('DB.batch', { when: 'after', message: 'Network connection lost.' });
+  const updates = [
+    await send('PUT', path, { credentials: newer }),
+    await send('PUT', path, { credentials: vonage.credentials }),
+    await send('PUT', path, { credentials: { ...newer, api_secret } }),
+    await send('PUT', path, { credentials: newer }, lossy),
+  ];
+  expect(updates).toEqual([200, 422, 422, 503]);
+  const made = await call(client, 'POST', '/api/api-keys', { body: { name: 'Second', role: 'admin' } });
+  const { raw_key } = createdKey.parse(made.body).data;
+  expect(await send('POST', '/api/api-keys', { name: 'Lost', role: 'admin' }, lossy)).toBe(503);
+  for (const list of ['integrations', 'phone-numbers', 'api-keys', 'audit-events', `audit-events?cursor=${surplus}`]) {
+    await send('GET', `/api/${list}`);
+  }
   await importNumber(client, integration_id, unusedNumber());
   const refused = await call(client, 'DELETE', `/api/integrations/${integration_id}`);
   await env.DB.prepare('DELETE FROM phone_numbers WHERE integration_id = ?').bind(integration_id).run();
@@ -75,7 +95,7 @@ it('is in D1, in either KV namespace, in the log or in an answer', async () => {
     answers: JSON.stringify(answers),
   };
   for (const [place, text] of Object.entries(places)) {
-    for (const secret of [...Object.values(secrets), client.raw_key, env.CREDENTIALS_KEKS]) {
+    for (const secret of [...Object.values(secrets), client.raw_key, raw_key, env.CREDENTIALS_KEKS]) {
       expect(text.includes(secret), `${secret} in ${place}`).toBe(false);
     }
   }

@@ -16,7 +16,8 @@ import type { Bindings } from '../env.ts';
 import { batch, query } from '../query.ts';
 import type { Placeholders } from '../query.ts';
 import { api_keys, integrations, phone_numbers } from '../schema.ts';
-import { migrateLocal, openLocal, projectDirectory, spawnWrangler, stateDirectory } from './platform.ts';
+import { migrateLocal, openLocal, spawnWrangler, stateDirectory } from './platform.ts';
+import { projectDirectory } from './project.ts';
 
 const ORGANIZATION = 'org_demo';
 const IN_USE = 'Twilio Production';
@@ -162,6 +163,8 @@ ${curl(in_use)}
 
 Deleted, credentials and all:
 ${curl(spare)}
+
+Every call, to read and to try: ${url}/docs
 `;
 }
 

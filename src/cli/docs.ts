@@ -1,7 +1,7 @@
 /** `npm run build:docs`: puts what the reference page needs of swagger-ui beside it, so that it asks no other host. */
 import { copyFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { projectDirectory } from './platform.ts';
+import { projectDirectory } from './project.ts';
 
 const source = join(projectDirectory, 'node_modules/swagger-ui-dist');
 

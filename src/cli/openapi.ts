@@ -2,6 +2,6 @@
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { openApiDocument } from '../openapi/document.ts';
-import { projectDirectory } from './platform.ts';
+import { projectDirectory } from './project.ts';
 
 await writeFile(join(projectDirectory, 'public/openapi.json'), `${JSON.stringify(openApiDocument(), null, 2)}\n`);

@@ -6,8 +6,8 @@ import { join, resolve } from 'node:path';
 import { getPlatformProxy, unstable_readConfig } from 'wrangler';
 import type { PlatformProxy } from 'wrangler';
 import type { Bindings } from '../env.ts';
+import { projectDirectory } from './project.ts';
 
-export const projectDirectory = resolve(import.meta.dirname, '../..');
 // Standard output is the command's own; wrangler's notes would stand in its JSON.
 process.env['WRANGLER_LOG'] ??= 'warn';
 

@@ -3,7 +3,7 @@ import { mkdir, readFile, symlink, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, expectTypeOf, it } from 'vitest';
 import type { Problem } from '../../src/client.ts';
-import { projectDirectory } from '../../src/cli/platform.ts';
+import { projectDirectory } from '../../src/cli/project.ts';
 import type { ProblemCode, ProblemMembers } from '../../src/problem.ts';
 import { removeDirectory, run, startServer, temporaryDirectory } from './server.ts';
 import type { TestServer } from './server.ts';

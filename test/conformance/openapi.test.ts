@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import * as z from 'zod';
 import { app } from '../../src/app.ts';
-import { projectDirectory } from '../../src/cli/platform.ts';
+import { projectDirectory } from '../../src/cli/project.ts';
 import { openApiDocument } from '../../src/openapi/document.ts';
 import { startServer } from './server.ts';
 import type { TestServer } from './server.ts';

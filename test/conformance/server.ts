@@ -8,7 +8,7 @@ import { text } from 'node:stream/consumers';
 import { stripVTControlCharacters } from 'node:util';
 import { expect, vi } from 'vitest';
 import * as z from 'zod';
-import { projectDirectory } from '../../src/cli/platform.ts';
+import { projectDirectory } from '../../src/cli/project.ts';
 import type { Role, Tier } from '../../src/schema.ts';
 import { assertDocumented } from '../documented.ts';
 
