@@ -63,8 +63,8 @@ let server: TestServer;
 let directory: string;
 
 beforeAll(async () => {
-  const built = await run('npm', ['run', '-s', 'build:client']);
-  expect(built).toMatchObject({ code: 0 });
+  const { code, stderr } = await run('npm', ['run', '-s', 'build:client']);
+  if (code !== 0) throw new Error(stderr);
   server = await startServer();
   directory = await temporaryDirectory();
   await mkdir(join(directory, 'node_modules/patchbay/dist'), { recursive: true });

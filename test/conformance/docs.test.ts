@@ -14,11 +14,7 @@ const candidates = [
   '/Applications/Google Chrome.app/Contents/MacOS/Google Chrome',
 ];
 const executablePath = candidates.find((path) => existsSync(path));
-const subject = executablePath
-  ? 'the reference page'
-  : 'the reference page, NOT TESTED for want of a browser: install Chromium, or name it in CHROMIUM_PATH';
-
-describe.skipIf(!executablePath)(subject, () => {
+describe.skipIf(!executablePath)('the reference page (skipped without Chromium: CHROMIUM_PATH names one)', () => {
   let server: TestServer;
   let browser: Browser;
 
