@@ -61,8 +61,9 @@ describe('the health of the service', () => {
   it('is limited by IP, apart from the limit on unknown keys', async () => {
     const flooder = { 'CF-Connecting-IP': '203.0.113.66' };
 
+    // The limiter's windows are not ours: a flood may begin at the end of one.
     let last = await health(env, flooder);
-    for (let asked = 0; asked < 200; asked += 1) last = await health(env, flooder);
+    for (let asked = 1; asked < 1000 && last.status === 200; asked += 1) last = await health(env, flooder);
 
     expect(last).toMatchObject({ status: 429, body: { code: 'rate_limited' } });
     expect(last.headers.get('Retry-After')).toBe('10');

@@ -9,6 +9,7 @@ import type { Permission } from '../auth/permissions.ts';
 import { integrationOperations } from '../integrations/openapi.ts';
 import { phoneNumberOperations } from '../phone-numbers/openapi.ts';
 import type { ProblemCode } from '../problem.ts';
+import { roles } from '../schema.ts';
 import type { OperationDescription, Operations } from './operation.ts';
 import { describeProblem } from './problems.ts';
 
@@ -47,7 +48,6 @@ const everywhere: ProblemCode[] = [
   'invalid_api_key',
   'missing_organization_id',
   'organization_mismatch',
-  'permission_denied',
   'rate_limited',
   'temporarily_unavailable',
   'internal_error',
@@ -168,6 +168,7 @@ function operation(components: Components, route: Route, described: OperationDes
   const { operationId, tag, summary, bodies = {}, answer, problems = [] } = described;
   const codes: ProblemCode[] = [
     ...everywhere,
+    ...(rolesHolding[permission].length < roles.length ? (['permission_denied'] as const) : []),
     ...(validates.body ? ofBodies : []),
     ...(Object.values(validates).some((schema) => schema !== undefined) ? (['validation_failed'] as const) : []),
     ...problems,
