@@ -3,14 +3,24 @@ import { drainPurges } from './credentials/purge.ts';
 import type { Bindings } from './env.ts';
 import { logError } from './log.ts';
 
+/** What the cron does at each turn; each is bounded, and goes on at the next turn where it left off. */
+const chores: Record<string, (env: Bindings) => Promise<void>> = {
+  drain: drainPurges,
+};
+
 export default {
   fetch: app.fetch,
+  /** @throws the first chore's error, once every chore had its turn: the platform counts failed runs */
   async scheduled(_controller, env) {
-    try {
-      await drainPurges(env);
-    } catch (error) {
-      logError('drain_failed', error);
-      throw error;
-    }
+    const turns = Object.entries(chores).map(async ([name, chore]) => {
+      try {
+        await chore(env);
+      } catch (error) {
+        logError(`${name}_failed`, error);
+        throw error;
+      }
+    });
+    await Promise.allSettled(turns);
+    await Promise.all(turns);
   },
 } satisfies ExportedHandler<Bindings>;

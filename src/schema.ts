@@ -6,7 +6,7 @@
  * Neither is in Drizzle's vocabulary: the generated migration is edited to say them, and `test/schema.test.ts` holds
  * the applied database to it.
  */
-import { sql } from 'drizzle-orm';
+import { isNotNull, sql } from 'drizzle-orm';
 import { check, foreignKey, index, integer, primaryKey, sqliteTable, text } from 'drizzle-orm/sqlite-core';
 import type { SQLiteColumn } from 'drizzle-orm/sqlite-core';
 import type { Category, Provider } from './integrations/providers.ts';
@@ -18,9 +18,10 @@ export type Tier = (typeof tiers)[number];
 export const roles = ['admin', 'agent_manager', 'user'] as const;
 export type Role = (typeof roles)[number];
 
+/** The keys of a suspended organization are dead until it is resumed; an offboarded one has nothing left and stays so. */
+export const organizationStatuses = ['active', 'suspended', 'offboarded'] as const;
 export const keyStatuses = ['active', 'revoked'] as const;
-// `credentials_missing` is for rows that a database restore brings back without their ciphertext. It is named before it is
-// used because SQLite cannot change the CHECK of a table that others reference.
+/** `credentials_missing` is for rows that a database restore brings back without their ciphertext. */
 export const integrationStatuses = ['active', 'credentials_missing'] as const;
 export const phoneNumberStatuses = ['free', 'assigned'] as const;
 
@@ -28,16 +29,22 @@ export const mediaEncryptions = ['disable', 'allow', 'require'] as const;
 
 /** Every action that an audit event can name: `{subject}.{what happened}`. */
 export const auditActions = [
+  'organization.suspended',
+  'organization.resumed',
+  'organization.offboarded',
   'api_key.created',
+  'api_key.rotated',
   'api_key.revoked',
   'integration.created',
   'integration.updated',
   'integration.deleted',
   'integration.delete_refused',
+  'integration.credentials_missing',
   'phone_number.imported',
   'phone_number.updated',
   'phone_number.deleted',
   'phone_number.delete_refused',
+  'phone_number.released',
 ] as const;
 export type AuditAction = (typeof auditActions)[number];
 
@@ -56,6 +63,7 @@ export const organizations = sqliteTable(
     organization_id: text().primaryKey(),
     tier: text({ enum: tiers }).notNull(),
     created_at: integer().notNull(),
+    status: text({ enum: organizationStatuses }).notNull().default('active'),
   },
   (table) => [
     check(
@@ -63,6 +71,7 @@ export const organizations = sqliteTable(
       sql`${table.organization_id} GLOB 'org_*' AND substr(${table.organization_id}, 5) NOT GLOB '*[^A-Za-z0-9_-]*' AND length(${table.organization_id}) BETWEEN 5 AND 44`,
     ),
     check('organizations_tier', oneOf(table.tier, tiers)),
+    check('organizations_status', oneOf(table.status, organizationStatuses)),
   ],
 );
 
@@ -128,6 +137,8 @@ export const integrations = sqliteTable(
       table.created_at,
       table.integration_id,
     ),
+    // Finds the data keys that are to be wrapped anew.
+    index('integrations_by_kek').on(table.kek_id),
     check('integrations_status', oneOf(table.status, integrationStatuses)),
   ],
 );
@@ -182,6 +193,7 @@ export const phone_numbers = sqliteTable(
       table.status,
       table.phone_number,
     ),
+    index('phone_numbers_by_kek').on(table.kek_id).where(isNotNull(table.kek_id)),
     check(
       'phone_numbers_phone_number',
       sql`${table.phone_number} GLOB '+[1-9]*' AND substr(${table.phone_number}, 2) NOT GLOB '*[^0-9]*' AND length(${table.phone_number}) BETWEEN 8 AND 16`,
@@ -237,6 +249,36 @@ export const credential_purges = sqliteTable(
     organization_id: text().notNull(),
     due_at: integer().notNull(),
     attempts: integer().notNull(),
+    /** What `due_at` was before any attempt: a purge is late by the time since. */
+    first_due_at: integer().notNull().default(0),
   },
   (table) => [index('credential_purges_by_due_at').on(table.due_at)],
+);
+
+/**
+ * What a mutation with an Idempotency-Key came to, for 24 hours: written by the batch that decides it, and what every
+ * repeat of the request is answered from (idempotency.ts).
+ */
+export const idempotency_keys = sqliteTable(
+  'idempotency_keys',
+  {
+    organization_id: text().notNull(),
+    actor_key_id: text().notNull(),
+    idempotency_key: text().notNull(),
+    method: text().notNull(),
+    path: text().notNull(),
+    /** The operation that was first; its audit event too, where it has one. */
+    event_id: text().notNull(),
+    /** Of the first request's body, by which another one is told. */
+    fingerprint: text().notNull(),
+    /** JSON of what the deciding batch found, by which the answer is made again. No secret. */
+    findings: text().notNull(),
+    created_at: integer().notNull(),
+  },
+  (table) => [
+    primaryKey({
+      columns: [table.organization_id, table.actor_key_id, table.idempotency_key, table.method, table.path],
+    }),
+    index('idempotency_keys_by_created_at').on(table.created_at),
+  ],
 );

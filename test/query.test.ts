@@ -62,7 +62,7 @@ describe('a compiled query', () => {
 });
 
 describe('a batch', () => {
-  const organization = { organization_id: 'org_batch', tier: 'pro', created_at: 1 } as const;
+  const organization = { organization_id: 'org_batch', tier: 'pro', created_at: 1, status: 'active' } as const;
 
   it('is one transaction: where a statement fails, none of it happened, and the error comes as it is', async () => {
     const violating = batch(env.DB, [insertOrganization.bind(organization), insertOrganization.bind(organization)]);

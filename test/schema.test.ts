@@ -6,13 +6,22 @@ import {
   api_keys,
   audit_events,
   credential_purges,
+  idempotency_keys,
   integrations,
   organizations,
   phone_numbers,
 } from '../src/schema.ts';
 import { createIntegration, importNumber, newClient, unusedNumber } from './fixtures.ts';
 
-const tables: SQLiteTable[] = [organizations, api_keys, integrations, phone_numbers, audit_events, credential_purges];
+const tables: SQLiteTable[] = [
+  organizations,
+  api_keys,
+  integrations,
+  phone_numbers,
+  audit_events,
+  credential_purges,
+  idempotency_keys,
+];
 const named = tables.map((table) => [getTableName(table), table] as const);
 
 describe('the migrations', () => {
@@ -110,7 +119,7 @@ describe('the database itself', () => {
   });
 
   it.each(['org', 'org_', 'acme', 'org_a b', `org_${'a'.repeat(41)}`])('refuses an organization id %j', async (id) => {
-    await expect(run(`INSERT INTO organizations VALUES (?, 'starter', 0)`, id)).rejects.toThrow(
+    await expect(run(`INSERT INTO organizations VALUES (?, 'starter', 0, 'active')`, id)).rejects.toThrow(
       'CHECK constraint failed',
     );
   });

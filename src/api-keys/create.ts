@@ -38,7 +38,7 @@ const insertKey = query((db, parameters: Placeholders<CreateParameters>) => {
       .from(api_keys)
       .where(
         and(
-          isCallerWith('api_keys:create', parameters),
+          isCallerWith('api_keys:create', db, parameters),
           lte(rankOf(parameters.role), rankOf(api_keys.role)),
           or(isNull(api_keys.expires_at), lte(expires_at, api_keys.expires_at)),
           not(eventExists(db, parameters)),

@@ -66,7 +66,7 @@ export async function createOperatorKey(
 ): Promise<{ raw_key: string; key: ApiKey }> {
   const raw_key = newRawKey();
   const now = unixNow();
-  const organization = { organization_id, tier: tier ?? DEFAULT_TIER, created_at: now };
+  const organization = { organization_id, tier: tier ?? DEFAULT_TIER, created_at: now, status: 'active' as const };
   const state = {
     key_id: newId('apikey'),
     organization_id,

@@ -4,9 +4,19 @@ import { eventIdsFrom } from '../ids.ts';
 import { integrationExample, integrationSchema } from '../integrations/openapi.ts';
 import { id, page, time } from '../openapi/operation.ts';
 import type { Operations } from '../openapi/operation.ts';
+import type { Organization } from '../organizations/organization.ts';
 import { phoneNumberSchema } from '../phone-numbers/openapi.ts';
-import { auditActions } from '../schema.ts';
+import { auditActions, organizationStatuses, tiers } from '../schema.ts';
 import type { AuditEvent } from './read.ts';
+
+const organizationSchema = z
+  .object({
+    client_id: z.string().meta({ description: 'The organization.' }),
+    tier: z.enum(tiers),
+    status: z.enum(organizationStatuses),
+    created_at: time,
+  })
+  .meta({ id: 'Organization' }) satisfies z.ZodType<Organization>;
 
 const auditEventSchema = z
   .object({
@@ -18,7 +28,7 @@ const auditEventSchema = z
     actor_key_id: id('apikey').nullable().meta({ description: 'The key that did it; null for an operator.' }),
     request_id: z.string().meta({ description: 'The `X-Request-Id` of the answer.' }),
     state: z
-      .union([integrationSchema, phoneNumberSchema, apiKeySchema])
+      .union([integrationSchema, phoneNumberSchema, apiKeySchema, organizationSchema])
       .meta({ description: 'The target as it stood just before; for a creation or an import, as it was made.' }),
     created_at: time,
   })

@@ -2,8 +2,9 @@ import { asc, eq, lt, sql } from 'drizzle-orm';
 import type { SQL } from 'drizzle-orm';
 import * as z from 'zod';
 import { apiKeyState, presentApiKey } from '../api-keys/api-key.ts';
-import { eventIdsFrom, idSchema } from '../ids.ts';
+import { eventIdsFrom, idSchema, organizationIdPattern } from '../ids.ts';
 import { integrationState, presentIntegration } from '../integrations/integration.ts';
+import { organizationState, presentOrganization } from '../organizations/organization.ts';
 import { keysetList, pageParameters } from '../pagination.ts';
 import type { FilterOf } from '../pagination.ts';
 import { phoneNumberState, presentPhoneNumber } from '../phone-numbers/phone-number.ts';
@@ -16,7 +17,9 @@ const secondOfEvents = z.iso
 
 export const auditEventsQuery = z.strictObject({
   action: z.enum(auditActions).exactOptional(),
-  target_id: z.union([idSchema('intg'), idSchema('phon'), idSchema('apikey')]).exactOptional(),
+  target_id: z
+    .union([idSchema('intg'), idSchema('phon'), idSchema('apikey'), z.string().regex(organizationIdPattern)])
+    .exactOptional(),
   actor_key_id: idSchema('apikey').exactOptional(),
   since: secondOfEvents
     .exactOptional()
@@ -55,6 +58,7 @@ function presentState({ action, state }: AuditEventRow) {
   const target: unknown = JSON.parse(state);
   if (action.startsWith('integration.')) return presentIntegration(integrationState.parse(target));
   if (action.startsWith('phone_number.')) return presentPhoneNumber(phoneNumberState.parse(target));
+  if (action.startsWith('organization.')) return presentOrganization(organizationState.parse(target));
   return presentApiKey(apiKeyState.parse(target));
 }
 

@@ -35,20 +35,20 @@ export interface CallerParameters {
   now: number;
 }
 
-const isLivingCaller = ({ organization_id, actor_key_id, now }: Placeholders<CallerParameters>) =>
-  and(eq(api_keys.key_id, actor_key_id), eq(api_keys.organization_id, organization_id), isAlive({ now }));
+const isLivingCaller = (db: Builder, { organization_id, actor_key_id, now }: Placeholders<CallerParameters>) =>
+  and(eq(api_keys.key_id, actor_key_id), eq(api_keys.organization_id, organization_id), isAlive(db, { now }));
 
 /**
  * What an acting statement asks of D1, because a cached key is not the authority for a mutation: that the caller's key is
  * active, unexpired, of this organization, and its role holds the permission at the instant of the act. For a statement
  * that selects from `api_keys`; any other asks {@link callerMay}.
  */
-export const isCallerWith = (permission: Permission, parameters: Placeholders<CallerParameters>) =>
-  and(isLivingCaller(parameters), inArray(api_keys.role, [...rolesHolding[permission]]));
+export const isCallerWith = (permission: Permission, db: Builder, parameters: Placeholders<CallerParameters>) =>
+  and(isLivingCaller(db, parameters), inArray(api_keys.role, [...rolesHolding[permission]]));
 
 /** {@link isCallerWith} as a predicate of a statement that selects from another table. */
 export const callerMay = (permission: Permission, db: Builder, parameters: Placeholders<CallerParameters>) =>
-  existsIn(db, api_keys, isCallerWith(permission, parameters));
+  existsIn(db, api_keys, isCallerWith(permission, db, parameters));
 
 /** A role's rank, so that roles can be compared in SQL: a caller gives and takes no role above its own. */
 export const rankOf = (role: SQLWrapper) => {
@@ -63,11 +63,14 @@ export const callerRank = (permission: Permission, db: Builder, parameters: Plac
   db
     .select({ rank: rankOf(api_keys.role) })
     .from(api_keys)
-    .where(isCallerWith(permission, parameters));
+    .where(isCallerWith(permission, db, parameters));
 
 /** The caller's key as D1 has it, or no row for a dead one: what {@link assertCallerMay} judges. */
 export const callerKey = query((db, parameters: Placeholders<CallerParameters>) =>
-  db.select({ role: api_keys.role, expires_at: api_keys.expires_at }).from(api_keys).where(isLivingCaller(parameters)),
+  db
+    .select({ role: api_keys.role, expires_at: api_keys.expires_at })
+    .from(api_keys)
+    .where(isLivingCaller(db, parameters)),
 );
 
 /**

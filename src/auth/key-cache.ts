@@ -14,8 +14,8 @@ import { LRUCache } from 'lru-cache';
 import * as z from 'zod';
 import type { AfterAnswer, Bindings } from '../env.ts';
 import { logError } from '../log.ts';
-import { batch, query } from '../query.ts';
-import type { Placeholders } from '../query.ts';
+import { batch, existsIn, query } from '../query.ts';
+import type { Builder, Placeholders } from '../query.ts';
 import { api_keys, organizations, roles, tiers } from '../schema.ts';
 import { unixNow } from '../time.ts';
 
@@ -45,9 +45,17 @@ export type Caller = z.output<typeof cachedCaller>;
 
 const isolateCache = new LRUCache<string, Caller>({ max: MAX_ISOLATE_ENTRIES });
 
-/** What a living key is: active and unexpired. */
-export const isAlive = ({ now }: Placeholders<{ now: number }>) =>
-  and(eq(api_keys.status, 'active'), or(isNull(api_keys.expires_at), gt(api_keys.expires_at, now)));
+/** What a living key is: active and unexpired, of an active organization. */
+export const isAlive = (db: Builder, { now }: Placeholders<{ now: number }>) =>
+  and(
+    eq(api_keys.status, 'active'),
+    or(isNull(api_keys.expires_at), gt(api_keys.expires_at, now)),
+    existsIn(
+      db,
+      organizations,
+      and(eq(organizations.organization_id, api_keys.organization_id), eq(organizations.status, 'active')),
+    ),
+  );
 
 // The organization is what this statement finds out; the hash of 297 random bits is unique in the system.
 const findKey = query((db, { key_hash, now }: Placeholders<{ key_hash: string; now: number }>) =>
@@ -63,7 +71,7 @@ const findKey = query((db, { key_hash, now }: Placeholders<{ key_hash: string; n
     })
     .from(api_keys)
     .innerJoin(organizations, eq(organizations.organization_id, api_keys.organization_id))
-    .where(and(eq(api_keys.key_hash, key_hash), isAlive({ now }))),
+    .where(and(eq(api_keys.key_hash, key_hash), isAlive(db, { now }))),
 );
 
 const markUsed = query(

@@ -25,15 +25,30 @@ export function openLocal(directory: string): Promise<PlatformProxy<Bindings>> {
   return getPlatformProxy<Bindings>({ configPath, persist: { path: join(directory, 'v3') } });
 }
 
-/** The deployed D1 alone. Wrangler signs in as it does for a deployment. */
-export async function openRemote(): Promise<PlatformProxy<Pick<Bindings, 'DB'>>> {
-  const { name, account_id, compatibility_date, d1_databases } = unstable_readConfig({ config: configPath });
+const remotely = <Binding extends object>(binding: Binding) => ({ ...binding, remote: true });
+
+/** What an operator's command works on: the same, local or deployed. */
+export type OperatorBindings = Pick<Bindings, 'DB' | 'CREDENTIALS'>;
+
+/** The deployed D1 and credentials. Wrangler signs in as it does for a deployment. */
+export async function openRemote(): Promise<PlatformProxy<OperatorBindings>> {
+  const { name, account_id, compatibility_date, d1_databases, kv_namespaces } = unstable_readConfig({
+    config: configPath,
+  });
   const directory = join(projectDirectory, '.wrangler/remote');
   await mkdir(directory, { recursive: true });
   const remoteConfigPath = join(directory, 'wrangler.json');
-  const databases = d1_databases.map((database: object) => ({ ...database, remote: true }));
-  await writeFile(remoteConfigPath, JSON.stringify({ name, account_id, compatibility_date, d1_databases: databases }));
-  return getPlatformProxy<Pick<Bindings, 'DB'>>({ configPath: remoteConfigPath, persist: false });
+  const config = {
+    name,
+    account_id,
+    compatibility_date,
+    d1_databases: d1_databases.map(remotely),
+    kv_namespaces: kv_namespaces
+      .filter((namespace: { binding: string }) => namespace.binding === 'CREDENTIALS')
+      .map(remotely),
+  };
+  await writeFile(remoteConfigPath, JSON.stringify(config));
+  return getPlatformProxy<OperatorBindings>({ configPath: remoteConfigPath, persist: false });
 }
 
 /** Runs wrangler, with its standard output piped and without questions. */

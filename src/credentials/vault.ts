@@ -39,6 +39,7 @@ const purgingActions = [
   'integration.updated',
   'integration.deleted',
   'phone_number.deleted',
+  'phone_number.released',
 ] as const satisfies AuditAction[];
 
 /** The KV key of one version of a subject's credentials; also what binds the ciphertext to its place. */
@@ -87,11 +88,12 @@ export function credentialsWriter<Parameters extends EventParameters>(
             organization_id: api_keys.organization_id,
             due_at: sql<number>`${parameters.due_at}`.as('due_at'),
             attempts: sql<number>`0`.as('attempts'),
+            first_due_at: sql<number>`${parameters.due_at}`.as('first_due_at'),
           })
           .from(api_keys)
           .where(
             and(
-              isCallerWith(permission, parameters),
+              isCallerWith(permission, db, parameters),
               precondition?.holds(db, parameters),
               not(eventExists(db, parameters)),
             ),
@@ -185,6 +187,7 @@ export const enqueuePurge = query((db, parameters: Placeholders<EventParameters>
             organization_id: audit_events.organization_id,
             due_at: sql<number>`${parameters.now}`.as('due_at'),
             attempts: sql<number>`0`.as('attempts'),
+            first_due_at: sql<number>`${parameters.now}`.as('first_due_at'),
           })
           .from(audit_events)
           .where(and(isEvent(parameters), isNotNull(version), inArray(audit_events.action, [...purgingActions]))),

@@ -30,7 +30,7 @@ const insertIntegration = query((db, parameters: Placeholders<CreateParameters>)
     db
       .select(rowColumns(integrations, parameters))
       .from(api_keys)
-      .where(and(isCallerWith('integrations:create', parameters), intentStands(db, parameters))),
+      .where(and(isCallerWith('integrations:create', db, parameters), intentStands(db, parameters))),
   ),
 );
 

@@ -82,7 +82,7 @@ const insertNumberIf = (standing: (db: Builder, parameters: Placeholders<ImportP
           .from(api_keys)
           .where(
             and(
-              isCallerWith('phone_numbers:create', parameters),
+              isCallerWith('phone_numbers:create', db, parameters),
               standing(db, parameters),
               not(eventExists(db, parameters)),
             ),

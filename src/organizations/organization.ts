@@ -1,0 +1,31 @@
+import { eq } from 'drizzle-orm';
+import * as z from 'zod';
+import type { Placeholders } from '../query.ts';
+import { organizations, organizationStatuses, tiers } from '../schema.ts';
+import { toIso } from '../time.ts';
+
+/** An organization as the `state` of its audit events has it. */
+export const organizationState = z.object({
+  organization_id: z.string(),
+  tier: z.enum(tiers),
+  created_at: z.int(),
+  status: z.enum(organizationStatuses),
+});
+
+export type OrganizationState = z.output<typeof organizationState>;
+
+/** Selects one organization. */
+export const isOrganization = ({ organization_id }: Placeholders<{ organization_id: string }>) =>
+  eq(organizations.organization_id, organization_id);
+
+/** An organization as clients see it, in their audit events. */
+export function presentOrganization(state: OrganizationState) {
+  return {
+    client_id: state.organization_id,
+    tier: state.tier,
+    status: state.status,
+    created_at: toIso(state.created_at),
+  };
+}
+
+export type Organization = ReturnType<typeof presentOrganization>;
