@@ -16,4 +16,5 @@ ALTER TABLE `credential_purges` ADD `first_due_at` integer DEFAULT 0 NOT NULL;--
 UPDATE `credential_purges` SET `first_due_at` = `due_at`;--> statement-breakpoint
 ALTER TABLE `organizations` ADD `status` text DEFAULT 'active' NOT NULL CONSTRAINT "organizations_status" CHECK("status" IN ('active', 'suspended', 'offboarded'));--> statement-breakpoint
 CREATE INDEX `integrations_by_kek` ON `integrations` (`kek_id`);--> statement-breakpoint
-CREATE INDEX `phone_numbers_by_kek` ON `phone_numbers` (`kek_id`) WHERE "phone_numbers"."kek_id" is not null;
+CREATE INDEX `phone_numbers_by_kek` ON `phone_numbers` (`kek_id`) WHERE "phone_numbers"."kek_id" is not null;--> statement-breakpoint
+CREATE INDEX `audit_events_by_actor_action` ON `audit_events` (`organization_id`,`actor_key_id`,`action`,`event_id`);

@@ -83,7 +83,8 @@ closeRoutes(app);
 /**
  * Closes an app's route table: a known path answers 405 to other methods, where Hono would answer 404.
  *
- * @throws Error for a route under `/api` that does not ask for a permission first: a Worker with one does not start
+ * @throws Error for a route under `/api` that does not ask for a permission first, or that mutates and accepts no
+ *   Idempotency-Key: a Worker with one does not start
  */
 export function closeRoutes({ routes, all }: Pick<Hono<AppEnv>, 'routes' | 'all'>): void {
   const paths = Map.groupBy(
@@ -92,9 +93,13 @@ export function closeRoutes({ routes, all }: Pick<Hono<AppEnv>, 'routes' | 'all'
   );
   for (const [path, handlers] of paths) {
     const methods = Map.groupBy(handlers, ({ method }) => method);
-    for (const [method, [first]] of methods) {
+    for (const [method, chain] of methods) {
+      const [first] = chain;
+      if (!path.startsWith('/api')) continue;
       const guarded = first && 'permission' in first.handler;
-      if (path.startsWith('/api') && !guarded) throw new Error(`${method} ${path} asks for no permission first`);
+      if (!guarded) throw new Error(`${method} ${path} asks for no permission first`);
+      const repeatable = method === 'GET' || chain.some(({ handler }) => 'acceptsIdempotencyKey' in handler);
+      if (!repeatable) throw new Error(`${method} ${path} accepts no Idempotency-Key`);
     }
     all(path, () => {
       throw new DomainError('method_not_allowed', { allowed_methods: [...methods.keys()] });

@@ -24,6 +24,7 @@ export interface Problem {
     | 'payload_too_large'
     | 'unsupported_media_type'
     | 'validation_failed'
+    | 'idempotency_key_reused'
     | 'not_found'
     | 'method_not_allowed'
     | 'integration_not_found'
@@ -32,6 +33,7 @@ export interface Problem {
     | 'phone_number_exists'
     | 'phone_number_assigned'
     | 'api_key_not_found'
+    | 'api_key_inactive'
     | 'temporarily_unavailable'
     | 'internal_error';
   /** A sentence for people. */

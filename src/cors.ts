@@ -14,8 +14,8 @@ export const allowOrigins = createMiddleware<AppEnv>((c, next) => {
   return cors({
     origin: origins.includes('*') ? '*' : origins,
     allowMethods: ['GET', 'POST', 'PUT', 'DELETE'],
-    allowHeaders: ['Content-Type', 'X-API-Key', 'X-Organization-Id'],
-    exposeHeaders: ['Allow', 'RateLimit-Policy', 'Retry-After', 'X-Request-Id'],
+    allowHeaders: ['Content-Type', 'Idempotency-Key', 'X-API-Key', 'X-Organization-Id'],
+    exposeHeaders: ['Allow', 'Idempotency-Replayed', 'RateLimit-Policy', 'Retry-After', 'X-Request-Id'],
     maxAge: PREFLIGHT_MAX_AGE_SECONDS,
   })(c, next);
 });

@@ -1,4 +1,5 @@
 import type { Caller } from './auth/key-cache.ts';
+import type { Idempotency } from './idempotency.ts';
 
 /** What `wrangler.toml` binds; generated from it by `wrangler types`, and `npm run check` holds the two together. */
 export type Bindings = Cloudflare.Env;
@@ -12,6 +13,10 @@ export interface Operation {
   readonly caller: Caller;
   readonly request_id: string;
   readonly afterAnswer: AfterAnswer;
+  /** Of a request with an Idempotency-Key. */
+  readonly idempotency?: Idempotency;
+  /** Tells the client that its request was answered before, and this is that answer. */
+  readonly markReplayed: () => void;
 }
 
 export interface AppEnv {

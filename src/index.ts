@@ -1,11 +1,13 @@
 import { app } from './app.ts';
 import { drainPurges } from './credentials/purge.ts';
 import type { Bindings } from './env.ts';
+import { forgetIdempotencyKeys } from './idempotency.ts';
 import { logError } from './log.ts';
 
 /** What the cron does at each turn; each is bounded, and goes on at the next turn where it left off. */
 const chores: Record<string, (env: Bindings) => Promise<void>> = {
   drain: drainPurges,
+  idempotency_keys: forgetIdempotencyKeys,
 };
 
 export default {

@@ -22,11 +22,8 @@ export const pageParameters = {
     .string()
     .exactOptional()
     .meta({ description: 'The `next_cursor` of the page before, with the same filters.' }),
-  page_size: z.coerce
-    .number<string>()
-    .int()
-    .min(1)
-    .max(MAX_PAGE_SIZE)
+  page_size: z
+    .preprocess((text: string) => (/^\d+$/.test(text) ? Number(text) : text), z.int().min(1).max(MAX_PAGE_SIZE))
     .default(DEFAULT_PAGE_SIZE)
     .meta({ description: 'How many entries a page has at most.' }),
 };
@@ -57,8 +54,8 @@ interface ListDefinition<Filter extends string, Row> {
   keyOf: (row: Row) => Key;
   /** What stands before the first row. */
   start: (filters: Filters<Filter>) => Key;
-  /** Each filter's predicate; none for one that `start` obeys. */
-  predicates: Record<Filter, ((value: Placeholder) => SQL) | undefined>;
+  /** Each filter's predicate, by its value and the names of all that are given; none for one that `start` obeys. */
+  predicates: Record<Filter, ((value: Placeholder, given: readonly string[]) => SQL) | undefined>;
   /** Selects the listed rows in the order of their key. */
   page: (db: Builder, isListed: SQL | undefined, limit: Placeholder) => Compilable<Row[]>;
 }
@@ -93,7 +90,7 @@ export function keysetList<Filter extends string, Row>(name: string, definition:
   function compile(given: Filter[]) {
     const isListed = and(
       eq(table.organization_id, sql.placeholder('organization_id')),
-      ...given.map((filter) => predicates[filter]?.(sql.placeholder(filter))),
+      ...given.map((filter) => predicates[filter]?.(sql.placeholder(filter), given)),
       sql`${tuple(key)} > ${tuple(key.map((_, index) => sql.placeholder(afterName(index))))}`,
     );
     return {

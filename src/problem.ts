@@ -23,6 +23,7 @@ export interface ProblemMembers {
   payload_too_large: object;
   unsupported_media_type: object;
   validation_failed: { errors: { path: string; message: string }[] };
+  idempotency_key_reused: object;
   not_found: object;
   method_not_allowed: { allowed_methods: string[] };
   integration_not_found: object;
@@ -32,6 +33,8 @@ export interface ProblemMembers {
   /** An agent holds it. */
   phone_number_assigned: { assigned_agent_id: string };
   api_key_not_found: object;
+  /** Revoked or expired: there is nothing to rotate. */
+  api_key_inactive: object;
   /** `not_done`: nothing of it happened. `unknown`: wholly done or not at all. */
   temporarily_unavailable: { outcome: 'not_done' | 'unknown' };
   internal_error: object;
@@ -127,6 +130,11 @@ const answers: { [Code in ProblemCode]: Answer<ProblemMembers[Code]> } = {
     detail: ({ errors }) =>
       `The request is not valid: ${errors.map(({ path, message }) => (path ? `${path}: ${message}` : message)).join('; ')}.`,
   },
+  idempotency_key_reused: {
+    status: 422,
+    title: 'Idempotency-Key was used for another request',
+    detail: 'The Idempotency-Key was sent with another body before. Send a new key with a new request.',
+  },
   not_found: {
     status: 404,
     title: 'Not found',
@@ -168,6 +176,11 @@ const answers: { [Code in ProblemCode]: Answer<ProblemMembers[Code]> } = {
     status: 404,
     title: 'API key not found',
     detail: 'There is no such API key in this organization.',
+  },
+  api_key_inactive: {
+    status: 409,
+    title: 'API key is not active',
+    detail: 'The API key has been revoked or has expired. Create a new one.',
   },
   temporarily_unavailable: {
     status: 503,

@@ -5,7 +5,7 @@
  * placeholders, and a call only fills them in.
  */
 import { exists, fillPlaceholders, getTableColumns, sql } from 'drizzle-orm';
-import type { Placeholder, QueryPromise, SQL } from 'drizzle-orm';
+import type { Placeholder, QueryPromise, SQL, Subquery } from 'drizzle-orm';
 import { drizzle } from 'drizzle-orm/sqlite-proxy';
 import type { SqliteRemoteDatabase } from 'drizzle-orm/sqlite-proxy';
 import type * as z from 'zod';
@@ -26,7 +26,12 @@ export interface Compilable<Result> extends QueryPromise<Result> {
   prepare(): Pick<SQLitePreparedQuery<PreparedQueryConfig>, 'getQuery' | 'mapResult'>;
 }
 
-/** One statement with its parameters, ready for {@link runBatch}. */
+/** A select that the builder has built. */
+interface CompilableSelect<Result> extends Compilable<Result> {
+  as(alias: string): Subquery;
+}
+
+/** One statement with its parameters, ready for {@link batch}. */
 export interface BoundQuery<Result> {
   readonly sql: string;
   readonly parameters: readonly unknown[];
@@ -37,6 +42,11 @@ export interface BoundQuery<Result> {
 
 export interface CompiledQuery<Parameters, Result> {
   bind(parameters: Parameters): BoundQuery<Result>;
+}
+
+export interface CompiledSelect<Parameters, Result> extends CompiledQuery<Parameters, Result> {
+  /** JSON of the rows, for another statement to keep: an array of objects, which `mapRows` takes as it takes D1's. */
+  json(db: Builder, parameters: Placeholders<Parameters>): SQL<string>;
 }
 
 const builder: Builder = drizzle(() =>
@@ -71,6 +81,25 @@ export function query<Parameters extends object, Result>(
       };
     },
   };
+}
+
+/** A {@link query} that reads, and whose rows another statement can keep. */
+export function select<Parameters extends object, Result>(
+  build: (db: Builder, parameters: Placeholders<Parameters>) => CompilableSelect<Result>,
+): CompiledSelect<Parameters, Result> {
+  return {
+    ...query(build),
+    json(db, parameters) {
+      const rows = build(db, parameters).as('rows');
+      return sql`(SELECT json_group_array(${jsonObject(Object.keys(rows._.selectedFields))}) FROM ${rows})`;
+    },
+  };
+}
+
+/** JSON of the columns of these names, of the row that a statement selects from. */
+export function jsonObject(names: string[]): SQL<string> {
+  const members = names.map((name) => sql`${sql.raw(`'${name}'`)}, ${sql.identifier(name)}`);
+  return sql`json_object(${sql.join(members, sql`, `)})`;
 }
 
 /** The predicate that the table has a row of the condition. (Its select list is bare SQL, which names no column.) */
@@ -120,9 +149,30 @@ export function rowColumns<Table extends SQLiteTable>(table: Table, parameters: 
 
 const MAX_TRIES_WHEN_OVERLOADED = 2;
 
-type Results<Queries extends readonly BoundQuery<unknown>[]> = {
-  [Index in keyof Queries]: Queries[Index] extends BoundQuery<infer Result> ? Result : never;
-};
+type ResultOf<Query> = Query extends BoundQuery<infer Result> ? Result : never;
+
+/** Queries by name: so are their results. */
+type Group = Readonly<Record<string, BoundQuery<unknown>>>;
+type GroupResults<Queries extends Group> = { [Name in keyof Queries]: ResultOf<Queries[Name]> };
+
+type Rows = Record<string, unknown>[];
+
+/** Binds a group of queries to the parameters that they share. */
+export function bindEach<Parameters, Queries extends Readonly<Record<string, CompiledQuery<Parameters, unknown>>>>(
+  queries: Queries,
+  parameters: Parameters,
+) {
+  const bound = Object.entries(queries).map(([name, compiled]) => [name, compiled.bind(parameters)]);
+  return Object.fromEntries(bound) as {
+    [Name in keyof Queries]: Queries[Name] extends CompiledQuery<never, infer Result> ? BoundQuery<Result> : never;
+  };
+}
+
+/** The results of a group, from the rows of each. */
+export function mapEach<Queries extends Group>(group: Queries, rowsOf: (name: string) => Rows) {
+  const mapped = Object.entries(group).map(([name, bound]) => [name, bound.mapRows(rowsOf(name))]);
+  return Object.fromEntries(mapped) as GroupResults<Queries>;
+}
 
 /**
  * Runs the queries in one D1 batch: one round trip, one transaction, on the primary.
@@ -131,15 +181,15 @@ type Results<Queries extends readonly BoundQuery<unknown>[]> = {
  * lost"). So every batch must be safe to repeat, and to land late, after a later try was answered: ids and times are
  * minted by its caller, before the first try.
  *
- * @returns the results in the queries' order; `inDoubt` says that an earlier try may yet land, or has
+ * @returns the rows in the queries' order; `inDoubt` says that an earlier try may yet land, or has
  * @throws DomainError `temporarily_unavailable` when D1 stays away; its `outcome` is `not_done` where no try can have
  *   committed a write. An error of the SQL itself (a violated constraint) rolls the batch back and is thrown as it came.
  * @see https://developers.cloudflare.com/d1/observability/debug-d1/ for D1's error messages
  */
-export async function runBatch<const Queries extends readonly BoundQuery<unknown>[]>(
+async function run(
   database: D1Database,
-  queries: Queries,
-): Promise<{ results: Results<Queries>; inDoubt: boolean }> {
+  queries: readonly BoundQuery<unknown>[],
+): Promise<{ rows: Rows[]; inDoubt: boolean }> {
   const writes = queries.some((bound) => bound.writes);
   let inDoubt = false;
   try {
@@ -154,21 +204,33 @@ export async function runBatch<const Queries extends readonly BoundQuery<unknown
         return MAX_TRIES;
       },
     );
-    const results = queries.map((bound, index) => bound.mapRows(answers[index]?.results ?? [])) as Results<Queries>;
-    return { results, inDoubt };
+    return { rows: answers.map(({ results }) => results), inDoubt };
   } catch (error) {
     if (classify(error) === 'sql') throw error;
     throw new DomainError('temporarily_unavailable', { outcome: inDoubt ? 'unknown' : 'not_done' }, { cause: error });
   }
 }
 
-/** {@link runBatch} where nothing hangs on a doubt: the results alone. */
+/** Runs the queries in one D1 batch, as {@link run} does; the results in their order. */
 export async function batch<const Queries extends readonly BoundQuery<unknown>[]>(
   database: D1Database,
   queries: Queries,
-): Promise<Results<Queries>> {
-  const { results } = await runBatch(database, queries);
-  return results;
+) {
+  const { rows } = await run(database, queries);
+  return queries.map((bound, index) => bound.mapRows(rows[index] ?? [])) as {
+    [Index in keyof Queries]: ResultOf<Queries[Index]>;
+  };
+}
+
+/** Runs the groups of queries, one after the other, in one D1 batch, as {@link run} does; the results by group and name. */
+export async function batchOfGroups<const Groups extends readonly Group[]>(database: D1Database, groups: Groups) {
+  const { rows, inDoubt } = await run(
+    database,
+    groups.flatMap((group) => Object.values(group)),
+  );
+  const inOrder = rows.values();
+  const results = groups.map((group) => mapEach(group, () => inOrder.next().value ?? []));
+  return { results: results as { [Index in keyof Groups]: GroupResults<Groups[Index]> }, inDoubt };
 }
 
 /**

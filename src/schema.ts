@@ -233,6 +233,7 @@ export const audit_events = sqliteTable(
     index('audit_events_by_action').on(table.organization_id, table.action, table.event_id),
     index('audit_events_by_target').on(table.organization_id, table.target_id, table.event_id),
     index('audit_events_by_actor').on(table.organization_id, table.actor_key_id, table.event_id),
+    index('audit_events_by_actor_action').on(table.organization_id, table.actor_key_id, table.action, table.event_id),
     // The form alone: a new verb must not need a rebuild of the largest table.
     check('audit_events_action', sql`${table.action} GLOB '[a-z]*.[a-z]*'`),
   ],

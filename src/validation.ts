@@ -87,7 +87,8 @@ function parseJson(bytes: ArrayBuffer): unknown {
   }
 }
 
-function parse<Schema extends z.ZodType>(schema: Schema, value: unknown): z.output<Schema> {
+/** @throws DomainError `validation_failed` */
+export function parse<Schema extends z.ZodType>(schema: Schema, value: unknown): z.output<Schema> {
   const { success, data, error } = schema.safeParse(value, { error: clearMessage });
   if (success) return data;
   const errors = error.issues.map(({ path, message }) => ({ path: path.join('.'), message }));

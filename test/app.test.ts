@@ -6,6 +6,7 @@ import { app, closeRoutes } from '../src/app.ts';
 import { newRawKey } from '../src/auth/api-key.ts';
 import { requirePermission } from '../src/auth/authorize.ts';
 import type { AppEnv } from '../src/env.ts';
+import { acceptIdempotencyKey } from '../src/idempotency.ts';
 import { roles } from '../src/schema.ts';
 import type { Role } from '../src/schema.ts';
 import {
@@ -32,6 +33,7 @@ const rolesHolding: Record<string, readonly string[]> = {
   'phone_numbers:delete': ['admin', 'agent_manager'],
   'api_keys:create': ['admin', 'agent_manager'],
   'api_keys:read': ['admin', 'agent_manager'],
+  'api_keys:rotate': ['admin', 'agent_manager'],
   'api_keys:revoke': ['admin', 'agent_manager'],
   'audit:read': ['admin'],
 };
@@ -71,6 +73,7 @@ describe('the routes of the app', () => {
       'DELETE /api/phone-numbers/:phone_number_id phone_numbers:delete',
       'POST /api/api-keys api_keys:create',
       'GET /api/api-keys api_keys:read',
+      'POST /api/api-keys/:key_id/rotate api_keys:rotate',
       'DELETE /api/api-keys/:key_id api_keys:revoke',
       'GET /api/audit-events audit:read',
     ]);
@@ -104,8 +107,17 @@ describe('a route table', () => {
     expect(() => closeRoutes(unguarded)).toThrow(/^\w+ \/api\/new asks for no permission first$/);
   });
 
+  it('is not closed over a route under /api that mutates and takes no Idempotency-Key', () => {
+    const table = new Hono<AppEnv>().put('/api/new', permission, handler);
+
+    expect(() => closeRoutes(table)).toThrow(/^PUT \/api\/new accepts no Idempotency-Key$/);
+  });
+
   it('is closed over routes that are guarded, and over any outside /api', () => {
-    const guarded = new Hono<AppEnv>().get('/api/new', permission, handler).get('/open', handler);
+    const guarded = new Hono<AppEnv>()
+      .get('/api/new', permission, handler)
+      .put('/api/new', permission, acceptIdempotencyKey, handler)
+      .post('/open', handler);
 
     expect(() => closeRoutes(guarded)).not.toThrow();
   });
@@ -197,6 +209,7 @@ describe.each(routes)('$method $path', ({ method, path, permission }) => {
 });
 
 const bodies: Record<string, object[]> = {
+  'POST /api/api-keys/:key_id/rotate': [{ overlap_seconds: 60 }],
   'PUT /api/integrations/:integration_id': [{ name: 'Taken over' }, { credentials: twilio }],
   'PUT /api/phone-numbers/:phone_number_id': [{ supports_inbound: true }, { assigned_agent_id: 'agent_000000000001' }],
 };
@@ -205,7 +218,7 @@ const attempts = routes
   .filter(({ path }) => path.includes(':'))
   .flatMap(({ method, path }) => {
     const named = `${method} ${path}`;
-    return method === 'PUT'
+    return named in bodies
       ? (bodies[named] ?? []).map((body) => ({ named, method, path, body }))
       : { named, method, path };
   });

@@ -20,7 +20,11 @@ const document = z
         z.object({ responses: z.record(z.string(), z.union([response, z.object({ $ref: z.string() })])) }),
       ),
     ),
-    components: z.object({ responses: z.record(z.string(), response), schemas: z.record(z.string(), jsonObject) }),
+    components: z.object({
+      headers: z.record(z.string(), z.object({ required: z.boolean().default(false) })),
+      responses: z.record(z.string(), response),
+      schemas: z.record(z.string(), jsonObject),
+    }),
   })
   .parse(served);
 
@@ -93,11 +97,13 @@ export function assertDocumented(method: string, path: string, { status, headers
 
   const told = operation.responses[status];
   if (!told) throw new Error(`${call} is not documented`);
-  const { content, headers: always } = 'content' in told ? told : resolve(told.$ref);
+  const { content, headers: declared } = 'content' in told ? told : resolve(told.$ref);
   const schema = content[mediaType]?.schema;
   if (!schema) throw new Error(`${call} is documented as ${Object.keys(content).join()}, not as ${mediaType}`);
-  for (const name of Object.keys(always)) {
-    if (!headers.has(name)) throw new Error(`${call} lacks ${name}`);
+  for (const [name, { required }] of Object.entries(document.components.headers)) {
+    const isDeclared = name in declared;
+    if (isDeclared && required && !headers.has(name)) throw new Error(`${call} lacks ${name}`);
+    if (!isDeclared && headers.has(name)) throw new Error(`${call} is documented without ${name}`);
   }
   validate(call, schema, body);
 }

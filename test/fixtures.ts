@@ -204,6 +204,7 @@ const tables = [
   'phone_numbers',
   'audit_events',
   'credential_purges',
+  'idempotency_keys',
 ] as const;
 type Table = (typeof tables)[number];
 

@@ -1,14 +1,16 @@
 import { and, isNull, lte, not, or, sql } from 'drizzle-orm';
 import * as z from 'zod';
-import { assertNothingInDoubt, eventExists, eventParameters, eventRecorder, readEvent } from '../audit/record.ts';
+import { eventExists, eventParameters, eventRecorder } from '../audit/record.ts';
 import type { EventParameters } from '../audit/record.ts';
 import { displayedPrefix, hashKey, newRawKey } from '../auth/api-key.ts';
-import { assertCallerMay, callerKey, isCallerWith, rankOf } from '../auth/authorize.ts';
+import { isCallerWith, rankOf } from '../auth/authorize.ts';
 import { isAbove } from '../auth/permissions.ts';
 import type { Operation } from '../env.ts';
 import { newId } from '../ids.ts';
+import { mutation } from '../mutation.ts';
+import type { NothingElse } from '../mutation.ts';
 import { DomainError } from '../problem.ts';
-import { query, rowColumns, runBatch } from '../query.ts';
+import { query, rowColumns } from '../query.ts';
 import type { Placeholders, RowParameters } from '../query.ts';
 import { api_keys, roles } from '../schema.ts';
 import { toUnix, unixNow } from '../time.ts';
@@ -47,51 +49,56 @@ const insertKey = query((db, parameters: Placeholders<CreateParameters>) => {
   );
 });
 
-const recordCreation = eventRecorder<CreateParameters>(api_keys, api_keys.key_id, 'api_key.created', (_, parameters) =>
-  isApiKey(parameters),
+export const recordCreation = eventRecorder<EventParameters & { key_id: string }>(
+  api_keys,
+  api_keys.key_id,
+  'api_key.created',
+  (_, parameters) => isApiKey(parameters),
 );
+
+const decide = mutation<CreateParameters, NothingElse>('api_keys:create', {
+  explain: {},
+  act: { insertKey, recordCreation },
+});
+
+/** A raw key, and what is stored of it. */
+export async function newKey() {
+  const raw_key = newRawKey();
+  return { raw_key, stored: { key_hash: await hashKey(raw_key), prefix: displayedPrefix(raw_key) } };
+}
 
 /**
  * Makes an API key of the caller's user (contract.md, API keys). One batch, which also judges role and expiry by the
  * caller's key as D1 has it.
  *
- * @returns the raw key, which is seen this once, and the key as clients see it
- * @throws DomainError `permission_denied`, `invalid_api_key`, `temporarily_unavailable`
+ * @returns the key as clients see it, and the raw key, which is seen this once: a repeat under the same Idempotency-Key is
+ *   without it
+ * @throws DomainError `permission_denied`, and what any mutation does (mutation.ts)
  */
 export async function createApiKey(
   operation: Operation,
   { name, role, expires_at }: z.output<typeof newApiKey>,
-): Promise<{ raw_key: string; key: ApiKey }> {
-  const raw_key = newRawKey();
+): Promise<{ raw_key?: string; key: ApiKey }> {
+  const { raw_key, stored } = await newKey();
   const event = eventParameters(operation);
-  const parameters = {
+  const decision = await decide(operation, {
     ...event,
     key_id: newId('apikey'),
     user_id: operation.caller.user_id,
     name,
     role,
-    key_hash: await hashKey(raw_key),
-    prefix: displayedPrefix(raw_key),
-    status: 'active' as const,
+    ...stored,
+    status: 'active',
     created_at: event.event_time,
     last_used_at: null,
     expires_at: expires_at ?? null,
-  };
-  const {
-    results: [caller, , , [created]],
-    inDoubt,
-  } = await runBatch(operation.env.DB, [
-    callerKey.bind(parameters),
-    insertKey.bind(parameters),
-    recordCreation.bind(parameters),
-    readEvent.bind(parameters),
-  ]);
-  if (created) return { raw_key, key: presentApiKey(apiKeyState.parse(JSON.parse(created.state))) };
-
-  assertNothingInDoubt(inDoubt);
-  const own = assertCallerMay('api_keys:create', operation, caller);
-  throw new DomainError('permission_denied', {
-    required_permission: 'api_keys:create',
-    exceeds: isAbove(role, own.role) ? 'role' : 'expires_at',
   });
+  if (!decision.event) {
+    throw new DomainError('permission_denied', {
+      required_permission: 'api_keys:create',
+      exceeds: isAbove(role, decision.caller.role) ? 'role' : 'expires_at',
+    });
+  }
+  const key = presentApiKey(apiKeyState.parse(JSON.parse(decision.event.state)));
+  return decision.replayed ? { key } : { raw_key, key };
 }

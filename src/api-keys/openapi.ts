@@ -35,6 +35,17 @@ const apiKeyExample = presentApiKey({
   expires_at: null,
 });
 
+const rawKeySchema = z
+  .string()
+  .regex(/^bk_(live|test)_[0-9A-Za-z]{56}$/)
+  .optional()
+  .meta({ description: 'In the first answer alone: not where it is repeated for an `Idempotency-Key`.' });
+
+// The checksum, the last six characters, does not hold: scanners for leaked keys would take it for one.
+const rawKeyExample = `bk_live_x7Yp${'0'.repeat(52)}`;
+
+const seenOnce = (message: string) => [message, `${message}; its raw key was in the first answer alone`];
+
 export const apiKeyOperations: Operations = {
   'POST /api/api-keys': {
     operationId: 'createApiKey',
@@ -47,11 +58,36 @@ export const apiKeyOperations: Operations = {
     },
     answer: action(
       201,
-      'API key created successfully',
-      z.object({ raw_key: z.string().regex(/^bk_(live|test)_[0-9A-Za-z]{56}$/), key: apiKeySchema }),
-      // The checksum, the last six characters, does not hold: scanners for leaked keys would take it for one.
-      { raw_key: `bk_live_x7Yp${'0'.repeat(52)}`, key: apiKeyExample },
+      seenOnce('API key created successfully'),
+      z.object({ raw_key: rawKeySchema, key: apiKeySchema }),
+      { raw_key: rawKeyExample, key: apiKeyExample },
     ),
+  },
+  'POST /api/api-keys/{key_id}/rotate': {
+    operationId: 'rotateApiKey',
+    tag,
+    summary: 'Rotate an API key',
+    description:
+      'Makes a key of the same name, user, role and expiry. The old one, `previous_key`, lives on for the overlap, and no ' +
+      'longer than it would have.',
+    bodies: { default: { overlap_seconds: 3600 } },
+    answer: action(
+      201,
+      seenOnce('API key rotated successfully'),
+      z.object({ raw_key: rawKeySchema, key: apiKeySchema, previous_key: apiKeySchema }),
+      {
+        raw_key: rawKeyExample,
+        key: apiKeyExample,
+        previous_key: {
+          ...apiKeyExample,
+          key_id: 'apikey_0f1e2d3c4b5a',
+          prefix: 'bk_live_9aQz',
+          created_at: '2023-12-15T10:30:00Z',
+          expires_at: '2024-01-15T11:30:00Z',
+        },
+      },
+    ),
+    problems: ['api_key_not_found', 'api_key_inactive'],
   },
   'GET /api/api-keys': {
     operationId: 'listApiKeys',

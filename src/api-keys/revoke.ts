@@ -1,12 +1,13 @@
 import { and, eq, lte } from 'drizzle-orm';
-import { assertNothingInDoubt, eventExists, eventParameters, eventRecorder, readEvent } from '../audit/record.ts';
+import { eventExists, eventParameters, eventRecorder } from '../audit/record.ts';
 import type { EventParameters } from '../audit/record.ts';
-import { assertCallerMay, callerKey, callerRank, rankOf } from '../auth/authorize.ts';
-import { dropRevokedKey } from '../auth/key-cache.ts';
+import { callerRank, rankOf } from '../auth/authorize.ts';
+import { dropKey } from '../auth/key-cache.ts';
 import { isAbove } from '../auth/permissions.ts';
 import type { Operation } from '../env.ts';
+import { mutation } from '../mutation.ts';
 import { DomainError } from '../problem.ts';
-import { query, runBatch } from '../query.ts';
+import { query, select } from '../query.ts';
 import type { Placeholders } from '../query.ts';
 import { api_keys } from '../schema.ts';
 import { apiKeyColumns, isApiKey, presentApiKey } from './api-key.ts';
@@ -36,41 +37,33 @@ const markRevoked = query((db, parameters: Placeholders<RevokeParameters>) =>
     .where(and(isApiKey(parameters), eventExists(db, parameters))),
 );
 
-const readKey = query((db, parameters: Placeholders<RevokeParameters>) =>
+/** With the hash, by which the caches know it. */
+export const readKey = select((db, parameters: Placeholders<{ organization_id: string; key_id: string }>) =>
   db
     .select({ ...apiKeyColumns, key_hash: api_keys.key_hash })
     .from(api_keys)
     .where(isApiKey(parameters)),
 );
 
+const decide = mutation('api_keys:revoke', {
+  explain: { key: readKey },
+  act: { recordRevocation, markRevoked },
+});
+
 /**
  * Revokes an API key (contract.md, API keys): it changes nothing from the commit on, and reads nothing once the caches have
  * forgotten it, 60 s later at most. A revoked key stays so: to revoke it again changes nothing and is no error.
  *
  * @returns the key, revoked
- * @throws DomainError `api_key_not_found`, `permission_denied`, `invalid_api_key`, `temporarily_unavailable`
+ * @throws DomainError `api_key_not_found`, `permission_denied`, and what any mutation does (mutation.ts)
  */
 export async function revokeApiKey(operation: Operation, key_id: string): Promise<ApiKey> {
-  const { env, afterAnswer } = operation;
-  const parameters = { ...eventParameters(operation), key_id };
-  const {
-    results: [caller, , , [key], [event]],
-    inDoubt,
-  } = await runBatch(env.DB, [
-    callerKey.bind(parameters),
-    recordRevocation.bind(parameters),
-    markRevoked.bind(parameters),
-    readKey.bind(parameters),
-    readEvent.bind(parameters),
-  ]);
-  if (!event) {
-    assertNothingInDoubt(inDoubt);
-    const own = assertCallerMay('api_keys:revoke', operation, caller);
-    if (key && isAbove(key.role, own.role)) {
-      throw new DomainError('permission_denied', { required_permission: 'api_keys:revoke', exceeds: 'role' });
-    }
-  }
+  const decision = await decide(operation, { ...eventParameters(operation), key_id });
+  const [key] = decision.found.key;
   if (!key) throw new DomainError('api_key_not_found', {});
-  dropRevokedKey(env, key.key_hash, afterAnswer);
+  if (!decision.event && isAbove(key.role, decision.caller.role)) {
+    throw new DomainError('permission_denied', { required_permission: 'api_keys:revoke', exceeds: 'role' });
+  }
+  dropKey(operation, key.key_hash);
   return presentApiKey(key);
 }

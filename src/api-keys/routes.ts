@@ -3,24 +3,47 @@ import * as z from 'zod';
 import { requirePermission } from '../auth/authorize.ts';
 import type { AppEnv } from '../env.ts';
 import { idSchema } from '../ids.ts';
+import { acceptIdempotencyKey } from '../idempotency.ts';
 import { jsonBody, pathParameters, queryParameters } from '../validation.ts';
 import { presentApiKey } from './api-key.ts';
 import { createApiKey, newApiKey } from './create.ts';
 import { apiKeysQuery, listApiKeys } from './read.ts';
 import { revokeApiKey } from './revoke.ts';
+import { rotateApiKey, rotation } from './rotate.ts';
 
 const apiKeyPath = z.object({ key_id: idSchema('apikey') });
 
+/** Says of a repeated answer why the raw key is not in it. */
+const seenOnce = (message: string, { raw_key }: { raw_key?: string }) =>
+  raw_key === undefined ? `${message}; its raw key was in the first answer alone` : message;
+
 export const apiKeyRoutes = new Hono<AppEnv>()
-  .post('/', requirePermission('api_keys:create'), jsonBody(newApiKey), async (c) => {
+  .post('/', requirePermission('api_keys:create'), jsonBody(newApiKey), acceptIdempotencyKey, async (c) => {
     const data = await createApiKey(c.var.operation, c.req.valid('json'));
-    return c.json({ success: true, message: 'API key created successfully', data }, 201);
+    return c.json({ success: true, message: seenOnce('API key created successfully', data), data }, 201);
   })
   .get('/', requirePermission('api_keys:read'), queryParameters(apiKeysQuery), async (c) => {
     const { rows, pagination } = await listApiKeys(c.var.operation, c.req.valid('query'));
     return c.json({ success: true, data: rows.map(presentApiKey), pagination }, 200);
   })
-  .delete('/:key_id', requirePermission('api_keys:revoke'), pathParameters(apiKeyPath), async (c) => {
-    const data = await revokeApiKey(c.var.operation, c.req.valid('param').key_id);
-    return c.json({ success: true, message: 'API key revoked successfully', data }, 200);
-  });
+  .post(
+    '/:key_id/rotate',
+    requirePermission('api_keys:rotate'),
+    pathParameters(apiKeyPath),
+    jsonBody(rotation),
+    acceptIdempotencyKey,
+    async (c) => {
+      const data = await rotateApiKey(c.var.operation, c.req.valid('param').key_id, c.req.valid('json'));
+      return c.json({ success: true, message: seenOnce('API key rotated successfully', data), data }, 201);
+    },
+  )
+  .delete(
+    '/:key_id',
+    requirePermission('api_keys:revoke'),
+    pathParameters(apiKeyPath),
+    acceptIdempotencyKey,
+    async (c) => {
+      const data = await revokeApiKey(c.var.operation, c.req.valid('param').key_id);
+      return c.json({ success: true, message: 'API key revoked successfully', data }, 200);
+    },
+  );

@@ -7,9 +7,9 @@ import type { SQL } from 'drizzle-orm';
 import type { SQLiteColumn, SQLiteTable } from 'drizzle-orm/sqlite-core';
 import type { CallerParameters } from '../auth/authorize.ts';
 import type { Operation } from '../env.ts';
+import { withoutIdempotencyKey } from '../idempotency.ts';
 import { newEventId } from '../ids.ts';
-import { DomainError } from '../problem.ts';
-import { existsIn, query } from '../query.ts';
+import { existsIn, jsonObject, query, select } from '../query.ts';
 import type { Builder, CompiledQuery, Placeholders } from '../query.ts';
 import { audit_events } from '../schema.ts';
 import type { AuditAction } from '../schema.ts';
@@ -23,11 +23,12 @@ export interface EventParameters extends CallerParameters {
 }
 
 /** Mints an operation: its event's id, its caller and its time. Once for each call, before the first try. */
-export function eventParameters({ caller, request_id }: Operation): EventParameters {
+export function eventParameters({ caller, request_id, idempotency }: Operation): EventParameters {
   const now = unixNow();
   return {
     organization_id: caller.organization_id,
     actor_key_id: caller.key_id,
+    ...(idempotency?.scope ?? withoutIdempotencyKey),
     now,
     event_id: newEventId(),
     request_id,
@@ -98,23 +99,13 @@ export function eventRecorder<Parameters extends EventParameters>(
 const unrecorded = new Set(['data_key', 'kek_id', 'key_hash']);
 
 /** JSON of the row of this table that a statement selects from. */
-function stateJson(table: SQLiteTable): SQL<string> {
-  const members = Object.keys(getTableColumns(table))
-    .filter((name) => !unrecorded.has(name))
-    .map((name) => sql`${sql.raw(`'${name}'`)}, ${sql.identifier(name)}`);
-  return sql`json_object(${sql.join(members, sql`, `)})`;
-}
+const stateJson = (table: SQLiteTable) =>
+  jsonObject(Object.keys(getTableColumns(table)).filter((name) => !unrecorded.has(name)));
 
 /** This operation's event, read back in the batch that may have written it: what the answer is built from. */
-export const readEvent = query((db, parameters: Placeholders<EventParameters>) =>
-  db.select({ action: audit_events.action, state: audit_events.state }).from(audit_events).where(isEvent(parameters)),
+export const readEvent = select((db, parameters: Placeholders<EventParameters>) =>
+  db
+    .select({ action: audit_events.action, state: audit_events.state, created_at: audit_events.created_at })
+    .from(audit_events)
+    .where(isEvent(parameters)),
 );
-
-/**
- * Stands before every refusal that left no event, because an earlier try of the batch could still overtake it.
- *
- * @throws DomainError `temporarily_unavailable` (`unknown`) where there is such a try
- */
-export function assertNothingInDoubt(inDoubt: boolean): void {
-  if (inDoubt) throw new DomainError('temporarily_unavailable', { outcome: 'unknown' });
-}

@@ -19,7 +19,13 @@ export const authenticate = createMiddleware<AppEnv>(async (c, next) => {
   const { request_id, afterAnswer } = c.var;
   const caller = await findCaller(c.env, await hashKey(rawKey), () => limitByIp('key_lookup', c), afterAnswer);
   if (!caller) throw new DomainError('invalid_api_key', {});
-  c.set('operation', { env: c.env, caller, request_id, afterAnswer });
+  c.set('operation', {
+    env: c.env,
+    caller,
+    request_id,
+    afterAnswer,
+    markReplayed: () => c.header('Idempotency-Replayed', 'true'),
+  });
 
   const organizationId = c.req.header('X-Organization-Id');
   if (!organizationId || !organizationIdPattern.test(organizationId))

@@ -3,8 +3,10 @@ import { and, eq, inArray, sql } from 'drizzle-orm';
 import type { SQLWrapper } from 'drizzle-orm';
 import { createMiddleware } from 'hono/factory';
 import type { AppEnv, Operation } from '../env.ts';
+import { isUnanswered } from '../idempotency.ts';
+import type { ScopeParameters } from '../idempotency.ts';
 import { DomainError } from '../problem.ts';
-import { existsIn, query } from '../query.ts';
+import { existsIn, select } from '../query.ts';
 import type { Builder, Placeholders } from '../query.ts';
 import { api_keys, roles } from '../schema.ts';
 import type { Role } from '../schema.ts';
@@ -28,10 +30,11 @@ export function requirePermission(permission: Permission) {
   return Object.assign(middleware, { permission });
 }
 
+/** Unix seconds beyond any time that a client can name. */
+const NEVER = Number.MAX_SAFE_INTEGER;
+
 /** Parameters by which a mutation's batch asks about its caller; `now` in unix seconds. */
-export interface CallerParameters {
-  organization_id: string;
-  actor_key_id: string;
+export interface CallerParameters extends ScopeParameters {
   now: number;
 }
 
@@ -40,11 +43,15 @@ const isLivingCaller = (db: Builder, { organization_id, actor_key_id, now }: Pla
 
 /**
  * What an acting statement asks of D1, because a cached key is not the authority for a mutation: that the caller's key is
- * active, unexpired, of this organization, and its role holds the permission at the instant of the act. For a statement
- * that selects from `api_keys`; any other asks {@link callerMay}.
+ * active, unexpired, of this organization, and its role holds the permission at the instant of the act; and that its
+ * Idempotency-Key has not been used. For a statement that selects from `api_keys`; any other asks {@link callerMay}.
  */
 export const isCallerWith = (permission: Permission, db: Builder, parameters: Placeholders<CallerParameters>) =>
-  and(isLivingCaller(db, parameters), inArray(api_keys.role, [...rolesHolding[permission]]));
+  and(
+    isLivingCaller(db, parameters),
+    inArray(api_keys.role, [...rolesHolding[permission]]),
+    isUnanswered(db, parameters),
+  );
 
 /** {@link isCallerWith} as a predicate of a statement that selects from another table. */
 export const callerMay = (permission: Permission, db: Builder, parameters: Placeholders<CallerParameters>) =>
@@ -65,8 +72,18 @@ export const callerRank = (permission: Permission, db: Builder, parameters: Plac
     .from(api_keys)
     .where(isCallerWith(permission, db, parameters));
 
+/** An expiry as a number that can be compared: a key that does not expire is later than any. */
+export const expiryOf = (expires_at: SQLWrapper) => sql<number>`coalesce(${expires_at}, ${sql.raw(String(NEVER))})`;
+
+/** {@link callerMay} where the caller's expiry matters too. */
+export const callerExpiry = (permission: Permission, db: Builder, parameters: Placeholders<CallerParameters>) =>
+  db
+    .select({ expiry: expiryOf(api_keys.expires_at) })
+    .from(api_keys)
+    .where(isCallerWith(permission, db, parameters));
+
 /** The caller's key as D1 has it, or no row for a dead one: what {@link assertCallerMay} judges. */
-export const callerKey = query((db, parameters: Placeholders<CallerParameters>) =>
+export const callerKey = select((db, parameters: Placeholders<CallerParameters>) =>
   db
     .select({ role: api_keys.role, expires_at: api_keys.expires_at })
     .from(api_keys)

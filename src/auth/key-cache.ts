@@ -12,7 +12,7 @@
 import { and, eq, gt, isNull, lt, or, sql } from 'drizzle-orm';
 import { LRUCache } from 'lru-cache';
 import * as z from 'zod';
-import type { AfterAnswer, Bindings } from '../env.ts';
+import type { AfterAnswer, Bindings, Operation } from '../env.ts';
 import { logError } from '../log.ts';
 import { batch, existsIn, query } from '../query.ts';
 import type { Builder, Placeholders } from '../query.ts';
@@ -126,8 +126,8 @@ export function forgetKey(key_hash: string): void {
   isolateCache.delete(key_hash);
 }
 
-/** Tidies up behind a revocation: the deadline alone would end the entries too, but later. */
-export function dropRevokedKey(env: Bindings, key_hash: string, afterAnswer: AfterAnswer): void {
+/** Tidies up behind a revocation or a rotation: the deadline alone would end the entries too, but later. */
+export function dropKey({ env, afterAnswer }: Operation, key_hash: string): void {
   forgetKey(key_hash);
   afterAnswer(() => env.KEY_CACHE.delete(key_hash));
 }

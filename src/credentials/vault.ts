@@ -60,12 +60,6 @@ const findIntent = query((db, parameters: Placeholders<IntentParameters>) =>
   db.select({ kv_key: credential_purges.kv_key }).from(credential_purges).where(isIntent(parameters)),
 );
 
-/** What else must hold before anything is stored, so that a call which would be refused leaves nothing behind. */
-interface Precondition<Parameters> {
-  holds: (db: Builder, parameters: Placeholders<Parameters>) => SQL;
-  refusal: (operation: Operation, parameters: Parameters) => Promise<DomainError>;
-}
-
 /**
  * Makes the function that stores a new version of credentials for a caller with the permission.
  *
@@ -73,10 +67,12 @@ interface Precondition<Parameters> {
  * ciphertext is, and the batch that decides either makes the version live and withdraws the intent, or spends it
  * ({@link intentStands}, {@link withdrawIntent}, {@link spendIntent}). Whatever of the two happened first, no late try can
  * undo it: a withdrawn intent does not come back, and a spent one stays in the outbox until it is due.
+ *
+ * @param precondition what else must hold, so that a call which will be refused leaves nothing behind
  */
 export function credentialsWriter<Parameters extends EventParameters>(
   permission: Permission,
-  precondition?: Precondition<Parameters>,
+  precondition?: (db: Builder, parameters: Placeholders<Parameters>) => SQL,
 ) {
   const recordIntent = query((db, parameters: Placeholders<Parameters & IntentParameters & { due_at: number }>) =>
     db
@@ -94,7 +90,7 @@ export function credentialsWriter<Parameters extends EventParameters>(
           .where(
             and(
               isCallerWith(permission, db, parameters),
-              precondition?.holds(db, parameters),
+              precondition?.(db, parameters),
               not(eventExists(db, parameters)),
             ),
           ),
@@ -105,8 +101,9 @@ export function credentialsWriter<Parameters extends EventParameters>(
   /**
    * @param event of the operation that makes the version live, and what the precondition asks about
    * @param credentials plaintext; it goes no further than this call
-   * @throws DomainError `invalid_api_key`, `permission_denied`, `temporarily_unavailable` (`not_done`), the refusal of the
-   *   precondition
+   * @returns where the ciphertext is, and how it opens; without an intent, which the deciding batch will explain, nothing
+   *   was stored
+   * @throws DomainError `invalid_api_key`, `permission_denied`, `temporarily_unavailable` (`not_done`)
    */
   return async function storeCredentials(
     operation: Operation,
@@ -128,19 +125,20 @@ export function credentialsWriter<Parameters extends EventParameters>(
       throw error instanceof DomainError ? nothingDone(error) : error;
     });
     assertCallerMay(permission, operation, caller);
-    if (recorded.length === 0) throw (await precondition?.refusal(operation, event)) ?? nothingDone();
+    const stored = { kv_key, credentials_version, ...wrapped };
+    if (recorded.length === 0) return stored;
     await retry(
       () => env.CREDENTIALS.put(kv_key, ciphertext),
       () => MAX_TRIES,
     ).catch((error: unknown) => {
       throw nothingDone(error);
     });
-    return { kv_key, credentials_version, ...wrapped };
+    return stored;
   };
 }
 
 /** Until the deciding batch, nothing that the client asked for has happened, whatever became of the intent. */
-function nothingDone(cause?: unknown): DomainError {
+function nothingDone(cause: unknown): DomainError {
   return new DomainError('temporarily_unavailable', { outcome: 'not_done' }, { cause });
 }
 

@@ -1,18 +1,20 @@
 import { and } from 'drizzle-orm';
 import * as z from 'zod';
-import { assertNothingInDoubt, eventParameters, eventRecorder, readEvent } from '../audit/record.ts';
+import { eventParameters, eventRecorder } from '../audit/record.ts';
 import type { EventParameters } from '../audit/record.ts';
-import { assertCallerMay, callerKey, isCallerWith } from '../auth/authorize.ts';
+import { isCallerWith } from '../auth/authorize.ts';
 import { credentialsWriter, intentStands, spendIntent, withdrawIntent } from '../credentials/vault.ts';
 import type { Operation } from '../env.ts';
 import { newId } from '../ids.ts';
+import { mutation } from '../mutation.ts';
+import type { NothingElse } from '../mutation.ts';
 import { DomainError } from '../problem.ts';
-import { query, rowColumns, runBatch } from '../query.ts';
+import { query, rowColumns } from '../query.ts';
 import type { Placeholders, RowParameters } from '../query.ts';
 import { api_keys, integrations } from '../schema.ts';
 import { unixNow } from '../time.ts';
 import { printableText } from '../validation.ts';
-import { isIntegration, presentIntegration } from './integration.ts';
+import { integrationState, isIntegration, presentIntegration } from './integration.ts';
 import type { Integration } from './integration.ts';
 import { providerCredentials, providers } from './providers.ts';
 
@@ -41,13 +43,20 @@ const recordCreation = eventRecorder<CreateParameters>(
   (_, parameters) => isIntegration(parameters),
 );
 
+const decide = mutation<CreateParameters, NothingElse>('integrations:create', {
+  explain: {},
+  act: { insertIntegration, recordCreation },
+  settle: { withdrawIntent, spendIntent },
+  isFinal: intentStands,
+});
+
 /**
  * Creates an integration and stores its credentials (contract.md, Integrations).
  *
  * Intent, ciphertext, then one batch that makes both live: interrupted anywhere, there is no integration without
  * credentials and no ciphertext that the outbox does not name.
  *
- * @throws DomainError `invalid_api_key`, `permission_denied`, `temporarily_unavailable`
+ * @throws DomainError what any mutation does (mutation.ts)
  */
 export async function createIntegration(
   operation: Operation,
@@ -55,36 +64,21 @@ export async function createIntegration(
 ): Promise<Integration> {
   const integration_id = newId('intg');
   const event = eventParameters(operation);
-  const { kv_key, ...stored } = await storeCredentials(operation, event, integration_id, credentials);
+  const stored = await storeCredentials(operation, event, integration_id, credentials);
 
-  const integration = {
-    organization_id: event.organization_id,
+  const { event: created } = await decide(operation, {
+    ...event,
+    now: unixNow(),
     integration_id,
     name,
     provider: credentials.provider,
     category: providers[credentials.provider].category,
-    status: 'active' as const,
+    status: 'active',
     ...stored,
-    created_at: event.now,
-    updated_at: event.now,
+    created_at: event.event_time,
+    updated_at: event.event_time,
     revision: 1,
-  };
-  const parameters = { ...event, now: unixNow(), ...integration, kv_key };
-  const {
-    results: [caller, , , , , [created]],
-    inDoubt,
-  } = await runBatch(operation.env.DB, [
-    callerKey.bind(parameters),
-    insertIntegration.bind(parameters),
-    recordCreation.bind(parameters),
-    withdrawIntent.bind(parameters),
-    spendIntent.bind(parameters),
-    readEvent.bind(parameters),
-  ]);
-  if (!created) {
-    assertNothingInDoubt(inDoubt);
-    assertCallerMay('integrations:create', operation, caller);
-    throw new DomainError('temporarily_unavailable', { outcome: 'not_done' });
-  }
-  return presentIntegration(integration);
+  });
+  if (!created) throw new DomainError('temporarily_unavailable', { outcome: 'not_done' });
+  return presentIntegration(integrationState.parse(JSON.parse(created.state)));
 }

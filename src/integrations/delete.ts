@@ -1,14 +1,15 @@
 import { and, asc, eq, sql } from 'drizzle-orm';
-import { assertNothingInDoubt, eventExists, eventParameters, eventRecorder, readEvent } from '../audit/record.ts';
+import { eventExists, eventParameters, eventRecorder } from '../audit/record.ts';
 import type { EventParameters } from '../audit/record.ts';
-import { assertCallerMay, callerMay, callerKey } from '../auth/authorize.ts';
+import { callerMay } from '../auth/authorize.ts';
 import { purge } from '../credentials/purge.ts';
 import { credentialsKey, enqueuePurge } from '../credentials/vault.ts';
 import { boundedCount, toldCount } from '../count.ts';
 import type { Operation } from '../env.ts';
+import { mutation } from '../mutation.ts';
 import { DomainError } from '../problem.ts';
 import type { Reference } from '../problem.ts';
-import { batch, existsIn, isForeignKeyViolation, query, runBatch } from '../query.ts';
+import { batch, existsIn, isForeignKeyViolation, query, select } from '../query.ts';
 import type { Placeholders } from '../query.ts';
 import { integrations, phone_numbers } from '../schema.ts';
 import { integrationState, isIntegration, presentIntegration } from './integration.ts';
@@ -24,7 +25,7 @@ interface DeleteParameters extends EventParameters {
 const isReference = ({ organization_id, integration_id }: Placeholders<DeleteParameters>) =>
   and(eq(phone_numbers.organization_id, organization_id), eq(phone_numbers.integration_id, integration_id));
 
-const listReferences = query((db, parameters: Placeholders<DeleteParameters>) => {
+const listReferences = select((db, parameters: Placeholders<DeleteParameters>) => {
   const count = boundedCount(db, phone_numbers, isReference(parameters));
   return db
     .select({
@@ -51,6 +52,11 @@ const removeIntegration = query((db, parameters: Placeholders<DeleteParameters>)
   db.delete(integrations).where(and(isIntegration(parameters), eventExists(db, parameters, 'integration.deleted'))),
 );
 
+const decide = mutation('integrations:delete', {
+  explain: { references: listReferences },
+  act: { recordDecision, enqueuePurge, removeIntegration },
+});
+
 /**
  * Deletes an integration and its stored credentials, unless a phone number references it
  * (contract.md, DELETE /api/integrations/{integration_id}).
@@ -59,33 +65,19 @@ const removeIntegration = query((db, parameters: Placeholders<DeleteParameters>)
  * commit; their ciphertext is in the outbox by the same commit and leaves KV after the answer.
  *
  * @returns the integration as it stood just before
- * @throws DomainError `integration_in_use`, `integration_not_found`, `invalid_api_key`, `permission_denied`,
- *   `temporarily_unavailable`
+ * @throws DomainError `integration_in_use`, `integration_not_found`, and what any mutation does (mutation.ts)
  */
 export async function deleteIntegration(operation: Operation, integration_id: string): Promise<Integration> {
   const { env, afterAnswer } = operation;
   const parameters = { ...eventParameters(operation), integration_id };
-  const {
-    results: [references, caller, , , , [event]],
-    inDoubt,
-  } = await runBatch(env.DB, [
-    listReferences.bind(parameters),
-    callerKey.bind(parameters),
-    recordDecision.bind(parameters),
-    enqueuePurge.bind(parameters),
-    removeIntegration.bind(parameters),
-    readEvent.bind(parameters),
-  ]).catch((error: unknown) => refuseIfStillReferenced(error, operation, parameters));
-
-  if (!event) {
-    assertNothingInDoubt(inDoubt);
-    assertCallerMay('integrations:delete', operation, caller);
-    throw new DomainError('integration_not_found', {});
-  }
+  const { event, found } = await decide(operation, parameters).catch((error: unknown) =>
+    refuseIfStillReferenced(error, operation, parameters),
+  );
+  if (!event) throw new DomainError('integration_not_found', {});
   if (event.action === 'integration.delete_refused') {
     // Only a repeat of the batch can find its refusal without what it was for: the references went in between.
-    if (references.length === 0) throw new DomainError('temporarily_unavailable', { outcome: 'not_done' });
-    throw inUse(references);
+    if (found.references.length === 0) throw new DomainError('temporarily_unavailable', { outcome: 'not_done' });
+    throw inUse(found.references);
   }
   const state = integrationState.parse(JSON.parse(event.state));
   afterAnswer(() => purge(env, credentialsKey(state.organization_id, integration_id, state.credentials_version)));

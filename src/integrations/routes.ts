@@ -2,6 +2,7 @@ import { Hono } from 'hono';
 import * as z from 'zod';
 import { requirePermission } from '../auth/authorize.ts';
 import type { AppEnv } from '../env.ts';
+import { acceptIdempotencyKey } from '../idempotency.ts';
 import { idSchema } from '../ids.ts';
 import { jsonBody, pathParameters, queryParameters } from '../validation.ts';
 import { createIntegration, newIntegration } from './create.ts';
@@ -13,7 +14,7 @@ import { integrationChanges, updateIntegration } from './update.ts';
 const integrationPath = z.object({ integration_id: idSchema('intg') });
 
 export const integrationRoutes = new Hono<AppEnv>()
-  .post('/', requirePermission('integrations:create'), jsonBody(newIntegration), async (c) => {
+  .post('/', requirePermission('integrations:create'), jsonBody(newIntegration), acceptIdempotencyKey, async (c) => {
     const data = await createIntegration(c.var.operation, c.req.valid('json'));
     return c.json({ success: true, message: 'Integration created successfully', data }, 201);
   })
@@ -30,12 +31,19 @@ export const integrationRoutes = new Hono<AppEnv>()
     requirePermission('integrations:update'),
     pathParameters(integrationPath),
     jsonBody(integrationChanges),
+    acceptIdempotencyKey,
     async (c) => {
       const data = await updateIntegration(c.var.operation, c.req.valid('param').integration_id, c.req.valid('json'));
       return c.json({ success: true, message: 'Integration updated successfully', data }, 200);
     },
   )
-  .delete('/:integration_id', requirePermission('integrations:delete'), pathParameters(integrationPath), async (c) => {
-    const data = await deleteIntegration(c.var.operation, c.req.valid('param').integration_id);
-    return c.json({ success: true, message: 'Integration deleted successfully', data }, 200);
-  });
+  .delete(
+    '/:integration_id',
+    requirePermission('integrations:delete'),
+    pathParameters(integrationPath),
+    acceptIdempotencyKey,
+    async (c) => {
+      const data = await deleteIntegration(c.var.operation, c.req.valid('param').integration_id);
+      return c.json({ success: true, message: 'Integration deleted successfully', data }, 200);
+    },
+  );

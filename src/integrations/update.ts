@@ -1,8 +1,8 @@
-import { and, eq, sql } from 'drizzle-orm';
+import { and, eq, not, or, sql } from 'drizzle-orm';
 import * as z from 'zod';
-import { assertNothingInDoubt, eventParameters, eventRecorder, eventSaw, readEvent } from '../audit/record.ts';
+import { eventParameters, eventRecorder, eventSaw } from '../audit/record.ts';
 import type { EventParameters } from '../audit/record.ts';
-import { assertCallerMay, callerKey, callerMay } from '../auth/authorize.ts';
+import { callerMay } from '../auth/authorize.ts';
 import { purge } from '../credentials/purge.ts';
 import {
   credentialsKey,
@@ -14,9 +14,10 @@ import {
 } from '../credentials/vault.ts';
 import type { StoredCredentials } from '../credentials/vault.ts';
 import type { Operation } from '../env.ts';
+import { mutation } from '../mutation.ts';
 import { DomainError, invalid } from '../problem.ts';
-import { batch, existsIn, query, runBatch } from '../query.ts';
-import type { Placeholders } from '../query.ts';
+import { existsIn, query } from '../query.ts';
+import type { Builder, Placeholders } from '../query.ts';
 import { integrations } from '../schema.ts';
 import { unixNow } from '../time.ts';
 import { printableText } from '../validation.ts';
@@ -51,13 +52,10 @@ type CredentialsParameters = UpdateParameters & TargetParameters & StoredCredent
 const isOfProvider = (parameters: Placeholders<TargetParameters>) =>
   and(isIntegration(parameters), eq(integrations.provider, parameters.provider));
 
-const storeCredentials = credentialsWriter<TargetParameters>('integrations:update', {
-  holds: (db, parameters) => existsIn(db, integrations, isOfProvider(parameters)),
-  async refusal({ env }, target) {
-    const [[found]] = await batch(env.DB, [findProvider.bind(target)]);
-    return refusal(found, target.provider);
-  },
-});
+const hasTarget = (db: Builder, parameters: Placeholders<TargetParameters>) =>
+  existsIn(db, integrations, isOfProvider(parameters));
+
+const storeCredentials = credentialsWriter<TargetParameters>('integrations:update', hasTarget);
 
 const recordRenaming = eventRecorder<UpdateParameters>(
   integrations,
@@ -100,6 +98,20 @@ const replaceCredentials = query((db, parameters: Placeholders<CredentialsParame
     .where(and(isIntegration(parameters), eventSaw(db, parameters, integrations.revision))),
 );
 
+const explain = { target: findProvider };
+
+const decideRenaming = mutation<UpdateParameters, typeof explain>('integrations:update', {
+  explain,
+  act: { recordRenaming, rename },
+});
+
+const decideReplacement = mutation<CredentialsParameters, typeof explain>('integrations:update', {
+  explain,
+  act: { recordReplacement, replaceCredentials, enqueuePurge },
+  settle: { withdrawIntent, spendIntent },
+  isFinal: (db, parameters) => or(intentStands(db, parameters), not(hasTarget(db, parameters))),
+});
+
 /**
  * Changes an integration's name, its credentials, or both (contract.md, Integrations).
  *
@@ -107,8 +119,8 @@ const replaceCredentials = query((db, parameters: Placeholders<CredentialsParame
  * goes with the commit, its ciphertext is in the outbox by the same commit.
  *
  * @returns the integration as the update left it
- * @throws DomainError `validation_failed` for credentials of another provider, `integration_not_found`,
- *   `invalid_api_key`, `permission_denied`, `temporarily_unavailable`
+ * @throws DomainError `validation_failed` for credentials of another provider, `integration_not_found`, and what any
+ *   mutation does (mutation.ts)
  */
 export async function updateIntegration(
   operation: Operation,
@@ -116,43 +128,31 @@ export async function updateIntegration(
   { name, credentials }: Changes,
 ): Promise<Integration> {
   const { env, afterAnswer } = operation;
-  const event = eventParameters(operation);
-  const target = { ...event, integration_id };
-  const parameters = { ...target, name: name ?? null };
-  const replacement = credentials && {
-    ...parameters,
-    provider: credentials.provider,
-    ...(await storeCredentials(operation, { ...target, provider: credentials.provider }, integration_id, credentials)),
-    now: unixNow(),
-  };
-  const {
-    results: [caller, [found], , , [decided]],
-    inDoubt,
-  } = await runBatch(env.DB, [
-    callerKey.bind(parameters),
-    findProvider.bind(parameters),
-    replacement ? recordReplacement.bind(replacement) : recordRenaming.bind(parameters),
-    replacement ? replaceCredentials.bind(replacement) : rename.bind(parameters),
-    readEvent.bind(parameters),
-    ...(replacement
-      ? [enqueuePurge.bind(replacement), withdrawIntent.bind(replacement), spendIntent.bind(replacement)]
-      : []),
-  ]);
-  if (!decided) {
-    assertNothingInDoubt(inDoubt);
-    assertCallerMay('integrations:update', operation, caller);
-    throw refusal(found, credentials?.provider);
-  }
-  const before = integrationState.parse(JSON.parse(decided.state));
-  if (replacement) {
+  const parameters = { ...eventParameters(operation), integration_id, name: name ?? null };
+  const { event, found } = credentials
+    ? await replace(operation, { ...parameters, provider: credentials.provider }, credentials)
+    : await decideRenaming(operation, parameters);
+  if (!event) throw refusal(found.target[0], credentials?.provider);
+
+  const before = integrationState.parse(JSON.parse(event.state));
+  if (credentials) {
     afterAnswer(() => purge(env, credentialsKey(before.organization_id, integration_id, before.credentials_version)));
   }
   return presentIntegration({
     ...before,
     name: name ?? before.name,
-    status: replacement ? 'active' : before.status,
-    updated_at: event.event_time,
+    status: credentials ? 'active' : before.status,
+    updated_at: event.created_at,
   });
+}
+
+async function replace(
+  operation: Operation,
+  parameters: UpdateParameters & TargetParameters,
+  credentials: z.output<typeof providerCredentials>,
+) {
+  const stored = await storeCredentials(operation, parameters, parameters.integration_id, credentials);
+  return decideReplacement(operation, { ...parameters, ...stored, now: unixNow() });
 }
 
 /** Why an update did not happen, by what there is of its target. */

@@ -8,8 +8,10 @@ import { rolesHolding } from '../auth/permissions.ts';
 import type { Permission } from '../auth/permissions.ts';
 import { integrationOperations } from '../integrations/openapi.ts';
 import { phoneNumberOperations } from '../phone-numbers/openapi.ts';
+import { DomainError } from '../problem.ts';
 import type { ProblemCode } from '../problem.ts';
 import { roles } from '../schema.ts';
+import { parse } from '../validation.ts';
 import type { OperationDescription, Operations } from './operation.ts';
 import { describeProblem } from './problems.ts';
 
@@ -38,9 +40,12 @@ imported through it. An integration is deleted with its credentials, and never w
 - Of several errors the first of these is told: 401, 400 for the header, 403 organization, 429, 403 permission, then those
   of the path, the query and the body, then 404, then 409.
 - Lists have opaque cursors. Another organization's id is a 404, as a missing one is.
-- Every answer has an \`X-Request-Id\`, which is the \`request_id\` of a problem and of an audit event.
+- Every answer of a call below has an \`X-Request-Id\`, which is the \`request_id\` of a problem and of an audit event.
+- A \`POST\`, \`PUT\` or \`DELETE\` with an \`Idempotency-Key\` acts once: for 24 hours the same request under the same key is
+  answered as the first one was, with \`Idempotency-Replayed: true\`. A \`503\` is not remembered.
 - A \`503\` says in \`outcome\` whether nothing was done, or whether that is unknown: then it was done wholly or not at all.
-- Any path answers 405 to a method that is not listed here, with \`Allow\`, and 404 where there is nothing.
+- A path of a call below answers 405 to a method that is not listed for it, with \`Allow\`; under \`/api\` there is a 404
+  where there is nothing.
 `.trim();
 
 const everywhere: ProblemCode[] = [
@@ -60,14 +65,29 @@ const headers = {
     required: true,
     schema: { type: 'string', format: 'uuid' },
   },
+  'Cache-Control': { description: 'Nothing is cached.', required: true, schema: { type: 'string', const: 'no-store' } },
   'RateLimit-Policy': {
-    description: 'The limit of the organization: requests `q` in a window of `w` seconds.',
-    required: true,
+    description:
+      'The limit of the organization: requests `q` in a window of `w` seconds. Not where the caller is unknown.',
     schema: { type: 'string' },
     example: '"pro";q=500;w=10',
   },
+  'Idempotency-Replayed': {
+    description: 'The request was answered before, and this is that answer.',
+    schema: { type: 'string', const: 'true' },
+  },
   'Retry-After': { description: 'Seconds.', required: true, schema: { type: 'integer', minimum: 1 } },
   'WWW-Authenticate': { description: 'The challenge.', required: true, schema: { type: 'string' } },
+};
+
+const idempotencyKey = {
+  name: 'Idempotency-Key',
+  in: 'header',
+  required: false,
+  description:
+    'A new random one for each request; the same one where a request is repeated because its answer was lost.',
+  schema: { type: 'string', pattern: '^[\\x20-\\x7e]{1,255}$' },
+  example: '8e03978e-40d5-43dd-bc93-6894a57f9324',
 };
 
 const healthSchema = z.object({
@@ -84,6 +104,7 @@ const validator = z.instanceof(z.ZodType).optional();
 const toldByHandlers = z.object({
   permission: z.custom<Permission>((value) => typeof value === 'string' && Object.hasOwn(rolesHolding, value)),
   validates: z.object({ path: validator, query: validator, body: validator }),
+  acceptsIdempotencyKey: z.boolean().default(false),
 });
 
 type Route = z.output<typeof toldByHandlers> & { method: string; path: string };
@@ -116,29 +137,60 @@ class Components {
     return properties.schema;
   }
 
-  /** The response of one status, for the problems that have it. */
-  problems(codes: ProblemCode[]): JsonObject {
+  /** The response of one status, for the problems that have it: a component, unless the operation has its own examples. */
+  problems(codes: ProblemCode[], always: string[], own: Examples): JsonObject {
     const problems = codes.map((code) => describeProblem(code));
-    const name = codes.join('-');
     const alternatives = problems.map(({ schema }) => this.schema(schema));
-    this.responses[name] ??= {
+    const response = {
       description: problems.map(({ title, example }) => `${title}: \`${String(example['code'])}\`.`).join(' '),
-      headers: refersToHeaders(['X-Request-Id', ...problems.flatMap((problem) => problem.headers)]),
+      headers: refersToHeaders([...always, ...problems.flatMap((problem) => problem.headers)]),
       content: {
         'application/problem+json': {
           schema: alternatives.length === 1 ? alternatives[0] : { oneOf: alternatives },
-          examples: Object.fromEntries(problems.map(({ example }) => [example['code'], { value: example }])),
+          examples: Object.fromEntries(
+            problems.flatMap(({ code, example }) => own[code] ?? [[code, { value: example }] as const]),
+          ),
         },
       },
     };
+    if (codes.some((code) => own[code])) return response;
+    const name = [...codes, ...always.filter((header) => header === 'Idempotency-Replayed')].join('-');
+    this.responses[name] ??= response;
     return { $ref: `#/components/responses/${name}` };
   }
 
   /** The responses of these problems, by status. */
-  problemsByStatus(codes: ProblemCode[]): JsonObject {
+  problemsByStatus(codes: ProblemCode[], always: string[], own: Examples = {}): JsonObject {
     const byStatus = Map.groupBy(codes, (code) => describeProblem(code).status);
-    return Object.fromEntries([...byStatus].map(([status, those]) => [status, this.problems(those)]));
+    return Object.fromEntries([...byStatus].map(([status, those]) => [status, this.problems(those, always, own)]));
   }
+}
+
+type NamedExample = readonly [name: string, example: { value: JsonObject }];
+
+/** Examples that are true of one operation, by code. */
+type Examples = { [Code in ProblemCode]?: NamedExample[] };
+
+/** The refusals of a route's own permission and own schemas. */
+function examplesOf({ permission, validates }: Route): Examples {
+  const denied = describeProblem('permission_denied', { required_permission: permission }).example;
+  const wrong = { path: { ...wrongIds }, query: { page_size: '0' }, body: {} };
+  const refusals = (['path', 'query', 'body'] as const).flatMap((place) => {
+    const schema = validates[place];
+    return schema ? [[place, { value: refusalOf(schema, wrong[place]) }] as const] : [];
+  });
+  return { permission_denied: [['permission_denied', { value: denied }]], validation_failed: refusals };
+}
+
+const wrongIds = { integration_id: 'intg_1', phone_number_id: 'phon_1', key_id: 'apikey_1' };
+
+function refusalOf(schema: z.ZodType, value: unknown): JsonObject {
+  try {
+    parse(schema, value);
+  } catch (error) {
+    if (error instanceof DomainError) return describeProblem('validation_failed', error.members).example;
+  }
+  throw new Error('The schema refuses nothing.');
 }
 
 const jsonObject = z.record(z.string(), z.unknown());
@@ -164,18 +216,22 @@ function parameters(components: Components, place: 'path' | 'query', schema: z.Z
 }
 
 function operation(components: Components, route: Route, described: OperationDescription): JsonObject {
-  const { permission, validates } = route;
+  const { permission, validates, acceptsIdempotencyKey } = route;
   const { operationId, tag, summary, bodies = {}, answer, problems = [] } = described;
   const codes: ProblemCode[] = [
     ...everywhere,
     ...(rolesHolding[permission].length < roles.length ? (['permission_denied'] as const) : []),
     ...(validates.body ? ofBodies : []),
     ...(Object.values(validates).some((schema) => schema !== undefined) ? (['validation_failed'] as const) : []),
+    ...(acceptsIdempotencyKey ? (['idempotency_key_reused'] as const) : []),
     ...problems,
   ];
+  const always = ['X-Request-Id', 'Cache-Control', 'RateLimit-Policy'];
+  const withReplay = acceptsIdempotencyKey ? [...always, 'Idempotency-Replayed'] : always;
   const asked = [
     ...parameters(components, 'path', validates.path),
     ...parameters(components, 'query', validates.query),
+    ...(acceptsIdempotencyKey ? [idempotencyKey] : []),
   ];
   return {
     operationId,
@@ -202,10 +258,10 @@ function operation(components: Components, route: Route, described: OperationDes
     responses: {
       [answer.status]: {
         description: answer.status === 201 ? 'Created.' : 'Done.',
-        headers: refersToHeaders(['X-Request-Id', 'RateLimit-Policy']),
+        headers: refersToHeaders(withReplay),
         content: { 'application/json': { schema: components.schema(answer.schema), example: answer.example } },
       },
-      ...components.problemsByStatus(codes),
+      ...components.problemsByStatus(codes, withReplay, examplesOf(route)),
     },
   };
 }
@@ -213,7 +269,7 @@ function operation(components: Components, route: Route, described: OperationDes
 function health(components: Components): JsonObject {
   const answer = (status: string, text: string) => ({
     description: text,
-    headers: refersToHeaders(['X-Request-Id']),
+    headers: refersToHeaders(['X-Request-Id', 'Cache-Control']),
     content: {
       'application/json': {
         schema: components.schema(healthSchema),
@@ -229,7 +285,7 @@ function health(components: Components): JsonObject {
     responses: {
       200: answer('ok', 'Healthy.'),
       503: answer('unavailable', 'D1 does not answer.'),
-      ...components.problemsByStatus(['rate_limited', 'internal_error']),
+      ...components.problemsByStatus(['rate_limited', 'internal_error'], ['X-Request-Id', 'Cache-Control']),
     },
   };
 }

@@ -37,6 +37,7 @@ const problems: { [Code in ProblemCode]: { members: z.ZodRawShape; example: Prob
     },
     example: { errors: [{ path: 'name', message: 'is required' }] },
   },
+  idempotency_key_reused: none,
   not_found: none,
   method_not_allowed: { members: { allowed_methods: z.array(z.string()) }, example: { allowed_methods: ['GET'] } },
   integration_not_found: none,
@@ -62,6 +63,7 @@ const problems: { [Code in ProblemCode]: { members: z.ZodRawShape; example: Prob
     example: { assigned_agent_id: 'agent_a1b2c3d4e5f6' },
   },
   api_key_not_found: none,
+  api_key_inactive: none,
   temporarily_unavailable: {
     members: {
       outcome: z.enum(['not_done', 'unknown']).meta({ description: '`unknown`: wholly done, or not at all.' }),
@@ -71,9 +73,12 @@ const problems: { [Code in ProblemCode]: { members: z.ZodRawShape; example: Prob
   internal_error: none,
 };
 
-/** A code's title, status, headers beside the content type, body schema and example. */
-export function describeProblem<Code extends ProblemCode>(code: Code) {
-  const { members, example } = problems[code];
+/** A code's title, status, headers beside the content type, body schema, and the example with these members. */
+export function describeProblem<Code extends ProblemCode>(
+  code: Code,
+  example: ProblemMembers[Code] = problems[code].example,
+) {
+  const { members } = problems[code];
   const { status, headers, body } = problemAnswer(new DomainError(code, example), REQUEST_ID);
   const exampleBody = z.looseObject({ title: z.string() }).parse(JSON.parse(body));
   const schema = z
@@ -88,5 +93,5 @@ export function describeProblem<Code extends ProblemCode>(code: Code) {
     })
     .meta({ id: code });
   const names = Object.keys(headers).filter((name) => name !== 'Content-Type');
-  return { status, title: exampleBody.title, headers: names, schema, example: exampleBody };
+  return { code, status, title: exampleBody.title, headers: names, schema, example: exampleBody };
 }

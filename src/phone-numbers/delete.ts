@@ -1,12 +1,14 @@
 import { and, sql } from 'drizzle-orm';
-import { assertNothingInDoubt, eventExists, eventParameters, eventRecorder, readEvent } from '../audit/record.ts';
+import { eventExists, eventParameters, eventRecorder } from '../audit/record.ts';
 import type { EventParameters } from '../audit/record.ts';
-import { assertCallerMay, callerKey, callerMay } from '../auth/authorize.ts';
+import { callerMay } from '../auth/authorize.ts';
 import { purge } from '../credentials/purge.ts';
 import { credentialsKey, enqueuePurge } from '../credentials/vault.ts';
 import type { Operation } from '../env.ts';
+import { mutation } from '../mutation.ts';
+import type { NothingElse } from '../mutation.ts';
 import { DomainError } from '../problem.ts';
-import { query, runBatch } from '../query.ts';
+import { query } from '../query.ts';
 import type { Placeholders } from '../query.ts';
 import { phone_numbers } from '../schema.ts';
 import { isPhoneNumber, phoneNumberState, presentPhoneNumber } from './phone-number.ts';
@@ -28,32 +30,23 @@ const removePhoneNumber = query((db, parameters: Placeholders<DeleteParameters>)
   db.delete(phone_numbers).where(and(isPhoneNumber(parameters), eventExists(db, parameters, 'phone_number.deleted'))),
 );
 
+const decide = mutation<DeleteParameters, NothingElse>('phone_numbers:delete', {
+  explain: {},
+  act: { recordDecision, enqueuePurge, removePhoneNumber },
+});
+
 /**
  * Deletes a phone number, with its SIP credentials, unless an agent holds it (contract.md, Phone numbers). One batch, as
  * for an integration.
  *
  * @returns the phone number as it stood just before
- * @throws DomainError `phone_number_assigned`, `phone_number_not_found`, `invalid_api_key`, `permission_denied`,
- *   `temporarily_unavailable`
+ * @throws DomainError `phone_number_assigned`, `phone_number_not_found`, and what any mutation does (mutation.ts)
  */
 export async function deletePhoneNumber(operation: Operation, phone_number_id: string): Promise<PhoneNumber> {
   const { env, afterAnswer } = operation;
-  const parameters = { ...eventParameters(operation), phone_number_id };
-  const {
-    results: [caller, , , , [event]],
-    inDoubt,
-  } = await runBatch(env.DB, [
-    callerKey.bind(parameters),
-    recordDecision.bind(parameters),
-    enqueuePurge.bind(parameters),
-    removePhoneNumber.bind(parameters),
-    readEvent.bind(parameters),
-  ]);
-  if (!event) {
-    assertNothingInDoubt(inDoubt);
-    assertCallerMay('phone_numbers:delete', operation, caller);
-    throw new DomainError('phone_number_not_found', {});
-  }
+  const { event } = await decide(operation, { ...eventParameters(operation), phone_number_id });
+  if (!event) throw new DomainError('phone_number_not_found', {});
+
   const state = phoneNumberState.parse(JSON.parse(event.state));
   const { organization_id, assigned_agent_id, credentials_version } = state;
   if (assigned_agent_id !== null) throw new DomainError('phone_number_assigned', { assigned_agent_id });

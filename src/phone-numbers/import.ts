@@ -1,21 +1,22 @@
 import { and, eq, not, sql } from 'drizzle-orm';
 import type { SQL } from 'drizzle-orm';
 import * as z from 'zod';
-import { assertNothingInDoubt, eventExists, eventParameters, eventRecorder, readEvent } from '../audit/record.ts';
+import { eventExists, eventParameters, eventRecorder } from '../audit/record.ts';
 import type { EventParameters } from '../audit/record.ts';
-import { assertCallerMay, callerKey, isCallerWith } from '../auth/authorize.ts';
+import { isCallerWith } from '../auth/authorize.ts';
 import { credentialsWriter, intentStands, spendIntent, withdrawIntent } from '../credentials/vault.ts';
 import type { Operation } from '../env.ts';
 import { idSchema, newId } from '../ids.ts';
 import { findProvider, isIntegration } from '../integrations/integration.ts';
 import { providerNames } from '../integrations/providers.ts';
+import { mutation } from '../mutation.ts';
 import { DomainError, invalid } from '../problem.ts';
-import { existsIn, query, rowColumns, runBatch } from '../query.ts';
+import { existsIn, query, rowColumns, select } from '../query.ts';
 import type { Builder, Placeholders, RowParameters } from '../query.ts';
 import { api_keys, integrations, mediaEncryptions, phone_numbers } from '../schema.ts';
 import { unixNow } from '../time.ts';
 import { printableText } from '../validation.ts';
-import { isPhoneNumber, presentPhoneNumber } from './phone-number.ts';
+import { isPhoneNumber, phoneNumberState, presentPhoneNumber } from './phone-number.ts';
 import type { PhoneNumber } from './phone-number.ts';
 
 const anyNumber = {
@@ -64,7 +65,7 @@ const storeCredentials = credentialsWriter('phone_numbers:create');
 type ImportParameters = EventParameters & RowParameters<typeof phone_numbers> & { kv_key: string | null };
 
 /** Of any organization: a number is unique in the whole system. */
-const findHolder = query((db, { phone_number }: Placeholders<{ phone_number: string }>) =>
+const findHolder = select((db, { phone_number }: Placeholders<{ phone_number: string }>) =>
   db
     .select({ taken: sql<number>`1`.as('taken') })
     .from(phone_numbers)
@@ -104,13 +105,27 @@ const recordImport = eventRecorder<ImportParameters>(
   (_, parameters) => isPhoneNumber(parameters),
 );
 
+const explain = { target: findProvider, holders: findHolder };
+
+const decideThroughIntegration = mutation('phone_numbers:create', {
+  explain,
+  act: { insertThroughIntegration, recordImport },
+});
+const decideSip = mutation('phone_numbers:create', { explain, act: { insertSip, recordImport } });
+const decideSipWithCredentials = mutation<ImportParameters, typeof explain>('phone_numbers:create', {
+  explain,
+  act: { insertSipWithCredentials, recordImport },
+  settle: { withdrawIntent, spendIntent },
+  isFinal: intentStands,
+});
+
 /**
  * Imports a phone number, through an integration or by SIP (contract.md, Phone numbers).
  *
  * One batch; before it, where there are SIP credentials, intent and ciphertext as in a create.
  *
  * @throws DomainError `validation_failed` for an integration of another provider, `integration_not_found`,
- *   `phone_number_exists`, `invalid_api_key`, `permission_denied`, `temporarily_unavailable`
+ *   `phone_number_exists`, and what any mutation does (mutation.ts)
  */
 export async function importPhoneNumber(
   operation: Operation,
@@ -121,9 +136,10 @@ export async function importPhoneNumber(
   const event = eventParameters(operation);
   const stored = credentials ? await storeCredentials(operation, event, phone_number_id, credentials) : noCredentials;
 
-  const phoneNumber = {
+  const parameters = {
+    ...event,
+    now: unixNow(),
     phone_number_id,
-    organization_id: event.organization_id,
     integration_id: null,
     status: 'free' as const,
     assigned_agent_id: null,
@@ -133,46 +149,26 @@ export async function importPhoneNumber(
     inbound_room_name: null,
     media_encryption: null,
     ...visible,
-    created_at: event.now,
-    updated_at: event.now,
-    revision: 1,
-  };
-  const parameters = {
-    ...event,
-    now: unixNow(),
-    ...phoneNumber,
-    ...stored,
     supports_inbound: Number(visible.supports_inbound),
     supports_outbound: Number(visible.supports_outbound),
+    ...stored,
+    created_at: event.event_time,
+    updated_at: event.event_time,
+    revision: 1,
   };
-  const insertNumber = parameters.integration_id
-    ? insertThroughIntegration
-    : parameters.kv_key
-      ? insertSipWithCredentials
-      : insertSip;
-  const {
-    results: [caller, [target], holders, , , [imported]],
-    inDoubt,
-  } = await runBatch(operation.env.DB, [
-    callerKey.bind(parameters),
-    findProvider.bind(parameters),
-    findHolder.bind(parameters),
-    insertNumber.bind(parameters),
-    recordImport.bind(parameters),
-    readEvent.bind(parameters),
-    ...(stored.kv_key ? [withdrawIntent.bind(parameters), spendIntent.bind(parameters)] : []),
-  ]);
-  if (imported) return presentPhoneNumber(phoneNumber);
+  const decide =
+    request.provider !== 'sip' ? decideThroughIntegration : credentials ? decideSipWithCredentials : decideSip;
+  const { event: imported, found } = await decide(operation, parameters);
+  if (imported) return presentPhoneNumber(phoneNumberState.parse(JSON.parse(imported.state)));
 
-  assertNothingInDoubt(inDoubt);
-  assertCallerMay('phone_numbers:create', operation, caller);
   if (request.provider !== 'sip') {
+    const [target] = found.target;
     if (!target) throw new DomainError('integration_not_found', {});
     if (target.provider !== request.provider) {
       throw invalid('integration_id', 'must be an integration of the same provider');
     }
   }
-  if (holders.length > 0) throw new DomainError('phone_number_exists', {});
+  if (found.holders.length > 0) throw new DomainError('phone_number_exists', {});
   throw new DomainError('temporarily_unavailable', { outcome: 'not_done' });
 }
 

@@ -2,6 +2,7 @@ import { Hono } from 'hono';
 import * as z from 'zod';
 import { requirePermission } from '../auth/authorize.ts';
 import type { AppEnv } from '../env.ts';
+import { acceptIdempotencyKey } from '../idempotency.ts';
 import { idSchema } from '../ids.ts';
 import { jsonBody, pathParameters, queryParameters } from '../validation.ts';
 import { deletePhoneNumber } from './delete.ts';
@@ -13,7 +14,7 @@ import { phoneNumberChanges, updatePhoneNumber } from './update.ts';
 const phoneNumberPath = z.object({ phone_number_id: idSchema('phon') });
 
 export const phoneNumberRoutes = new Hono<AppEnv>()
-  .post('/', requirePermission('phone_numbers:create'), jsonBody(newPhoneNumber), async (c) => {
+  .post('/', requirePermission('phone_numbers:create'), jsonBody(newPhoneNumber), acceptIdempotencyKey, async (c) => {
     const data = await importPhoneNumber(c.var.operation, c.req.valid('json'));
     return c.json({ success: true, message: `Phone number imported successfully with ${data.provider}`, data }, 201);
   })
@@ -30,6 +31,7 @@ export const phoneNumberRoutes = new Hono<AppEnv>()
     requirePermission('phone_numbers:update'),
     pathParameters(phoneNumberPath),
     jsonBody(phoneNumberChanges),
+    acceptIdempotencyKey,
     async (c) => {
       const data = await updatePhoneNumber(c.var.operation, c.req.valid('param').phone_number_id, c.req.valid('json'));
       return c.json({ success: true, message: 'Phone number updated successfully', data }, 200);
@@ -39,6 +41,7 @@ export const phoneNumberRoutes = new Hono<AppEnv>()
     '/:phone_number_id',
     requirePermission('phone_numbers:delete'),
     pathParameters(phoneNumberPath),
+    acceptIdempotencyKey,
     async (c) => {
       const data = await deletePhoneNumber(c.var.operation, c.req.valid('param').phone_number_id);
       return c.json({ success: true, message: 'Phone number deleted successfully', data }, 200);

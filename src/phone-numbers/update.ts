@@ -1,13 +1,14 @@
 import { and, eq, isNull, or, sql } from 'drizzle-orm';
 import * as z from 'zod';
-import { assertNothingInDoubt, eventParameters, eventRecorder, eventSaw, readEvent } from '../audit/record.ts';
+import { eventParameters, eventRecorder, eventSaw } from '../audit/record.ts';
 import type { EventParameters } from '../audit/record.ts';
-import { assertCallerMay, callerKey, callerMay } from '../auth/authorize.ts';
+import { callerMay } from '../auth/authorize.ts';
 import type { Operation } from '../env.ts';
 import { idSchema } from '../ids.ts';
 import { findProvider, isIntegration } from '../integrations/integration.ts';
+import { mutation } from '../mutation.ts';
 import { DomainError, invalid } from '../problem.ts';
-import { existsIn, query, runBatch } from '../query.ts';
+import { existsIn, query, select } from '../query.ts';
 import type { Placeholders } from '../query.ts';
 import { integrations, phone_numbers } from '../schema.ts';
 import { isPhoneNumber, phoneNumberState, presentPhoneNumber } from './phone-number.ts';
@@ -40,7 +41,7 @@ interface UpdateParameters extends EventParameters {
   assigns: number;
 }
 
-const findPhoneNumber = query((db, parameters: Placeholders<UpdateParameters>) =>
+const findPhoneNumber = select((db, parameters: Placeholders<UpdateParameters>) =>
   db
     .select({ provider: phone_numbers.provider, sip_server_address: phone_numbers.sip_server_address })
     .from(phone_numbers)
@@ -84,21 +85,25 @@ const applyChanges = query((db, parameters: Placeholders<UpdateParameters>) => {
     .where(and(isPhoneNumber(parameters), eventSaw(db, parameters, phone_numbers.revision)));
 });
 
+const decide = mutation('phone_numbers:update', {
+  explain: { number: findPhoneNumber, target: findProvider },
+  act: { recordUpdate, applyChanges },
+});
+
 /**
  * Reassigns a phone number to another integration, changes what it supports, or gives it to an agent and takes it back
  * (contract.md, Phone numbers). One batch, which asks about the target and acts.
  *
  * @returns the phone number as the update left it
  * @throws DomainError `phone_number_not_found`, `integration_not_found` for the target, `validation_failed` for a target of
- *   another provider and for a SIP number that cannot do as told, `invalid_api_key`, `permission_denied`,
- *   `temporarily_unavailable`
+ *   another provider and for a SIP number that cannot do as told, and what any mutation does (mutation.ts)
  */
 export async function updatePhoneNumber(
   operation: Operation,
   phone_number_id: string,
   changes: Changes,
 ): Promise<PhoneNumber> {
-  const parameters = {
+  const { event, found } = await decide(operation, {
     ...eventParameters(operation),
     phone_number_id,
     integration_id: changes.integration_id ?? null,
@@ -106,32 +111,22 @@ export async function updatePhoneNumber(
     supports_outbound: toSqlite(changes.supports_outbound),
     assigned_agent_id: changes.assigned_agent_id ?? null,
     assigns: Number(changes.assigned_agent_id !== undefined),
-  };
-  const {
-    results: [caller, [found], [target], , , [decided]],
-    inDoubt,
-  } = await runBatch(operation.env.DB, [
-    callerKey.bind(parameters),
-    findPhoneNumber.bind(parameters),
-    findProvider.bind(parameters),
-    recordUpdate.bind(parameters),
-    applyChanges.bind(parameters),
-    readEvent.bind(parameters),
-  ]);
-  if (decided) {
-    const before = phoneNumberState.parse(JSON.parse(decided.state));
-    const after = { ...before, ...changes, updated_at: parameters.event_time };
+  });
+  if (event) {
+    const before = phoneNumberState.parse(JSON.parse(event.state));
+    const after = { ...before, ...changes, updated_at: event.created_at };
     return presentPhoneNumber({ ...after, status: after.assigned_agent_id === null ? 'free' : 'assigned' });
   }
-  assertNothingInDoubt(inDoubt);
-  assertCallerMay('phone_numbers:update', operation, caller);
-  if (!found) throw new DomainError('phone_number_not_found', {});
+  const [number] = found.number;
+  const [target] = found.target;
+  if (!number) throw new DomainError('phone_number_not_found', {});
   if (changes.integration_id !== undefined) {
     if (!target) throw new DomainError('integration_not_found', {});
-    if (target.provider !== found.provider)
+    if (target.provider !== number.provider) {
       throw invalid('integration_id', 'must be an integration of the same provider');
+    }
   }
-  if (changes.supports_outbound && found.provider === 'sip' && found.sip_server_address === null) {
+  if (changes.supports_outbound && number.provider === 'sip' && number.sip_server_address === null) {
     throw invalid('supports_outbound', 'must be false for a number without sip_server_address');
   }
   throw new DomainError('temporarily_unavailable', { outcome: 'not_done' });

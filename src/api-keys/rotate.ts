@@ -1,0 +1,147 @@
+import { and, eq, lte, sql } from 'drizzle-orm';
+import * as z from 'zod';
+import { eventExists, eventParameters, eventRecorder } from '../audit/record.ts';
+import type { EventParameters } from '../audit/record.ts';
+import { callerExpiry, callerRank, expiryOf, rankOf } from '../auth/authorize.ts';
+import { dropKey, isAlive } from '../auth/key-cache.ts';
+import { isAbove } from '../auth/permissions.ts';
+import type { Operation } from '../env.ts';
+import { newEventId, newId } from '../ids.ts';
+import { mutation } from '../mutation.ts';
+import { DomainError } from '../problem.ts';
+import { query, select } from '../query.ts';
+import type { CompiledQuery, Placeholders } from '../query.ts';
+import { api_keys } from '../schema.ts';
+import type { Role } from '../schema.ts';
+import { apiKeyColumns, isApiKey, presentApiKey } from './api-key.ts';
+import type { ApiKey, ApiKeyState } from './api-key.ts';
+import { newKey, recordCreation } from './create.ts';
+import { readKey } from './revoke.ts';
+
+const MAX_OVERLAP_SECONDS = 604_800;
+
+export const rotation = z.strictObject({
+  overlap_seconds: z
+    .int()
+    .min(0)
+    .max(MAX_OVERLAP_SECONDS)
+    .meta({ description: 'How long the old key still lives, in seconds: at most 7 days.' }),
+});
+
+interface RotateParameters extends EventParameters {
+  key_id: string;
+  /** When the old key ends, unless it does before; unix seconds. */
+  ends_at: number;
+  successor_id: string;
+  successor_event_id: string;
+  key_hash: string;
+  prefix: string;
+}
+
+/** A living key, of a role no higher and an expiry no later than the caller's. */
+const recordRotation = eventRecorder<RotateParameters>(api_keys, api_keys.key_id, 'api_key.rotated', (db, parameters) =>
+  and(
+    isApiKey(parameters),
+    isAlive(db, parameters),
+    lte(rankOf(api_keys.role), callerRank('api_keys:rotate', db, parameters)),
+    lte(expiryOf(api_keys.expires_at), callerExpiry('api_keys:rotate', db, parameters)),
+  ),
+);
+
+/** Before {@link endOldKey}, so that it takes the old key's own expiry. */
+const insertSuccessor = query((db, parameters: Placeholders<RotateParameters>) =>
+  db
+    .insert(api_keys)
+    .select(
+      db
+        .select({
+          key_id: sql<string>`${parameters.successor_id}`.as('successor_id'),
+          organization_id: api_keys.organization_id,
+          user_id: api_keys.user_id,
+          name: api_keys.name,
+          role: api_keys.role,
+          key_hash: sql<string>`${parameters.key_hash}`.as('successor_hash'),
+          prefix: sql<string>`${parameters.prefix}`.as('successor_prefix'),
+          status: api_keys.status,
+          created_at: sql<number>`${parameters.event_time}`.as('rotated_at'),
+          last_used_at: sql<null>`NULL`.as('never_used'),
+          expires_at: api_keys.expires_at,
+        })
+        .from(api_keys)
+        .where(and(isApiKey(parameters), eventExists(db, parameters))),
+    )
+    .onConflictDoNothing({ target: api_keys.key_id }),
+);
+
+const recordSuccessor: CompiledQuery<RotateParameters, unknown> = {
+  bind: (parameters) =>
+    recordCreation.bind({
+      ...parameters,
+      key_id: parameters.successor_id,
+      event_id: parameters.successor_event_id,
+    }),
+};
+
+const endOldKey = query((db, parameters: Placeholders<RotateParameters>) =>
+  db
+    .update(api_keys)
+    .set({ expires_at: sql`min(${expiryOf(api_keys.expires_at)}, ${parameters.ends_at})` })
+    .where(and(isApiKey(parameters), eventExists(db, parameters))),
+);
+
+const readSuccessor = select((db, parameters: Placeholders<RotateParameters>) =>
+  db
+    .select(apiKeyColumns)
+    .from(api_keys)
+    .where(and(eq(api_keys.key_id, parameters.successor_id), eq(api_keys.organization_id, parameters.organization_id))),
+);
+
+const decide = mutation('api_keys:rotate', {
+  explain: { key: readKey, successor: readSuccessor },
+  act: { recordRotation, insertSuccessor, recordSuccessor, endOldKey },
+});
+
+/**
+ * Replaces an API key by a new one of the same name, user, role and expiry; the old one lives on for the overlap, and no
+ * longer than it would have. One batch.
+ *
+ * @returns both keys as clients see them, and the new raw key, which is seen this once: a repeat under the same
+ *   Idempotency-Key is without it
+ * @throws DomainError `api_key_not_found`, `api_key_inactive`, `permission_denied` for a key above the caller's own, and what
+ *   any mutation does (mutation.ts)
+ */
+export async function rotateApiKey(
+  operation: Operation,
+  key_id: string,
+  { overlap_seconds }: z.output<typeof rotation>,
+): Promise<{ raw_key?: string; key: ApiKey; previous_key: ApiKey }> {
+  const { raw_key, stored } = await newKey();
+  const event = eventParameters(operation);
+  const decision = await decide(operation, {
+    ...event,
+    key_id,
+    ends_at: event.event_time + overlap_seconds,
+    successor_id: newId('apikey'),
+    successor_event_id: newEventId(),
+    ...stored,
+  });
+  const [previous] = decision.found.key;
+  const [successor] = decision.found.successor;
+  if (!previous) throw new DomainError('api_key_not_found', {});
+  if (!decision.event) throw refusal(previous, decision.caller, event.now);
+  if (!successor) throw new Error('A rotation left no successor.');
+
+  dropKey(operation, previous.key_hash);
+  const keys = { key: presentApiKey(successor), previous_key: presentApiKey(previous) };
+  return decision.replayed ? keys : { raw_key, ...keys };
+}
+
+/** Why a key was not rotated. */
+function refusal({ role, status, expires_at }: ApiKeyState, caller: { role: Role }, now: number): DomainError {
+  if (isAbove(role, caller.role)) return exceeding('role');
+  const alive = status === 'active' && (expires_at === null || expires_at > now);
+  return alive ? exceeding('expires_at') : new DomainError('api_key_inactive', {});
+}
+
+const exceeding = (exceeds: 'role' | 'expires_at') =>
+  new DomainError('permission_denied', { required_permission: 'api_keys:rotate', exceeds });

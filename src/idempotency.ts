@@ -1,0 +1,134 @@
+/**
+ * Idempotency keys (draft-ietf-httpapi-idempotency-key-header-07): a mutation that is repeated under its key acts once, and
+ * every repeat gets the first one's answer, a refusal too.
+ *
+ * The row that remembers is written by the batch that decides (mutation.ts), and its absence is a condition of every
+ * acting statement (auth/authorize.ts). So of requests that come at the same time D1 lets one act, and the others find its
+ * row. A key belongs to one API key, method and path.
+ */
+import { and, eq, inArray, lte, not, sql } from 'drizzle-orm';
+import { createMiddleware } from 'hono/factory';
+import { encodeBase64 } from 'hono/utils/encode';
+import type { AppEnv, Bindings } from './env.ts';
+import { DomainError, invalid } from './problem.ts';
+import { batch, existsIn, query, select } from './query.ts';
+import type { Builder, Placeholders } from './query.ts';
+import { idempotency_keys } from './schema.ts';
+import { unixNow } from './time.ts';
+
+const KEPT_SECONDS = 86_400;
+/** More than a minute brings, and few enough for one statement. */
+const FORGOTTEN_PER_RUN = 1000;
+
+/** Printable ASCII, as a header can carry it; the draft's quotes, if there are any, belong to the key. */
+const keyFormat = /^[\x20-\x7e]{1,255}$/;
+
+/** Where a key counts, beside organization and API key; nulls name no key. */
+interface KeyScope {
+  idempotency_key: string | null;
+  method: string | null;
+  path: string | null;
+}
+
+export interface ScopeParameters extends KeyScope {
+  organization_id: string;
+  actor_key_id: string;
+}
+
+export const withoutIdempotencyKey: KeyScope = { idempotency_key: null, method: null, path: null };
+
+export interface Idempotency {
+  scope: KeyScope;
+  /** Tells this body from another, and nothing else to anybody. */
+  fingerprint: string;
+}
+
+/**
+ * Middleware of every route that mutates, behind what validates its body: the app does not start with one that lacks it
+ * (app.ts).
+ *
+ * @throws DomainError `validation_failed`
+ */
+export const acceptIdempotencyKey = Object.assign(
+  createMiddleware<AppEnv>(async (c, next) => {
+    const { method, path } = c.req;
+    const idempotency_key = c.req.header('Idempotency-Key');
+    if (idempotency_key !== undefined) {
+      if (!keyFormat.test(idempotency_key)) {
+        throw invalid('Idempotency-Key', 'must have 1 to 255 printable ASCII characters');
+      }
+      // A DELETE has no body that counts, and none that anything has bounded.
+      const body = method === 'DELETE' ? new ArrayBuffer(0) : await c.req.arrayBuffer();
+      const fingerprint = await fingerprintOf(body, c.req.header('X-API-Key') ?? '');
+      c.set('operation', {
+        ...c.var.operation,
+        idempotency: { scope: { idempotency_key, method, path }, fingerprint },
+      });
+    }
+    await next();
+  }),
+  { acceptsIdempotencyKey: true },
+);
+
+/**
+ * Base64 HMAC-SHA-256 of a body, by the caller's raw key: a body may hold a short PIN, which a plain hash would let
+ * anybody guess who reads the database. The raw key is stored nowhere, and whoever repeats the request sends it again.
+ */
+async function fingerprintOf(body: ArrayBuffer, rawKey: string): Promise<string> {
+  const algorithm = { name: 'HMAC', hash: 'SHA-256' };
+  const key = await crypto.subtle.importKey('raw', new TextEncoder().encode(rawKey), algorithm, false, ['sign']);
+  return encodeBase64(await crypto.subtle.sign('HMAC', key, body));
+}
+
+const isScope = (parameters: Placeholders<ScopeParameters>) =>
+  and(
+    eq(idempotency_keys.organization_id, parameters.organization_id),
+    eq(idempotency_keys.actor_key_id, parameters.actor_key_id),
+    eq(idempotency_keys.idempotency_key, parameters.idempotency_key),
+    eq(idempotency_keys.method, parameters.method),
+    eq(idempotency_keys.path, parameters.path),
+  );
+
+/** Predicate: no request has been answered under the key; so it is without one. */
+export const isUnanswered = (db: Builder, parameters: Placeholders<ScopeParameters>) =>
+  not(existsIn(db, idempotency_keys, isScope(parameters)));
+
+/** What the first request under the key came to. */
+export const recallAnswer = select((db, parameters: Placeholders<ScopeParameters>) =>
+  db
+    .select({
+      event_id: idempotency_keys.event_id,
+      fingerprint: idempotency_keys.fingerprint,
+      findings: idempotency_keys.findings,
+    })
+    .from(idempotency_keys)
+    .where(isScope(parameters)),
+);
+
+/** @throws DomainError `idempotency_key_reused` where the answer is to another body */
+export function assertSameRequest({ idempotency }: { idempotency?: Idempotency }, answered: { fingerprint: string }) {
+  if (answered.fingerprint !== idempotency?.fingerprint) throw new DomainError('idempotency_key_reused', {});
+}
+
+/** Of every organization: what is older than its time, by the clock alone. */
+const forgetAnswered = query((db, { until, limit }: Placeholders<{ until: number; limit: number }>) => {
+  const { organization_id, actor_key_id, idempotency_key, method, path, created_at } = idempotency_keys;
+  const primaryKey = sql`(${sql.join([organization_id, actor_key_id, idempotency_key, method, path], sql`, `)})`;
+  return db
+    .delete(idempotency_keys)
+    .where(
+      inArray(
+        primaryKey,
+        db
+          .select({ organization_id, actor_key_id, idempotency_key, method, path })
+          .from(idempotency_keys)
+          .where(lte(created_at, until))
+          .limit(limit),
+      ),
+    );
+});
+
+/** The cron's turn: forgets the keys whose 24 hours are over. */
+export async function forgetIdempotencyKeys({ DB }: Bindings): Promise<void> {
+  await batch(DB, [forgetAnswered.bind({ until: unixNow() - KEPT_SECONDS, limit: FORGOTTEN_PER_RUN })]);
+}
