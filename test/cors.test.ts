@@ -61,7 +61,9 @@ describe('a call from a page of another origin', () => {
     expect(status).toBe(204);
     expect(headers.get('Access-Control-Allow-Origin')).toBe(CONSOLE);
     expect(headers.get('Access-Control-Allow-Methods')).toBe('GET,POST,PUT,DELETE');
-    expect(headers.get('Access-Control-Allow-Headers')).toBe('Content-Type,Idempotency-Key,X-API-Key,X-Organization-Id');
+    expect(headers.get('Access-Control-Allow-Headers')).toBe(
+      'Content-Type,Idempotency-Key,X-API-Key,X-Organization-Id',
+    );
     expect((await preflight(OTHER, CONSOLE)).headers.get('Access-Control-Allow-Origin')).toBeNull();
   });
 });

@@ -41,6 +41,9 @@ const RARE_NUMBERS = integrationOf(ROWS - 2);
 const RARE_TARGET = integrationOf(7);
 const RARE_ACTOR = keyOf(7);
 
+const filterOfTarget = (name: 'actor_key_id' | 'action') =>
+  `target_id=${RARE_TARGET}&${name}=${name === 'action' ? 'integration.created' : keyOf(1)}`;
+
 beforeAll(async () => {
   [client, other] = [await newClient(), await newClient()];
   for (const owner of [client, other]) {
@@ -142,6 +145,11 @@ const lists: List[] = [
       `since=${iso(1)}`,
       `until=${iso(ROWS - 1)}`,
       `since=${iso(1)}&until=${iso(ROWS - 1)}`,
+      `target_id=${RARE_TARGET}&actor_key_id=${RARE_ACTOR}`,
+      `action=integration.deleted&target_id=${RARE_TARGET}`,
+      `action=integration.created&actor_key_id=${keyOf(1)}`,
+      `action=integration.deleted&actor_key_id=${RARE_ACTOR}`,
+      `action=integration.deleted&target_id=${RARE_TARGET}&actor_key_id=${RARE_ACTOR}`,
     ],
   },
 ];
@@ -181,6 +189,19 @@ describe('the rows that a page of audit events reads', () => {
     const next = await counted(`/api/audit-events?page_size=20&${filter}&cursor=${first.next_cursor}`);
     expect(next.data).toHaveLength(20);
     expect(next.rowsRead).toBeLessThanOrEqual(pageBound(20));
+  });
+});
+
+describe('the rows that audit events under two filters read, each of which many events pass, and none both', () => {
+  it.each([
+    ['of an action and an actor, are none', `action=integration.deleted&actor_key_id=${keyOf(1)}`, 5],
+    ['of a target and an actor, are the target’s, once to list and once to count', filterOfTarget('actor_key_id'), 205],
+    ['of a target and an action, are the target’s, once to list and once to count', filterOfTarget('action'), 205],
+  ])('%s', async (_, filter, most) => {
+    const first = await counted(`/api/audit-events?${filter}`);
+
+    expect(first.total_count).toBe(0);
+    expect(first.rowsRead).toBeLessThanOrEqual(most);
   });
 });
 
