@@ -220,7 +220,7 @@ async function namespaceContent(namespace: KVNamespace): Promise<Record<string, 
 /** Everything that is stored, in D1 and in both KV namespaces. */
 export async function everythingStored() {
   return {
-    d1: Object.fromEntries(await Promise.all(tables.map(async (table) => [table, await rows(table)]))),
+    d1: Object.fromEntries(await Promise.all(tables.map(async (table) => [table, await rows(table)] as const))),
     KEY_CACHE: await namespaceContent(env.KEY_CACHE),
     CREDENTIALS: await namespaceContent(env.CREDENTIALS),
   };

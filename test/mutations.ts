@@ -1,0 +1,246 @@
+/** Every mutation of the API, done and refused: what the tests of repeats and of faults go through, one by one. */
+import * as z from 'zod';
+import { call, createIntegration, importNumber, newClient, twilio, unusedNumber } from './fixtures.ts';
+import type { Client } from './fixtures.ts';
+
+export interface Mutation {
+  method: 'POST' | 'PUT' | 'DELETE';
+  path: string;
+  body?: object;
+}
+
+interface Case {
+  name: string;
+  status: number;
+  /** Makes what the mutation needs, for a client of the role admin. */
+  prepare: (client: Client) => Promise<Mutation>;
+}
+
+const NO_INTEGRATION = 'intg_000000000000';
+const NO_NUMBER = 'phon_000000000000';
+const NO_KEY = 'apikey_000000000000';
+
+const telnyx = { provider: 'telnyx', api_key: 'plaintext-api-key' };
+const replacement = { ...twilio, auth_token: 'plaintext-replacement' };
+
+export const sip = (phone_number = unusedNumber()) => ({
+  phone_number,
+  provider: 'sip',
+  sip_password: 'plaintext-sip-password',
+  inbound_pin: '4711',
+});
+
+const imported = z.object({ data: z.object({ phone_number_id: z.string() }) });
+
+export async function importSip(client: Client, phone_number = unusedNumber()): Promise<string> {
+  const { body } = await call(client, 'POST', '/api/phone-numbers', { body: sip(phone_number) });
+  return imported.parse(body).data.phone_number_id;
+}
+
+async function usedIntegration(client: Client) {
+  const integration_id = await createIntegration(client);
+  const phone_number = unusedNumber();
+  return { integration_id, phone_number, phone_number_id: await importNumber(client, integration_id, phone_number) };
+}
+
+const otherKey = (client: Client, role: 'admin' | 'user' = 'user') =>
+  newClient({ organization_id: client.organization_id, role });
+
+async function revokedKey(client: Client): Promise<string> {
+  const { key_id } = await otherKey(client);
+  await call(client, 'DELETE', `/api/api-keys/${key_id}`);
+  return key_id;
+}
+
+const create = (body: object): Mutation => ({ method: 'POST', path: '/api/integrations', body });
+const importing = (body: object): Mutation => ({ method: 'POST', path: '/api/phone-numbers', body });
+const creatingKey = (body: object): Mutation => ({ method: 'POST', path: '/api/api-keys', body });
+const updating = (integration_id: string, body: object): Mutation => ({
+  method: 'PUT',
+  path: `/api/integrations/${integration_id}`,
+  body,
+});
+const updatingNumber = (phone_number_id: string, body: object): Mutation => ({
+  method: 'PUT',
+  path: `/api/phone-numbers/${phone_number_id}`,
+  body,
+});
+const rotating = (key_id: string): Mutation => ({
+  method: 'POST',
+  path: `/api/api-keys/${key_id}/rotate`,
+  body: { overlap_seconds: 3600 },
+});
+const deleting = (path: string): Mutation => ({ method: 'DELETE', path });
+
+export const mutations: Case[] = [
+  {
+    name: 'the creation of an integration',
+    status: 201,
+    prepare: async () => create({ name: 'Twilio Production', credentials: twilio }),
+  },
+  {
+    name: 'a new name for an integration',
+    status: 200,
+    prepare: async (client) => updating(await createIntegration(client), { name: 'Twilio Europe' }),
+  },
+  {
+    name: 'new credentials for an integration',
+    status: 200,
+    prepare: async (client) => updating(await createIntegration(client), { credentials: replacement }),
+  },
+  {
+    name: 'a new name for no integration',
+    status: 404,
+    prepare: async () => updating(NO_INTEGRATION, { name: 'Twilio Europe' }),
+  },
+  {
+    name: 'new credentials for no integration',
+    status: 404,
+    prepare: async () => updating(NO_INTEGRATION, { credentials: replacement }),
+  },
+  {
+    name: 'credentials of another provider for an integration',
+    status: 422,
+    prepare: async (client) => updating(await createIntegration(client), { credentials: telnyx }),
+  },
+  {
+    name: 'the deletion of an integration',
+    status: 200,
+    prepare: async (client) => deleting(`/api/integrations/${await createIntegration(client)}`),
+  },
+  {
+    name: 'the deletion of an integration in use',
+    status: 409,
+    prepare: async (client) => deleting(`/api/integrations/${(await usedIntegration(client)).integration_id}`),
+  },
+  {
+    name: 'the deletion of no integration',
+    status: 404,
+    prepare: async () => deleting(`/api/integrations/${NO_INTEGRATION}`),
+  },
+  {
+    name: 'the import of a number through an integration',
+    status: 201,
+    prepare: async (client) =>
+      importing({
+        phone_number: unusedNumber(),
+        provider: 'twilio',
+        integration_id: await createIntegration(client),
+      }),
+  },
+  {
+    name: 'the import of a SIP number',
+    status: 201,
+    prepare: async () => importing({ phone_number: unusedNumber(), provider: 'sip' }),
+  },
+  {
+    name: 'the import of a SIP number with credentials',
+    status: 201,
+    prepare: async () => importing(sip()),
+  },
+  {
+    name: 'the import of a number that exists',
+    status: 409,
+    prepare: async (client) => {
+      const { phone_number, integration_id } = await usedIntegration(client);
+      return importing({ phone_number, provider: 'twilio', integration_id });
+    },
+  },
+  {
+    name: 'the import of a number that exists, with SIP credentials',
+    status: 409,
+    prepare: async (client) => importing(sip((await usedIntegration(client)).phone_number)),
+  },
+  {
+    name: 'the import of a number through no integration',
+    status: 404,
+    prepare: async () =>
+      importing({ phone_number: unusedNumber(), provider: 'twilio', integration_id: NO_INTEGRATION }),
+  },
+  {
+    name: 'the import of a number through an integration of another provider',
+    status: 422,
+    prepare: async (client) =>
+      importing({
+        phone_number: unusedNumber(),
+        provider: 'twilio',
+        integration_id: await createIntegration(client, telnyx),
+      }),
+  },
+  {
+    name: 'the reassignment of a number',
+    status: 200,
+    prepare: async (client) => {
+      const { phone_number_id } = await usedIntegration(client);
+      return updatingNumber(phone_number_id, { integration_id: await createIntegration(client) });
+    },
+  },
+  {
+    name: 'the assignment of a number to an agent',
+    status: 200,
+    prepare: async (client) =>
+      updatingNumber((await usedIntegration(client)).phone_number_id, { assigned_agent_id: 'agent_a1b2c3d4e5f6' }),
+  },
+  {
+    name: 'the reassignment of a number to no integration',
+    status: 404,
+    prepare: async (client) =>
+      updatingNumber((await usedIntegration(client)).phone_number_id, { integration_id: NO_INTEGRATION }),
+  },
+  {
+    name: 'a change of no number',
+    status: 404,
+    prepare: async () => updatingNumber(NO_NUMBER, { supports_inbound: true }),
+  },
+  {
+    name: 'the deletion of a number',
+    status: 200,
+    prepare: async (client) => deleting(`/api/phone-numbers/${(await usedIntegration(client)).phone_number_id}`),
+  },
+  {
+    name: 'the deletion of a SIP number with credentials',
+    status: 200,
+    prepare: async (client) => deleting(`/api/phone-numbers/${await importSip(client)}`),
+  },
+  {
+    name: 'the deletion of a number that an agent holds',
+    status: 409,
+    prepare: async (client) => {
+      const { phone_number_id } = await usedIntegration(client);
+      const body = { assigned_agent_id: 'agent_a1b2c3d4e5f6' };
+      await call(client, 'PUT', `/api/phone-numbers/${phone_number_id}`, { body });
+      return deleting(`/api/phone-numbers/${phone_number_id}`);
+    },
+  },
+  {
+    name: 'the deletion of no number',
+    status: 404,
+    prepare: async () => deleting(`/api/phone-numbers/${NO_NUMBER}`),
+  },
+  {
+    name: 'the creation of an API key',
+    status: 201,
+    prepare: async () => creatingKey({ name: 'Billing service', role: 'user' }),
+  },
+  {
+    name: 'the rotation of an API key',
+    status: 201,
+    prepare: async (client) => rotating((await otherKey(client)).key_id),
+  },
+  {
+    name: 'the rotation of an API key that was revoked',
+    status: 409,
+    prepare: async (client) => rotating(await revokedKey(client)),
+  },
+  { name: 'the rotation of no API key', status: 404, prepare: async () => rotating(NO_KEY) },
+  {
+    name: 'the revocation of an API key',
+    status: 200,
+    prepare: async (client) => deleting(`/api/api-keys/${(await otherKey(client)).key_id}`),
+  },
+  {
+    name: 'the revocation of no API key',
+    status: 404,
+    prepare: async () => deleting(`/api/api-keys/${NO_KEY}`),
+  },
+];
