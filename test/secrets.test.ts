@@ -29,8 +29,13 @@ it('is in D1, in either KV namespace, in the log or in an answer', async () => {
   }
   const client = await newClient();
   const answers: string[] = [];
+  const clientsOwn = 'canary-idempotency-key';
   const send = async (method: string, path: string, body?: unknown, bindings = env) => {
-    const { text, headers, status } = await call(client, method, path, { body, bindings });
+    const { text, headers, status } = await call(client, method, path, {
+      body,
+      bindings,
+      headers: { 'Idempotency-Key': `${clientsOwn}-${answers.length}` },
+    });
     answers.push(`${status} ${JSON.stringify([...headers])} ${text}`);
     return status;
   };
@@ -73,6 +78,12 @@ it('is in D1, in either KV namespace, in the log or in an answer', async () => {
   const made = await call(client, 'POST', '/api/api-keys', { body: { name: 'Second', role: 'admin' } });
   const { raw_key } = createdKey.parse(made.body).data;
   expect(await send('POST', '/api/api-keys', { name: 'Lost', role: 'admin' }, lossy)).toBe(503);
+  const { key_id } = await newClient({ organization_id: client.organization_id });
+  const rotated = await call(client, 'POST', `/api/api-keys/${key_id}/rotate`, {
+    body: { overlap_seconds: 60 },
+    headers: { 'Idempotency-Key': clientsOwn },
+  });
+  const successor = createdKey.parse(rotated.body).data.raw_key;
   for (const list of ['integrations', 'phone-numbers', 'api-keys', 'audit-events', `audit-events?cursor=${surplus}`]) {
     await send('GET', `/api/${list}`);
   }
@@ -95,10 +106,12 @@ it('is in D1, in either KV namespace, in the log or in an answer', async () => {
     answers: JSON.stringify(answers),
   };
   for (const [place, text] of Object.entries(places)) {
-    for (const secret of [...Object.values(secrets), client.raw_key, raw_key, env.CREDENTIALS_KEKS]) {
+    for (const secret of [...Object.values(secrets), client.raw_key, raw_key, successor, env.CREDENTIALS_KEKS]) {
       expect(text.includes(secret), `${secret} in ${place}`).toBe(false);
     }
   }
+  expect(stored.d1['idempotency_keys']?.length).toBeGreaterThan(0);
+  expect(places.logged).not.toContain(clientsOwn);
   expect(places.answers).not.toMatch(/select |insert |SQLITE|stack/i);
   expect(places.logged).not.toMatch(/select |insert /i);
 });
