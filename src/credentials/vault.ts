@@ -9,7 +9,7 @@
  * overwritten, so that a stale edge can only ever show the right bytes or none.
  */
 import { and, eq, inArray, isNotNull, not, sql } from 'drizzle-orm';
-import type { SQL } from 'drizzle-orm';
+import type { Placeholder, SQL } from 'drizzle-orm';
 import { nanoid } from 'nanoid';
 import { eventExists, isEvent } from '../audit/record.ts';
 import type { EventParameters } from '../audit/record.ts';
@@ -30,7 +30,8 @@ const INTENT_DUE_SECONDS = 3600;
 
 /** What the row of a subject remembers of its credentials, and where their ciphertext is. */
 export interface StoredCredentials extends WrappedDataKey {
-  kv_key: string;
+  /** Null where they were not stored: the batch that decides will refuse, or has decided already. */
+  kv_key: string | null;
   credentials_version: string;
 }
 
@@ -56,6 +57,18 @@ interface IntentParameters {
 const isIntent = ({ organization_id, kv_key }: Placeholders<IntentParameters>) =>
   and(eq(credential_purges.kv_key, kv_key), eq(credential_purges.organization_id, organization_id));
 
+/** The outbox row of an intent, but for its attempts; in the table's order. */
+function intentColumns({ kv_key }: Placeholders<IntentParameters>, now: Placeholder) {
+  const due_at = sql<number>`${now} + ${sql.raw(String(INTENT_DUE_SECONDS))}`;
+  return {
+    kv_key: sql<string>`${kv_key}`.as('kv_key'),
+    organization_id: api_keys.organization_id,
+    due_at: due_at.as('due_at'),
+    attempts: sql<number>`0`.as('attempts'),
+    first_due_at: due_at.as('first_due_at'),
+  };
+}
+
 const findIntent = query((db, parameters: Placeholders<IntentParameters>) =>
   db.select({ kv_key: credential_purges.kv_key }).from(credential_purges).where(isIntent(parameters)),
 );
@@ -74,18 +87,12 @@ export function credentialsWriter<Parameters extends EventParameters>(
   permission: Permission,
   precondition?: (db: Builder, parameters: Placeholders<Parameters>) => SQL,
 ) {
-  const recordIntent = query((db, parameters: Placeholders<Parameters & IntentParameters & { due_at: number }>) =>
+  const recordIntent = query((db, parameters: Placeholders<Parameters & IntentParameters>) =>
     db
       .insert(credential_purges)
       .select(
         db
-          .select({
-            kv_key: sql<string>`${parameters.kv_key}`.as('kv_key'),
-            organization_id: api_keys.organization_id,
-            due_at: sql<number>`${parameters.due_at}`.as('due_at'),
-            attempts: sql<number>`0`.as('attempts'),
-            first_due_at: sql<number>`${parameters.due_at}`.as('first_due_at'),
-          })
+          .select({ ...intentColumns(parameters, parameters.now), attempts: sql<number>`0`.as('attempts') })
           .from(api_keys)
           .where(
             and(
@@ -101,8 +108,7 @@ export function credentialsWriter<Parameters extends EventParameters>(
   /**
    * @param event of the operation that makes the version live, and what the precondition asks about
    * @param credentials plaintext; it goes no further than this call
-   * @returns where the ciphertext is, and how it opens; without an intent, which the deciding batch will explain, nothing
-   *   was stored
+   * @returns where the ciphertext is, and how it opens
    * @throws DomainError `invalid_api_key`, `permission_denied`, `temporarily_unavailable` (`not_done`)
    */
   return async function storeCredentials(
@@ -116,7 +122,7 @@ export function credentialsWriter<Parameters extends EventParameters>(
     const kv_key = credentialsKey(event.organization_id, subject_id, credentials_version);
     const { ciphertext, ...wrapped } = await seal(await kekRing(env.CREDENTIALS_KEKS), kv_key, credentials);
 
-    const intent = { ...event, kv_key, due_at: event.now + INTENT_DUE_SECONDS };
+    const intent = { ...event, kv_key };
     const [caller, , recorded] = await batch(env.DB, [
       callerKey.bind(event),
       recordIntent.bind(intent),
@@ -125,15 +131,14 @@ export function credentialsWriter<Parameters extends EventParameters>(
       throw error instanceof DomainError ? nothingDone(error) : error;
     });
     assertCallerMay(permission, operation, caller);
-    const stored = { kv_key, credentials_version, ...wrapped };
-    if (recorded.length === 0) return stored;
+    if (recorded.length === 0) return { kv_key: null, credentials_version, ...wrapped };
     await retry(
       () => env.CREDENTIALS.put(kv_key, ciphertext),
       () => MAX_TRIES,
     ).catch((error: unknown) => {
       throw nothingDone(error);
     });
-    return stored;
+    return { kv_key, credentials_version, ...wrapped };
   };
 }
 
@@ -155,15 +160,30 @@ export const withdrawIntent = query((db, parameters: Placeholders<EventParameter
 );
 
 /**
- * Follows {@link withdrawIntent}, and finds the intent where the batch made nothing live: no late try of it can do so any
- * more. The row stays until it is due, long after any late put of the ciphertext; nobody can read that, for its data key
- * was stored nowhere.
+ * Follows {@link withdrawIntent}, where the batch made nothing live: no late try of it can do so any more. The row stays
+ * until it is due, long after any late put of the ciphertext; nobody can read that, for its data key was stored nowhere. A
+ * row that a purge has taken away comes back: the put may have been later than the purge.
  */
-export const spendIntent = query((db, parameters: Placeholders<IntentParameters>) =>
+export const spendIntent = query((db, parameters: Placeholders<EventParameters & IntentParameters>) =>
   db
-    .update(credential_purges)
-    .set({ attempts: sql`${credential_purges.attempts} + 1` })
-    .where(isIntent(parameters)),
+    .insert(credential_purges)
+    .select(
+      db
+        .select({ ...intentColumns(parameters, parameters.now), attempts: sql<number>`1`.as('attempts') })
+        .from(api_keys)
+        .where(
+          and(
+            eq(api_keys.key_id, parameters.actor_key_id),
+            eq(api_keys.organization_id, parameters.organization_id),
+            sql`${parameters.kv_key} IS NOT NULL`,
+            not(eventExists(db, parameters)),
+          ),
+        ),
+    )
+    .onConflictDoUpdate({
+      target: credential_purges.kv_key,
+      set: { attempts: sql`${credential_purges.attempts} + 1` },
+    }),
 );
 
 /**

@@ -23,7 +23,7 @@ export const newIntegration = z.strictObject({
   credentials: providerCredentials,
 });
 
-type CreateParameters = EventParameters & RowParameters<typeof integrations> & { kv_key: string };
+type CreateParameters = EventParameters & RowParameters<typeof integrations> & { kv_key: string | null };
 
 const storeCredentials = credentialsWriter('integrations:create');
 

@@ -1,0 +1,92 @@
+/** What must hold of an organization's data after any fault, interruption or race. */
+import { env } from 'cloudflare:workers';
+import { expect } from 'vitest';
+import { open, parseKekRing } from '../../src/credentials/envelope.ts';
+import { credentialsKey } from '../../src/credentials/vault.ts';
+
+type Row = Record<string, unknown>;
+
+const tables = ['integrations', 'phone_numbers', 'api_keys', 'audit_events', 'credential_purges'] as const;
+
+/** The rows of one organization, by table. (Who was last seen when does not count.) */
+export async function dataOf(organization_id: string) {
+  const results = await env.DB.batch<Row>(
+    tables.map((table) => env.DB.prepare(`SELECT * FROM ${table} WHERE organization_id = ?`).bind(organization_id)),
+  );
+  const [integrations, phone_numbers, api_keys, audit_events, credential_purges] = results.map(
+    (result) => result.results,
+  );
+  return {
+    integrations: integrations ?? [],
+    phone_numbers: phone_numbers ?? [],
+    api_keys: (api_keys ?? []).map((row) => ({ ...row, last_used_at: null })),
+    audit_events: audit_events ?? [],
+    credential_purges: credential_purges ?? [],
+  };
+}
+
+export type Data = Awaited<ReturnType<typeof dataOf>>;
+
+/** Every key of the organization's ciphertext in KV. */
+export async function ciphertextsOf(organization_id: string): Promise<string[]> {
+  const names: string[] = [];
+  let cursor: string | undefined;
+  do {
+    const page = await env.CREDENTIALS.list({ prefix: `v1/${organization_id}/`, ...(cursor && { cursor }) });
+    names.push(...page.keys.map(({ name }) => name));
+    cursor = page.list_complete ? undefined : page.cursor;
+  } while (cursor);
+  return names;
+}
+
+const kvKeyOf = (row: Row) =>
+  credentialsKey(
+    String(row['organization_id']),
+    String(row['phone_number_id'] ?? row['integration_id']),
+    String(row['credentials_version']),
+  );
+
+async function isReadable(row: Row): Promise<boolean> {
+  const kv_key = kvKeyOf(row);
+  const ciphertext = await env.CREDENTIALS.get(kv_key, 'arrayBuffer');
+  if (!ciphertext) return false;
+  const wrapped = { data_key: String(row['data_key']), kek_id: String(row['kek_id']) };
+  await open(await parseKekRing(env.CREDENTIALS_KEKS), kv_key, wrapped, new Uint8Array(ciphertext));
+  return true;
+}
+
+/** Asserts the invariants, each by its name. */
+export async function assertInvariants(organization_id: string): Promise<void> {
+  const data = await dataOf(organization_id);
+  const { integrations, phone_numbers, audit_events, credential_purges } = data;
+
+  const here = new Set(integrations.map(({ integration_id }) => integration_id));
+  const dangling = phone_numbers.filter(({ integration_id }) => integration_id !== null && !here.has(integration_id));
+  expect(dangling, 'phone numbers that point to no integration of their organization').toEqual([]);
+
+  const live = [
+    ...integrations.filter(({ status }) => status === 'active'),
+    ...phone_numbers.filter(({ credentials_version }) => credentials_version !== null),
+  ];
+  const readable = await Promise.all(live.map(isReadable));
+  expect(
+    live.filter((_, index) => !readable[index]),
+    'credentials that cannot be read',
+  ).toEqual([]);
+
+  const named = new Set([...live.map(kvKeyOf), ...credential_purges.map(({ kv_key }) => kv_key)]);
+  const orphans = (await ciphertextsOf(organization_id)).filter((kv_key) => !named.has(kv_key));
+  expect(orphans, 'ciphertext that neither a live row nor the outbox names').toEqual([]);
+  const purgedWhileLive = credential_purges.filter(({ kv_key }) => live.map(kvKeyOf).includes(String(kv_key)));
+  expect(purgedWhileLive, 'live credentials in the outbox').toEqual([]);
+
+  const eventsOf = (action: string) => audit_events.filter((event) => event['action'] === action);
+  const deletions = eventsOf('integration.deleted').map(({ target_id }) => target_id);
+  expect(new Set(deletions).size, 'integrations that were deleted twice').toBe(deletions.length);
+  const gone = eventsOf('integration.created').filter(({ target_id }) => !here.has(target_id));
+  expect(new Set(deletions), 'integrations that are gone, and those on record as deleted').toEqual(
+    new Set(gone.map(({ target_id }) => target_id)),
+  );
+
+  expect(JSON.stringify(data), 'secrets in D1').not.toMatch(/plaintext-|bk_live_\w{50}/);
+}
