@@ -2,7 +2,7 @@
  * Audit events. An event is written by the batch of the mutation that it tells of, and is its decision: whether the event
  * is there says whether the mutation happened, on the first try and on every repeat of the batch.
  */
-import { and, eq, getTableColumns, sql } from 'drizzle-orm';
+import { and, eq, getTableColumns, inArray, sql } from 'drizzle-orm';
 import type { SQL } from 'drizzle-orm';
 import type { SQLiteColumn, SQLiteTable } from 'drizzle-orm/sqlite-core';
 import type { CallerParameters } from '../auth/authorize.ts';
@@ -15,11 +15,30 @@ import { audit_events } from '../schema.ts';
 import type { AuditAction } from '../schema.ts';
 import { unixNow } from '../time.ts';
 
-export interface EventParameters extends CallerParameters {
+/** What an operation's event is recorded from. */
+export interface RecordParameters {
+  organization_id: string;
   event_id: string;
+  /** Null for an operator. */
+  actor_key_id: string | null;
   request_id: string;
   /** Unix seconds: the time that the event's id tells. */
   event_time: number;
+  /** Unix seconds. */
+  now: number;
+}
+
+/** {@link RecordParameters} of a call, whose batch asks about its caller. */
+export interface EventParameters extends RecordParameters, CallerParameters {
+  actor_key_id: string;
+}
+
+type EventKey = Pick<RecordParameters, 'organization_id' | 'event_id'>;
+
+/** {@link RecordParameters} of one event for each of many targets. */
+export interface ManyRecordParameters extends Omit<RecordParameters, 'event_id'> {
+  /** JSON object: each target's id, and the id of its event. */
+  event_ids: string;
 }
 
 /** Mints an operation: its event's id, its caller and its time. Once for each call, before the first try. */
@@ -36,12 +55,32 @@ export function eventParameters({ caller, request_id, idempotency }: Operation):
   };
 }
 
+/** Mints an operator's operation on an organization, as {@link eventParameters} does a caller's. */
+export function operatorEventParameters(organization_id: string): RecordParameters {
+  const now = unixNow();
+  return {
+    organization_id,
+    actor_key_id: null,
+    now,
+    event_id: newEventId(),
+    request_id: crypto.randomUUID(),
+    event_time: now,
+  };
+}
+
 /** Selects one operation's event. */
-export const isEvent = ({
-  organization_id,
-  event_id,
-}: Placeholders<Pick<EventParameters, 'organization_id' | 'event_id'>>) =>
+export const isEvent = ({ organization_id, event_id }: Placeholders<EventKey>) =>
   and(eq(audit_events.organization_id, organization_id), eq(audit_events.event_id, event_id));
+
+/** Selects those of many targets' events that were recorded. */
+export const isOneOfEvents = ({
+  organization_id,
+  event_ids,
+}: Placeholders<Pick<ManyRecordParameters, 'organization_id' | 'event_ids'>>) =>
+  and(
+    eq(audit_events.organization_id, organization_id),
+    inArray(audit_events.event_id, sql`(SELECT value FROM json_each(${event_ids}))`),
+  );
 
 /**
  * Predicate of an update: this operation's event is there, and saw the very revision that the row has. A late try, which
@@ -55,7 +94,7 @@ export const eventSaw = (db: Builder, parameters: Placeholders<EventParameters>,
   );
 
 /** Predicate: this operation's event is there, with this action if one is named. */
-export const eventExists = (db: Builder, parameters: Placeholders<EventParameters>, action?: AuditAction) =>
+export const eventExists = (db: Builder, parameters: Placeholders<EventKey>, action?: AuditAction) =>
   existsIn(db, audit_events, and(isEvent(parameters), action && eq(audit_events.action, action)));
 
 /**
@@ -64,7 +103,7 @@ export const eventExists = (db: Builder, parameters: Placeholders<EventParameter
  * @param action what the event says happened; where the statement decides, in SQL
  * @param target_id the column that names the row
  */
-export function eventRecorder<Parameters extends EventParameters>(
+export function eventRecorder<Parameters extends RecordParameters>(
   table: SQLiteTable,
   target_id: SQLiteColumn,
   action: AuditAction | ((db: Builder, parameters: Placeholders<Parameters>) => SQL<AuditAction>),
@@ -75,24 +114,69 @@ export function eventRecorder<Parameters extends EventParameters>(
       .insert(audit_events)
       .select(
         db
-          .select({
-            organization_id: sql<string>`${parameters.organization_id}`.as('organization_id'),
-            event_id: sql<string>`${parameters.event_id}`.as('event_id'),
-            action: (typeof action === 'string'
-              ? sql<AuditAction>`${sql.raw(`'${action}'`)}`
-              : action(db, parameters)
-            ).as('action'),
-            target_id: sql<string>`${target_id}`.as('target_id'),
-            actor_key_id: sql<string>`${parameters.actor_key_id}`.as('actor_key_id'),
-            request_id: sql<string>`${parameters.request_id}`.as('request_id'),
-            state: stateJson(table).as('state'),
-            created_at: sql<number>`${parameters.event_time}`.as('created_at'),
-          })
+          .select(
+            eventColumns(
+              table,
+              target_id,
+              typeof action === 'string' ? quoted(action) : action(db, parameters),
+              sql<string>`${parameters.event_id}`,
+              parameters,
+            ),
+          )
           .from(table)
           .where(condition(db, parameters)),
       )
       .onConflictDoNothing(),
   );
+}
+
+/** {@link eventRecorder} for many rows at once: of those rows of `event_ids` that the condition selects. */
+export function eventsRecorder<Parameters extends ManyRecordParameters>(
+  table: SQLiteTable,
+  target_id: SQLiteColumn,
+  action: AuditAction,
+  condition: (db: Builder, parameters: Placeholders<Parameters>) => SQL | undefined,
+): CompiledQuery<Parameters, unknown> {
+  return query((db, parameters: Placeholders<Parameters>) => {
+    const { event_ids } = parameters;
+    const event_id = sql<string>`json_extract(${event_ids}, '$.' || ${target_id})`;
+    return db
+      .insert(audit_events)
+      .select(
+        db
+          .select(eventColumns(table, target_id, quoted(action), event_id, parameters))
+          .from(table)
+          .where(and(inArray(target_id, sql`(SELECT key FROM json_each(${event_ids}))`), condition(db, parameters))),
+      )
+      .onConflictDoNothing();
+  });
+}
+
+const quoted = (action: AuditAction) => sql<AuditAction>`${sql.raw(`'${action}'`)}`;
+
+/** The select list of an event of a row of `table`, in the order of the event's own columns. */
+function eventColumns(
+  table: SQLiteTable,
+  target_id: SQLiteColumn,
+  action: SQL<AuditAction>,
+  event_id: SQL<string>,
+  {
+    organization_id,
+    actor_key_id,
+    request_id,
+    event_time,
+  }: Pick<Placeholders<RecordParameters>, 'organization_id' | 'actor_key_id' | 'request_id' | 'event_time'>,
+) {
+  return {
+    organization_id: sql<string>`${organization_id}`.as('organization_id'),
+    event_id: event_id.as('event_id'),
+    action: action.as('action'),
+    target_id: sql<string>`${target_id}`.as('target_id'),
+    actor_key_id: sql<string | null>`${actor_key_id}`.as('actor_key_id'),
+    request_id: sql<string>`${request_id}`.as('request_id'),
+    state: stateJson(table).as('state'),
+    created_at: sql<number>`${event_time}`.as('created_at'),
+  };
 }
 
 /** What the state of an event leaves out: no event holds what could open anything. */
@@ -103,7 +187,7 @@ const stateJson = (table: SQLiteTable) =>
   jsonObject(Object.keys(getTableColumns(table)).filter((name) => !unrecorded.has(name)));
 
 /** This operation's event, read back in the batch that may have written it: what the answer is built from. */
-export const readEvent = select((db, parameters: Placeholders<EventParameters>) =>
+export const readEvent = select((db, parameters: Placeholders<EventKey>) =>
   db
     .select({ action: audit_events.action, state: audit_events.state, created_at: audit_events.created_at })
     .from(audit_events)

@@ -11,8 +11,8 @@
 import { and, eq, inArray, isNotNull, not, sql } from 'drizzle-orm';
 import type { Placeholder, SQL } from 'drizzle-orm';
 import { nanoid } from 'nanoid';
-import { eventExists, isEvent } from '../audit/record.ts';
-import type { EventParameters } from '../audit/record.ts';
+import { eventExists, isEvent, isOneOfEvents } from '../audit/record.ts';
+import type { EventParameters, ManyRecordParameters, RecordParameters } from '../audit/record.ts';
 import { assertCallerMay, callerKey, isCallerWith } from '../auth/authorize.ts';
 import type { Permission } from '../auth/permissions.ts';
 import type { Operation } from '../env.ts';
@@ -186,34 +186,43 @@ export const spendIntent = query((db, parameters: Placeholders<EventParameters &
     }),
 );
 
+/** Makes {@link enqueuePurge}, of the events that the predicate selects. */
+const purgeEnqueuer = <Parameters extends Pick<RecordParameters, 'now'>>(
+  isTheirs: (parameters: Placeholders<Parameters>) => SQL | undefined,
+) =>
+  query((db, parameters: Placeholders<Parameters>) => {
+    const version = sql<string>`json_extract(${audit_events.state}, '$.credentials_version')`;
+    return (
+      db
+        .insert(credential_purges)
+        .select(
+          db
+            .select({
+              kv_key:
+                sql<string>`'v1/' || ${audit_events.organization_id} || '/' || ${audit_events.target_id} || '/' || ${version}`.as(
+                  'kv_key',
+                ),
+              organization_id: audit_events.organization_id,
+              due_at: sql<number>`${parameters.now}`.as('due_at'),
+              attempts: sql<number>`0`.as('attempts'),
+              first_due_at: sql<number>`${parameters.now}`.as('first_due_at'),
+            })
+            .from(audit_events)
+            .where(and(isTheirs(parameters), isNotNull(version), inArray(audit_events.action, [...purgingActions]))),
+        )
+        // A row that is there already says the same, and must not veto what the event decided.
+        .onConflictDoNothing()
+    );
+  });
+
 /**
  * Follows the event that made a version garbage, in its batch: the version that the row had when the event saw it goes to
  * the outbox. (The row itself may be gone, or have moved on.)
  */
-export const enqueuePurge = query((db, parameters: Placeholders<EventParameters>) => {
-  const version = sql<string>`json_extract(${audit_events.state}, '$.credentials_version')`;
-  return (
-    db
-      .insert(credential_purges)
-      .select(
-        db
-          .select({
-            kv_key:
-              sql<string>`'v1/' || ${audit_events.organization_id} || '/' || ${audit_events.target_id} || '/' || ${version}`.as(
-                'kv_key',
-              ),
-            organization_id: audit_events.organization_id,
-            due_at: sql<number>`${parameters.now}`.as('due_at'),
-            attempts: sql<number>`0`.as('attempts'),
-            first_due_at: sql<number>`${parameters.now}`.as('first_due_at'),
-          })
-          .from(audit_events)
-          .where(and(isEvent(parameters), isNotNull(version), inArray(audit_events.action, [...purgingActions]))),
-      )
-      // A row that is there already says the same, and must not veto what the event decided.
-      .onConflictDoNothing()
-  );
-});
+export const enqueuePurge = purgeEnqueuer<RecordParameters>(isEvent);
+
+/** {@link enqueuePurge} of many events. */
+export const enqueuePurges = purgeEnqueuer<ManyRecordParameters>(isOneOfEvents);
 
 let parsedRing: { secret: string; ring: KekRing } | undefined;
 

@@ -1,0 +1,94 @@
+/**
+ * What an operator does to many rows of an organization: in bounded batches, each row with its audit event, its ciphertext
+ * in the outbox. Killed between any two batches, it is finished by a second run.
+ */
+import { and, eq, inArray, sql } from 'drizzle-orm';
+import type { SQL } from 'drizzle-orm';
+import type { SQLiteColumn, SQLiteTable } from 'drizzle-orm/sqlite-core';
+import { eventsRecorder, isOneOfEvents } from './audit/record.ts';
+import type { ManyRecordParameters, RecordParameters } from './audit/record.ts';
+import { enqueuePurges } from './credentials/vault.ts';
+import { newEventId } from './ids.ts';
+import { batch, query } from './query.ts';
+import type { Builder, Compilable, Placeholders } from './query.ts';
+import { audit_events } from './schema.ts';
+import type { AuditAction } from './schema.ts';
+import { unixNow } from './time.ts';
+
+const ROWS_PER_BATCH = 100;
+
+/** How many rows are done, after each batch. */
+export type OnProgress = (done: number, total: number) => void;
+
+type OrganizationParameters = Pick<RecordParameters, 'organization_id'>;
+
+interface Definition {
+  table: SQLiteTable & { organization_id: SQLiteColumn };
+  /** The column that names a row. */
+  id: SQLiteColumn;
+  action: AuditAction;
+  /** Selects what is to be done; a row that is done is not selected any more. */
+  condition: (db: Builder, parameters: Placeholders<OrganizationParameters>) => SQL | undefined;
+  /** The act, on the rows whose event was recorded: those of this predicate. */
+  act: (db: Builder, isRecorded: SQL | undefined) => Compilable<unknown>;
+}
+
+/**
+ * Makes the function that does all of an organization's rows of a condition. A row is done by the transaction that records
+ * its event, and not without; whoever else did it meanwhile recorded it too, so that there is one event for each row.
+ *
+ * @returns a function to how many rows it did
+ */
+export function inBatches({ table, id, action, condition, act }: Definition) {
+  const isToDo = (db: Builder, parameters: Placeholders<OrganizationParameters>) =>
+    and(eq(table.organization_id, parameters.organization_id), condition(db, parameters));
+
+  const count = query((db, parameters: Placeholders<OrganizationParameters>) =>
+    db
+      .select({ count: sql<number>`count(*)`.as('count') })
+      .from(table)
+      .where(isToDo(db, parameters)),
+  );
+
+  const listNext = query((db, parameters: Placeholders<OrganizationParameters>) =>
+    db
+      .select({ id: sql<string>`${id}`.as('id') })
+      .from(table)
+      .where(isToDo(db, parameters))
+      .limit(ROWS_PER_BATCH),
+  );
+
+  const record = eventsRecorder<ManyRecordParameters>(table, id, action, isToDo);
+
+  const actOnRecorded = query((db, parameters: Placeholders<ManyRecordParameters>) => {
+    const recorded = db
+      .select({ target_id: audit_events.target_id })
+      .from(audit_events)
+      .where(isOneOfEvents(parameters));
+    return act(db, and(eq(table.organization_id, parameters.organization_id), inArray(id, recorded)));
+  });
+
+  return async function run(
+    database: D1Database,
+    operation: RecordParameters,
+    onProgress: OnProgress = () => {},
+  ): Promise<number> {
+    let done = 0;
+    let [[counted], next] = await batch(database, [count.bind(operation), listNext.bind(operation)]);
+    while (next.length > 0) {
+      const now = unixNow();
+      const event_ids = JSON.stringify(Object.fromEntries(next.map((row) => [row.id, newEventId()])));
+      const parameters = { ...operation, event_ids, now, event_time: now };
+      done += next.length;
+      [, , , next] = await batch(database, [
+        record.bind(parameters),
+        enqueuePurges.bind(parameters),
+        actOnRecorded.bind(parameters),
+        listNext.bind(parameters),
+      ]);
+      // Rows may have come while it ran.
+      onProgress(done, Math.max(done, counted?.count ?? 0));
+    }
+    return done;
+  };
+}
