@@ -192,6 +192,17 @@ export async function fillNumbers(client: Client, integration_id: string | null,
   return Array.from({ length: count }, (_, index) => `+1415${first + index}`);
 }
 
+/** Gives an organization many keys at once, every other one expired; nobody knows them raw. */
+export async function fillKeys({ organization_id }: Client, count: number): Promise<void> {
+  await env.DB.prepare(
+    `WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?2)
+     INSERT INTO api_keys SELECT 'apikey_' || lower(hex(randomblob(6))), ?1, 'user_filled', 'Filled', 'user',
+       lower(hex(randomblob(32))), 'bk_live_fill', 'active', 0, NULL, iif(i % 2, 1, NULL) FROM n`,
+  )
+    .bind(organization_id, count)
+    .run();
+}
+
 export async function rows(table: Table): Promise<Record<string, unknown>[]> {
   const { results } = await env.DB.prepare(`SELECT * FROM ${table}`).all();
   return results;

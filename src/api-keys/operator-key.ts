@@ -1,12 +1,14 @@
-import { and, eq, not, sql } from 'drizzle-orm';
+import { and, eq, ne, not, sql } from 'drizzle-orm';
+import { eventRecorder, operatorEventParameters, readEvent } from '../audit/record.ts';
+import type { RecordParameters } from '../audit/record.ts';
 import { displayedPrefix, hashKey, newRawKey } from '../auth/api-key.ts';
-import { newEventId, newId } from '../ids.ts';
+import { newId } from '../ids.ts';
+import { isOrganization, OffboardedError } from '../organizations/organization.ts';
 import { batch, existsIn, query, rowColumns, rowValues } from '../query.ts';
 import type { Placeholders } from '../query.ts';
-import { api_keys, audit_events, organizations } from '../schema.ts';
+import { api_keys, organizations } from '../schema.ts';
 import type { Role, Tier } from '../schema.ts';
-import { unixNow } from '../time.ts';
-import { presentApiKey } from './api-key.ts';
+import { isApiKey, presentApiKey } from './api-key.ts';
 import type { ApiKey } from './api-key.ts';
 
 /** Whose keys an operator's are: there is no caller to inherit a user from. */
@@ -33,7 +35,11 @@ const ensureOrganizationOfTier = query((db, parameters: Placeholders<Organizatio
   db
     .insert(organizations)
     .values(rowValues(organizations, parameters))
-    .onConflictDoUpdate({ target: organizations.organization_id, set: { tier: sql`excluded.tier` } }),
+    .onConflictDoUpdate({
+      target: organizations.organization_id,
+      set: { tier: sql`excluded.tier` },
+      setWhere: ne(organizations.status, 'offboarded'),
+    }),
 );
 
 /** Once for each key, however often the batch is tried; an id that another key has is an error. */
@@ -44,28 +50,39 @@ const insertKey = query((db, parameters: Placeholders<typeof api_keys.$inferSele
       .from(organizations)
       .where(
         and(
-          eq(organizations.organization_id, parameters.organization_id),
+          isOrganization(parameters),
+          ne(organizations.status, 'offboarded'),
           not(existsIn(db, api_keys, eq(api_keys.key_hash, parameters.key_hash))),
         ),
       ),
   ),
 );
 
-const recordCreation = query((db, parameters: Placeholders<typeof audit_events.$inferSelect>) =>
-  db.insert(audit_events).values(rowValues(audit_events, parameters)).onConflictDoNothing(),
+const recordCreation = eventRecorder<RecordParameters & { key_id: string }>(
+  api_keys,
+  api_keys.key_id,
+  'api_key.created',
+  (_, parameters) => isApiKey(parameters),
+);
+
+const readStatus = query((db, parameters: Placeholders<{ organization_id: string }>) =>
+  db.select({ status: organizations.status }).from(organizations).where(isOrganization(parameters)),
 );
 
 /**
  * Makes an API key in an operator's name, and its organization if need be: how the first key of a deployment is made.
  *
- * @returns the raw key, which is seen this once, and the key as clients see it
+ * @returns the raw key, which is seen this once, the key as clients see it, and whether its organization is suspended and
+ *   keeps it from working
+ * @throws OffboardedError, with nothing done
  */
 export async function createOperatorKey(
   database: D1Database,
   { organization_id, role, name, tier, expires_at }: NewOperatorKey,
-): Promise<{ raw_key: string; key: ApiKey }> {
+): Promise<{ raw_key: string; key: ApiKey; suspended: boolean }> {
   const raw_key = newRawKey();
-  const now = unixNow();
+  const operation = operatorEventParameters(organization_id);
+  const { now } = operation;
   const organization = { organization_id, tier: tier ?? DEFAULT_TIER, created_at: now, status: 'active' as const };
   const state = {
     key_id: newId('apikey'),
@@ -79,19 +96,13 @@ export async function createOperatorKey(
     last_used_at: null,
     expires_at,
   };
-  await batch(database, [
+  const [, , , [event], [found]] = await batch(database, [
     (tier ? ensureOrganizationOfTier : ensureOrganization).bind(organization),
     insertKey.bind({ ...state, key_hash: await hashKey(raw_key) }),
-    recordCreation.bind({
-      organization_id,
-      event_id: newEventId(),
-      action: 'api_key.created',
-      target_id: state.key_id,
-      actor_key_id: null,
-      request_id: crypto.randomUUID(),
-      state: JSON.stringify(state),
-      created_at: now,
-    }),
+    recordCreation.bind({ ...operation, key_id: state.key_id }),
+    readEvent.bind(operation),
+    readStatus.bind(operation),
   ]);
-  return { raw_key, key: presentApiKey(state) };
+  if (!event) throw new OffboardedError(organization_id);
+  return { raw_key, key: presentApiKey(state), suspended: found?.status === 'suspended' };
 }

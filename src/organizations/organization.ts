@@ -18,6 +18,14 @@ export type OrganizationState = z.output<typeof organizationState>;
 export const isOrganization = ({ organization_id }: Placeholders<{ organization_id: string }>) =>
   eq(organizations.organization_id, organization_id);
 
+/** What would give an offboarded organization something again is refused. */
+export class OffboardedError extends Error {
+  constructor(organization_id: string) {
+    super(`${organization_id} is offboarded, for good`);
+    this.name = 'OffboardedError';
+  }
+}
+
 /** An organization as clients see it, in their audit events. */
 export function presentOrganization(state: OrganizationState) {
   return {
