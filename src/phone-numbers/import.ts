@@ -16,14 +16,11 @@ import type { Builder, Placeholders, RowParameters } from '../query.ts';
 import { api_keys, integrations, mediaEncryptions, phone_numbers } from '../schema.ts';
 import { unixNow } from '../time.ts';
 import { printableText } from '../validation.ts';
-import { isPhoneNumber, phoneNumberState, presentPhoneNumber } from './phone-number.ts';
+import { e164, isPhoneNumber, phoneNumberState, presentPhoneNumber } from './phone-number.ts';
 import type { PhoneNumber } from './phone-number.ts';
 
 const anyNumber = {
-  phone_number: z
-    .string()
-    .regex(/^\+[1-9]\d{6,14}$/, 'must be E.164: +, then 7 to 15 digits')
-    .meta({ description: 'E.164; unique in the whole system.' }),
+  phone_number: e164.meta({ description: 'E.164; unique in the whole system.' }),
   supports_inbound: z.boolean().default(false),
   supports_outbound: z.boolean().default(false),
 };

@@ -6,6 +6,8 @@ import type { Placeholders } from '../query.ts';
 import { mediaEncryptions, phone_numbers, phoneNumberStatuses } from '../schema.ts';
 import { toIso } from '../time.ts';
 
+export const e164 = z.string().regex(/^\+[1-9]\d{6,14}$/, 'must be E.164: +, then 7 to 15 digits');
+
 const sqliteBoolean = z.int().transform(Boolean);
 
 /** A phone number as the `state` of its audit events has it. */

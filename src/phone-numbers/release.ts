@@ -1,0 +1,70 @@
+import { and, eq } from 'drizzle-orm';
+import {
+  assertNothingInDoubt,
+  eventExists,
+  eventRecorder,
+  operatorEventParameters,
+  readEvent,
+} from '../audit/record.ts';
+import type { RecordParameters } from '../audit/record.ts';
+import { enqueuePurge } from '../credentials/vault.ts';
+import { batch, query, runBatch } from '../query.ts';
+import type { Placeholders } from '../query.ts';
+import { phone_numbers } from '../schema.ts';
+import { isPhoneNumber, phoneNumberColumns, phoneNumberState, presentPhoneNumber } from './phone-number.ts';
+import type { PhoneNumber, PhoneNumberState } from './phone-number.ts';
+
+interface ReleaseParameters extends RecordParameters {
+  phone_number_id: string;
+}
+
+/** Of any organization: a number is unique in the whole system. */
+const findHeldNumber = query((db, { phone_number }: Placeholders<{ phone_number: string }>) =>
+  db.select(phoneNumberColumns).from(phone_numbers).where(eq(phone_numbers.phone_number, phone_number)),
+);
+
+/** Whoever holds the number, agents included. */
+const recordRelease = eventRecorder<ReleaseParameters>(
+  phone_numbers,
+  phone_numbers.phone_number_id,
+  'phone_number.released',
+  (_, parameters) => isPhoneNumber(parameters),
+);
+
+const removePhoneNumber = query((db, parameters: Placeholders<ReleaseParameters>) =>
+  db.delete(phone_numbers).where(and(isPhoneNumber(parameters), eventExists(db, parameters))),
+);
+
+/** The phone number, of whichever organization: what an operator sees before it is released. */
+export async function findHeldPhoneNumber(
+  database: D1Database,
+  phone_number: string,
+): Promise<PhoneNumber | undefined> {
+  const [[found]] = await batch(database, [findHeldNumber.bind({ phone_number })]);
+  return found && presentPhoneNumber(found);
+}
+
+/**
+ * Takes a phone number from the organization that holds it, with its SIP credentials, so that another can import it.
+ *
+ * @returns the phone number as it stood just before; nothing where the organization does not hold it
+ * @throws DomainError `temporarily_unavailable`
+ */
+export async function releasePhoneNumber(
+  database: D1Database,
+  { organization_id, phone_number_id }: Pick<PhoneNumberState, 'organization_id' | 'phone_number_id'>,
+): Promise<PhoneNumber | undefined> {
+  const parameters = { ...operatorEventParameters(organization_id), phone_number_id };
+  const {
+    results: [, , , [event]],
+    inDoubt,
+  } = await runBatch(database, [
+    recordRelease.bind(parameters),
+    enqueuePurge.bind(parameters),
+    removePhoneNumber.bind(parameters),
+    readEvent.bind(parameters),
+  ]);
+  if (event) return presentPhoneNumber(phoneNumberState.parse(JSON.parse(event.state)));
+  assertNothingInDoubt(inDoubt);
+  return undefined;
+}
