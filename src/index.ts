@@ -1,4 +1,5 @@
 import { app } from './app.ts';
+import { forgetOldEvents } from './audit/retention.ts';
 import { drainPurges } from './credentials/purge.ts';
 import type { Bindings } from './env.ts';
 import { forgetIdempotencyKeys } from './idempotency.ts';
@@ -8,6 +9,7 @@ import { logError } from './log.ts';
 const chores: Record<string, (env: Bindings) => Promise<void>> = {
   drain: drainPurges,
   idempotency_keys: forgetIdempotencyKeys,
+  audit_retention: forgetOldEvents,
 };
 
 export default {

@@ -1,0 +1,149 @@
+import { createScheduledController } from 'cloudflare:test';
+import { env } from 'cloudflare:workers';
+import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
+import { forgetOldEvents } from '../../src/audit/retention.ts';
+import { eventIdsFrom } from '../../src/ids.ts';
+import worker from '../../src/index.ts';
+import { countedBindings, interceptedBindings } from '../bindings.ts';
+import { newClient, rows } from '../fixtures.ts';
+import type { Client } from '../fixtures.ts';
+
+const DAY = 24 * 60 * 60;
+const now = () => Math.floor(Date.now() / 1000);
+
+let client: Client;
+let other: Client;
+let logged: unknown[];
+
+beforeEach(async () => {
+  await env.DB.prepare('DELETE FROM audit_events').run();
+  client = await newClient();
+  other = await newClient();
+  await env.DB.prepare('DELETE FROM audit_events').run();
+  logged = [];
+  vi.spyOn(console, 'info').mockImplementation((line) => void logged.push(JSON.parse(String(line))));
+});
+
+afterEach(() => vi.restoreAllMocks());
+
+/** Events of one second, days ago; `seconds` makes them younger. */
+async function record({ organization_id }: Client, count: number, daysAgo: number, seconds = 0): Promise<void> {
+  const time = now() - daysAgo * DAY + seconds;
+  await env.DB.prepare(
+    `WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?2)
+     INSERT INTO audit_events SELECT ?1, ?3 || '-7000-8000-' || printf('%012x', i), 'integration.created', ?4, NULL, 'request',
+       '{}', ?5 FROM n`,
+  )
+    .bind(organization_id, count, eventIdsFrom(time), `${daysAgo} days`, time)
+    .run();
+}
+
+const forget = (days?: string, bindings = env) =>
+  forgetOldEvents(days === undefined ? bindings : { ...bindings, AUDIT_RETENTION_DAYS: days });
+
+const left = async ({ organization_id }: Client) =>
+  (await rows('audit_events'))
+    .filter((event) => event['organization_id'] === organization_id)
+    .map(({ target_id }) => target_id);
+
+/** The rows that all statements of a turn read. */
+async function rowsRead(): Promise<number> {
+  let count = 0;
+  const bindings = interceptedBindings(async (_, carryOut) => {
+    const result = await carryOut();
+    if (Array.isArray(result)) for (const { meta } of result) count += meta.rows_read;
+    return result;
+  });
+  await forget(undefined, bindings);
+  return count;
+}
+
+describe('the retention of audit events', () => {
+  it('is 400 days: it deletes what is older, of every organization, and nothing else', async () => {
+    for (const owner of [client, other]) {
+      await record(owner, 2, 401);
+      await record(owner, 1, 399);
+      await record(owner, 1, 0);
+    }
+
+    await forget();
+
+    for (const owner of [client, other]) expect(await left(owner)).toEqual(['399 days', '0 days']);
+    expect(logged).toEqual([{ event: 'audit_events_forgotten', count: 4 }]);
+  });
+
+  it('is as many days as are set, to the second', async () => {
+    await record(client, 1, 7, -1);
+    await record(client, 1, 7, 30);
+
+    await forget('8');
+    expect(await left(client)).toHaveLength(2);
+    await forget('7');
+    expect(await left(client)).toHaveLength(1);
+  });
+
+  it('is the cron’s to keep', async () => {
+    await record(client, 1, 401);
+
+    await worker.scheduled(createScheduledController(), env);
+
+    expect(await left(client)).toEqual([]);
+  });
+
+  it('takes at most 1,000 events at once, and goes on where it left off', async () => {
+    await record(client, 700, 500);
+    await record(other, 700, 500);
+
+    await forget();
+    expect([...(await left(client)), ...(await left(other))]).toHaveLength(400);
+    await forget();
+    expect([...(await left(client)), ...(await left(other))]).toEqual([]);
+
+    expect(logged).toMatchObject([{ count: 1000 }, { count: 400 }]);
+  });
+
+  it('costs one statement, says nothing where nothing is old, and reads no event that it keeps', async () => {
+    await record(client, 5_000, 1);
+    const { bindings, calls } = countedBindings();
+
+    await forget(undefined, bindings);
+
+    expect(calls).toEqual(['DB.batch']);
+    expect(logged).toEqual([]);
+    expect(await rowsRead()).toBeLessThanOrEqual(3 * (await rows('organizations')).length);
+  });
+
+  it('reads events in proportion to those that it deletes', async () => {
+    await record(client, 100, 500);
+    await record(client, 5_000, 1);
+
+    expect(await rowsRead()).toBeLessThan(1_000);
+    expect(await left(client)).toHaveLength(5_000);
+  });
+
+  it.each(['', '0', '-1', '1.5', '1e3', '400 days', '10000', 'x', ' 400'])(
+    'is not guessed from the setting "%s": nothing is deleted',
+    async (days) => {
+      await record(client, 1, 5_000);
+
+      await expect(forget(days)).rejects.toThrow('AUDIT_RETENTION_DAYS must be a whole number from 1 to 9999');
+
+      expect(await left(client)).toHaveLength(1);
+    },
+  );
+
+  it('that is set wrong keeps the cron from no other chore, and is in the log', async () => {
+    const error = vi.spyOn(console, 'error').mockImplementation(() => {});
+    await env.CREDENTIALS.put('v1/org_a/intg_1/due', 'ciphertext');
+    await env.DB.prepare(
+      `INSERT INTO credential_purges (kv_key, organization_id, due_at, attempts) VALUES ('v1/org_a/intg_1/due', 'org_a', 1, 0)`,
+    ).run();
+
+    await expect(worker.scheduled(createScheduledController(), { ...env, AUDIT_RETENTION_DAYS: 'x' })).rejects.toThrow(
+      'AUDIT_RETENTION_DAYS',
+    );
+
+    expect(await rows('credential_purges')).toEqual([]);
+    expect(error.mock.calls).toEqual([[expect.stringMatching(/"audit_retention_failed".*AUDIT_RETENTION_DAYS/)]]);
+  });
+});
