@@ -1,11 +1,12 @@
 /** `npm run keys:create`: makes an API key, and its organization if need be. The raw key is printed once. */
 import * as z from 'zod';
+import type { ApiKey } from '../api-keys/api-key.ts';
 import { createOperatorKey } from '../api-keys/operator-key.ts';
-import { organizationIdPattern } from '../ids.ts';
+import { OffboardedError } from '../organizations/organization.ts';
 import { roles, tiers } from '../schema.ts';
 import { toUnix, unixNow } from '../time.ts';
 import { printableText } from '../validation.ts';
-import { place, readOptions, withBindings } from './options.ts';
+import { nothingDone, organization, place, readOptions, withBindings } from './options.ts';
 
 const usage = `Usage: npm run --silent keys:create -- --organization org_… --role ${roles.join('|')} --name NAME
          [--tier ${tiers.join('|')}] [--expires-at ISO] [--remote | --persist-to DIR] [--json]
@@ -18,7 +19,7 @@ const usage = `Usage: npm run --silent keys:create -- --organization org_… --r
 `;
 
 const schema = z.strictObject({
-  organization: z.string().regex(organizationIdPattern, 'must be org_ and 1 to 40 of A-Z a-z 0-9 _ -'),
+  organization,
   role: z.enum(roles),
   name: printableText(1, 100),
   tier: z.enum(tiers).optional(),
@@ -31,18 +32,25 @@ const schema = z.strictObject({
   ...place,
 });
 
-const { organization, role, name, tier, json, ...options } = readOptions(usage, schema);
-const created = await withBindings(options, ({ DB }) =>
-  createOperatorKey(DB, {
-    organization_id: organization,
-    role,
-    name,
-    tier,
-    expires_at: options['expires-at'] ?? null,
-  }),
-);
-console.log(json ? JSON.stringify(created) : describe(created));
+const { role, name, tier, json, ...options } = readOptions(usage, schema);
+process.exitCode = await withBindings(options, async ({ DB }) => {
+  try {
+    const { raw_key, key, suspended } = await createOperatorKey(DB, {
+      organization_id: options.organization,
+      role,
+      name,
+      tier,
+      expires_at: options['expires-at'] ?? null,
+    });
+    if (suspended) console.error(`${options.organization} is suspended: its keys are dead until it is resumed.`);
+    console.log(json ? JSON.stringify({ raw_key, key }) : describe(raw_key, key));
+    return 0;
+  } catch (error) {
+    if (error instanceof OffboardedError) return nothingDone(error.message);
+    throw error;
+  }
+});
 
-function describe({ raw_key, key }: Awaited<ReturnType<typeof createOperatorKey>>): string {
+function describe(raw_key: string, key: ApiKey): string {
   return `API key ${key.key_id} (${key.role}) of ${key.client_id}. It is shown this once:\n\n  ${raw_key}\n`;
 }

@@ -2,6 +2,7 @@
 import { createInterface } from 'node:readline/promises';
 import { parseArgs } from 'node:util';
 import * as z from 'zod';
+import { organizationIdPattern } from '../ids.ts';
 import { migrateLocal, openLocal, openRemote, stateDirectory } from './platform.ts';
 import type { OperatorBindings } from './platform.ts';
 
@@ -13,8 +14,20 @@ export const place = {
   'persist-to': z.string().optional(),
 };
 
+/** `--organization`: whom a command is about. */
+export const organization = z.string().regex(organizationIdPattern, 'must be org_ and 1 to 40 of A-Z a-z 0-9 _ -');
+
 /** `--yes`: of a command that asks before it acts. */
 export const confirmation = { yes: z.boolean().default(false) };
+
+/** The usage of a command that asks before it acts. */
+export const usageOf = (script: string, subject: string) =>
+  `Usage: npm run --silent ${script} -- ${subject} [--yes] [--remote | --persist-to DIR]
+
+  --yes         does it without asking
+  --remote      the deployed database instead of the local one
+  --persist-to  where the local database is, as for npm run dev
+`;
 
 const isFlag = (type: z.core.$ZodType) => z.safeParse(type, true).success;
 
@@ -74,4 +87,15 @@ export async function isConfirmed(preview: string, yes: boolean): Promise<boolea
   } finally {
     terminal.close();
   }
+}
+
+/** Says why a command did nothing. Its exit code is this. */
+export function nothingDone(reason: string): number {
+  console.error(`${reason}. Nothing was done.`);
+  return 1;
+}
+
+/** A number of things, in words. */
+export function counted(count: number, thing: string): string {
+  return `${count} ${thing}${count === 1 ? '' : 's'}`;
 }

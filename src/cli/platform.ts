@@ -8,8 +8,8 @@ import type { PlatformProxy } from 'wrangler';
 import type { Bindings } from '../env.ts';
 import { projectDirectory } from './project.ts';
 
-// Standard output is the command's own; wrangler's notes would stand in its JSON.
-process.env['WRANGLER_LOG'] ??= 'warn';
+// The output is the command's own. Wrangler's notes would stand in its JSON, its warnings are about what no command needs.
+process.env['WRANGLER_LOG'] ??= 'error';
 
 const configPath = join(projectDirectory, 'wrangler.toml');
 const wranglerPath = join(projectDirectory, 'node_modules/wrangler/bin/wrangler.js');

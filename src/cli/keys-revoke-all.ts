@@ -1,0 +1,15 @@
+/** `npm run keys:revoke-all`: revokes every key of an organization. */
+import { revokeAllKeys } from '../api-keys/revoke-all.ts';
+import { counted } from './options.ts';
+import { runOrganizationCommand } from './organization-command.ts';
+
+await runOrganizationCommand('keys:revoke-all', {
+  effect:
+    'Every key is revoked, for good: it stops at once for writes, within 60 s for reads. keys:create makes a new one.',
+  async act(database, organization_id) {
+    const revoked = await revokeAllKeys(database, organization_id, (done, total) =>
+      console.log(`keys: ${done}/${total}`),
+    );
+    return `${counted(revoked, 'key')} of ${organization_id} revoked.`;
+  },
+});
