@@ -1,11 +1,5 @@
 import { and, eq, gt, not } from 'drizzle-orm';
-import {
-  assertNothingInDoubt,
-  eventExists,
-  eventRecorder,
-  operatorEventParameters,
-  readEvent,
-} from '../audit/record.ts';
+import { assertNothingInDoubt, eventRecorder, operatorEventParameters, readEvent } from '../audit/record.ts';
 import type { RecordParameters } from '../audit/record.ts';
 import { existsIn, query, runBatch } from '../query.ts';
 import type { Builder, Placeholders } from '../query.ts';
@@ -35,25 +29,14 @@ function statusChange(
   from: OrganizationState['status'],
   to: OrganizationState['status'],
 ) {
-  const recordChange = eventRecorder<RecordParameters>(
-    organizations,
-    organizations.organization_id,
-    action,
-    (db, parameters) => and(isOrganization(parameters), eq(organizations.status, from), isLastEvent(db, parameters)),
-  );
+  const mayChange = (db: Builder, parameters: Placeholders<RecordParameters>) =>
+    and(isOrganization(parameters), eq(organizations.status, from), isLastEvent(db, parameters));
 
+  const recordChange = eventRecorder<RecordParameters>(organizations, organizations.organization_id, action, mayChange);
+
+  // The event is there by the same condition, in the same transaction.
   const changeStatus = query((db, parameters: Placeholders<RecordParameters>) =>
-    db
-      .update(organizations)
-      .set({ status: to })
-      .where(
-        and(
-          isOrganization(parameters),
-          eq(organizations.status, from),
-          eventExists(db, parameters),
-          isLastEvent(db, parameters),
-        ),
-      ),
+    db.update(organizations).set({ status: to }).where(mayChange(db, parameters)),
   );
 
   return async function change(database: D1Database, organization_id: string): Promise<OrganizationState | undefined> {

@@ -93,8 +93,7 @@ describe('the keys of an organization, revoked by an operator,', () => {
     const { DB } = interceptedBindings(async (_, carryOut) => {
       // Two batches have looked and revoked the first 100; this one knows which it will revoke.
       if ((batches += 1) === 3) {
-        const { status } = await call(client, 'POST', '/api/api-keys', { body: { name: 'Late', role: 'admin' } });
-        expect(status).toBe(201);
+        await call(client, 'POST', '/api/api-keys', { body: { name: 'Late', role: 'admin' } });
       }
       return carryOut();
     });
@@ -167,7 +166,7 @@ describe('a revocation of many keys', () => {
       return result;
     });
 
-    await revokeAll(DB);
+    expect(await revokeAll(DB)).toBe(2);
 
     await assertRevoked();
   });

@@ -252,7 +252,7 @@ describe('the batches of an offboarding', () => {
       return result;
     });
 
-    await offboard(DB);
+    expect(await offboard(DB)).toEqual({ phone_numbers: NUMBERS, integrations: 2, keys: KEYS });
 
     await assertOffboarded(before);
   });
@@ -260,8 +260,9 @@ describe('the batches of an offboarding', () => {
   it('may be another operator’s at the same time: each row is on record once', async () => {
     const before = await belongings(client);
 
-    await Promise.all([offboard(), offboard(), offboard()]);
+    const ended = await Promise.all([offboard(), offboard(), offboard()]);
 
+    expect(ended).not.toContain(undefined);
     await assertOffboarded(before);
   });
 
