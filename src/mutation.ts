@@ -5,13 +5,12 @@
 import { and, or, sql } from 'drizzle-orm';
 import type { SQL } from 'drizzle-orm';
 import * as z from 'zod';
-import { eventExists, readEvent } from './audit/record.ts';
+import { assertNothingInDoubt, eventExists, readEvent } from './audit/record.ts';
 import type { EventParameters } from './audit/record.ts';
 import { assertCallerMay, callerKey, isCallerWith } from './auth/authorize.ts';
 import type { Permission } from './auth/permissions.ts';
 import type { Operation } from './env.ts';
 import { assertSameRequest, recallAnswer } from './idempotency.ts';
-import { DomainError } from './problem.ts';
 import { batchOfGroups, bindEach, mapEach, query } from './query.ts';
 import type { Builder, CompiledQuery, CompiledSelect, Placeholders } from './query.ts';
 import { api_keys, idempotency_keys } from './schema.ts';
@@ -109,8 +108,7 @@ export function mutation<Parameters extends EventParameters, Explained extends S
 
     const [decision] = first.event;
     if (decision) return { event: decision, found, replayed };
-    // An earlier try of the batch could still overtake a refusal that left nothing behind.
-    if (inDoubt && !answer) throw new DomainError('temporarily_unavailable', { outcome: 'unknown' });
+    if (!answer) assertNothingInDoubt(inDoubt);
     return { event: undefined, found, caller: assertCallerMay(permission, operation, first.caller) };
   };
 }

@@ -9,6 +9,7 @@ import type { CallerParameters } from '../auth/authorize.ts';
 import type { Operation } from '../env.ts';
 import { withoutIdempotencyKey } from '../idempotency.ts';
 import { newEventId } from '../ids.ts';
+import { DomainError } from '../problem.ts';
 import { existsIn, jsonObject, query, select } from '../query.ts';
 import type { Builder, CompiledQuery, Placeholders } from '../query.ts';
 import { audit_events } from '../schema.ts';
@@ -193,3 +194,12 @@ export const readEvent = select((db, parameters: Placeholders<EventKey>) =>
     .from(audit_events)
     .where(isEvent(parameters)),
 );
+
+/**
+ * Stands before every refusal that left no event, because an earlier try of the batch could still overtake it.
+ *
+ * @throws DomainError `temporarily_unavailable` (`unknown`) where there is such a try
+ */
+export function assertNothingInDoubt(inDoubt: boolean): void {
+  if (inDoubt) throw new DomainError('temporarily_unavailable', { outcome: 'unknown' });
+}

@@ -1,7 +1,7 @@
 import { and, eq, gt, not } from 'drizzle-orm';
 import { assertNothingInDoubt, eventRecorder, operatorEventParameters, readEvent } from '../audit/record.ts';
 import type { RecordParameters } from '../audit/record.ts';
-import { existsIn, query, runBatch } from '../query.ts';
+import { batchOfGroups, bindEach, existsIn, query } from '../query.ts';
 import type { Builder, Placeholders } from '../query.ts';
 import { audit_events, organizations } from '../schema.ts';
 import { isOrganization, organizationState } from './organization.ts';
@@ -41,14 +41,11 @@ function statusChange(
 
   return async function change(database: D1Database, organization_id: string): Promise<OrganizationState | undefined> {
     const parameters = operatorEventParameters(organization_id);
-    const {
-      results: [, , [event]],
-      inDoubt,
-    } = await runBatch(database, [
-      recordChange.bind(parameters),
-      changeStatus.bind(parameters),
-      readEvent.bind(parameters),
+    const { results, inDoubt } = await batchOfGroups(database, [
+      bindEach({ recordChange, changeStatus }, parameters),
+      { event: readEvent.bind(parameters) },
     ]);
+    const [event] = results[1].event;
     if (event) return organizationState.parse(JSON.parse(event.state));
     assertNothingInDoubt(inDoubt);
     return undefined;

@@ -8,7 +8,7 @@ import {
 } from '../audit/record.ts';
 import type { RecordParameters } from '../audit/record.ts';
 import { enqueuePurge } from '../credentials/vault.ts';
-import { batch, query, runBatch } from '../query.ts';
+import { batch, batchOfGroups, bindEach, query } from '../query.ts';
 import type { Placeholders } from '../query.ts';
 import { phone_numbers } from '../schema.ts';
 import { isPhoneNumber, phoneNumberColumns, phoneNumberState, presentPhoneNumber } from './phone-number.ts';
@@ -55,15 +55,11 @@ export async function releasePhoneNumber(
   { organization_id, phone_number_id }: Pick<PhoneNumberState, 'organization_id' | 'phone_number_id'>,
 ): Promise<PhoneNumber | undefined> {
   const parameters = { ...operatorEventParameters(organization_id), phone_number_id };
-  const {
-    results: [, , , [event]],
-    inDoubt,
-  } = await runBatch(database, [
-    recordRelease.bind(parameters),
-    enqueuePurge.bind(parameters),
-    removePhoneNumber.bind(parameters),
-    readEvent.bind(parameters),
+  const { results, inDoubt } = await batchOfGroups(database, [
+    bindEach({ recordRelease, enqueuePurge, removePhoneNumber }, parameters),
+    { event: readEvent.bind(parameters) },
   ]);
+  const [event] = results[1].event;
   if (event) return presentPhoneNumber(phoneNumberState.parse(JSON.parse(event.state)));
   assertNothingInDoubt(inDoubt);
   return undefined;
