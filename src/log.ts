@@ -20,6 +20,11 @@ export function logEvent(event: string, fields: Record<string, string | number>)
   console.info(JSON.stringify({ event, ...fields }));
 }
 
+/** What an operator has to look at: a rule of this system's own does not hold, though nothing threw. */
+export function logAlert(event: string, fields: Record<string, string | number>): void {
+  console.error(JSON.stringify({ event, ...fields }));
+}
+
 /** Logs an error with its causes, by name and message alone: other properties may hold bound values. */
 export function logError(event: string, error: unknown, fields: { request_id?: string } = {}): void {
   console.error(JSON.stringify({ event, ...fields, errors: chain(error) }));

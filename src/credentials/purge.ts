@@ -1,7 +1,7 @@
 /** The outbox's drain: removes from KV the ciphertext that no live row names. */
 import { asc, inArray, lte, sql } from 'drizzle-orm';
 import type { Bindings } from '../env.ts';
-import { logError, logEvent } from '../log.ts';
+import { logAlert, logError, logEvent } from '../log.ts';
 import { batch, query } from '../query.ts';
 import type { Placeholders } from '../query.ts';
 import { credential_purges } from '../schema.ts';
@@ -12,6 +12,13 @@ const PURGES_PER_RUN = 500;
 /** A claimed purge is left alone for this long, doubled with each attempt: lease and back-off in one. */
 const LEASE_SECONDS = 60;
 const MAX_LEASE_DOUBLINGS = 6;
+/** Back-off has tried KV four times by then. */
+const OVERDUE_SECONDS = 15 * 60;
+/**
+ * How many rows a look at the backlog reads, those that are due next first: the outbox has no end while KV refuses. What
+ * waits longest is beyond them only where 10,000 others are to be tried before it.
+ */
+const MAX_LOOKED_AT = 10_000;
 
 /**
  * Claims what is due, of every organization. A claim is also the word to a create under way that its ciphertext is going
@@ -38,6 +45,25 @@ const claimDue = query((db, { now, limit }: Placeholders<{ now: number; limit: n
     .returning({ kv_key: credential_purges.kv_key }),
 );
 
+/**
+ * What is due and still there, also where an attempt has put it off; an intent of a create under way is not due.
+ */
+const findBacklog = query((db, { now }: Placeholders<{ now: number }>) => {
+  const next = db
+    .select({ first_due_at: credential_purges.first_due_at })
+    .from(credential_purges)
+    .orderBy(asc(credential_purges.due_at))
+    .limit(MAX_LOOKED_AT)
+    .as('next');
+  return db
+    .select({
+      left: sql<number>`count(*)`.as('left'),
+      first_due_at: sql<number | null>`min(${next.first_due_at})`.as('first_due_at'),
+    })
+    .from(next)
+    .where(lte(next.first_due_at, now));
+});
+
 /** The KV key names the organization, and the ciphertext behind it is gone. */
 const forgetPurged = query((db, { kv_keys }: Placeholders<{ kv_keys: string }>) =>
   db.delete(credential_purges).where(inArray(credential_purges.kv_key, sql`(SELECT value FROM json_each(${kv_keys}))`)),
@@ -53,13 +79,37 @@ export async function purge(env: Bindings, kv_key: string): Promise<void> {
   await batch(env.DB, [forgetPurged.bind({ kv_keys: JSON.stringify([kv_key]) })]);
 }
 
-/** The cron's turn: removes what is due. What fails stays in the outbox and is due again after its lease. */
+/**
+ * The cron's turn: removes what is due. What fails stays in the outbox and is due again after its lease.
+ *
+ * Logs `purges_drained`, where there was or is something to do: how many were `purged` and how many `failed`, and how many
+ * are `left` that are due (of the 10,000 that are tried next). Alerts by `purges_overdue` while one of those has been due for
+ * more than 15 minutes.
+ */
 export async function drainPurges(env: Bindings): Promise<void> {
-  const [claimed] = await batch(env.DB, [claimDue.bind({ now: unixNow(), limit: PURGES_PER_RUN })]);
-  if (claimed.length === 0) return;
+  const now = unixNow();
+  const [claimed, before] = await batch(env.DB, [
+    claimDue.bind({ now, limit: PURGES_PER_RUN }),
+    findBacklog.bind({ now }),
+  ]);
+  if (claimed.length === 0) return report(before, { purged: 0, failed: 0 }, now);
   const removals = await Promise.allSettled(claimed.map(({ kv_key }) => env.CREDENTIALS.delete(kv_key)));
   for (const removal of removals) if (removal.status === 'rejected') logError('purge_failed', removal.reason);
   const purged = claimed.filter((_, index) => removals[index]?.status === 'fulfilled').map(({ kv_key }) => kv_key);
-  await batch(env.DB, [forgetPurged.bind({ kv_keys: JSON.stringify(purged) })]);
-  logEvent('purges_drained', { purged: purged.length, failed: claimed.length - purged.length });
+  const [, after] = await batch(env.DB, [
+    forgetPurged.bind({ kv_keys: JSON.stringify(purged) }),
+    findBacklog.bind({ now }),
+  ]);
+  report(after, { purged: purged.length, failed: claimed.length - purged.length }, now);
+}
+
+function report(
+  [backlog]: { left: number; first_due_at: number | null }[],
+  done: { purged: number; failed: number },
+  now: number,
+): void {
+  const { left, first_due_at } = backlog ?? { left: 0, first_due_at: null };
+  if (left + done.purged + done.failed > 0) logEvent('purges_drained', { ...done, left });
+  const oldest_seconds = now - (first_due_at ?? now);
+  if (oldest_seconds > OVERDUE_SECONDS) logAlert('purges_overdue', { oldest_seconds });
 }

@@ -13,11 +13,34 @@ const drain = (bindings = env) => worker.scheduled(createScheduledController(), 
 const later = (seconds: number) => vi.useFakeTimers({ toFake: ['Date'], now: Date.now() + seconds * 1000 });
 
 /** Garbage in KV, and the outbox row that names it. */
-async function enqueue(kv_key: string, due_at = now(), attempts = 0): Promise<void> {
+async function enqueue(kv_key: string, due_at = now(), attempts = 0, first_due_at = due_at): Promise<void> {
   await env.CREDENTIALS.put(kv_key, 'ciphertext');
-  await env.DB.prepare('INSERT INTO credential_purges (kv_key, organization_id, due_at, attempts) VALUES (?, ?, ?, ?)')
-    .bind(kv_key, 'org_a', due_at, attempts)
+  await env.DB.prepare(
+    `INSERT INTO credential_purges (kv_key, organization_id, due_at, attempts, first_due_at) VALUES (?, ?, ?, ?, ?)`,
+  )
+    .bind(kv_key, 'org_a', due_at, attempts, first_due_at)
     .run();
+}
+
+/** Many outbox rows at once, without ciphertext: the i-th of them from 0 is due at `due_at`, an SQL expression of i. */
+const enqueueMany = (count: number, due_at: string) =>
+  env.DB.prepare(
+    `WITH RECURSIVE n(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i + 1 < ${count})
+     INSERT INTO credential_purges SELECT 'v1/org_a/intg_' || i || '/many', 'org_a', ${due_at}, 0, ${due_at} FROM n`,
+  ).run();
+
+const refusing = (times?: number) =>
+  failingBindings('CREDENTIALS.delete', { when: 'before', message: 'KV DELETE failed', ...(times && { times }) })
+    .bindings;
+
+/** What a drain writes to the log, by level. */
+async function logged(bindings = env) {
+  const lines = { info: vi.spyOn(console, 'info'), error: vi.spyOn(console, 'error') };
+  for (const spy of Object.values(lines)) spy.mockReset().mockImplementation(() => {});
+  await drain(bindings);
+  const parsed = (level: keyof typeof lines): unknown[] =>
+    lines[level].mock.calls.map(([line]) => JSON.parse(String(line)));
+  return { info: parsed('info'), error: parsed('error') };
 }
 
 const outbox = async () => (await rows('credential_purges')).map(({ kv_key }) => kv_key);
@@ -64,13 +87,8 @@ describe('the drain', () => {
   it('keeps what KV refuses to delete, does the rest, and comes back for it after its lease', async () => {
     await enqueue('v1/org_a/intg_1/stuck');
     await enqueue('v1/org_a/intg_2/fine');
-    const { bindings } = failingBindings('CREDENTIALS.delete', {
-      when: 'before',
-      message: 'KV DELETE failed',
-      times: 1,
-    });
 
-    await drain(bindings);
+    await drain(refusing(1));
     expect(await outbox()).toHaveLength(1);
     await drain();
     expect(await outbox()).toHaveLength(1);
@@ -105,9 +123,8 @@ describe('the drain', () => {
     for (const attempts of [0, 1, 2, 6, 50]) {
       await env.DB.prepare('DELETE FROM credential_purges').run();
       await enqueue('v1/org_a/intg_1/stuck', now(), attempts);
-      const { bindings } = failingBindings('CREDENTIALS.delete', { when: 'before', message: 'KV DELETE failed' });
       const start = now();
-      await drain(bindings);
+      await drain(refusing());
       const [row] = await rows('credential_purges');
       waits.push(Math.round((Number(row?.['due_at']) - start) / MINUTE));
       expect(row?.['attempts']).toBe(attempts + 1);
@@ -129,16 +146,96 @@ describe('the drain', () => {
     expect(await stored()).toEqual([]);
   });
 
+  it('loses nothing to another that takes over after its lease while it is stuck', async () => {
+    await enqueue('v1/org_a/intg_1/slow');
+    const { promise: stuck, resolve: goOn } = Promise.withResolvers<void>();
+    const { promise: reached, resolve: reach } = Promise.withResolvers<void>();
+    const bindings = interceptedBindings(async (name, carryOut) => {
+      if (name === 'CREDENTIALS.delete') {
+        reach();
+        await stuck;
+        throw new Error('KV DELETE failed');
+      }
+      return carryOut();
+    });
+
+    const slow = drain(bindings);
+    await reached;
+    later(MINUTE + 1);
+    await drain();
+    goOn();
+    await slow;
+
+    expect(await outbox()).toEqual([]);
+    expect(await stored()).toEqual([]);
+  });
+
   it('takes at most 500 at once, the oldest first', async () => {
-    await env.DB.prepare(
-      `WITH RECURSIVE n(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i < 500)
-       INSERT INTO credential_purges SELECT 'v1/org_a/intg_' || i || '/due', 'org_a', 1000 - i, 0 FROM n`,
-    ).run();
+    await enqueueMany(501, '1000 - i');
     const { bindings, calls } = countedBindings();
 
     await drain(bindings);
 
     expect(calls.filter((name) => name === 'CREDENTIALS.delete')).toHaveLength(500);
-    expect(await outbox()).toEqual(['v1/org_a/intg_0/due']);
+    expect(await outbox()).toEqual(['v1/org_a/intg_0/many']);
+  });
+});
+
+describe('the drain’s log', () => {
+  it('counts what was purged, what failed, and what is left that is due', async () => {
+    await enqueueMany(502, 'unixepoch()');
+    await enqueue('v1/org_a/intg_x/later', now() + MINUTE);
+
+    expect((await logged(refusing(3))).info).toEqual([{ event: 'purges_drained', purged: 497, failed: 3, left: 5 }]);
+    expect((await logged()).info).toEqual([{ event: 'purges_drained', purged: 2, failed: 0, left: 3 }]);
+    expect((await logged()).info).toEqual([{ event: 'purges_drained', purged: 0, failed: 0, left: 3 }]);
+  });
+
+  it('has no line when there is nothing to do', async () => {
+    await enqueue('v1/org_a/intg_1/later', now() + MINUTE);
+
+    expect(await logged()).toEqual({ info: [], error: [] });
+  });
+
+  it('alerts while a purge that KV refuses has been due for more than 15 minutes, and not before', async () => {
+    vi.useFakeTimers({ toFake: ['Date'], now: Date.now() });
+    const due = now();
+    await enqueue('v1/org_a/intg_1/stuck', due);
+    const alerts: [number, unknown][] = [];
+    const seconds = [0, 10 * MINUTE, 15 * MINUTE, 15 * MINUTE + 1, 30 * MINUTE];
+    for (const late of seconds) {
+      vi.setSystemTime((due + late) * 1000);
+      const { error } = await logged(refusing());
+      for (const line of error) if (!JSON.stringify(line).includes('purge_failed')) alerts.push([late, line]);
+    }
+
+    expect(alerts).toEqual([
+      [15 * MINUTE + 1, { event: 'purges_overdue', oldest_seconds: 15 * MINUTE + 1 }],
+      [30 * MINUTE, { event: 'purges_overdue', oldest_seconds: 30 * MINUTE }],
+    ]);
+  });
+
+  it('alerts by what is oldest, wherever back-off has put it', async () => {
+    await enqueue('v1/org_a/intg_1/younger', now() + MINUTE, 4, now() - 20 * MINUTE);
+    await enqueue('v1/org_a/intg_2/oldest', now() + 60 * MINUTE, 7, now() - 40 * MINUTE);
+    await enqueue('v1/org_a/intg_3/intent', now() + 30 * MINUTE);
+
+    const [alert, ...others] = (await logged()).error;
+
+    expect(others).toEqual([]);
+    expect(alert).toEqual({ event: 'purges_overdue', oldest_seconds: expect.closeTo(40 * MINUTE, -1) });
+  });
+
+  it('does not alert for what it has just removed, however late, nor for the intent of a create under way', async () => {
+    await enqueue('v1/org_a/intg_1/late', now() - 60 * MINUTE);
+    await enqueue('v1/org_a/intg_2/intent', now() + 60 * MINUTE);
+
+    expect((await logged()).error).toEqual([]);
+  });
+
+  it('looks at 10,000 rows of the backlog and no more', async () => {
+    await enqueueMany(11_000, 'unixepoch() - 100000 + i');
+
+    expect((await logged()).info).toEqual([{ event: 'purges_drained', purged: 500, failed: 0, left: 10_000 }]);
   });
 });
