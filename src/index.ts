@@ -1,6 +1,7 @@
 import { app } from './app.ts';
 import { forgetOldEvents } from './audit/retention.ts';
 import { drainPurges } from './credentials/purge.ts';
+import { rewrapDataKeys } from './credentials/rewrap.ts';
 import type { Bindings } from './env.ts';
 import { forgetIdempotencyKeys } from './idempotency.ts';
 import { logError } from './log.ts';
@@ -10,6 +11,7 @@ const chores: Record<string, (env: Bindings) => Promise<void>> = {
   drain: drainPurges,
   idempotency_keys: forgetIdempotencyKeys,
   audit_retention: forgetOldEvents,
+  rewrap: rewrapDataKeys,
 };
 
 export default {

@@ -76,6 +76,21 @@ export async function seal(
 }
 
 /**
+ * Wraps a data key anew, under the ring's current KEK; the ciphertext under it stays as it is.
+ *
+ * @throws Error when the ring lacks the KEK, or data key and place do not belong together
+ */
+export async function rewrap(
+  ring: KekRing,
+  kv_key: string,
+  { data_key, kek_id }: WrappedDataKey,
+): Promise<WrappedDataKey> {
+  const dataKey = await decrypt(kekOf(ring, kek_id), kv_key, decodeBase64(data_key));
+  const wrapped = await encrypt(kekOf(ring, ring.current), kv_key, dataKey);
+  return { data_key: encodeBase64(wrapped.buffer), kek_id: ring.current };
+}
+
+/**
  * Decrypts what {@link seal} made.
  *
  * @throws Error (an `OperationError` of Web Crypto) when ciphertext, data key and place do not belong together

@@ -227,7 +227,7 @@ export const enqueuePurges = purgeEnqueuer<ManyRecordParameters>(isOneOfEvents);
 let parsedRing: { secret: string; ring: KekRing } | undefined;
 
 /** The ring, parsed once per isolate and secret. (A promise of it must not be kept: no request may await another's.) */
-async function kekRing(secret: string): Promise<KekRing> {
+export async function kekRing(secret: string): Promise<KekRing> {
   if (parsedRing?.secret !== secret) parsedRing = { secret, ring: await parseKekRing(secret) };
   return parsedRing.ring;
 }

@@ -1,0 +1,151 @@
+/** `npm run keks:rotate`: guides through the rotation of the key-encryption keys, and takes its steps on the ring's file. */
+import { join, resolve } from 'node:path';
+import * as z from 'zod';
+import { countDataKeys, kekIdsInUse } from '../credentials/data-keys.ts';
+import { addKek, newestKek, promoteNewest, retireKek } from '../credentials/ring.ts';
+import type { Ring } from '../credentials/ring.ts';
+import { toIso, unixNow } from '../time.ts';
+import { confirmation, isConfirmed, place, readOptions, withBindings } from './options.ts';
+import { projectDirectory } from './project.ts';
+import { readRingFile } from './ring-file.ts';
+
+const steps = ['add', 'promote', 'retire'] as const;
+
+const usage = `Usage: npm run keks:rotate -- [--step ${steps.join('|')}] [--kek ID] [--yes]
+         [--remote --secrets-file FILE | --persist-to DIR]
+
+  Without --step it tells how far the rotation is, and what comes next.
+
+  --step add      adds a random key to the ring, which wraps nothing yet
+  --step promote  makes the newest key current: it wraps new credentials, and the cron wraps all others anew
+  --step retire   takes the key --kek out of the ring, unless it is current or wraps a data key in D1
+  --remote        the deployed D1 instead of the local one
+  --secrets-file  the file that the ring is deployed from, like secrets.json: a Worker's secret cannot be read back, so
+                  --remote needs it; without it .dev.vars
+  --persist-to    where the local D1 is, as for npm run dev
+  --yes           does not ask
+`;
+
+const schema = z
+  .strictObject({
+    step: z.enum(steps).optional(),
+    kek: z.string().optional(),
+    'secrets-file': z.string().optional(),
+    ...place,
+    ...confirmation,
+  })
+  .refine(({ step, kek }) => (step === 'retire') === (kek !== undefined), {
+    path: ['kek'],
+    message: 'is for --step retire, which needs it',
+  })
+  .refine(({ remote, ...options }) => !remote || options['secrets-file'] !== undefined, {
+    path: ['secrets-file'],
+    message: 'is needed with --remote',
+  });
+
+/** By KEK, how many data keys it wraps. */
+type Uses = ReadonlyMap<string, { count: number; exact: boolean }>;
+
+const { step, kek = '', yes, 'secrets-file': secretsFile, ...options } = readOptions(usage, schema);
+const path = secretsFile === undefined ? join(projectDirectory, '.dev.vars') : resolve(secretsFile);
+const file = await readRingFile(path);
+const uses = await withBindings(options, ({ DB }) => findUses(DB));
+const changed = change(file.ring);
+const refusal = refuse(file.ring);
+
+if (!step) {
+  console.log(`${describe(file.ring)}\n${whatIsNext(file.ring)}`);
+} else if (refusal) {
+  console.error(refusal);
+  process.exitCode = 1;
+} else if (await isConfirmed(`${preview(changed)}\n\n${describe(changed)}`, yes)) {
+  await file.write(changed);
+  console.log(`\nDone.\n\n${whatIsNext(changed)}`);
+}
+
+async function findUses(database: D1Database): Promise<Uses> {
+  const kek_ids = new Set([...Object.keys(file.ring.keys), ...(await kekIdsInUse(database))]);
+  const counted = [...kek_ids].map(async (id) => [id, await countDataKeys(database, [id])] as const);
+  return new Map(await Promise.all(counted));
+}
+
+function usesOf(id: string) {
+  return uses.get(id) ?? { count: 0, exact: true };
+}
+
+function told({ count, exact }: { count: number; exact: boolean }): string {
+  return `${exact ? '' : 'at least '}${count} data ${count === 1 ? 'key' : 'keys'}`;
+}
+
+/** The ring after the step. */
+function change(ring: Ring): Ring {
+  if (step === 'add') return addKek(ring, `k${toIso(unixNow()).replaceAll(/\W/g, '')}`);
+  if (step === 'promote') return promoteNewest(ring);
+  return step === 'retire' ? retireKek(ring, kek) : ring;
+}
+
+/** Why the step is not to be taken. */
+function refuse(ring: Ring): string | undefined {
+  const newest = newestKek(ring);
+  if (step === 'add' && newest !== ring.current)
+    return `${newest} has been added and is not current: promote it first.`;
+  if (step === 'promote' && newest === ring.current) return `${newest} is the newest key, and current already.`;
+  if (step !== 'retire') return undefined;
+  if (!Object.hasOwn(ring.keys, kek)) return `The ring has no key ${kek}.`;
+  if (kek === ring.current) return `${kek} is current: it wraps new credentials.`;
+  if (usesOf(kek).count > 0)
+    return `${kek} still wraps ${told(usesOf(kek))} in D1, which nobody could read without it.`;
+  return undefined;
+}
+
+function preview(ring: Ring): string {
+  if (step === 'add') return `Adds the key ${newestKek(ring)} to ${path}. It wraps nothing until it is promoted.`;
+  if (step === 'promote') {
+    return `Makes ${ring.current} current in ${path}.
+To be done once the ring that has it is deployed everywhere: who does not know it cannot read what it wraps.`;
+  }
+  return `Takes ${kek} out of ${path}.
+To be done once ${ring.current} is current everywhere: who has the ring before that still wraps new credentials with ${kek}.
+For 30 days, Time Travel can bring rows back that ${kek} wraps. Without it they are lost: wait that long, or keep it elsewhere,
+if such a restore must be able to read them.`;
+}
+
+function describe(ring: Ring): string {
+  const ids = [...new Set([...Object.keys(ring.keys), ...uses.keys()])];
+  const width = Math.max(...ids.map(({ length }) => length));
+  const lines = ids.map((id) => {
+    const standing = id === ring.current ? 'current' : Object.hasOwn(ring.keys, id) ? '' : 'not in ring';
+    return `  ${id.padEnd(width)}  ${standing.padEnd(11)}  ${told(usesOf(id))}`;
+  });
+  return `The ring of ${path}, and what its keys wrap in the ${options.remote ? 'deployed' : 'local'} D1:\n\n${lines.join('\n')}\n`;
+}
+
+function whatIsNext(ring: Ring): string {
+  const command = (next: string) => {
+    const where = options.remote ? ` --remote --secrets-file ${path}` : '';
+    return `npm run keks:rotate --${next}${where}`;
+  };
+  const deploy = options.remote
+    ? `Deploy this ring, unless it is: npx wrangler secret bulk ${path}`
+    : 'Restart npm run dev, unless it has this ring.';
+  const newest = newestKek(ring);
+  if (newest !== ring.current) {
+    return `Next:
+  1. ${deploy}
+  2. Wait until no isolate has the ring before (some minutes: npx wrangler deployments status).
+  3. ${command(' --step promote')}`;
+  }
+  const old = [...new Set([...Object.keys(ring.keys), ...uses.keys()])].filter((id) => id !== ring.current);
+  const unused = old.find((id) => usesOf(id).count === 0);
+  if (old.some((id) => usesOf(id).count > 0)) {
+    return `Next:
+  1. ${deploy}
+  2. Wait while the cron wraps 100 data keys a minute anew (data_keys_rewrapped in the log).${
+    options.remote ? '' : '\n     A local server has no cron: curl http://localhost:8787/cdn-cgi/handler/scheduled'
+  }
+  3. ${command('')}`;
+  }
+  return `Next:
+  1. ${deploy}
+  2. ${unused === undefined ? `For another rotation: ${command(' --step add')}` : command(` --step retire --kek ${unused}`)}`;
+}

@@ -1,0 +1,61 @@
+/**
+ * The files that hold the ring of key-encryption keys: JSON of a deployment's secrets, or lines like those of `.dev.vars`.
+ * `wrangler secret bulk` reads both.
+ */
+import { readFile, rename, rm, writeFile } from 'node:fs/promises';
+import { extname } from 'node:path';
+import { parseEnv } from 'node:util';
+import * as z from 'zod';
+import { readRing } from '../credentials/ring.ts';
+import type { Ring } from '../credentials/ring.ts';
+
+const secrets = z.looseObject({ CREDENTIALS_KEKS: z.string() });
+
+interface RingFile {
+  ring: Ring;
+  write(ring: Ring): Promise<void>;
+}
+
+/**
+ * Reads the ring of a file: of its JSON where it is named so, else of its line.
+ *
+ * @throws Error, without a word of a secret
+ */
+export async function readRingFile(path: string): Promise<RingFile> {
+  const isJson = extname(path) === '.json';
+  const text = await readFile(path, 'utf8');
+  const { success, data } = secrets.safeParse(isJson ? parseJson(text) : parseEnv(text));
+  if (!success) throw new Error(`${path} has no CREDENTIALS_KEKS, or is of another form`);
+  return {
+    ring: await readRing(data.CREDENTIALS_KEKS),
+    write(ring) {
+      const CREDENTIALS_KEKS = JSON.stringify(ring);
+      return replaceFile(
+        path,
+        isJson
+          ? `${JSON.stringify({ ...data, CREDENTIALS_KEKS }, undefined, 2)}\n`
+          : text.replace(/^CREDENTIALS_KEKS=.*$/m, () => `CREDENTIALS_KEKS='${CREDENTIALS_KEKS}'`),
+      );
+    },
+  };
+}
+
+/** At once or not at all, and on the disk: a ring that is lost takes all credentials with it. */
+async function replaceFile(path: string, text: string): Promise<void> {
+  const next = `${path}.${process.pid}.next`;
+  try {
+    await writeFile(next, text, { mode: 0o600, flag: 'wx', flush: true });
+    await rename(next, path);
+  } finally {
+    await rm(next, { force: true });
+  }
+}
+
+function parseJson(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    // The parser's own message quotes the text.
+    return undefined;
+  }
+}

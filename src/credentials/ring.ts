@@ -1,0 +1,42 @@
+/** The steps of a rotation of key-encryption keys (KEKs), as edits of the secret `CREDENTIALS_KEKS`. Pure. */
+import { encodeBase64 } from 'hono/utils/encode';
+import * as z from 'zod';
+import { parseKekRing } from './envelope.ts';
+
+const KEY_BYTES = 32;
+
+const ringText = z.object({ current: z.string(), keys: z.record(z.string(), z.string()) });
+
+/** The ring as the secret has it, its keys in the order in which they were added. No part of `keys` may be shown. */
+export type Ring = z.output<typeof ringText>;
+
+/** @throws Error, without a word of the secret, when it is of another form */
+export async function readRing(secret: string): Promise<Ring> {
+  await parseKekRing(secret);
+  return ringText.parse(JSON.parse(secret));
+}
+
+/** The KEK that was added last. */
+export function newestKek({ current, keys }: Ring): string {
+  return Object.keys(keys).at(-1) ?? current;
+}
+
+/**
+ * Adds a random KEK that is not current: as long as it is not known everywhere, it must not wrap anything.
+ *
+ * @param kek_id never used before, nor after: a restored row must not find another key under the name of its own
+ */
+export function addKek({ current, keys }: Ring, kek_id: string): Ring {
+  const bytes = crypto.getRandomValues(new Uint8Array(KEY_BYTES));
+  return { current, keys: { ...keys, [kek_id]: encodeBase64(bytes.buffer) } };
+}
+
+/** Makes the newest KEK the one that wraps data keys. */
+export function promoteNewest(ring: Ring): Ring {
+  return { ...ring, current: newestKek(ring) };
+}
+
+/** Takes a KEK out. What it wraps cannot be read any more. */
+export function retireKek({ current, keys }: Ring, kek_id: string): Ring {
+  return { current, keys: Object.fromEntries(Object.entries(keys).filter(([id]) => id !== kek_id)) };
+}
