@@ -87,7 +87,7 @@ export const isOneOfEvents = ({
  * Predicate of an update: this operation's event is there, and saw the very revision that the row has. A late try, which
  * finds the event of an earlier one and a row that has moved on, changes nothing.
  */
-export const eventSaw = (db: Builder, parameters: Placeholders<EventParameters>, revision: SQLiteColumn) =>
+export const eventSaw = (db: Builder, parameters: Placeholders<EventKey>, revision: SQLiteColumn) =>
   existsIn(
     db,
     audit_events,

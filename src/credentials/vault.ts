@@ -1,5 +1,6 @@
 /**
- * Where credentials are kept. This module and the outbox's drain (purge.ts) alone touch the CREDENTIALS namespace.
+ * Where credentials are kept. This module, the outbox's drain (purge.ts) and the reconciliation after a restore
+ * (recovery/reconcile.ts) alone touch the CREDENTIALS namespace.
  *
  * | KV key                                        | value                    |
  * | --------------------------------------------- | ------------------------ |
@@ -26,7 +27,7 @@ import { parseKekRing, seal } from './envelope.ts';
 import type { Credentials, KekRing, WrappedDataKey } from './envelope.ts';
 
 /** Longer than a request lives: a purge must not overtake a create that is merely slow. */
-const INTENT_DUE_SECONDS = 3600;
+export const INTENT_DUE_SECONDS = 3600;
 
 /** What the row of a subject remembers of its credentials, and where their ciphertext is. */
 export interface StoredCredentials extends WrappedDataKey {

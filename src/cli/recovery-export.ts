@@ -1,0 +1,48 @@
+/** `npm run recovery:export`: before a restore of D1, saves the audit events that it would take away. */
+import { link, open, rm } from 'node:fs/promises';
+import { resolve } from 'node:path';
+import * as z from 'zod';
+import { exportEvents } from '../recovery/export.ts';
+import { toUnix } from '../time.ts';
+import { place, readOptions, withBindings } from './options.ts';
+
+const usage = `Usage: npm run recovery:export -- --since ISO --file FILE [--remote | --persist-to DIR]
+
+  --since       some minutes before the restore point, in UTC, like 2030-01-15T10:25:00Z: an event is older than its commit
+  --file        a new file: one audit event a line, in JSON
+  --remote      the deployed database instead of the local one
+  --persist-to  where the local database is, as for npm run dev
+`;
+
+const schema = z.strictObject({
+  since: z.iso.datetime('must be a time in UTC, like 2030-01-15T10:30:00Z').transform(toUnix),
+  file: z
+    .string()
+    .min(1)
+    .transform((path) => resolve(path)),
+  ...place,
+});
+
+const { since, file, ...options } = readOptions(usage, schema);
+const exported = await withBindings(options, ({ DB }) => save(DB));
+console.log(`${exported} audit events are in ${file}. After the restore: npm run recovery:replay`);
+
+/** The file has its name once it is whole, because no replay would miss what it lacks. No earlier one is overwritten. */
+async function save(database: D1Database): Promise<number> {
+  const part = `${file}.${process.pid}.part`;
+  const output = await open(part, 'wx', 0o600);
+  try {
+    let events = 0;
+    for await (const page of exportEvents(database, since)) {
+      await output.write(page.map((event) => `${JSON.stringify(event)}\n`).join(''));
+      events += page.length;
+      console.log(`${events} audit events`);
+    }
+    await output.sync();
+    await link(part, file);
+    return events;
+  } finally {
+    await output.close();
+    await rm(part, { force: true });
+  }
+}

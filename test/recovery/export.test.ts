@@ -1,0 +1,76 @@
+import { env } from 'cloudflare:workers';
+import { beforeAll, expect, it } from 'vitest';
+import { eventIdsFrom } from '../../src/ids.ts';
+import { exportEvents } from '../../src/recovery/export.ts';
+import type { AuditEventRow } from '../../src/recovery/export.ts';
+import { interceptedBindings } from '../bindings.ts';
+import { newClient, rows } from '../fixtures.ts';
+
+const SINCE = 1_700_000_000;
+
+async function exported(since: number, database = env.DB): Promise<AuditEventRow[][]> {
+  const pages: AuditEventRow[][] = [];
+  for await (const page of exportEvents(database, since)) pages.push(page);
+  return pages;
+}
+
+/** Events of an organization, one a second from a time on. */
+const addEvents = (organization_id: string, from: number, count: number) =>
+  env.DB.batch(
+    Array.from({ length: count }, (_, index) =>
+      env.DB.prepare(
+        `INSERT INTO audit_events VALUES (?1, ?2, 'integration.deleted', 'intg_000000000000', NULL, 'request', '{}', ?3)`,
+      ).bind(organization_id, `${eventIdsFrom(from + index)}-7000-8000-000000000000`, from + index),
+    ),
+  );
+
+let busy: string;
+let other: string;
+
+beforeAll(async () => {
+  ({ organization_id: busy } = await newClient());
+  ({ organization_id: other } = await newClient());
+  await env.DB.prepare('DELETE FROM audit_events').run();
+  await addEvents(busy, SINCE - 300, 550);
+  await addEvents(other, SINCE - 1, 2);
+});
+
+it('gives every organization’s events since the time, in their order, whole', async () => {
+  const all = await rows('audit_events');
+
+  const events = (await exported(SINCE)).flat();
+
+  const since = all.filter(({ created_at }) => Number(created_at) >= SINCE);
+  expect(events).toEqual([
+    ...since.filter(({ organization_id }) => organization_id === busy),
+    ...since.filter(({ organization_id }) => organization_id === other),
+  ]);
+  expect(events).toHaveLength(251);
+});
+
+it('gives them in pages of at most 100', async () => {
+  expect((await exported(SINCE)).map(({ length }) => length)).toEqual([100, 100, 50, 1]);
+});
+
+it('goes through more organizations than a page has', async () => {
+  await env.DB.prepare(
+    `WITH RECURSIVE n(i) AS (SELECT 100 UNION ALL SELECT i + 1 FROM n WHERE i < 349)
+     INSERT INTO organizations (organization_id, tier, created_at) SELECT 'org_many_' || i, 'pro', 0 FROM n`,
+  ).run();
+  await addEvents('org_many_349', SINCE, 1);
+
+  expect((await exported(SINCE)).flat()).toContainEqual(expect.objectContaining({ organization_id: 'org_many_349' }));
+});
+
+it('asks D1 for the pages it gives and no more than one for each organization beside', async () => {
+  let calls = 0;
+  const { DB } = interceptedBindings((_, carryOut) => {
+    calls += 1;
+    return carryOut();
+  });
+
+  await exported(SINCE + 1000, DB);
+
+  const organizations = (await rows('organizations')).length;
+  expect(calls).toBe(organizations + Math.ceil((organizations + 1) / 100));
+});

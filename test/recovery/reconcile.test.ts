@@ -1,0 +1,209 @@
+import { env } from 'cloudflare:workers';
+import { beforeEach, describe, expect, it } from 'vitest';
+import { reconcile } from '../../src/recovery/reconcile.ts';
+import type { Bindings } from '../../src/env.ts';
+import { interceptedBindings } from '../bindings.ts';
+import {
+  actionsOn,
+  call,
+  createIntegration,
+  eventsOn,
+  newClient,
+  openCredentials,
+  resources,
+  rowOf,
+  rows,
+  unusedNumber,
+} from '../fixtures.ts';
+import type { Client } from '../fixtures.ts';
+import { restorePoint } from './restore.ts';
+
+const HOUR = 3600;
+
+let client: Client;
+let integration_id: string;
+
+beforeEach(async () => {
+  await env.DB.batch(
+    ['phone_numbers', 'integrations', 'credential_purges'].map((table) => env.DB.prepare(`DELETE FROM ${table}`)),
+  );
+  for (const kv_key of await stored()) await env.CREDENTIALS.delete(kv_key);
+  client = await newClient();
+  integration_id = await createIntegration(client);
+});
+
+const path = () => `/api/integrations/${integration_id}`;
+const another = { provider: 'twilio', account_sid: `AC${'1'.repeat(32)}`, auth_token: 'another' };
+const update = () => call(client, 'PUT', path(), { body: { credentials: another } });
+const kvKey = async () =>
+  `v1/${client.organization_id}/${integration_id}/${String((await rowOf('integrations', integration_id))['credentials_version'])}`;
+const statusOf = async () => (await rowOf('integrations', integration_id))['status'];
+const outbox = async () => (await rows('credential_purges')).map(({ kv_key }) => kv_key);
+
+async function stored(): Promise<string[]> {
+  return (await env.CREDENTIALS.list()).keys.map(({ name }) => name);
+}
+
+const nothing = { credentials_missing: [], sip_numbers_missing: [], orphans: [] };
+
+describe('an integration that came back at a version whose ciphertext is gone', () => {
+  let newer: string;
+
+  beforeEach(async () => {
+    const restore = await restorePoint();
+    await update();
+    newer = await kvKey();
+    await restore();
+  });
+
+  it('becomes credentials_missing, as a read shows, and an audit event of no key says so', async () => {
+    const { revision } = await rowOf('integrations', integration_id);
+
+    expect(await reconcile(env)).toMatchObject({ credentials_missing: [integration_id] });
+
+    expect((await call(client, 'GET', path())).body).toMatchObject({ data: { status: 'credentials_missing' } });
+    expect((await eventsOn(integration_id)).at(-1)).toMatchObject({
+      action: 'integration.credentials_missing',
+      actor_key_id: null,
+      state: { status: 'active' },
+    });
+    expect(await rowOf('integrations', integration_id)).toMatchObject({ revision: Number(revision) + 1 });
+  });
+
+  it('leaves the newer version’s ciphertext to the outbox, due in an hour', async () => {
+    const now = Math.floor(Date.now() / 1000);
+
+    expect(await reconcile(env)).toMatchObject({ orphans: [newer] });
+
+    const [row] = await rows('credential_purges');
+    expect(row).toMatchObject({ kv_key: newer, organization_id: client.organization_id, attempts: 0 });
+    expect(Number(row?.['due_at']) - now).toBeGreaterThanOrEqual(HOUR);
+    expect(row?.['first_due_at']).toBe(row?.['due_at']);
+  });
+
+  it('is healed by an update of its credentials', async () => {
+    await reconcile(env);
+
+    expect((await update()).body).toMatchObject({ data: { status: 'active' } });
+
+    expect(await openCredentials(integration_id)).toEqual(another);
+    expect((await reconcile(env)).credentials_missing).toEqual([]);
+  });
+
+  it('is done once: a second run does nothing more', async () => {
+    await reconcile(env);
+    const before = await resources();
+
+    expect(await reconcile(env)).toEqual(nothing);
+
+    expect(await resources()).toEqual(before);
+    expect((await actionsOn(integration_id)).filter((action) => action !== 'integration.created')).toEqual([
+      'integration.credentials_missing',
+    ]);
+  });
+
+  it('is left alone where new credentials come just before it would be marked', async () => {
+    let batches = 0;
+    const bindings = interceptedBindings(async (name, carryOut) => {
+      if (name === 'CREDENTIALS.get') await update();
+      if (name === 'DB.batch') batches += 1;
+      return carryOut();
+    });
+
+    expect((await reconcile(bindings)).credentials_missing).toEqual([]);
+
+    expect(batches).toBeGreaterThan(1);
+    expect(await statusOf()).toBe('active');
+    expect(await openCredentials(integration_id)).toEqual(another);
+  });
+
+  it('is marked and recorded once where the word of the commit is lost', async () => {
+    const bindings = interceptedBindings(async (name, carryOut) => {
+      const answer = await carryOut();
+      if (name === 'DB.batch' && (await statusOf()) === 'credentials_missing' && !lost) {
+        lost = true;
+        throw new Error('Network connection lost.');
+      }
+      return answer;
+    });
+    let lost = false;
+
+    await reconcile(bindings);
+
+    expect(lost).toBe(true);
+    expect(await statusOf()).toBe('credentials_missing');
+    expect(
+      (await actionsOn(integration_id)).filter((action) => action === 'integration.credentials_missing'),
+    ).toHaveLength(1);
+  });
+});
+
+describe('what agrees', () => {
+  it('is left as it is: rows with their ciphertext, and intents', async () => {
+    await env.DB.prepare(
+      `INSERT INTO credential_purges VALUES ('v1/org_a/intg_000000000000/v', 'org_a', 0, 0, 0)`,
+    ).run();
+    await env.CREDENTIALS.put('v1/org_a/intg_000000000000/v', 'ciphertext');
+    const before = await resources();
+
+    expect(await reconcile(env)).toEqual(nothing);
+
+    expect(await resources()).toEqual(before);
+  });
+
+  it('is not marked where a stale list lacks its ciphertext', async () => {
+    const bindings: Bindings = interceptedBindings((name, carryOut) =>
+      name === 'CREDENTIALS.list' ? Promise.resolve({ keys: [], list_complete: true, cacheStatus: null }) : carryOut(),
+    );
+
+    expect(await reconcile(bindings)).toEqual(nothing);
+    expect(await statusOf()).toBe('active');
+  });
+});
+
+describe('ciphertext that nothing names', () => {
+  it('goes to the outbox, of more than a page of it, and of an organization that is not there any more', async () => {
+    const names = Array.from({ length: 230 }, (_, index) => `v1/org_gone/intg_000000000000/${index}`);
+    await Promise.all(names.map((name) => env.CREDENTIALS.put(name, 'ciphertext')));
+
+    expect((await reconcile(env)).orphans.toSorted()).toEqual(names.toSorted());
+
+    expect((await outbox()).toSorted()).toEqual(names.toSorted());
+  });
+
+  it('is told by its whole place: a row of another organization, subject or version does not name it', async () => {
+    const [, organization_id, subject_id, version] = (await kvKey()).split('/');
+    const names = [
+      `v1/org_other/${subject_id}/${version}`,
+      `v1/${organization_id}/intg_000000000000/${version}`,
+      `v1/${organization_id}/${subject_id}/other`,
+    ];
+    await Promise.all(names.map((name) => env.CREDENTIALS.put(name, 'ciphertext')));
+
+    expect((await reconcile(env)).orphans.toSorted()).toEqual(names.toSorted());
+  });
+
+  it('is left alone where its name is of no form that is known', async () => {
+    await env.CREDENTIALS.put('v2/something/else', 'ciphertext');
+
+    expect(await reconcile(env)).toEqual(nothing);
+  });
+});
+
+describe('a SIP number', () => {
+  it('is reported where its ciphertext is gone, and otherwise named by its row', async () => {
+    const ids: string[] = [];
+    for (const sip_password of ['one', 'two']) {
+      const number = { provider: 'sip', sip_trunk_name: 'trunk', sip_username: 'user', sip_password };
+      const phone_number = unusedNumber();
+      await call(client, 'POST', '/api/phone-numbers', { body: { ...number, phone_number } });
+      ids.push(String((await rowOf('phone_numbers', phone_number))['phone_number_id']));
+    }
+    const [first = '', second = ''] = ids;
+    const gone = (await stored()).find((name) => name.includes(first));
+    await env.CREDENTIALS.delete(gone ?? '');
+
+    expect(await reconcile(env)).toEqual({ ...nothing, sip_numbers_missing: [first] });
+    expect((await stored()).some((name) => name.includes(second))).toBe(true);
+  });
+});

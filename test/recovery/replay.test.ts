@@ -1,0 +1,217 @@
+import { env } from 'cloudflare:workers';
+import { beforeEach, describe, expect, it } from 'vitest';
+import { newEventId } from '../../src/ids.ts';
+import { exportEvents } from '../../src/recovery/export.ts';
+import type { AuditEventRow } from '../../src/recovery/export.ts';
+import { replayEvents } from '../../src/recovery/replay.ts';
+import type { Replayed } from '../../src/recovery/replay.ts';
+import type { AuditAction } from '../../src/schema.ts';
+import { failingBindings } from '../bindings.ts';
+import { call, createIntegration, importNumber, newClient, rowOf, rows, unusedNumber } from '../fixtures.ts';
+import type { Client } from '../fixtures.ts';
+import { restorePoint } from './restore.ts';
+
+let client: Client;
+let integration_id: string;
+
+beforeEach(async () => {
+  await env.DB.prepare('DELETE FROM audit_events').run();
+  client = await newClient();
+  integration_id = await createIntegration(client);
+});
+
+async function exported(): Promise<AuditEventRow[]> {
+  const events: AuditEventRow[] = [];
+  for await (const page of exportEvents(env.DB, 0)) events.push(...page);
+  return events;
+}
+
+/** Does something, restores D1 to what it was before, and replays what happened. */
+async function undoneAndReplayed(happens: () => Promise<unknown>, database = env.DB): Promise<Replayed> {
+  const restore = await restorePoint();
+  await happens();
+  const events = await exported();
+  await restore();
+  return replayEvents(database, events);
+}
+
+/** An event of an operator's command, as if it had been carried out. */
+async function record(action: AuditAction, target_id: string): Promise<void> {
+  await env.DB.prepare(`INSERT INTO audit_events VALUES (?, ?, ?, ?, NULL, 'request', '{}', unixepoch())`)
+    .bind(client.organization_id, newEventId(), action, target_id)
+    .run();
+}
+
+const path = (id: string) => `/api/${id.startsWith('intg_') ? 'integrations' : 'phone-numbers'}/${id}`;
+const remove = (id: string) => call(client, 'DELETE', path(id));
+const statusOf = async (id: string) => (await call(client, 'GET', path(id))).status;
+const outbox = async () => (await rows('credential_purges')).map(({ kv_key }) => kv_key);
+const kvKey = async (table: 'integrations' | 'phone_numbers', id: string) =>
+  `v1/${client.organization_id}/${id}/${String((await rowOf(table, id))['credentials_version'])}`;
+
+async function importSip(): Promise<string> {
+  const number = { provider: 'sip', sip_trunk_name: 'trunk', sip_username: 'user', sip_password: 'secret' };
+  const phone_number = unusedNumber();
+  await call(client, 'POST', '/api/phone-numbers', { body: { ...number, phone_number } });
+  return String((await rowOf('phone_numbers', phone_number))['phone_number_id']);
+}
+
+describe('a replay', () => {
+  it('deletes a deleted integration again, its ciphertext in the outbox', async () => {
+    const kv_key = await kvKey('integrations', integration_id);
+
+    const replayed = await undoneAndReplayed(() => remove(integration_id));
+
+    expect(replayed.integrations_deleted).toEqual([integration_id]);
+    expect(await statusOf(integration_id)).toBe(404);
+    expect(await outbox()).toContain(kv_key);
+  });
+
+  it('deletes it with the version that came back, where it had been updated before', async () => {
+    const kv_key = await kvKey('integrations', integration_id);
+    const credentials = { provider: 'twilio', account_sid: `AC${'1'.repeat(32)}`, auth_token: 'another' };
+
+    await undoneAndReplayed(async () => {
+      await call(client, 'PUT', path(integration_id), { body: { credentials } });
+      await remove(integration_id);
+    });
+
+    expect(await outbox()).toContain(kv_key);
+  });
+
+  it('deletes deleted phone numbers before the integration that they used', async () => {
+    const phone_number_id = await importNumber(client, integration_id, unusedNumber());
+
+    const replayed = await undoneAndReplayed(async () => {
+      await remove(phone_number_id);
+      await remove(integration_id);
+    });
+
+    expect(replayed.phone_numbers_deleted).toEqual([phone_number_id]);
+    expect(replayed.integrations_deleted).toEqual([integration_id]);
+    expect(replayed.integrations_kept).toEqual([]);
+  });
+
+  it('keeps an integration that a number uses again, reports it, and leaves its ciphertext', async () => {
+    const phone_number_id = await importNumber(client, integration_id, unusedNumber());
+    const other = await createIntegration(client);
+
+    const replayed = await undoneAndReplayed(async () => {
+      await call(client, 'PUT', path(phone_number_id), { body: { integration_id: other } });
+      await remove(integration_id);
+    });
+
+    expect(replayed.integrations_kept).toEqual([integration_id]);
+    expect(replayed.integrations_deleted).toEqual([]);
+    expect(await statusOf(integration_id)).toBe(200);
+    expect(await outbox()).not.toContain(await kvKey('integrations', integration_id));
+  });
+
+  it.each(['phone_number.deleted', 'phone_number.released'] as const)(
+    'takes a SIP number of %s away with its credentials, an agent’s too',
+    async (action) => {
+      const phone_number_id = await importSip();
+      await call(client, 'PUT', path(phone_number_id), { body: { assigned_agent_id: 'agent_000000000001' } });
+      const kv_key = await kvKey('phone_numbers', phone_number_id);
+
+      const replayed = await undoneAndReplayed(() => record(action, phone_number_id));
+
+      expect(replayed.phone_numbers_deleted).toEqual([phone_number_id]);
+      expect(await statusOf(phone_number_id)).toBe(404);
+      expect(await outbox()).toContain(kv_key);
+    },
+  );
+
+  it.each(['api_key.revoked', 'api_key.rotated'] as const)('ends the key of %s', async (action) => {
+    const other = await newClient({ organization_id: client.organization_id });
+
+    const replayed = await undoneAndReplayed(() => record(action, other.key_id));
+
+    expect(replayed.keys_revoked).toEqual([other.key_id]);
+    expect((await call(other, 'GET', '/api/integrations')).status).toBe(401);
+    expect((await call(client, 'GET', '/api/integrations')).status).toBe(200);
+  });
+
+  it.each<[AuditAction[], string]>([
+    [['organization.suspended'], 'suspended'],
+    [['organization.suspended', 'organization.resumed'], 'active'],
+    [['organization.resumed', 'organization.suspended'], 'suspended'],
+    [['organization.suspended', 'organization.offboarded'], 'offboarded'],
+  ])('gives an organization the status of the last of %j', async (actions, status) => {
+    await undoneAndReplayed(async () => {
+      for (const action of actions) await record(action, client.organization_id);
+    });
+
+    expect(
+      (await rows('organizations')).find((row) => row['organization_id'] === client.organization_id),
+    ).toMatchObject({
+      status,
+    });
+  });
+
+  it('puts every event back, and adds none', async () => {
+    const restore = await restorePoint();
+    await remove(integration_id);
+    await record('integration.updated', 'intg_000000000000');
+    const before = await rows('audit_events');
+    const events = await exported();
+    await restore();
+
+    const { events_put_back } = await replayEvents(env.DB, events);
+
+    expect(events_put_back).toHaveLength(2);
+    expect(await rows('audit_events')).toEqual(before);
+  });
+
+  it('touches no other organization', async () => {
+    const stranger = await newClient();
+    const theirs = await createIntegration(stranger);
+    const number = await importNumber(stranger, theirs, unusedNumber());
+
+    await undoneAndReplayed(async () => {
+      await record('phone_number.deleted', number);
+      await record('integration.deleted', theirs);
+      await record('api_key.revoked', stranger.key_id);
+    });
+
+    expect((await call(stranger, 'GET', path(theirs))).status).toBe(200);
+    expect((await call(stranger, 'GET', path(number))).status).toBe(200);
+  });
+
+  it('does nothing more a second time', async () => {
+    const restore = await restorePoint();
+    await remove(integration_id);
+    await record('organization.suspended', client.organization_id);
+    await record('organization.resumed', client.organization_id);
+    const events = await exported();
+    await restore();
+    await replayEvents(env.DB, events);
+
+    const again = await replayEvents(env.DB, events);
+
+    expect(Object.values(again).flat()).toEqual([]);
+  });
+
+  it('does not undo what an operator did with an organization after the restore', async () => {
+    const restore = await restorePoint();
+    await record('organization.suspended', client.organization_id);
+    const events = await exported();
+    await restore();
+    await replayEvents(env.DB, events);
+    await record('organization.resumed', client.organization_id);
+    await env.DB.prepare(`UPDATE organizations SET status = 'active'`).run();
+
+    expect((await replayEvents(env.DB, events)).organizations_changed).toEqual([]);
+
+    expect((await call(client, 'GET', '/api/integrations')).status).toBe(200);
+  });
+
+  it('is whole where the word of its commit is lost', async () => {
+    const { bindings } = failingBindings('DB.batch', { when: 'after', message: 'Network connection lost.', times: 1 });
+
+    await undoneAndReplayed(() => remove(integration_id), bindings.DB);
+
+    expect(await statusOf(integration_id)).toBe(404);
+    expect((await outbox()).filter((kv_key) => String(kv_key).includes(integration_id))).toHaveLength(1);
+  });
+});

@@ -1,0 +1,29 @@
+/** A restore of D1 as Time Travel does it, for tests in the pool: all rows as they were, while KV stays as it is. */
+import { env } from 'cloudflare:workers';
+import { rows } from '../fixtures.ts';
+
+/** In the order of their foreign keys. */
+const tables = [
+  'organizations',
+  'api_keys',
+  'integrations',
+  'phone_numbers',
+  'audit_events',
+  'credential_purges',
+] as const;
+
+/** @returns the restore to what D1 has now */
+export async function restorePoint(): Promise<() => Promise<void>> {
+  const deletions = tables.toReversed().map((table) => env.DB.prepare(`DELETE FROM ${table}`));
+  const saved = tables.map(async (table) =>
+    (await rows(table)).map((row) => {
+      const columns = Object.keys(row);
+      const values = columns.map(() => '?').join();
+      return env.DB.prepare(`INSERT INTO ${table} (${columns.join()}) VALUES (${values})`).bind(...Object.values(row));
+    }),
+  );
+  const insertions = (await Promise.all(saved)).flat();
+  return async () => {
+    await env.DB.batch([...deletions, ...insertions]);
+  };
+}
