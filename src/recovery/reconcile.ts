@@ -25,54 +25,55 @@ function placeOf(kv_key: string) {
   return organization_id === undefined ? [] : [{ kv_key, organization_id, subject_id, version }];
 }
 
-/** What no row names goes to the outbox. (A create under way is named there by its intent, and by its row from then on.) */
-const enqueueOrphans = query((db, { places, due_at }: Placeholders<OrphanParameters>) => {
-  const part = (name: string) => sql<string>`(json_each.value ->> ${sql.raw(`'${name}'`)})`;
-  return (
-    db
-      .insert(credential_purges)
-      .select(
-        db
-          .select({
-            kv_key: part('kv_key').as('kv_key'),
-            organization_id: part('organization_id').as('organization_id'),
-            due_at: sql<number>`${due_at}`.as('due_at'),
-            attempts: sql<number>`0`.as('attempts'),
-            first_due_at: sql<number>`${due_at}`.as('first_due_at'),
-          })
-          .from(sql`json_each(${places})`)
-          .where(
-            and(
-              not(
-                existsIn(
-                  db,
-                  integrations,
-                  and(
-                    eq(integrations.organization_id, part('organization_id')),
-                    eq(integrations.integration_id, part('subject_id')),
-                    eq(integrations.credentials_version, part('version')),
-                  ),
+const part = (name: string) => sql<string>`(json_each.value ->> ${sql.raw(`'${name}'`)})`;
+
+/**
+ * What no row names goes to the outbox. What is there already stays due as it is: a create under way is named there by its
+ * intent, and by its row from then on.
+ */
+const enqueueOrphans = query((db, { places, due_at }: Placeholders<OrphanParameters>) =>
+  db
+    .insert(credential_purges)
+    .select(
+      db
+        .select({
+          kv_key: part('kv_key').as('kv_key'),
+          organization_id: part('organization_id').as('organization_id'),
+          due_at: sql<number>`${due_at}`.as('due_at'),
+          attempts: sql<number>`0`.as('attempts'),
+          first_due_at: sql<number>`${due_at}`.as('first_due_at'),
+        })
+        .from(sql`json_each(${places})`)
+        .where(
+          and(
+            not(
+              existsIn(
+                db,
+                integrations,
+                and(
+                  eq(integrations.organization_id, part('organization_id')),
+                  eq(integrations.integration_id, part('subject_id')),
+                  eq(integrations.credentials_version, part('version')),
                 ),
               ),
-              not(
-                existsIn(
-                  db,
-                  phone_numbers,
-                  and(
-                    eq(phone_numbers.organization_id, part('organization_id')),
-                    eq(phone_numbers.phone_number_id, part('subject_id')),
-                    eq(phone_numbers.credentials_version, part('version')),
-                  ),
+            ),
+            not(
+              existsIn(
+                db,
+                phone_numbers,
+                and(
+                  eq(phone_numbers.organization_id, part('organization_id')),
+                  eq(phone_numbers.phone_number_id, part('subject_id')),
+                  eq(phone_numbers.credentials_version, part('version')),
                 ),
               ),
             ),
           ),
-      )
-      // What the outbox names already stays due as it is.
-      .onConflictDoNothing()
-      .returning({ kv_key: credential_purges.kv_key })
-  );
-});
+        ),
+    )
+    .onConflictDoNothing()
+    .returning({ kv_key: credential_purges.kv_key }),
+);
 
 interface MissingParameters extends RecordParameters {
   integration_id: string;
@@ -179,6 +180,8 @@ async function withoutCiphertext(
   return (await Promise.all(asked)).flat();
 }
 
+const isMarked = (result: unknown) => Array.isArray(result) && result.length > 0;
+
 /** @returns the ids of those that were not marked already */
 async function mark(database: D1Database, gone: StoredDataKey[]): Promise<string[]> {
   if (gone.length === 0) return [];
@@ -191,7 +194,6 @@ async function mark(database: D1Database, gone: StoredDataKey[]): Promise<string
     ...parameters.map((row) => recordMissing.bind(row)),
     ...parameters.map((row) => markMissing.bind(row)),
   ]);
-  const isMarked = (result: unknown) => Array.isArray(result) && result.length > 0;
   return parameters
     .filter((_, index) => isMarked(results[parameters.length + index]))
     .map(({ integration_id }) => integration_id);

@@ -1,5 +1,5 @@
 import { env } from 'cloudflare:workers';
-import fc from 'fast-check';
+import * as fc from 'fast-check';
 import { afterEach, beforeAll, beforeEach, describe, expect, it, vi } from 'vitest';
 import * as z from 'zod';
 import { open, parseKekRing } from '../../src/credentials/envelope.ts';
@@ -173,12 +173,12 @@ describe('a re-wrap that is killed', () => {
   const faults = ['throws before', 'throws after', 'stops before', 'stops after'] as const;
 
   /** Runs until the n-th call on a binding, from which on every call fails so, and nothing goes on. */
-  async function killedAt(call: number, fault: (typeof faults)[number]): Promise<void> {
+  async function killedAt(nth: number, fault: (typeof faults)[number]): Promise<void> {
     let calls = 0;
     const stopped = Promise.withResolvers<void>();
     const bindings = interceptedBindings(async (_, carryOut) => {
       calls += 1;
-      if (calls < call) return carryOut();
+      if (calls < nth) return carryOut();
       if (fault.endsWith('after')) await carryOut();
       if (fault.startsWith('throws')) throw new Error('Network connection lost.');
       stopped.resolve();
@@ -244,7 +244,7 @@ describe('data keys that cannot be unwrapped', () => {
 
     expect(await wrappedBy()).toMatchObject({ k0: 2, k9: SIP_NUMBERS });
     expect(await wrappedBy()).not.toHaveProperty('k1');
-    expect(error()).toEqual(Array(3).fill({ event: 'kek_missing', count: 2 + SIP_NUMBERS }));
+    expect(error()).toEqual([1, 2, 3].map(() => ({ event: 'kek_missing', count: 2 + SIP_NUMBERS })));
   });
 });
 
@@ -278,11 +278,11 @@ describe('a re-wrap in a race', () => {
   });
 
   /** Re-wraps, with something else done before its n-th call on D1. */
-  function rewrapWith(call: number, other: () => Promise<unknown>): Promise<void> {
+  function rewrapWith(nth: number, other: () => Promise<unknown>): Promise<void> {
     let calls = 0;
     const bindings = interceptedBindings(async (_, carryOut) => {
       calls += 1;
-      if (calls === call) await other();
+      if (calls === nth) await other();
       return carryOut();
     });
     return rewrap(bindings);

@@ -38,7 +38,7 @@ const update = () => call(client, 'PUT', path(), { body: { credentials: another 
 const kvKey = async () =>
   `v1/${client.organization_id}/${integration_id}/${String((await rowOf('integrations', integration_id))['credentials_version'])}`;
 const statusOf = async () => (await rowOf('integrations', integration_id))['status'];
-const outbox = async () => (await rows('credential_purges')).map(({ kv_key }) => kv_key);
+const outbox = async () => (await rows('credential_purges')).map(({ kv_key }) => String(kv_key));
 
 async function stored(): Promise<string[]> {
   return (await env.CREDENTIALS.list()).keys.map(({ name }) => name);

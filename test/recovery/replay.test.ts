@@ -176,6 +176,7 @@ describe('a replay', () => {
 
     expect((await call(stranger, 'GET', path(theirs))).status).toBe(200);
     expect((await call(stranger, 'GET', path(number))).status).toBe(200);
+    expect(await rowOf('api_keys', stranger.key_id)).toMatchObject({ status: 'active' });
   });
 
   it('does nothing more a second time', async () => {
