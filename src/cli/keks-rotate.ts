@@ -141,7 +141,7 @@ function whatIsNext(ring: Ring): string {
     return `Next:
   1. ${deploy}
   2. Wait while the cron wraps 100 data keys a minute anew (data_keys_rewrapped in the log).${
-    options.remote ? '' : '\n     A local server has no cron: curl http://localhost:8787/cdn-cgi/handler/scheduled'
+    options.remote ? '' : '\n     A local server has no cron: curl http://localhost:8787/cdn-cgi/local/scheduled'
   }
   3. ${command('')}`;
   }
