@@ -1,0 +1,200 @@
+/**
+ * Mutants of the predicates, by hand: each is the statements' own text without one condition, and each must break a scenario
+ * that holds without it. (Stryker, `npm run test:mutation`, mutates the TypeScript around them.)
+ */
+import { applyD1Migrations, reset } from 'cloudflare:test';
+import { env } from 'cloudflare:workers';
+import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
+import type { Bindings } from '../../src/env.ts';
+import {
+  actionsOn,
+  call,
+  changeKey,
+  createIntegration,
+  importNumber,
+  newClient,
+  resources,
+  unusedNumber,
+} from '../fixtures.ts';
+import { mutations } from '../mutations.ts';
+import type { Mutation } from '../mutations.ts';
+
+/** Rewrites the statements of a request. */
+type Mutant = (sql: string) => string;
+
+/** The bindings with a mutant's statements; `applied` tells whether any was another. */
+function mutatedBindings(mutant: Mutant) {
+  const applied = new Set<string>();
+  const DB = new Proxy(env.DB, {
+    get(database, name) {
+      if (name === 'batch') return database.batch.bind(database);
+      return (sql: string) => {
+        const mutated = mutant(sql);
+        if (mutated !== sql) applied.add(sql);
+        return database.prepare(mutated);
+      };
+    },
+  });
+  return { bindings: { ...env, DB }, applied };
+}
+
+/** Takes a condition away and leaves its parameters where they are. */
+const without =
+  (condition: RegExp): Mutant =>
+  (sql) =>
+    sql.replaceAll(condition, (matched) => {
+      const parameters = matched.split('?').length - 1;
+      return `(${['1', ...Array.from({ length: parameters }, () => '(? IS NULL OR 1)')].join(' AND ')})`;
+    });
+
+const theRule = without(/(?<=iif\()exists \(select 1 from "phone_numbers" where \([^()]*\)\)/g);
+/** The decision is `deleted`, whatever references there are. */
+const withoutTheRule: Mutant = (sql) =>
+  theRule(sql).replace("'integration.delete_refused', 'integration.deleted'", "'integration.deleted', ''");
+const withoutOrganization = without(/"(?:integrations|phone_numbers|api_keys)"\."organization_id" = \?/g);
+const withoutStatus = without(/"api_keys"\."status" = \?/g);
+const withoutExpiry = without(/"api_keys"\."expires_at" > \?/g);
+const withoutRole = without(/"api_keys"\."role" in \(\?(?:, \?)*\)/g);
+const withoutSuspension = without(/"organizations"\."status" = \?/g);
+const withoutIdempotency = without(/not exists \(select 1 from "idempotency_keys" where \([^()]*\)\)/g);
+
+beforeEach(() => {
+  vi.spyOn(console, 'info').mockImplementation(() => {});
+  vi.spyOn(console, 'error').mockImplementation(() => {});
+  return () => vi.restoreAllMocks();
+});
+
+type Scenario = (bindings: Bindings) => Promise<void>;
+
+/** The scenario holds, and with the mutant it does not. */
+async function assertKilled(mutant: Mutant, scenario: Scenario): Promise<void> {
+  await scenario(env);
+  const { bindings, applied } = mutatedBindings(mutant);
+  await expect(scenario(bindings)).rejects.toThrow(/./);
+  expect(applied.size, 'statements that the mutant changes').toBeGreaterThan(0);
+}
+
+async function inUse() {
+  const client = await newClient();
+  const integration_id = await createIntegration(client);
+  await importNumber(client, integration_id, unusedNumber());
+  return { client, integration_id, path: `/api/integrations/${integration_id}` };
+}
+
+describe('the deletion of an integration in use', () => {
+  it('is refused by the rule, on record as refused: the mutant without NOT EXISTS is not', async () => {
+    await assertKilled(withoutTheRule, async (bindings) => {
+      const { client, integration_id, path } = await inUse();
+
+      expect((await call(client, 'DELETE', path, { bindings })).status).toBe(409);
+      expect(await actionsOn(integration_id)).toEqual(['integration.created', 'integration.delete_refused']);
+    });
+  });
+
+  describe('where the rule is broken', () => {
+    const scenario: Scenario = async () => {
+      const { client, path } = await inUse();
+      const before = await resources();
+
+      const { status, body } = await call(client, 'DELETE', path, mutatedBindings(withoutTheRule));
+
+      expect(status).toBe(409);
+      expect(body).toMatchObject({ code: 'integration_in_use', reference_count: 1 });
+      expect(await resources()).toEqual(before);
+    };
+
+    afterEach(async () => {
+      await reset();
+      await applyD1Migrations(env.DB, env.MIGRATIONS);
+    });
+
+    it('is refused by ON DELETE RESTRICT all the same: the mutant without it is not', async () => {
+      await scenario(env);
+      await env.DB.batch(
+        [
+          'CREATE TABLE unreferencing AS SELECT * FROM phone_numbers',
+          'DROP TABLE phone_numbers',
+          'ALTER TABLE unreferencing RENAME TO phone_numbers',
+          'CREATE UNIQUE INDEX phone_numbers_phone_number_unique ON phone_numbers (phone_number)',
+        ].map((sql) => env.DB.prepare(sql)),
+      );
+
+      await expect(scenario(env)).rejects.toThrow(/./);
+    });
+  });
+});
+
+const ofOneThing = mutations.filter(({ status, name }) => status < 300 && !/creation|import/.test(name));
+
+describe.each(ofOneThing)('$name', ({ name, prepare }) => {
+  const nothingHappens = async (mutation: Mutation, of: Awaited<ReturnType<typeof newClient>>, bindings: Bindings) => {
+    const keys = () => env.DB.prepare('SELECT key_id, status, expires_at FROM api_keys').all();
+    const before = [await resources(), (await keys()).results];
+    const { method, path, body } = mutation;
+    const { status } = await call(of, method, path, { body, bindings });
+    expect([await resources(), (await keys()).results]).toEqual(before);
+    return status;
+  };
+
+  it('is a 404 to another organization, and nothing happens: the mutant without the organization is not', async () => {
+    await assertKilled(withoutOrganization, async (bindings) => {
+      const [owner, stranger] = [await newClient(), await newClient()];
+
+      expect(await nothingHappens(await prepare(owner), stranger, bindings)).toBe(404);
+    });
+  });
+
+  const checks = [
+    ['was revoked', `status = 'revoked'`, withoutStatus],
+    ['lost its role', `role = 'user'`, withoutRole],
+    // A rotation compares expiries besides, and none is before that of a key that has expired.
+    ...(name.includes('rotation') ? [] : [['has expired', 'expires_at = unixepoch() - 60', withoutExpiry] as const]),
+  ] as const;
+
+  it.each(checks)('is nothing for a key that %s: the mutant without that check is', async (_, assignment, mutant) => {
+    await assertKilled(mutant, async (bindings) => {
+      const client = await newClient();
+      const mutation = await prepare(client);
+      await call(client, 'GET', '/api/nothing');
+      await changeKey(client, assignment);
+
+      expect([401, 403]).toContain(await nothingHappens(mutation, client, bindings));
+    });
+  });
+
+  it('is nothing for a suspended organization: the mutant without that check is', async () => {
+    await assertKilled(withoutSuspension, async (bindings) => {
+      const client = await newClient();
+      const mutation = await prepare(client);
+      await call(client, 'GET', '/api/nothing');
+      await env.DB.prepare(`UPDATE organizations SET status = 'suspended' WHERE organization_id = ?`)
+        .bind(client.organization_id)
+        .run();
+
+      expect(await nothingHappens(mutation, client, bindings)).toBe(401);
+    });
+  });
+});
+
+describe('a refused import that is repeated under its Idempotency-Key, once its reason is gone', () => {
+  it('stays refused: the mutant that asks for no remembered answer imports', async () => {
+    await assertKilled(withoutIdempotency, async (bindings) => {
+      const client = await newClient();
+      const phone_number = unusedNumber();
+      const importing = () =>
+        call(client, 'POST', '/api/phone-numbers', {
+          body: { phone_number, provider: 'sip' },
+          headers: { 'Idempotency-Key': 'once' },
+          bindings,
+        });
+      const holder = await importNumber(client, await createIntegration(client), phone_number);
+      await importing();
+      await call(client, 'DELETE', `/api/phone-numbers/${holder}`);
+
+      const { status } = await importing();
+
+      expect(status).toBe(409);
+      expect((await resources()).phone_numbers.map((row) => row['phone_number'])).not.toContain(phone_number);
+    });
+  });
+});
