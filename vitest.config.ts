@@ -3,33 +3,35 @@ import { defineConfig } from 'vitest/config';
 
 const nodeTests = ['test/cli/**/*.test.ts', 'test/conformance/**/*.test.ts'];
 
+export const workers = {
+  plugins: [
+    cloudflareTest(async () => ({
+      wrangler: { configPath: './wrangler.toml' },
+      miniflare: {
+        bindings: {
+          MIGRATIONS: await readD1Migrations('migrations'),
+          CREDENTIALS_KEKS: JSON.stringify({
+            current: 'k1',
+            keys: { k1: Buffer.alloc(32, 'a test KEK').toString('base64') },
+          }),
+        },
+      },
+    })),
+  ],
+  test: {
+    name: 'workers',
+    include: ['test/**/*.test.ts'],
+    exclude: nodeTests,
+    setupFiles: ['test/setup.ts'],
+    testTimeout: 60_000,
+  },
+};
+
 export default defineConfig({
   test: {
     reporters: ['default', ['json', { outputFile: 'test-report.json' }]],
     projects: [
-      {
-        plugins: [
-          cloudflareTest(async () => ({
-            wrangler: { configPath: './wrangler.toml' },
-            miniflare: {
-              bindings: {
-                MIGRATIONS: await readD1Migrations('migrations'),
-                CREDENTIALS_KEKS: JSON.stringify({
-                  current: 'k1',
-                  keys: { k1: Buffer.alloc(32, 'a test KEK').toString('base64') },
-                }),
-              },
-            },
-          })),
-        ],
-        test: {
-          name: 'workers',
-          include: ['test/**/*.test.ts'],
-          exclude: nodeTests,
-          setupFiles: ['test/setup.ts'],
-          testTimeout: 60_000,
-        },
-      },
+      workers,
       {
         test: { name: 'node', include: nodeTests, testTimeout: 60_000, hookTimeout: 120_000 },
       },

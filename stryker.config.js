@@ -1,0 +1,13 @@
+/** @type {import('@stryker-mutator/api/core').PartialStrykerOptions} */
+export default {
+  testRunner: 'vitest',
+  vitest: { configFile: 'vitest.mutation.config.ts' },
+  mutate: ['src/**/*.ts', '!src/cli/**', '!src/**/openapi.ts', '!src/openapi/**', '!src/client.ts', '!src/**/*.d.ts'],
+  // Else Stryker rewrites it, with an API that TypeScript 7 does not have.
+  ignorePatterns: ['tsconfig.json'],
+  clearTextReporter: { reportTests: false },
+  warnings: { slow: false },
+  incremental: true,
+  dryRunTimeoutMinutes: 30,
+  concurrency: 1,
+};
