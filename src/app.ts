@@ -36,6 +36,7 @@ const frame = createMiddleware<AppEnv>(async (c, next) => {
     key_id: caller?.key_id,
     status: c.res.status,
     outcome: c.var.outcome,
+    replayed: c.res.headers.has('Idempotency-Replayed') || undefined,
   });
   if (tasks.length > 0) c.executionCtx.waitUntil(runAfterAnswer(tasks, request_id));
 });

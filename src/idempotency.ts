@@ -10,15 +10,14 @@ import { and, eq, inArray, lte, not, sql } from 'drizzle-orm';
 import { createMiddleware } from 'hono/factory';
 import { encodeBase64 } from 'hono/utils/encode';
 import type { AppEnv, Bindings } from './env.ts';
+import { forgetInTurns, ROWS_PER_STATEMENT } from './forget.ts';
 import { DomainError, invalid } from './problem.ts';
-import { batch, existsIn, query, select } from './query.ts';
+import { existsIn, query, select } from './query.ts';
 import type { Builder, Placeholders } from './query.ts';
 import { idempotency_keys } from './schema.ts';
 import { unixNow } from './time.ts';
 
 const KEPT_SECONDS = 86_400;
-/** More than a minute brings, and few enough for one statement. */
-const FORGOTTEN_PER_RUN = 1000;
 
 /** Printable ASCII, as a header can carry it; the draft's quotes, if there are any, belong to the key. */
 const keyFormat = /^[\x20-\x7e]{1,255}$/;
@@ -111,7 +110,7 @@ export function assertSameRequest({ idempotency }: { idempotency?: Idempotency }
 }
 
 /** Of every organization: what is older than its time, by the clock alone. */
-const forgetAnswered = query((db, { until, limit }: Placeholders<{ until: number; limit: number }>) => {
+const forgetAnswered = query((db, { until }: Placeholders<{ until: number }>) => {
   const { organization_id, actor_key_id, idempotency_key, method, path, created_at } = idempotency_keys;
   const primaryKey = sql`(${sql.join([organization_id, actor_key_id, idempotency_key, method, path], sql`, `)})`;
   return db
@@ -123,12 +122,13 @@ const forgetAnswered = query((db, { until, limit }: Placeholders<{ until: number
           .select({ organization_id, actor_key_id, idempotency_key, method, path })
           .from(idempotency_keys)
           .where(lte(created_at, until))
-          .limit(limit),
+          .limit(ROWS_PER_STATEMENT),
       ),
-    );
+    )
+    .returning({ created_at });
 });
 
 /** The cron's turn: forgets the keys whose 24 hours are over. */
 export async function forgetIdempotencyKeys({ DB }: Bindings): Promise<void> {
-  await batch(DB, [forgetAnswered.bind({ until: unixNow() - KEPT_SECONDS, limit: FORGOTTEN_PER_RUN })]);
+  await forgetInTurns(DB, forgetAnswered.bind({ until: unixNow() - KEPT_SECONDS }));
 }

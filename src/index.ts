@@ -6,7 +6,10 @@ import type { Bindings } from './env.ts';
 import { forgetIdempotencyKeys } from './idempotency.ts';
 import { logError } from './log.ts';
 
-/** What the cron does at each turn; each is bounded, and goes on at the next turn where it left off. */
+/**
+ * What the cron does at each turn: the outbox's drain, data keys to be wrapped anew, and what is old enough to be forgotten.
+ * Each is bounded, and goes on at the next turn where it left off.
+ */
 const chores: Record<string, (env: Bindings) => Promise<void>> = {
   drain: drainPurges,
   idempotency_keys: forgetIdempotencyKeys,

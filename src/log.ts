@@ -10,6 +10,8 @@ interface RequestLine {
   status: number;
   /** `ok` or the problem's code. */
   outcome: string;
+  /** Told where the request was answered before: no audit event has this request id. */
+  replayed: true | undefined;
 }
 
 export function logRequest(line: RequestLine): void {

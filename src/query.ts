@@ -53,6 +53,9 @@ const builder: Builder = drizzle(() =>
   Promise.reject(new Error('This Drizzle instance compiles queries and runs none.')),
 );
 
+const placeholders = <Parameters>() =>
+  new Proxy({} as Placeholders<Parameters>, { get: (_, name) => sql.placeholder(String(name)) });
+
 /**
  * Compiles a Drizzle query on its first use and keeps it for the isolate's life.
  *
@@ -64,13 +67,10 @@ const builder: Builder = drizzle(() =>
 export function query<Parameters extends object, Result>(
   build: (db: Builder, parameters: Placeholders<Parameters>) => Compilable<Result>,
 ): CompiledQuery<Parameters, Result> {
-  const placeholders = new Proxy({} as Placeholders<Parameters>, {
-    get: (_, name) => sql.placeholder(String(name)),
-  });
   let prepared: ReturnType<Compilable<Result>['prepare']> | undefined;
   return {
     bind(parameters) {
-      const compiled = (prepared ??= build(builder, placeholders).prepare());
+      const compiled = (prepared ??= build(builder, placeholders()).prepare());
       const { sql: text, params } = compiled.getQuery();
       return {
         sql: text,
@@ -83,15 +83,25 @@ export function query<Parameters extends object, Result>(
   };
 }
 
+const namesOf = (rows: Subquery) => Object.keys(rows._.selectedFields);
+
 /** A {@link query} that reads, and whose rows another statement can keep. */
 export function select<Parameters extends object, Result>(
   build: (db: Builder, parameters: Placeholders<Parameters>) => CompilableSelect<Result>,
 ): CompiledSelect<Parameters, Result> {
+  const compiled = query(build);
+  let names: string[] | undefined;
   return {
-    ...query(build),
+    bind(parameters) {
+      const bound = compiled.bind(parameters);
+      const columns = (names ??= namesOf(build(builder, placeholders()).as('rows')));
+      // Kept rows may be those of another deployment, whose columns had another order.
+      const inOrder = (row: Record<string, unknown>) => Object.fromEntries(columns.map((name) => [name, row[name]]));
+      return { ...bound, mapRows: (rows) => bound.mapRows(rows.map(inOrder)) };
+    },
     json(db, parameters) {
       const rows = build(db, parameters).as('rows');
-      return sql`(SELECT json_group_array(${jsonObject(Object.keys(rows._.selectedFields))}) FROM ${rows})`;
+      return sql`(SELECT json_group_array(${jsonObject(namesOf(rows))}) FROM ${rows})`;
     },
   };
 }

@@ -385,6 +385,22 @@ describe('an Idempotency-Key', () => {
   });
 });
 
+describe('what is old enough to be forgotten', () => {
+  it('is forgotten in one turn of the cron, however much it is', async () => {
+    const { organization_id } = await newClient();
+    await env.DB.prepare(
+      `WITH RECURSIVE n(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i + 1 < 12000)
+       INSERT INTO idempotency_keys SELECT ?1, 'apikey_0', i, 'POST', '/', i, '', '{}', 0 FROM n`,
+    )
+      .bind(organization_id)
+      .run();
+
+    await worker.scheduled(createScheduledController(), env);
+
+    expect((await rows('idempotency_keys')).filter((row) => row['organization_id'] === organization_id)).toEqual([]);
+  });
+});
+
 describe('what is remembered', () => {
   it('holds no raw key, no credential, and no body that could be guessed', async () => {
     const client = await newClient();

@@ -1,13 +1,13 @@
 import { and, eq, lt, sql } from 'drizzle-orm';
 import type { Bindings } from '../env.ts';
+import { forgetInTurns, ROWS_PER_STATEMENT } from '../forget.ts';
 import { eventIdsFrom } from '../ids.ts';
 import { logEvent } from '../log.ts';
-import { batch, query } from '../query.ts';
+import { query } from '../query.ts';
 import type { Placeholders } from '../query.ts';
 import { audit_events, organizations } from '../schema.ts';
 import { unixNow } from '../time.ts';
 
-const EVENTS_PER_RUN = 1000;
 const DAY_SECONDS = 24 * 60 * 60;
 
 /**
@@ -25,13 +25,13 @@ const deleteEventsBefore = query((db, { event_id }: Placeholders<{ event_id: str
         .where(
           and(eq(audit_events.organization_id, organizations.organization_id), lt(audit_events.event_id, event_id)),
         )
-        .limit(EVENTS_PER_RUN)}`,
+        .limit(ROWS_PER_STATEMENT)}`,
     )
     .returning({ event_id: audit_events.event_id }),
 );
 
 /**
- * The cron's turn: deletes audit events that are older than `AUDIT_RETENTION_DAYS`, at most 1,000.
+ * The cron's turn: deletes audit events that are older than `AUDIT_RETENTION_DAYS`.
  *
  * @throws Error for a setting that is no number of days: nothing is deleted
  */
@@ -39,6 +39,6 @@ export async function forgetOldEvents(env: Bindings): Promise<void> {
   const setting = env.AUDIT_RETENTION_DAYS;
   if (!/^[1-9]\d{0,3}$/.test(setting)) throw new Error('AUDIT_RETENTION_DAYS must be a whole number from 1 to 9999');
   const event_id = eventIdsFrom(unixNow() - Number(setting) * DAY_SECONDS);
-  const [forgotten] = await batch(env.DB, [deleteEventsBefore.bind({ event_id })]);
-  if (forgotten.length > 0) logEvent('audit_events_forgotten', { count: forgotten.length });
+  const count = await forgetInTurns(env.DB, deleteEventsBefore.bind({ event_id }));
+  if (count > 0) logEvent('audit_events_forgotten', { count });
 }

@@ -116,7 +116,11 @@ export async function findCaller(
   // Of calls that miss at the same time, one fills: KV takes one write a second for each key.
   if (remembered()) return caller;
   isolateCache.set(key_hash, caller);
-  afterAnswer(() => env.KEY_CACHE.put(key_hash, JSON.stringify(caller), { expirationTtl: KV_EXPIRATION_SECONDS }));
+  afterAnswer(async () => {
+    // The call itself may have ended the key.
+    if (isolateCache.get(key_hash) !== caller) return;
+    await env.KEY_CACHE.put(key_hash, JSON.stringify(caller), { expirationTtl: KV_EXPIRATION_SECONDS });
+  });
   afterAnswer(() => batch(env.DB, [markUsed.bind({ ...row, now })]));
   return caller;
 }

@@ -42,7 +42,7 @@ const claimDue = query((db, { now, limit }: Placeholders<{ now: number; limit: n
           .limit(limit),
       ),
     )
-    .returning({ kv_key: credential_purges.kv_key }),
+    .returning({ kv_key: credential_purges.kv_key, attempts: credential_purges.attempts }),
 );
 
 /**
@@ -64,9 +64,16 @@ const findBacklog = query((db, { now }: Placeholders<{ now: number }>) => {
     .where(lte(next.first_due_at, now));
 });
 
-/** The KV key names the organization, and the ciphertext behind it is gone. */
-const forgetPurged = query((db, { kv_keys }: Placeholders<{ kv_keys: string }>) =>
-  db.delete(credential_purges).where(inArray(credential_purges.kv_key, sql`(SELECT value FROM json_each(${kv_keys}))`)),
+/**
+ * Forgets purges that are done, by KV key and by the attempt that did them: an attempt that has been counted since, as a
+ * refused create counts one whose put was late, is owed another removal. (The KV key names the organization.)
+ */
+const forgetPurged = query((db, { attempts }: Placeholders<{ attempts: string }>) =>
+  db
+    .delete(credential_purges)
+    .where(
+      sql`(${credential_purges.kv_key}, ${credential_purges.attempts}) IN (SELECT key, value FROM json_each(${attempts}))`,
+    ),
 );
 
 /**
@@ -76,7 +83,7 @@ const forgetPurged = query((db, { kv_keys }: Placeholders<{ kv_keys: string }>) 
  */
 export async function purge(env: Bindings, kv_key: string): Promise<void> {
   await env.CREDENTIALS.delete(kv_key);
-  await batch(env.DB, [forgetPurged.bind({ kv_keys: JSON.stringify([kv_key]) })]);
+  await batch(env.DB, [forgetPurged.bind({ attempts: JSON.stringify({ [kv_key]: 0 }) })]);
 }
 
 /**
@@ -95,9 +102,10 @@ export async function drainPurges(env: Bindings): Promise<void> {
   if (claimed.length === 0) return report(before, { purged: 0, failed: 0 }, now);
   const removals = await Promise.allSettled(claimed.map(({ kv_key }) => env.CREDENTIALS.delete(kv_key)));
   for (const removal of removals) if (removal.status === 'rejected') logError('purge_failed', removal.reason);
-  const purged = claimed.filter((_, index) => removals[index]?.status === 'fulfilled').map(({ kv_key }) => kv_key);
+  const purged = claimed.filter((_, index) => removals[index]?.status === 'fulfilled');
+  const attempts = Object.fromEntries(purged.map((row) => [row.kv_key, row.attempts]));
   const [, after] = await batch(env.DB, [
-    forgetPurged.bind({ kv_keys: JSON.stringify(purged) }),
+    forgetPurged.bind({ attempts: JSON.stringify(attempts) }),
     findBacklog.bind({ now }),
   ]);
   report(after, { purged: purged.length, failed: claimed.length - purged.length }, now);

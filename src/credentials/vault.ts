@@ -58,7 +58,7 @@ interface IntentParameters {
 const isIntent = ({ organization_id, kv_key }: Placeholders<IntentParameters>) =>
   and(eq(credential_purges.kv_key, kv_key), eq(credential_purges.organization_id, organization_id));
 
-/** The outbox row of an intent, but for its attempts; in the table's order. */
+/** The outbox row of an intent, in the table's order. */
 function intentColumns({ kv_key }: Placeholders<IntentParameters>, now: Placeholder) {
   const due_at = sql<number>`${now} + ${sql.raw(String(INTENT_DUE_SECONDS))}`;
   return {
@@ -93,7 +93,7 @@ export function credentialsWriter<Parameters extends EventParameters>(
       .insert(credential_purges)
       .select(
         db
-          .select({ ...intentColumns(parameters, parameters.now), attempts: sql<number>`0`.as('attempts') })
+          .select(intentColumns(parameters, parameters.now))
           .from(api_keys)
           .where(
             and(
@@ -106,7 +106,26 @@ export function credentialsWriter<Parameters extends EventParameters>(
       .onConflictDoNothing(),
   );
 
+  /** Seals a version, and records the intent to purge it. */
+  async function begin({ env }: Operation, event: Parameters, subject_id: string, credentials: Credentials) {
+    const credentials_version = nanoid();
+    const kv_key = credentialsKey(event.organization_id, subject_id, credentials_version);
+    const { ciphertext, ...wrapped } = await seal(await kekRing(env.CREDENTIALS_KEKS), kv_key, credentials);
+    const intent = { ...event, kv_key };
+    const [caller, , recorded] = await batch(env.DB, [
+      callerKey.bind(event),
+      recordIntent.bind(intent),
+      findIntent.bind(intent),
+    ]).catch((error: unknown) => {
+      throw error instanceof DomainError ? nothingDone(error) : error;
+    });
+    const stored: StoredCredentials = { kv_key: recorded.length > 0 ? kv_key : null, credentials_version, ...wrapped };
+    return { caller, ciphertext, stored };
+  }
+
   /**
+   * Each put is of a version of its own, because one that seems to have failed may land later: its intent stays.
+   *
    * @param event of the operation that makes the version live, and what the precondition asks about
    * @param credentials plaintext; it goes no further than this call
    * @returns where the ciphertext is, and how it opens
@@ -118,28 +137,21 @@ export function credentialsWriter<Parameters extends EventParameters>(
     subject_id: string,
     credentials: Credentials,
   ): Promise<StoredCredentials> {
-    const { env } = operation;
-    const credentials_version = nanoid();
-    const kv_key = credentialsKey(event.organization_id, subject_id, credentials_version);
-    const { ciphertext, ...wrapped } = await seal(await kekRing(env.CREDENTIALS_KEKS), kv_key, credentials);
-
-    const intent = { ...event, kv_key };
-    const [caller, , recorded] = await batch(env.DB, [
-      callerKey.bind(event),
-      recordIntent.bind(intent),
-      findIntent.bind(intent),
-    ]).catch((error: unknown) => {
-      throw error instanceof DomainError ? nothingDone(error) : error;
-    });
-    assertCallerMay(permission, operation, caller);
-    if (recorded.length === 0) return { kv_key: null, credentials_version, ...wrapped };
-    await retry(
-      () => env.CREDENTIALS.put(kv_key, ciphertext),
-      () => MAX_TRIES,
-    ).catch((error: unknown) => {
-      throw nothingDone(error);
-    });
-    return { kv_key, credentials_version, ...wrapped };
+    let putFailure: DomainError | undefined;
+    return retry(
+      async () => {
+        const { caller, ciphertext, stored } = await begin(operation, event, subject_id, credentials);
+        assertCallerMay(permission, operation, caller);
+        if (stored.kv_key === null) return stored;
+        try {
+          await operation.env.CREDENTIALS.put(stored.kv_key, ciphertext);
+        } catch (cause) {
+          throw (putFailure = nothingDone(cause));
+        }
+        return stored;
+      },
+      (error) => (error === putFailure ? MAX_TRIES : 1),
+    );
   };
 }
 

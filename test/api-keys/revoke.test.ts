@@ -75,6 +75,16 @@ describe('a revoked key', () => {
     expect(calls).toEqual(['KEY_CACHE.get', 'DB.batch']);
   });
 
+  it('reads nothing any more where it ended itself by its very first call', async () => {
+    const { organization_id } = client;
+    const cold = await newClient({ organization_id });
+
+    expect((await revoke(cold, cold)).status).toBe(200);
+
+    expect(await env.KEY_CACHE.get(await hashKey(cold.raw_key))).toBeNull();
+    expect((await call(cold, 'GET', '/api/integrations')).status).toBe(401);
+  });
+
   it('changes nothing from then on, wherever a cache still admits it', async () => {
     const integration_id = await createIntegration(client);
     const phone_number_id = await importNumber(client, integration_id, unusedNumber());

@@ -120,6 +120,15 @@ describe('a rotated key', () => {
     expect(Number(await expiryOf(expiring))).toBeLessThanOrEqual(now() + HOUR);
   });
 
+  it('reads nothing any more where it ended itself by its very first call', async () => {
+    const cold = await colleague('admin');
+
+    await rotate(0, cold, cold);
+
+    expect(await env.KEY_CACHE.get(await hashKey(cold.raw_key))).toBeNull();
+    expect((await call(cold, 'GET', '/api/integrations')).status).toBe(401);
+  });
+
   it('may be the caller’s own', async () => {
     const answer = await rotate(0, client);
 

@@ -26,6 +26,8 @@ const document = z.object({
   ),
 });
 
+const createdKey = z.object({ data: z.object({ key: z.object({ key_id: z.string() }) }) });
+
 const kept = await readFile(join(projectDirectory, 'public/openapi.json'), 'utf8');
 const { paths, info } = document.parse(JSON.parse(kept));
 
@@ -89,7 +91,10 @@ describe('the OpenAPI document', () => {
       ...('integration_id' in value ? { integration_id: other } : {}),
     };
 
-    const concrete = path.replace('{integration_id}', integration_id).replace('{phone_number_id}', phone_number_id);
+    const key = await server.call(server.demo, 'POST', '/api/api-keys', { body: { name: 'Rotated', role: 'user' } });
+    const { key_id } = createdKey.parse(key.body).data.key;
+    const ids = { integration_id, phone_number_id, key_id };
+    const concrete = path.replace(/\{(\w+)\}/, (_, name: keyof typeof ids) => ids[name]);
     const answer = await server.call(server.demo, method, concrete, { body });
 
     expect(answer).toMatchObject({ status, body: { success: true } });

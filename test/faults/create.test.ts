@@ -2,10 +2,12 @@
 import { createScheduledController } from 'cloudflare:test';
 import { env } from 'cloudflare:workers';
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
+import { drainPurges } from '../../src/credentials/purge.ts';
 import worker from '../../src/index.ts';
 import { failingBindings, interceptedBindings } from '../bindings.ts';
 import { call, newClient, resources, rows, twilio, unusedNumber } from '../fixtures.ts';
 import type { Client } from '../fixtures.ts';
+import { assertInvariants } from './invariants.ts';
 
 const LOST = 'D1_ERROR: Network connection lost.';
 const TWO_HOURS = 2 * 3600 * 1000;
@@ -59,7 +61,8 @@ describe.each([
     expect(body).toMatchObject({ code: 'temporarily_unavailable', outcome: 'not_done' });
     expect(faults.calls.filter((name) => name === 'CREDENTIALS.put')).toHaveLength(3);
     expect(await rows(table)).toEqual([]);
-    expect(await rows('credential_purges')).toHaveLength(1);
+    // Each put was of a version of its own.
+    expect(await rows('credential_purges')).toHaveLength(3);
     await drainLater();
     expect(await resources()).toMatchObject({ credential_purges: [], CREDENTIALS: {} });
   });
@@ -204,6 +207,55 @@ describe.each([
     expect((await post(bindings)).status).toBe(401);
     await late?.();
 
+    await drainLater();
+    expect(await resources()).toEqual({ integrations: [], phone_numbers: [], credential_purges: [], CREDENTIALS: {} });
+  });
+
+  it('leaves no ciphertext where a put lands late, after another one was made live and has been deleted', async () => {
+    let late: (() => Promise<unknown>) | undefined;
+    const bindings = interceptedBindings((name, carryOut) => {
+      if (name !== 'CREDENTIALS.put' || late) return carryOut();
+      late = carryOut;
+      throw new Error('KV PUT failed: 500');
+    });
+
+    const { status, body } = await post(bindings);
+    const [row] = await rows(table);
+    const id = String(row?.['phone_number_id'] ?? row?.['integration_id']);
+    expect((await call(client, 'DELETE', `${path}/${id}`)).status).toBe(200);
+    await late?.();
+
+    expect(status).toBe(201);
+    expect(body).toMatchObject({ success: true });
+    await assertInvariants(client.organization_id);
+    await drainLater();
+    expect(await resources()).toEqual({ integrations: [], phone_numbers: [], credential_purges: [], CREDENTIALS: {} });
+  });
+
+  it('leaves no ciphertext where its put lands while a drain that has claimed it is under way', async () => {
+    let putLands: (() => void) | undefined;
+    const landed = new Promise<void>((resolve) => (putLands = resolve));
+    const drained = interceptedBindings(async (name, carryOut) => {
+      const result = await carryOut();
+      // It has removed what was not there yet, and has yet to forget it.
+      if (name === 'CREDENTIALS.delete') await landed;
+      return result;
+    });
+    let draining: Promise<void> | undefined;
+    const bindings = interceptedBindings(async (name, carryOut) => {
+      if (name !== 'CREDENTIALS.put') return carryOut();
+      await env.DB.prepare('UPDATE credential_purges SET due_at = 0').run();
+      draining = drainPurges(drained);
+      await vi.waitUntil(async () => (await rows('credential_purges')).some((purge) => purge['attempts'] === 1));
+      return carryOut();
+    });
+
+    const { status } = await post(bindings);
+    putLands?.();
+    await draining;
+
+    expect(status).toBe(503);
+    await assertInvariants(client.organization_id);
     await drainLater();
     expect(await resources()).toEqual({ integrations: [], phone_numbers: [], credential_purges: [], CREDENTIALS: {} });
   });

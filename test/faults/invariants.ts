@@ -6,14 +6,21 @@ import { credentialsKey } from '../../src/credentials/vault.ts';
 
 type Row = Record<string, unknown>;
 
-const tables = ['integrations', 'phone_numbers', 'api_keys', 'audit_events', 'credential_purges'] as const;
+const tables = [
+  'integrations',
+  'phone_numbers',
+  'api_keys',
+  'audit_events',
+  'credential_purges',
+  'idempotency_keys',
+] as const;
 
 /** The rows of one organization, by table. (Who was last seen when does not count.) */
 export async function dataOf(organization_id: string) {
   const results = await env.DB.batch<Row>(
     tables.map((table) => env.DB.prepare(`SELECT * FROM ${table} WHERE organization_id = ?`).bind(organization_id)),
   );
-  const [integrations, phone_numbers, api_keys, audit_events, credential_purges] = results.map(
+  const [integrations, phone_numbers, api_keys, audit_events, credential_purges, idempotency_keys] = results.map(
     (result) => result.results,
   );
   return {
@@ -22,6 +29,7 @@ export async function dataOf(organization_id: string) {
     api_keys: (api_keys ?? []).map((row) => ({ ...row, last_used_at: null })),
     audit_events: audit_events ?? [],
     credential_purges: credential_purges ?? [],
+    idempotency_keys: idempotency_keys ?? [],
   };
 }
 
