@@ -180,6 +180,29 @@ it('changes the ring of a .dev.vars, and no other line', async () => {
   expect(await readFile(path, 'utf8')).toBe(`# Secrets\n${line('k2')}\nOTHER="kept"\n`);
 });
 
+it.each([
+  ['a space before the sign', (value: string) => `CREDENTIALS_KEKS = '${value}'\n`],
+  ['an export', (value: string) => `export CREDENTIALS_KEKS='${value}'\n`],
+  ['an indent', (value: string) => `  CREDENTIALS_KEKS='${value}'\n`],
+  ['the name twice', (value: string) => `CREDENTIALS_KEKS='${value}'\nCREDENTIALS_KEKS='${value}'\n`],
+  ['more than one line', (value: string) => `CREDENTIALS_KEKS='${value.replace(',', ',\n')}'\nOTHER=kept\n`],
+])('leaves a .dev.vars with %s as it was, and says why', async (_, text) => {
+  const path = join(directory, '.dev.vars');
+  const before = text(JSON.stringify({ current: 'k1', keys: { k1: first, k2: first } }));
+  await writeFile(path, before);
+
+  const { code, stdout, stderr } = await run('npm', [
+    ...['run', '-s', 'keks:rotate', '--', '--step', 'add', '--yes'],
+    ...['--persist-to', directory, '--secrets-file', path],
+  ]);
+
+  expect(code).toBe(1);
+  expect(stderr).toContain(`${path} was not changed: it needs CREDENTIALS_KEKS once, in one line`);
+  expect(stdout).not.toContain('Done.');
+  expect(stdout + stderr).not.toContain(first);
+  expect(await readFile(path, 'utf8')).toBe(before);
+});
+
 it('says nothing of a file’s content where it is not one', async () => {
   const path = join(directory, 'wrong.json');
   await writeFile(path, '{"CREDENTIALS_KEKS": plaintext}');
