@@ -191,16 +191,27 @@ it.each([
   const before = text(JSON.stringify({ current: 'k1', keys: { k1: first, k2: first } }));
   await writeFile(path, before);
 
+  const file = await readRingFile(path);
+  const error: unknown = await file.write({ ...file.ring, current: 'k2' }).catch((thrown: unknown) => thrown);
+
+  expect(String(error)).toContain(`${path} was not changed: it needs CREDENTIALS_KEKS once, in one line`);
+  expect(String(error)).not.toContain(first);
+  expect(await readFile(path, 'utf8')).toBe(before);
+});
+
+it('ends with 1, and without a word of Done, where the file could not be written', async () => {
+  const path = join(directory, '.dev.vars');
+  await writeFile(path, `export CREDENTIALS_KEKS='${JSON.stringify({ current: 'k1', keys: { k1: first } })}'\n`);
+
   const { code, stdout, stderr } = await run('npm', [
     ...['run', '-s', 'keks:rotate', '--', '--step', 'add', '--yes'],
     ...['--persist-to', directory, '--secrets-file', path],
   ]);
 
   expect(code).toBe(1);
-  expect(stderr).toContain(`${path} was not changed: it needs CREDENTIALS_KEKS once, in one line`);
+  expect(stderr).toContain('was not changed');
   expect(stdout).not.toContain('Done.');
   expect(stdout + stderr).not.toContain(first);
-  expect(await readFile(path, 'utf8')).toBe(before);
 });
 
 it('says nothing of a file’s content where it is not one', async () => {
