@@ -60,6 +60,8 @@ if (!step) {
 } else if (await isConfirmed(`${preview(changed)}\n\n${describe(changed)}`, yes)) {
   await file.write(changed);
   console.log(`\nDone.\n\n${whatIsNext(changed)}`);
+} else {
+  process.exitCode = 1;
 }
 
 async function findUses(database: D1Database): Promise<Uses> {

@@ -41,6 +41,7 @@ const auditEvent = z.strictObject({
 
 const { file, yes, ...options } = readOptions(usage, schema);
 if (await isConfirmed(await preview(), yes)) await withBindings(options, recover);
+else process.exitCode = 1;
 
 /** Reads the whole file: one that is damaged is refused before anything is done. */
 async function preview(): Promise<string> {

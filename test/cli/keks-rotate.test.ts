@@ -83,7 +83,7 @@ it('shows what a step would do, and does it with --yes alone', async () => {
 
   const { code, stdout } = await rotate('--step', 'add');
 
-  expect(code).toBe(0);
+  expect(code).toBe(1);
   expect(stdout).toMatch(/Adds the key k\w+ to .*secrets\.json/);
   expect(await bytesOfFile()).toBe(before);
 });
