@@ -2,13 +2,14 @@
 import { and, eq, gt, inArray, isNotNull, isNull, ne, not, or, sql } from 'drizzle-orm';
 import type { SQL } from 'drizzle-orm';
 import { alias } from 'drizzle-orm/sqlite-core';
-import type { SQLiteColumn, SQLiteTable } from 'drizzle-orm/sqlite-core';
 import { batch, existsIn, query, rowValues } from '../query.ts';
 import type { Builder, CompiledQuery, Placeholders } from '../query.ts';
 import { api_keys, audit_events, credential_purges, integrations, organizations, phone_numbers } from '../schema.ts';
 import type { AuditAction } from '../schema.ts';
 import { unixNow } from '../time.ts';
 import type { AuditEventRow } from './export.ts';
+import { isIntegration, isPhoneNumber, kvKeyOf } from './subject.ts';
+import type { CredentialsTable } from './subject.ts';
 
 interface TargetParameters extends Pick<
   AuditEventRow,
@@ -29,9 +30,6 @@ const putBack = query((db, parameters: Placeholders<AuditEventRow>) =>
     .returning({ id: audit_events.event_id }),
 );
 
-const isIntegration = ({ organization_id, target_id }: Target) =>
-  and(eq(integrations.organization_id, organization_id), eq(integrations.integration_id, target_id));
-
 /** A number that came back on it, or was assigned to another integration since, would point nowhere. */
 const isUnusedIntegration = (db: Builder, parameters: Target) =>
   and(
@@ -48,24 +46,15 @@ const isUnusedIntegration = (db: Builder, parameters: Target) =>
     ),
   );
 
-const isPhoneNumber = ({ organization_id, target_id }: Target) =>
-  and(eq(phone_numbers.phone_number_id, target_id), eq(phone_numbers.organization_id, organization_id));
-
 /** The version that the row has now: the event may tell of a later one, which the restored row knows nothing of. */
-const enqueueFrom = (
-  table: SQLiteTable & Record<'organization_id' | 'credentials_version', SQLiteColumn>,
-  isGoing: (db: Builder, parameters: Target) => SQL | undefined,
-): Step =>
+const enqueueFrom = (table: CredentialsTable, isGoing: (db: Builder, parameters: Target) => SQL | undefined): Step =>
   query((db, parameters: Target) =>
     db
       .insert(credential_purges)
       .select(
         db
           .select({
-            kv_key:
-              sql<string>`'v1/' || ${table.organization_id} || '/' || ${parameters.target_id} || '/' || ${table.credentials_version}`.as(
-                'kv_key',
-              ),
+            kv_key: kvKeyOf(table, parameters).as('kv_key'),
             organization_id: sql<string>`${table.organization_id}`.as('organization_id'),
             due_at: sql<number>`${parameters.now}`.as('due_at'),
             attempts: sql<number>`0`.as('attempts'),
