@@ -203,9 +203,16 @@ it('ends with 1, and without a word of Done, where the file could not be written
   const path = join(directory, '.dev.vars');
   await writeFile(path, `export CREDENTIALS_KEKS='${JSON.stringify({ current: 'k1', keys: { k1: first } })}'\n`);
 
+  const place = ['--persist-to', directory, '--secrets-file', path];
   const { code, stdout, stderr } = await run('npm', [
-    ...['run', '-s', 'keks:rotate', '--', '--step', 'add', '--yes'],
-    ...['--persist-to', directory, '--secrets-file', path],
+    'run',
+    '-s',
+    'keks:rotate',
+    '--',
+    '--step',
+    'add',
+    '--yes',
+    ...place,
   ]);
 
   expect(code).toBe(1);
