@@ -16,6 +16,8 @@ import type { AuditAction } from './schema.ts';
 import { unixNow } from './time.ts';
 
 const ROWS_PER_BATCH = 100;
+/** A list may go through what is done already, in the organization's index: so one is for many batches. */
+const ROWS_PER_LIST = 10_000;
 
 /** How many rows are done, after each batch. */
 export type OnProgress = (done: number, total: number) => void;
@@ -43,6 +45,13 @@ export function inBatches({ table, id, action, condition, act }: Definition) {
   const isToDo = (db: Builder, parameters: Placeholders<OrganizationParameters>) =>
     and(eq(table.organization_id, parameters.organization_id), condition(db, parameters));
 
+  /**
+   * For rows that are named by id. Where that is the primary key, the plus keeps SQLite from going through all that the
+   * organization has instead; else the organization is the primary key's first column.
+   */
+  const isOf = ({ organization_id }: Placeholders<OrganizationParameters>) =>
+    id.primary ? sql`+${table.organization_id} = ${organization_id}` : eq(table.organization_id, organization_id);
+
   const count = query((db, parameters: Placeholders<OrganizationParameters>) =>
     db
       .select({ count: sql<number>`count(*)`.as('count') })
@@ -55,17 +64,19 @@ export function inBatches({ table, id, action, condition, act }: Definition) {
       .select({ id: sql<string>`${id}`.as('id') })
       .from(table)
       .where(isToDo(db, parameters))
-      .limit(ROWS_PER_BATCH),
+      .limit(ROWS_PER_LIST),
   );
 
-  const record = eventsRecorder<ManyRecordParameters>(table, id, action, isToDo);
+  const record = eventsRecorder<ManyRecordParameters>(table, id, action, (db, parameters) =>
+    and(isOf(parameters), condition(db, parameters)),
+  );
 
   const actOnRecorded = query((db, parameters: Placeholders<ManyRecordParameters>) => {
     const recorded = db
       .select({ target_id: audit_events.target_id })
       .from(audit_events)
       .where(isOneOfEvents(parameters));
-    return act(db, and(eq(table.organization_id, parameters.organization_id), inArray(id, recorded)));
+    return act(db, and(isOf(parameters), inArray(id, recorded)));
   });
 
   return async function run(
@@ -74,20 +85,23 @@ export function inBatches({ table, id, action, condition, act }: Definition) {
     onProgress: OnProgress = () => {},
   ): Promise<number> {
     let done = 0;
-    let [[counted], next] = await batch(database, [count.bind(operation), listNext.bind(operation)]);
-    while (next.length > 0) {
-      const now = unixNow();
-      const event_ids = JSON.stringify(Object.fromEntries(next.map((row) => [row.id, newEventId()])));
-      const parameters = { ...operation, event_ids, now, event_time: now };
-      done += next.length;
-      [, , , next] = await batch(database, [
-        record.bind(parameters),
-        enqueuePurges.bind(parameters),
-        actOnRecorded.bind(parameters),
-        listNext.bind(parameters),
-      ]);
-      // Rows may have come while it ran.
-      onProgress(done, Math.max(done, counted?.count ?? 0));
+    let [[counted], listed] = await batch(database, [count.bind(operation), listNext.bind(operation)]);
+    while (listed.length > 0) {
+      for (let from = 0; from < listed.length; from += ROWS_PER_BATCH) {
+        const rows = listed.slice(from, from + ROWS_PER_BATCH);
+        const now = unixNow();
+        const event_ids = JSON.stringify(Object.fromEntries(rows.map((row) => [row.id, newEventId()])));
+        const parameters = { ...operation, event_ids, now, event_time: now };
+        await batch(database, [
+          record.bind(parameters),
+          enqueuePurges.bind(parameters),
+          actOnRecorded.bind(parameters),
+        ]);
+        done += rows.length;
+        // Rows may have come while it ran.
+        onProgress(done, Math.max(done, counted?.count ?? 0));
+      }
+      [listed] = await batch(database, [listNext.bind(operation)]);
     }
     return done;
   };

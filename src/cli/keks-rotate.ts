@@ -2,9 +2,8 @@
 import { join, resolve } from 'node:path';
 import * as z from 'zod';
 import { countDataKeys, kekIdsInUse } from '../credentials/data-keys.ts';
-import { addKek, newestKek, promoteNewest, retireKek } from '../credentials/ring.ts';
+import { addKek, newestKek, newKekId, promoteNewest, retireKek } from '../credentials/ring.ts';
 import type { Ring } from '../credentials/ring.ts';
-import { toIso, unixNow } from '../time.ts';
 import { confirmation, isConfirmed, place, readOptions, withBindings } from './options.ts';
 import { projectDirectory } from './project.ts';
 import { readRingFile } from './ring-file.ts';
@@ -61,6 +60,8 @@ if (!step) {
 } else if (await isConfirmed(`${preview(changed)}\n\n${describe(changed)}`, yes)) {
   await file.write(changed);
   console.log(`\nDone.\n\n${whatIsNext(changed)}`);
+} else {
+  process.exitCode = 1;
 }
 
 async function findUses(database: D1Database): Promise<Uses> {
@@ -79,7 +80,7 @@ function told({ count, exact }: { count: number; exact: boolean }): string {
 
 /** The ring after the step. */
 function change(ring: Ring): Ring {
-  if (step === 'add') return addKek(ring, `k${toIso(unixNow()).replaceAll(/\W/g, '')}`);
+  if (step === 'add') return addKek(ring, newKekId());
   if (step === 'promote') return promoteNewest(ring);
   return step === 'retire' ? retireKek(ring, kek) : ring;
 }
@@ -89,6 +90,8 @@ function refuse(ring: Ring): string | undefined {
   const newest = newestKek(ring);
   if (step === 'add' && newest !== ring.current)
     return `${newest} has been added and is not current: promote it first.`;
+  if (step === 'add' && newestKek(changed) === ring.current)
+    return `${ring.current} was added at a time that is not past yet: is the clock right?`;
   if (step === 'promote' && newest === ring.current) return `${newest} is the newest key, and current already.`;
   if (step !== 'retire') return undefined;
   if (!Object.hasOwn(ring.keys, kek)) return `The ring has no key ${kek}.`;

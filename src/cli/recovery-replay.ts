@@ -41,6 +41,7 @@ const auditEvent = z.strictObject({
 
 const { file, yes, ...options } = readOptions(usage, schema);
 if (await isConfirmed(await preview(), yes)) await withBindings(options, recover);
+else process.exitCode = 1;
 
 /** Reads the whole file: one that is damaged is refused before anything is done. */
 async function preview(): Promise<string> {
@@ -59,10 +60,12 @@ Then marks the integrations whose ciphertext is gone as credentials_missing, and
 
 async function recover(env: OperatorBindings): Promise<void> {
   const kept: string[] = [];
+  const toRotate = new Set<string>();
   let events = 0;
   for await (const page of pagesOfFile()) {
     const replayed = await replayEvents(env.DB, page);
     kept.push(...replayed.integrations_kept);
+    for (const key_id of replayed.keys_to_rotate) toRotate.add(key_id);
     events += page.length;
     const { length: deleted } = [...replayed.integrations_deleted, ...replayed.phone_numbers_deleted];
     console.log(
@@ -74,6 +77,9 @@ async function recover(env: OperatorBindings): Promise<void> {
   );
   console.log(`${orphans.length} ciphertexts that nothing names are in the outbox`);
   report('Deleted before, and kept because phone numbers use them: reassign these, then replay again', kept);
+  report('API keys rotated since, whose successors are lost: they live on as they are, rotate them again', [
+    ...toRotate,
+  ]);
   report('Integrations that have lost their credentials (credentials_missing): PUT them anew', credentials_missing);
   report('SIP numbers that have lost their credentials: delete and import them anew', sip_numbers_missing);
 }

@@ -4,7 +4,7 @@
  */
 import { readFile, rename, rm, writeFile } from 'node:fs/promises';
 import { extname } from 'node:path';
-import { parseEnv } from 'node:util';
+import { isDeepStrictEqual, parseEnv } from 'node:util';
 import * as z from 'zod';
 import { readRing } from '../credentials/ring.ts';
 import type { Ring } from '../credentials/ring.ts';
@@ -13,6 +13,7 @@ const secrets = z.looseObject({ CREDENTIALS_KEKS: z.string() });
 
 interface RingFile {
   ring: Ring;
+  /** @throws Error, without a word of a secret, where the file's form does not allow it: it is then as it was */
   write(ring: Ring): Promise<void>;
 }
 
@@ -23,19 +24,24 @@ interface RingFile {
  */
 export async function readRingFile(path: string): Promise<RingFile> {
   const isJson = extname(path) === '.json';
+  const parse = (text: string) => secrets.safeParse(isJson ? parseJson(text) : parseEnv(text)).data;
   const text = await readFile(path, 'utf8');
-  const { success, data } = secrets.safeParse(isJson ? parseJson(text) : parseEnv(text));
-  if (!success) throw new Error(`${path} has no CREDENTIALS_KEKS, or is of another form`);
+  const data = parse(text);
+  if (!data) throw new Error(`${path} has no CREDENTIALS_KEKS, or is of another form`);
   return {
     ring: await readRing(data.CREDENTIALS_KEKS),
-    write(ring) {
+    async write(ring) {
       const CREDENTIALS_KEKS = JSON.stringify(ring);
-      return replaceFile(
-        path,
-        isJson
-          ? `${JSON.stringify({ ...data, CREDENTIALS_KEKS }, undefined, 2)}\n`
-          : text.replace(/^CREDENTIALS_KEKS=.*$/m, () => `CREDENTIALS_KEKS='${CREDENTIALS_KEKS}'`),
-      );
+      const next = isJson
+        ? `${JSON.stringify({ ...data, CREDENTIALS_KEKS }, undefined, 2)}\n`
+        : text.replace(/^CREDENTIALS_KEKS=.*$/m, () => `CREDENTIALS_KEKS='${CREDENTIALS_KEKS}'`);
+      // A line may be of a form that is read and not found again, or have another after it that counts.
+      if (!isDeepStrictEqual(parse(next), { ...data, CREDENTIALS_KEKS })) {
+        throw new Error(
+          `${path} was not changed: it needs CREDENTIALS_KEKS once, in one line that begins with CREDENTIALS_KEKS=`,
+        );
+      }
+      await replaceFile(path, next);
     },
   };
 }

@@ -1,13 +1,14 @@
 /** The steps of a rotation of key-encryption keys (KEKs), as edits of the secret `CREDENTIALS_KEKS`. Pure. */
 import { encodeBase64 } from 'hono/utils/encode';
 import * as z from 'zod';
+import { toIso, unixNow } from '../time.ts';
 import { parseKekRing } from './envelope.ts';
 
 const KEY_BYTES = 32;
 
 const ringText = z.object({ current: z.string(), keys: z.record(z.string(), z.string()) });
 
-/** The ring as the secret has it, its keys in the order in which they were added. No part of `keys` may be shown. */
+/** The ring as the secret has it. No part of `keys` may be shown. */
 export type Ring = z.output<typeof ringText>;
 
 /** @throws Error, without a word of the secret, when it is of another form */
@@ -16,9 +17,21 @@ export async function readRing(secret: string): Promise<Ring> {
   return ringText.parse(JSON.parse(secret));
 }
 
-/** The KEK that was added last. */
+const addedId = /^k\d{8}T\d{6}Z$/;
+
+/** An id of a KEK that is added now. */
+export function newKekId(): string {
+  return `k${toIso(unixNow()).replaceAll(/\W/g, '')}`;
+}
+
+/**
+ * The KEK that was added last, which its id tells: those of {@link newKekId} sort by their time, any other id is older. The
+ * order of `keys` tells nothing, because people write it too.
+ */
 export function newestKek({ current, keys }: Ring): string {
-  return Object.keys(keys).at(-1) ?? current;
+  return Object.keys(keys)
+    .filter((id) => addedId.test(id))
+    .reduce((newest, id) => (addedId.test(newest) && newest >= id ? newest : id), current);
 }
 
 /**

@@ -1,5 +1,5 @@
 /** What a restore of D1 would take away and must not: the audit events since the restore point. */
-import { and, asc, eq, gt } from 'drizzle-orm';
+import { and, asc, eq, getTableColumns, gt, gte, sql } from 'drizzle-orm';
 import { eventIdsFrom } from '../ids.ts';
 import { batch, query } from '../query.ts';
 import type { Placeholders } from '../query.ts';
@@ -9,21 +9,35 @@ const ROWS_PER_PAGE = 100;
 
 export type AuditEventRow = typeof audit_events.$inferSelect;
 
-const listOrganizations = query((db, { after }: Placeholders<{ after: string }>) =>
-  db
-    .select({ organization_id: organizations.organization_id })
-    .from(organizations)
-    .where(gt(organizations.organization_id, after))
-    .orderBy(asc(organizations.organization_id))
-    .limit(ROWS_PER_PAGE),
-);
+interface PageParameters {
+  /** Where the page before ended. */
+  organization_id: string;
+  event_id: string;
+  /** What stands before the ids of the events that are exported. */
+  since: string;
+}
 
-const listEvents = query((db, { organization_id, after }: Placeholders<{ organization_id: string; after: string }>) =>
+/**
+ * By the primary key alone: the events of each organization behind the time, of the one where the page before ended behind
+ * its last. SQLite's planner, which has no statistics, keeps the order of a cross join: the other way round it would read
+ * every event.
+ */
+const listEvents = query((db, { organization_id, event_id, since }: Placeholders<PageParameters>) =>
   db
-    .select()
-    .from(audit_events)
-    .where(and(eq(audit_events.organization_id, organization_id), gt(audit_events.event_id, after)))
-    .orderBy(asc(audit_events.event_id))
+    .select(getTableColumns(audit_events))
+    .from(organizations)
+    .crossJoin(audit_events)
+    .where(
+      and(
+        gte(organizations.organization_id, organization_id),
+        eq(audit_events.organization_id, organizations.organization_id),
+        gt(
+          audit_events.event_id,
+          sql`iif(${organizations.organization_id} = ${organization_id}, ${event_id}, ${since})`,
+        ),
+      ),
+    )
+    .orderBy(asc(organizations.organization_id), asc(audit_events.event_id))
     .limit(ROWS_PER_PAGE),
 );
 
@@ -31,37 +45,15 @@ const listEvents = query((db, { organization_id, after }: Placeholders<{ organiz
  * The audit events of every organization since a time, in pages of at most 100: one organization after the other, the events
  * of each in their order.
  *
- * @param since unix seconds
+ * @param from unix seconds
  * @throws DomainError `temporarily_unavailable`
  */
-export async function* exportEvents(database: D1Database, since: number): AsyncGenerator<AuditEventRow[], void> {
-  const listed = pages(
-    (after) => batch(database, [listOrganizations.bind({ after })]),
-    ({ organization_id }) => organization_id,
-    '',
-  );
-  for await (const page of listed) {
-    for (const { organization_id } of page) {
-      yield* pages(
-        (after) => batch(database, [listEvents.bind({ organization_id, after })]),
-        ({ event_id }) => event_id,
-        eventIdsFrom(since),
-      );
-    }
-  }
-}
-
-/** Keyset pages, each behind the last row of the one before. */
-async function* pages<Row>(
-  read: (after: string) => Promise<readonly [Row[]]>,
-  keyOf: (row: Row) => string,
-  start: string,
-): AsyncGenerator<Row[], void> {
-  let after: string | undefined = start;
-  while (after !== undefined) {
-    const [rows]: readonly [Row[]] = await read(after);
-    if (rows.length > 0) yield rows;
-    const last = rows.at(-1);
-    after = last && rows.length === ROWS_PER_PAGE ? keyOf(last) : undefined;
+export async function* exportEvents(database: D1Database, from: number): AsyncGenerator<AuditEventRow[], void> {
+  const since = eventIdsFrom(from);
+  let last: Pick<AuditEventRow, 'organization_id' | 'event_id'> | undefined = { organization_id: '', event_id: since };
+  while (last) {
+    const [events]: readonly [AuditEventRow[]] = await batch(database, [listEvents.bind({ ...last, since })]);
+    if (events.length > 0) yield events;
+    last = events.length === ROWS_PER_PAGE ? events.at(-1) : undefined;
   }
 }

@@ -10,22 +10,18 @@ import { batch, existsIn, query } from '../query.ts';
 import type { Placeholders } from '../query.ts';
 import { credential_purges, integrations, phone_numbers } from '../schema.ts';
 import { unixNow } from '../time.ts';
+import { isIntegration, isPhoneNumber, placesOf } from './subject.ts';
 
 const ROWS_PER_BATCH = 100;
 
 interface OrphanParameters {
-  /** JSON of what {@link placeOf} makes of KV keys. */
+  /** JSON of what {@link placesOf} makes of KV keys. */
   places: string;
   due_at: number;
 }
 
-/** A KV key's parts (vault.ts); nothing for a key of another form, which is not this version's to judge. */
-function placeOf(kv_key: string) {
-  const [, organization_id, subject_id, version] = /^v1\/([^/]+)\/([^/]+)\/([^/]+)$/.exec(kv_key) ?? [];
-  return organization_id === undefined ? [] : [{ kv_key, organization_id, subject_id, version }];
-}
-
 const part = (name: string) => sql<string>`(json_each.value ->> ${sql.raw(`'${name}'`)})`;
+const place = { organization_id: part('organization_id'), target_id: part('subject_id') };
 
 /**
  * What no row names goes to the outbox. What is there already stays due as it is: a create under way is named there by its
@@ -50,22 +46,14 @@ const enqueueOrphans = query((db, { places, due_at }: Placeholders<OrphanParamet
               existsIn(
                 db,
                 integrations,
-                and(
-                  eq(integrations.organization_id, part('organization_id')),
-                  eq(integrations.integration_id, part('subject_id')),
-                  eq(integrations.credentials_version, part('version')),
-                ),
+                and(isIntegration(place), eq(integrations.credentials_version, part('version'))),
               ),
             ),
             not(
               existsIn(
                 db,
                 phone_numbers,
-                and(
-                  eq(phone_numbers.organization_id, part('organization_id')),
-                  eq(phone_numbers.phone_number_id, part('subject_id')),
-                  eq(phone_numbers.credentials_version, part('version')),
-                ),
+                and(isPhoneNumber(place), eq(phone_numbers.credentials_version, part('version'))),
               ),
             ),
           ),
@@ -76,12 +64,9 @@ const enqueueOrphans = query((db, { places, due_at }: Placeholders<OrphanParamet
 );
 
 interface MissingParameters extends RecordParameters {
-  integration_id: string;
+  target_id: string;
   credentials_version: string;
 }
-
-const isIntegration = ({ organization_id, integration_id }: Placeholders<MissingParameters>) =>
-  and(eq(integrations.organization_id, organization_id), eq(integrations.integration_id, integration_id));
 
 /** Of the version whose ciphertext is gone: new credentials may have come meanwhile. */
 const recordMissing = eventRecorder<MissingParameters>(
@@ -135,7 +120,7 @@ export async function reconcile(
 
   for await (const kv_keys of listKeys(CREDENTIALS)) {
     for (const kv_key of kv_keys) listed.add(kv_key);
-    const places = JSON.stringify(kv_keys.flatMap(placeOf));
+    const places = JSON.stringify(kv_keys.flatMap(placesOf));
     const [orphans] = await batch(DB, [enqueueOrphans.bind({ places, due_at: unixNow() + INTENT_DUE_SECONDS })]);
     reconciled.orphans.push(...orphans.map(({ kv_key }) => kv_key));
     looked.kv_keys += kv_keys.length;
@@ -187,7 +172,7 @@ async function mark(database: D1Database, gone: StoredDataKey[]): Promise<string
   if (gone.length === 0) return [];
   const parameters = gone.map(({ organization_id, subject_id, credentials_version }) => ({
     ...operatorEventParameters(organization_id),
-    integration_id: subject_id,
+    target_id: subject_id,
     credentials_version,
   }));
   const results: readonly unknown[] = await batch(database, [
@@ -196,5 +181,5 @@ async function mark(database: D1Database, gone: StoredDataKey[]): Promise<string
   ]);
   return parameters
     .filter((_, index) => isMarked(results[parameters.length + index]))
-    .map(({ integration_id }) => integration_id);
+    .map(({ target_id }) => target_id);
 }

@@ -1,15 +1,20 @@
 /** After a restore of D1: what had ended since the restore point ends again, by the audit events that were exported before. */
-import { and, eq, gt, inArray, isNotNull, ne, not, sql } from 'drizzle-orm';
+import { and, eq, gt, inArray, isNotNull, isNull, ne, not, or, sql } from 'drizzle-orm';
 import type { SQL } from 'drizzle-orm';
-import type { SQLiteColumn, SQLiteTable } from 'drizzle-orm/sqlite-core';
+import { alias } from 'drizzle-orm/sqlite-core';
 import { batch, existsIn, query, rowValues } from '../query.ts';
 import type { Builder, CompiledQuery, Placeholders } from '../query.ts';
 import { api_keys, audit_events, credential_purges, integrations, organizations, phone_numbers } from '../schema.ts';
 import type { AuditAction } from '../schema.ts';
 import { unixNow } from '../time.ts';
 import type { AuditEventRow } from './export.ts';
+import { isIntegration, isPhoneNumber, kvKeyOf } from './subject.ts';
+import type { CredentialsTable } from './subject.ts';
 
-interface TargetParameters extends Pick<AuditEventRow, 'organization_id' | 'event_id' | 'target_id'> {
+interface TargetParameters extends Pick<
+  AuditEventRow,
+  'organization_id' | 'event_id' | 'target_id' | 'request_id' | 'created_at'
+> {
   now: number;
 }
 
@@ -24,9 +29,6 @@ const putBack = query((db, parameters: Placeholders<AuditEventRow>) =>
     .onConflictDoNothing()
     .returning({ id: audit_events.event_id }),
 );
-
-const isIntegration = ({ organization_id, target_id }: Target) =>
-  and(eq(integrations.organization_id, organization_id), eq(integrations.integration_id, target_id));
 
 /** A number that came back on it, or was assigned to another integration since, would point nowhere. */
 const isUnusedIntegration = (db: Builder, parameters: Target) =>
@@ -44,24 +46,15 @@ const isUnusedIntegration = (db: Builder, parameters: Target) =>
     ),
   );
 
-const isPhoneNumber = ({ organization_id, target_id }: Target) =>
-  and(eq(phone_numbers.phone_number_id, target_id), eq(phone_numbers.organization_id, organization_id));
-
 /** The version that the row has now: the event may tell of a later one, which the restored row knows nothing of. */
-const enqueueFrom = (
-  table: SQLiteTable & Record<'organization_id' | 'credentials_version', SQLiteColumn>,
-  isGoing: (db: Builder, parameters: Target) => SQL | undefined,
-): Step =>
+const enqueueFrom = (table: CredentialsTable, isGoing: (db: Builder, parameters: Target) => SQL | undefined): Step =>
   query((db, parameters: Target) =>
     db
       .insert(credential_purges)
       .select(
         db
           .select({
-            kv_key:
-              sql<string>`'v1/' || ${table.organization_id} || '/' || ${parameters.target_id} || '/' || ${table.credentials_version}`.as(
-                'kv_key',
-              ),
+            kv_key: kvKeyOf(table, parameters).as('kv_key'),
             organization_id: sql<string>`${table.organization_id}`.as('organization_id'),
             due_at: sql<number>`${parameters.now}`.as('due_at'),
             attempts: sql<number>`0`.as('attempts'),
@@ -99,6 +92,50 @@ const revokeKey: Step = query((db, { organization_id, target_id }: Target) =>
     .returning({ id: api_keys.key_id }),
 );
 
+const successor = alias(api_keys, 'successor');
+
+/**
+ * The old key of a rotation whose successor is lost. It may be the only one that its user has left, so it lives on as it is:
+ * no rule could tell whether that does more harm than a client that is locked out. Told by rows alone, not by whether the
+ * event was there, so that a second replay reports it again, until it is rotated or revoked.
+ */
+const findRotatedInVain: Step = query((db, parameters: Target) => {
+  const { organization_id, event_id, target_id, request_id, created_at, now } = parameters;
+  const isSuccessor = and(
+    eq(successor.organization_id, organization_id),
+    eq(successor.created_at, created_at),
+    existsIn(
+      db,
+      audit_events,
+      and(
+        eq(audit_events.organization_id, organization_id),
+        eq(audit_events.target_id, successor.key_id),
+        eq(audit_events.action, 'api_key.created'),
+        eq(audit_events.request_id, request_id),
+      ),
+    ),
+  );
+  const hasEndedSince = and(
+    eq(audit_events.organization_id, organization_id),
+    eq(audit_events.target_id, target_id),
+    gt(audit_events.event_id, event_id),
+    inArray(audit_events.action, ['api_key.rotated', 'api_key.revoked']),
+  );
+  return db
+    .select({ id: api_keys.key_id })
+    .from(api_keys)
+    .where(
+      and(
+        eq(api_keys.key_id, target_id),
+        eq(api_keys.organization_id, organization_id),
+        eq(api_keys.status, 'active'),
+        or(isNull(api_keys.expires_at), gt(api_keys.expires_at, now)),
+        not(existsIn(db, successor, isSuccessor)),
+        not(existsIn(db, audit_events, hasEndedSince)),
+      ),
+    );
+});
+
 const statusActions = [
   'organization.suspended',
   'organization.resumed',
@@ -131,7 +168,10 @@ const setStatus = (status: 'active' | 'suspended' | 'offboarded'): Step =>
       .returning({ id: organizations.organization_id }),
   );
 
-/** What a replay has done, by ids, and what it could not do: `integrations_kept`, because phone numbers still use them. */
+/**
+ * What a replay has done, by ids, and what it could not do: `integrations_kept`, because phone numbers still use them, and
+ * `keys_to_rotate`, because the keys that were made in their place are lost.
+ */
 export interface Replayed {
   events_put_back: string[];
   ciphertexts_enqueued: string[];
@@ -139,6 +179,7 @@ export interface Replayed {
   integrations_kept: string[];
   phone_numbers_deleted: string[];
   keys_revoked: string[];
+  keys_to_rotate: string[];
   organizations_changed: string[];
 }
 type Outcome = keyof Replayed;
@@ -150,7 +191,7 @@ const deletionOfNumber: Steps = [
   ['phone_numbers_deleted', deletePhoneNumber],
 ];
 
-/** How what an action ended ends again. A rotated key does so at once: the key that was made in its place may be lost. */
+/** How what an action ended ends again. */
 const stepsOf: Partial<Record<AuditAction, Steps>> = {
   'integration.deleted': [
     ['ciphertexts_enqueued', enqueueIntegration],
@@ -160,13 +201,15 @@ const stepsOf: Partial<Record<AuditAction, Steps>> = {
   'phone_number.deleted': deletionOfNumber,
   'phone_number.released': deletionOfNumber,
   'api_key.revoked': [['keys_revoked', revokeKey]],
-  'api_key.rotated': [['keys_revoked', revokeKey]],
   'organization.suspended': [['organizations_changed', setStatus('suspended')]],
   'organization.resumed': [['organizations_changed', setStatus('active')]],
   'organization.offboarded': [['organizations_changed', setStatus('offboarded')]],
 };
 
 export const isReplayed = (action: AuditAction) => action in stepsOf;
+
+const stepsAfter = (action: AuditAction): Steps =>
+  action === 'api_key.rotated' ? [['keys_to_rotate', findRotatedInVain]] : (stepsOf[action] ?? []);
 
 /**
  * Puts audit events back and does again what they say ended, in their order and in one transaction. What is so already stays
@@ -180,7 +223,7 @@ export async function replayEvents(database: D1Database, events: AuditEventRow[]
   const steps = [
     ...events.map((event) => ['events_put_back', putBack.bind(event)] as const),
     ...events.flatMap((event) =>
-      (stepsOf[event.action] ?? []).map(([outcome, step]) => [outcome, step.bind({ ...event, now })] as const),
+      stepsAfter(event.action).map(([outcome, step]) => [outcome, step.bind({ ...event, now })] as const),
     ),
   ];
   const results = await batch(
@@ -194,6 +237,7 @@ export async function replayEvents(database: D1Database, events: AuditEventRow[]
     integrations_kept: [],
     phone_numbers_deleted: [],
     keys_revoked: [],
+    keys_to_rotate: [],
     organizations_changed: [],
   };
   steps.forEach(([outcome], index) => replayed[outcome].push(...(results[index] ?? []).map(({ id }) => id)));

@@ -1,5 +1,6 @@
 import { env } from 'cloudflare:workers';
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
+import * as z from 'zod';
 import { revokeAllKeys } from '../../src/api-keys/revoke-all.ts';
 import { interceptedBindings } from '../bindings.ts';
 import {
@@ -169,5 +170,23 @@ describe('a revocation of many keys', () => {
     expect(await revokeAll(DB)).toBe(2);
 
     await assertRevoked();
+  });
+});
+
+describe('the cost of a batch', () => {
+  it('does not grow with the keys that are revoked already', async () => {
+    await fillKeys(client, 1000);
+    const read: number[] = [];
+    const { DB } = interceptedBindings(async (_, carryOut) => {
+      const answers = z.array(z.object({ meta: z.object({ rows_read: z.number() }) }).loose()).parse(await carryOut());
+      read.push(answers.reduce((sum, { meta }) => sum + meta.rows_read, 0));
+      return answers;
+    });
+
+    await revokeAll(DB);
+
+    const batches = read.slice(1, -2);
+    expect(batches).toHaveLength(10);
+    expect(Math.max(...batches) - Math.min(...batches)).toBeLessThan(100);
   });
 });

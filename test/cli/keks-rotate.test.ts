@@ -83,7 +83,7 @@ it('shows what a step would do, and does it with --yes alone', async () => {
 
   const { code, stdout } = await rotate('--step', 'add');
 
-  expect(code).toBe(0);
+  expect(code).toBe(1);
   expect(stdout).toMatch(/Adds the key k\w+ to .*secrets\.json/);
   expect(await bytesOfFile()).toBe(before);
 });
@@ -178,6 +178,47 @@ it('changes the ring of a .dev.vars, and no other line', async () => {
   await file.write({ ...file.ring, current: 'k2' });
 
   expect(await readFile(path, 'utf8')).toBe(`# Secrets\n${line('k2')}\nOTHER="kept"\n`);
+});
+
+it.each([
+  ['a space before the sign', (value: string) => `CREDENTIALS_KEKS = '${value}'\n`],
+  ['an export', (value: string) => `export CREDENTIALS_KEKS='${value}'\n`],
+  ['an indent', (value: string) => `  CREDENTIALS_KEKS='${value}'\n`],
+  ['the name twice', (value: string) => `CREDENTIALS_KEKS='${value}'\nCREDENTIALS_KEKS='${value}'\n`],
+  ['more than one line', (value: string) => `CREDENTIALS_KEKS='${value.replace(',', ',\n')}'\nOTHER=kept\n`],
+])('leaves a .dev.vars with %s as it was, and says why', async (_, text) => {
+  const path = join(directory, '.dev.vars');
+  const before = text(JSON.stringify({ current: 'k1', keys: { k1: first, k2: first } }));
+  await writeFile(path, before);
+
+  const file = await readRingFile(path);
+  const error: unknown = await file.write({ ...file.ring, current: 'k2' }).catch((thrown: unknown) => thrown);
+
+  expect(String(error)).toContain(`${path} was not changed: it needs CREDENTIALS_KEKS once, in one line`);
+  expect(String(error)).not.toContain(first);
+  expect(await readFile(path, 'utf8')).toBe(before);
+});
+
+it('ends with 1, and without a word of Done, where the file could not be written', async () => {
+  const path = join(directory, '.dev.vars');
+  await writeFile(path, `export CREDENTIALS_KEKS='${JSON.stringify({ current: 'k1', keys: { k1: first } })}'\n`);
+
+  const place = ['--persist-to', directory, '--secrets-file', path];
+  const { code, stdout, stderr } = await run('npm', [
+    'run',
+    '-s',
+    'keks:rotate',
+    '--',
+    '--step',
+    'add',
+    '--yes',
+    ...place,
+  ]);
+
+  expect(code).toBe(1);
+  expect(stderr).toContain('was not changed');
+  expect(stdout).not.toContain('Done.');
+  expect(stdout + stderr).not.toContain(first);
 });
 
 it('says nothing of a file’s content where it is not one', async () => {

@@ -117,7 +117,7 @@ it('has everything back after the restore that had ended', async () => {
 it('does nothing on a preview', async () => {
   const { code, stdout } = await recovery('replay');
 
-  expect(code).toBe(0);
+  expect(code).toBe(1);
   expect(stdout).toContain('1 × integration.deleted');
   expect(stdout).toContain('Nothing was done');
 });

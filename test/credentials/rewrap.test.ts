@@ -196,20 +196,26 @@ describe('a re-wrap that is killed', () => {
       const seen = new Set<string>();
 
       await fc.assert(
-        fc.asyncProperty(fc.integer({ min: 1, max: 4 }), fc.constantFrom(...faults), async (at, fault) => {
-          await env.DB.batch(original);
-          await killedAt(at, fault);
-          seen.add(JSON.stringify(await wrappedBy()));
-          expect(await readable()).toEqual(before);
+        fc.asyncProperty(
+          fc.nat(2),
+          fc.integer({ min: 1, max: 4 }),
+          fc.constantFrom(...faults),
+          async (runs, at, fault) => {
+            await env.DB.batch(original);
+            for (let run = 1; run <= runs; run += 1) await rewrap();
+            await killedAt(at, fault);
+            seen.add(JSON.stringify(await wrappedBy()));
+            expect(await readable()).toEqual(before);
 
-          for (let run = 1; run <= 3; run += 1) await rewrap();
-          expect(await wrappedBy()).toEqual({ k2: ALL });
-          expect(await readable(['k2'])).toEqual(before);
-        }),
+            for (let run = 1; run <= 3; run += 1) await rewrap();
+            expect(await wrappedBy()).toEqual({ k2: ALL });
+            expect(await readable(['k2'])).toEqual(before);
+          },
+        ),
         { numRuns: 20, seed: 20 },
       );
       // Or the kills would all have come too early or too late to matter.
-      expect(seen.size).toBe(2);
+      expect(seen.size).toBeGreaterThan(2);
     },
   );
 });

@@ -122,10 +122,10 @@ describe('a replay', () => {
     },
   );
 
-  it.each(['api_key.revoked', 'api_key.rotated'] as const)('ends the key of %s', async (action) => {
+  it('revokes a revoked key again', async () => {
     const other = await newClient({ organization_id: client.organization_id });
 
-    const replayed = await undoneAndReplayed(() => record(action, other.key_id));
+    const replayed = await undoneAndReplayed(() => call(client, 'DELETE', `/api/api-keys/${other.key_id}`));
 
     expect(replayed.keys_revoked).toEqual([other.key_id]);
     expect((await call(other, 'GET', '/api/integrations')).status).toBe(401);
@@ -214,5 +214,78 @@ describe('a replay', () => {
 
     expect(await statusOf(integration_id)).toBe(404);
     expect((await outbox()).filter((kv_key) => String(kv_key).includes(integration_id))).toHaveLength(1);
+  });
+});
+
+describe('a replay of a rotated API key', () => {
+  let other: Client;
+
+  beforeEach(async () => {
+    other = await newClient({ organization_id: client.organization_id });
+  });
+
+  const rotate = () =>
+    call(client, 'POST', `/api/api-keys/${other.key_id}/rotate`, { body: { overlap_seconds: 3600 } });
+  const nothing = { keys_revoked: [], keys_to_rotate: [] };
+
+  it('changes nothing where the rotation was before the restore point: it has its successor and its ending', async () => {
+    expect((await rotate()).status).toBe(201);
+    const before = await rows('api_keys');
+
+    const replayed = await undoneAndReplayed(() => call(client, 'GET', '/api/integrations'));
+
+    expect(replayed).toMatchObject(nothing);
+    expect(await rows('api_keys')).toEqual(before);
+  });
+
+  it('leaves the old key as it is where its successor is lost, and reports it, a second time too', async () => {
+    const before = await rowOf('api_keys', other.key_id);
+    const restore = await restorePoint();
+    await rotate();
+    const events = await exported();
+    await restore();
+
+    const reports = [await replayEvents(env.DB, events), await replayEvents(env.DB, events)];
+
+    for (const report of reports) expect(report).toMatchObject({ ...nothing, keys_to_rotate: [other.key_id] });
+    expect(await rowOf('api_keys', other.key_id)).toEqual(before);
+    expect((await call(other, 'GET', '/api/integrations')).status).toBe(200);
+  });
+
+  it('reports it no more once it is rotated again', async () => {
+    const restore = await restorePoint();
+    await rotate();
+    const events = await exported();
+    await restore();
+    await replayEvents(env.DB, events);
+    expect((await rotate()).status).toBe(201);
+
+    expect(await replayEvents(env.DB, events)).toMatchObject(nothing);
+  });
+
+  it('is not taken in by another key that was made in the same second', async () => {
+    const restore = await restorePoint();
+    await rotate();
+    const events = await exported();
+    await restore();
+    const rotated = events.find(({ action }) => action === 'api_key.rotated');
+    const another = await newClient({ organization_id: client.organization_id });
+    await env.DB.prepare('UPDATE api_keys SET created_at = ? WHERE key_id = ?')
+      .bind(rotated?.created_at, another.key_id)
+      .run();
+
+    expect((await replayEvents(env.DB, events)).keys_to_rotate).toEqual([other.key_id]);
+  });
+
+  it('reports none that has been revoked since, or has expired', async () => {
+    const revoked = await undoneAndReplayed(async () => {
+      await rotate();
+      await call(client, 'DELETE', `/api/api-keys/${other.key_id}`);
+    });
+    const expired = await newClient({ organization_id: client.organization_id });
+    await env.DB.prepare('UPDATE api_keys SET expires_at = 1 WHERE key_id = ?').bind(expired.key_id).run();
+
+    expect(revoked).toMatchObject({ keys_revoked: [other.key_id], keys_to_rotate: [] });
+    expect((await undoneAndReplayed(() => record('api_key.rotated', expired.key_id))).keys_to_rotate).toEqual([]);
   });
 });

@@ -10,6 +10,7 @@ const tables = [
   'phone_numbers',
   'audit_events',
   'credential_purges',
+  'idempotency_keys',
 ] as const;
 
 /** @returns the restore to what D1 has now */
