@@ -1,4 +1,4 @@
-import { and, eq, not, sql } from 'drizzle-orm';
+import { and, eq, not, or, sql } from 'drizzle-orm';
 import type { SQL } from 'drizzle-orm';
 import * as z from 'zod';
 import { eventExists, eventParameters, eventRecorder } from '../audit/record.ts';
@@ -61,12 +61,15 @@ const storeCredentials = credentialsWriter('phone_numbers:create');
 
 type ImportParameters = EventParameters & RowParameters<typeof phone_numbers> & { kv_key: string | null };
 
-/** Of any organization: a number is unique in the whole system. */
-const findHolder = select((db, { phone_number }: Placeholders<{ phone_number: string }>) =>
+/** By any organization: a number is unique in the whole system. */
+const isHeld = ({ phone_number }: Placeholders<{ phone_number: string }>) =>
+  eq(phone_numbers.phone_number, phone_number);
+
+const findHolder = select((db, parameters: Placeholders<{ phone_number: string }>) =>
   db
     .select({ taken: sql<number>`1`.as('taken') })
     .from(phone_numbers)
-    .where(eq(phone_numbers.phone_number, phone_number)),
+    .where(isHeld(parameters)),
 );
 
 /** Inserts the number if the caller may, and if what it needs stands; a number that exists is left alone. */
@@ -113,7 +116,7 @@ const decideSipWithCredentials = mutation<ImportParameters, typeof explain>('pho
   explain,
   act: { insertSipWithCredentials, recordImport },
   settle: { withdrawIntent, spendIntent },
-  isFinal: intentStands,
+  isFinal: (db, parameters) => or(intentStands(db, parameters), existsIn(db, phone_numbers, isHeld(parameters))),
 });
 
 /**
