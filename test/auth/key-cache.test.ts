@@ -96,9 +96,9 @@ describe('the key cache', () => {
     hash = await hashKey(client.raw_key);
     expect(await admitted()).toBe(true);
 
-    secondsLater(29);
+    secondsLater(28);
     expect(await admitted()).toBe(true);
-    secondsLater(1);
+    secondsLater(3);
     expect(await admitted()).toBe(false);
   });
 
