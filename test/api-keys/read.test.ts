@@ -94,6 +94,9 @@ describe('the list of API keys', () => {
     ['a filter that it does not have', 'status=active', ''],
     ['a role', 'role=admin', ''],
     ['a page size of 0', 'page_size=0', 'page_size'],
+    ['a page size in another notation', 'page_size=1e1', 'page_size'],
+    ['a page size with a space before it', 'page_size=%205', 'page_size'],
+    ['a page size with a space behind it', 'page_size=5%20', 'page_size'],
     ['a repeated page size', 'page_size=1&page_size=1', 'page_size'],
     ['a malformed cursor', 'cursor=x', 'cursor'],
   ])('is a 422 by %s', async (_, query, path) => {
