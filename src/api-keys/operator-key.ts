@@ -3,7 +3,7 @@ import { eventRecorder, operatorEventParameters, readEvent } from '../audit/reco
 import type { RecordParameters } from '../audit/record.ts';
 import { displayedPrefix, hashKey, newRawKey } from '../auth/api-key.ts';
 import { newId } from '../ids.ts';
-import { isOrganization, OffboardedError } from '../organizations/organization.ts';
+import { isOrganization, OffboardedError, readStatus } from '../organizations/organization.ts';
 import { batch, existsIn, query, rowColumns, rowValues } from '../query.ts';
 import type { Placeholders } from '../query.ts';
 import { api_keys, organizations } from '../schema.ts';
@@ -63,10 +63,6 @@ const recordCreation = eventRecorder<RecordParameters & { key_id: string }>(
   api_keys.key_id,
   'api_key.created',
   (_, parameters) => isApiKey(parameters),
-);
-
-const readStatus = query((db, parameters: Placeholders<{ organization_id: string }>) =>
-  db.select({ status: organizations.status }).from(organizations).where(isOrganization(parameters)),
 );
 
 /**

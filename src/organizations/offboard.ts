@@ -6,7 +6,7 @@ import { inBatches } from '../in-batches.ts';
 import { batch, existsIn, query } from '../query.ts';
 import type { Builder, Placeholders } from '../query.ts';
 import { integrations, organizations, phone_numbers } from '../schema.ts';
-import { isOrganization } from './organization.ts';
+import { isOrganization, readStatus } from './organization.ts';
 
 type OrganizationParameters = Placeholders<Pick<RecordParameters, 'organization_id'>>;
 
@@ -23,10 +23,6 @@ const markOffboarded = query((db, parameters: Placeholders<RecordParameters>) =>
     .update(organizations)
     .set({ status: 'offboarded' })
     .where(and(isOrganization(parameters), eventExists(db, parameters))),
-);
-
-const readStatus = query((db, parameters: OrganizationParameters) =>
-  db.select({ status: organizations.status }).from(organizations).where(isOrganization(parameters)),
 );
 
 const isOffboarded = (db: Builder, parameters: OrganizationParameters) =>

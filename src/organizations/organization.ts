@@ -1,5 +1,6 @@
 import { eq } from 'drizzle-orm';
 import * as z from 'zod';
+import { query } from '../query.ts';
 import type { Placeholders } from '../query.ts';
 import { organizations, organizationStatuses, tiers } from '../schema.ts';
 import { toIso } from '../time.ts';
@@ -25,6 +26,10 @@ export class OffboardedError extends Error {
     this.name = 'OffboardedError';
   }
 }
+
+export const readStatus = query((db, parameters: Placeholders<{ organization_id: string }>) =>
+  db.select({ status: organizations.status }).from(organizations).where(isOrganization(parameters)),
+);
 
 /** An organization as clients see it, in their audit events. */
 export function presentOrganization(state: OrganizationState) {
