@@ -47,7 +47,7 @@ const documented = z.object({
       z.string(),
       z.object({
         parameters: z
-          .array(z.object({ name: z.string(), in: z.enum(['path', 'query']), schema: jsonSchema }))
+          .array(z.object({ name: z.string(), in: z.enum(['path', 'query', 'header']), schema: jsonSchema }))
           .default([]),
         requestBody: z
           .object({ content: z.object({ 'application/json': z.object({ schema: jsonSchema }) }) })
@@ -63,6 +63,7 @@ const operations = Object.entries(documented.parse(document).paths).flatMap(([pa
     path,
     inPath: parameters.filter((parameter) => parameter.in === 'path'),
     inQuery: parameters.filter((parameter) => parameter.in === 'query'),
+    inHeader: parameters.filter((parameter) => parameter.in === 'header'),
     bodySchema: requestBody?.content['application/json'].schema,
   })),
 );
@@ -126,6 +127,7 @@ function spoilt(value: unknown): fc.Arbitrary<unknown> {
 
 interface Request {
   path: string;
+  headers: Record<string, string>;
   body?: unknown;
   /** Whether the document accepts the request. */
   isValid: boolean;
@@ -145,7 +147,10 @@ beforeAll(async () => {
 
 const segment = fc.string({ minLength: 1 }).filter((text) => !['.', '..'].includes(text));
 
-function request({ path, inPath, inQuery, bodySchema }: (typeof operations)[number]): fc.Arbitrary<Request> {
+/** What can be the value of a header as it arrives: HTTP takes the spaces around it away (RFC 9110). */
+const fieldValue = fc.string({ unit: 'grapheme-ascii', maxLength: 300 }).map((text) => text.trim());
+
+function request({ path, inPath, inQuery, inHeader, bodySchema }: (typeof operations)[number]): fc.Arbitrary<Request> {
   const places = fc.tuple(
     ...inPath.map(({ name, schema }) =>
       fc.oneof(
@@ -163,6 +168,18 @@ function request({ path, inPath, inQuery, bodySchema }: (typeof operations)[numb
     fc.record(Object.fromEntries(inQuery.map(({ name, schema }) => [name, valid(schema)])), { requiredKeys: [] }),
     fc.dictionary(asQueried, fc.string()),
   );
+  const fields = fc.record(
+    Object.fromEntries(
+      inHeader.map(({ name, schema }) => [
+        name,
+        fc.oneof(
+          valid(schema).map((value) => String(value).trim()),
+          fieldValue,
+        ),
+      ]),
+    ),
+    { requiredKeys: [] },
+  );
   const bodies = bodySchema
     ? fc.oneof(
         valid(bodySchema),
@@ -171,7 +188,7 @@ function request({ path, inPath, inQuery, bodySchema }: (typeof operations)[numb
       )
     : fc.constant(undefined);
 
-  return fc.tuple(places, query, bodies).map(([values, given, body]) => {
+  return fc.tuple(places, query, fields, bodies).map(([values, given, headers, body]) => {
     const concrete = inPath.reduce(
       (filled, { name }, index) => filled.replace(`{${name}}`, () => encodeURIComponent(String(values[index]))),
       path,
@@ -179,8 +196,10 @@ function request({ path, inPath, inQuery, bodySchema }: (typeof operations)[numb
     const search = new URLSearchParams(Object.entries(given).map(([name, value]) => [name, String(value)]));
     return {
       path: inQuery.length > 0 ? `${concrete}?${search.toString()}` : concrete,
+      headers,
       body,
       isValid:
+        inHeader.every(({ name, schema }) => headers[name] === undefined || accepts(schema, headers[name])) &&
         inPath.every(({ schema }, index) => accepts(schema, values[index])) &&
         (inQuery.length === 0 ||
           Object.entries(given).every(([asked, value]) =>
@@ -191,7 +210,7 @@ function request({ path, inPath, inQuery, bodySchema }: (typeof operations)[numb
   });
 }
 
-const told = z.object({ errors: z.array(z.object({ path: z.string() })) });
+const told = z.object({ errors: z.array(z.object({ path: z.string() })).default([]) });
 
 /** What the document cannot say: a cursor is one of ours, a time is in the future, two things belong together. */
 const judgedOtherwise = ['cursor', 'expires_at', 'credentials.provider', 'integration_id', 'supports_outbound'];
@@ -213,8 +232,8 @@ describe('requests from the OpenAPI document', () => {
 
   it.each(operations)('to $method $path are answered as documented, and the invalid refused', async (operation) => {
     await fc.assert(
-      fc.asyncProperty(request(operation), async ({ path, body, isValid }) => {
-        const answer = await call(client, operation.method, path, { body });
+      fc.asyncProperty(request(operation), async ({ path, headers, body, isValid }) => {
+        const answer = await call(client, operation.method, path, { headers, body });
 
         expect(fault(isValid, answer.status, answer.body)).toBeUndefined();
       }),
