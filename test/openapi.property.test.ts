@@ -168,18 +168,19 @@ function request({ path, inPath, inQuery, inHeader, bodySchema }: (typeof operat
     fc.record(Object.fromEntries(inQuery.map(({ name, schema }) => [name, valid(schema)])), { requiredKeys: [] }),
     fc.dictionary(asQueried, fc.string()),
   );
-  const fields = fc.record(
-    Object.fromEntries(
-      inHeader.map(({ name, schema }) => [
-        name,
-        fc.oneof(
-          valid(schema).map((value) => String(value).trim()),
-          fieldValue,
-        ),
-      ]),
-    ),
-    { requiredKeys: [] },
-  );
+  const fields = fc
+    .tuple(
+      ...inHeader.map(({ name, schema }) =>
+        fc
+          .oneof(
+            fc.constant(undefined),
+            valid(schema).map((value) => String(value).trim()),
+            fieldValue,
+          )
+          .map((value) => (value === undefined ? [] : [[name, value] as const])),
+      ),
+    )
+    .map((entries) => Object.fromEntries(entries.flat()));
   const bodies = bodySchema
     ? fc.oneof(
         valid(bodySchema),
