@@ -2,7 +2,7 @@ import { Hono } from 'hono';
 import type { Context } from 'hono';
 import { createMiddleware } from 'hono/factory';
 import { routePath } from 'hono/route';
-import { secureHeaders } from 'hono/secure-headers';
+import { answer, standardHeaders } from './answer.ts';
 import { apiKeyRoutes } from './api-keys/routes.ts';
 import { auditRoutes } from './audit/routes.ts';
 import { authenticate } from './auth/authenticate.ts';
@@ -22,8 +22,7 @@ const frame = createMiddleware<AppEnv>(async (c, next) => {
   c.set('request_id', request_id);
   c.set('afterAnswer', (task) => tasks.push(task));
   c.set('outcome', 'ok');
-  c.header('X-Request-Id', request_id);
-  c.header('Cache-Control', 'no-store');
+  c.set('headers', standardHeaders(request_id));
 
   await next();
 
@@ -35,8 +34,8 @@ const frame = createMiddleware<AppEnv>(async (c, next) => {
     organization_id: caller?.organization_id,
     key_id: caller?.key_id,
     status: c.res.status,
-    outcome: c.var.outcome,
-    replayed: c.res.headers.has('Idempotency-Replayed') || undefined,
+    outcome: c.get('outcome'),
+    replayed: 'Idempotency-Replayed' in c.get('headers') || undefined,
   });
   if (tasks.length > 0) c.executionCtx.waitUntil(runAfterAnswer(tasks, request_id));
 });
@@ -50,13 +49,7 @@ async function runAfterAnswer(tasks: (() => Promise<unknown>)[], request_id: str
 }
 
 export const app = new Hono<AppEnv>()
-  .use(
-    frame,
-    secureHeaders({
-      xFrameOptions: 'DENY',
-      contentSecurityPolicy: { defaultSrc: ["'none'"], frameAncestors: ["'none'"] },
-    }),
-  )
+  .use(frame)
   .route('/health', healthRoutes)
   .use('/api/*', allowOrigins)
   .use('/api/*', authenticate, limitOrganization)
@@ -72,11 +65,11 @@ app.onError((error, c) =>
 );
 
 function refuse(c: Context<AppEnv>, error: DomainError): Response {
-  const { request_id } = c.var;
+  const request_id = c.get('request_id');
   const { status, headers, body } = problemAnswer(error, request_id);
   c.set('outcome', error.code);
   if (status >= 500) logError(error.code, error.cause, { request_id });
-  return c.body(body, status, headers);
+  return answer(c, status, body, headers);
 }
 
 closeRoutes(app);

@@ -9,8 +9,8 @@ const PREFLIGHT_MAX_AGE_SECONDS = 600;
  * refuse them: an API key has no business in a page, but for one's own tools.
  */
 export const allowOrigins = createMiddleware<AppEnv>((c, next) => {
+  if (c.env.CORS_ORIGINS === '') return next();
   const origins = c.env.CORS_ORIGINS.split(',').map((origin) => origin.trim());
-  if (origins.join('') === '') return next();
   return cors({
     origin: origins.includes('*') ? '*' : origins,
     allowMethods: ['GET', 'POST', 'PUT', 'DELETE'],

@@ -1,3 +1,4 @@
+import type { AnswerHeaders } from './answer.ts';
 import type { Caller } from './auth/key-cache.ts';
 import type { Idempotency } from './idempotency.ts';
 
@@ -24,6 +25,8 @@ export interface AppEnv {
   Variables: {
     request_id: string;
     afterAnswer: AfterAnswer;
+    /** Of the answer, whatever it will be. */
+    headers: AnswerHeaders;
     /** Set once the caller is known. */
     operation: Operation;
     /** What the log line calls the outcome: a problem's code, or `ok`. */

@@ -1,5 +1,6 @@
 import { Hono } from 'hono';
 import packageJson from '../package.json' with { type: 'json' };
+import { answer } from './answer.ts';
 import { limitByIp } from './auth/rate-limit.ts';
 import type { AppEnv, Bindings } from './env.ts';
 import { logError } from './log.ts';
@@ -31,6 +32,6 @@ export const healthRoutes = new Hono<AppEnv>().get('/', async (c) => {
   await limitByIp('health', c);
   const { version } = packageJson;
   return (await databaseAnswers(c.env))
-    ? c.json({ status: 'ok', version, database: 'ok' }, 200)
-    : c.json({ status: 'unavailable', version, database: 'unavailable' }, 503);
+    ? answer(c, 200, { status: 'ok', version, database: 'ok' })
+    : answer(c, 503, { status: 'unavailable', version, database: 'unavailable' });
 });

@@ -60,7 +60,7 @@ export const acceptIdempotencyKey = Object.assign(
       const body = method === 'DELETE' ? new ArrayBuffer(0) : await c.req.arrayBuffer();
       const fingerprint = await fingerprintOf(body, c.req.header('X-API-Key') ?? '');
       c.set('operation', {
-        ...c.var.operation,
+        ...c.get('operation'),
         idempotency: { scope: { idempotency_key, method, path }, fingerprint },
       });
     }

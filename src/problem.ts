@@ -210,7 +210,7 @@ function inUseDetail({
   return `Integration is still referenced by phone numbers: [${named}]${more}. Remove or reassign them first.`;
 }
 
-/** The answer to a domain error: its status, headers and JSON (RFC 9457). */
+/** The answer to a domain error: its status, headers and body (RFC 9457). */
 export function problemAnswer<Code extends ProblemCode>(error: DomainError<Code>, request_id: string) {
   const { status, title, detail, headers } = answers[error.code];
   const body = {
@@ -225,6 +225,6 @@ export function problemAnswer<Code extends ProblemCode>(error: DomainError<Code>
   return {
     status,
     headers: { ...headers?.(error.members), 'Content-Type': 'application/problem+json' },
-    body: JSON.stringify(body),
+    body,
   };
 }

@@ -4,8 +4,8 @@
  * Drizzle's builder costs more CPU than the rest of a request, so no request runs it: a query is built once with
  * placeholders, and a call only fills them in.
  */
-import { exists, fillPlaceholders, getTableColumns, sql } from 'drizzle-orm';
-import type { Placeholder, QueryPromise, SQL, Subquery } from 'drizzle-orm';
+import { exists, getTableColumns, is, Param, Placeholder, sql } from 'drizzle-orm';
+import type { QueryPromise, SQL, Subquery } from 'drizzle-orm';
 import { drizzle } from 'drizzle-orm/sqlite-proxy';
 import type { SqliteRemoteDatabase } from 'drizzle-orm/sqlite-proxy';
 import type * as z from 'zod';
@@ -59,27 +59,64 @@ const placeholders = <Parameters>() =>
 /**
  * Compiles a Drizzle query on its first use and keeps it for the isolate's life.
  *
- * Placeholders reach SQLite as they are bound (Drizzle encodes them inside `values()` alone), so parameters are
- * strings, numbers and null. Columns of a select need distinct names: D1's batch returns rows as objects.
+ * Placeholders reach SQLite as they are bound, also inside `values()`, so parameters are strings, numbers and null.
+ * Columns of a select need distinct names: D1's batch returns rows as objects.
  *
  * @param build receives the builder and one typed placeholder for each parameter
  */
 export function query<Parameters extends object, Result>(
   build: (db: Builder, parameters: Placeholders<Parameters>) => Compilable<Result>,
 ): CompiledQuery<Parameters, Result> {
-  let prepared: ReturnType<Compilable<Result>['prepare']> | undefined;
+  let compiled: (Pick<BoundQuery<Result>, 'sql' | 'writes' | 'mapRows'> & { values: BoundValue[] }) | undefined;
+
+  function compile() {
+    const prepared = build(builder, placeholders()).prepare();
+    const { sql: text, params } = prepared.getQuery();
+    return {
+      sql: text,
+      values: params.map(boundValue),
+      writes: !text.startsWith('select'),
+      // Drizzle types the result on the builder and erases it on the prepared query.
+      mapRows: rowMapper((rows) => prepared.mapResult(rows)) as (rows: Rows) => Result,
+    };
+  }
+
   return {
     bind(parameters) {
-      const compiled = (prepared ??= build(builder, placeholders()).prepare());
-      const { sql: text, params } = compiled.getQuery();
-      return {
-        sql: text,
-        parameters: fillPlaceholders(params, parameters as Record<string, unknown>),
-        writes: !text.startsWith('select'),
-        // Drizzle types the result on the builder and erases it on the prepared query.
-        mapRows: (rows) => compiled.mapResult(rows.map((row) => Object.values(row))) as Result,
-      };
+      const { sql: text, values, writes, mapRows } = (compiled ??= compile());
+      return { sql: text, parameters: values.map((value) => value(parameters as Bound)), writes, mapRows };
     },
+  };
+}
+
+type Bound = Readonly<Record<string, unknown>>;
+type BoundValue = (parameters: Bound) => unknown;
+
+/** What a compiled statement's parameter is bound to in a call. */
+function boundValue(param: unknown): BoundValue {
+  const value = is(param, Param) ? param.value : param;
+  if (!is(value, Placeholder)) return () => value;
+  const { name } = value;
+  return (parameters) => parameters[name];
+}
+
+/**
+ * Makes the function from D1's rows to the query's result. Drizzle maps each value of each row; where it would give D1's
+ * own object again, which one row of marks tells, that is spared.
+ */
+function rowMapper(mapResult: (rows: unknown[][]) => unknown): (rows: Rows) => unknown {
+  let isPlain: boolean | undefined;
+
+  function wouldChangeNothing(row: Record<string, unknown>): boolean {
+    const marks = Object.keys(row).map((name) => ({ name }));
+    const [mapped] = mapResult([marks]) as object[];
+    return Object.entries(mapped ?? {}).every(([name, mark], index) => mark === marks[index] && mark.name === name);
+  }
+
+  return (rows) => {
+    const [first] = rows;
+    if (first) isPlain ??= wouldChangeNothing(first);
+    return isPlain ? rows : mapResult(rows.map((row) => Object.values(row)));
   };
 }
 

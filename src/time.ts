@@ -3,9 +3,23 @@ export function unixNow(): number {
   return Math.floor(Date.now() / 1000);
 }
 
+const SECONDS_A_DAY = 86_400;
+const twoDigits = Array.from({ length: 60 }, (_, number) => String(number).padStart(2, '0'));
+
+/** The last day that was asked for: the rows of a page are of few days, and a Date costs more than the rest of a row. */
+let knownDay = 0;
+let knownDate = '1970-01-01';
+
 /** ISO 8601 UTC in whole seconds, `2024-01-15T10:30:00Z` (contract.md, Conventions). */
 export function toIso(unixSeconds: number): string {
-  return new Date(unixSeconds * 1000).toISOString().replace('.000Z', 'Z');
+  const day = Math.floor(unixSeconds / SECONDS_A_DAY);
+  if (day !== knownDay) {
+    knownDay = day;
+    [knownDate = ''] = new Date(day * SECONDS_A_DAY * 1000).toISOString().split('T');
+  }
+  const seconds = unixSeconds - day * SECONDS_A_DAY;
+  const [hour, minute] = [Math.floor(seconds / 3600), Math.floor(seconds / 60) % 60];
+  return `${knownDate}T${twoDigits[hour]}:${twoDigits[minute]}:${twoDigits[seconds % 60]}Z`;
 }
 
 /** The unix seconds of an ISO 8601 time; a fraction of a second is dropped. */

@@ -64,7 +64,7 @@ const decide = mutation<CreateParameters, NothingElse>('api_keys:create', {
 /** A raw key, and what is stored of it. */
 export async function newKey() {
   const raw_key = newRawKey();
-  return { raw_key, stored: { key_hash: await hashKey(raw_key), prefix: displayedPrefix(raw_key) } };
+  return { raw_key, stored: { key_hash: hashKey(raw_key), prefix: displayedPrefix(raw_key) } };
 }
 
 /**

@@ -94,7 +94,7 @@ export async function createOperatorKey(
   };
   const [, , , [event], [found]] = await batch(database, [
     (tier ? ensureOrganizationOfTier : ensureOrganization).bind(organization),
-    insertKey.bind({ ...state, key_hash: await hashKey(raw_key) }),
+    insertKey.bind({ ...state, key_hash: hashKey(raw_key) }),
     recordCreation.bind({ ...operation, key_id: state.key_id }),
     readEvent.bind(operation),
     readStatus.bind(operation),

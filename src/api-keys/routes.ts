@@ -1,5 +1,6 @@
 import { Hono } from 'hono';
 import * as z from 'zod';
+import { answer } from '../answer.ts';
 import { requirePermission } from '../auth/authorize.ts';
 import type { AppEnv } from '../env.ts';
 import { idSchema } from '../ids.ts';
@@ -19,12 +20,12 @@ const seenOnce = (message: string, { raw_key }: { raw_key?: string }) =>
 
 export const apiKeyRoutes = new Hono<AppEnv>()
   .post('/', requirePermission('api_keys:create'), jsonBody(newApiKey), acceptIdempotencyKey, async (c) => {
-    const data = await createApiKey(c.var.operation, c.req.valid('json'));
-    return c.json({ success: true, message: seenOnce('API key created successfully', data), data }, 201);
+    const data = await createApiKey(c.get('operation'), c.req.valid('json'));
+    return answer(c, 201, { success: true, message: seenOnce('API key created successfully', data), data });
   })
   .get('/', requirePermission('api_keys:read'), queryParameters(apiKeysQuery), async (c) => {
-    const { rows, pagination } = await listApiKeys(c.var.operation, c.req.valid('query'));
-    return c.json({ success: true, data: rows.map(presentApiKey), pagination }, 200);
+    const { rows, pagination } = await listApiKeys(c.get('operation'), c.req.valid('query'));
+    return answer(c, 200, { success: true, data: rows.map(presentApiKey), pagination });
   })
   .post(
     '/:key_id/rotate',
@@ -33,8 +34,8 @@ export const apiKeyRoutes = new Hono<AppEnv>()
     jsonBody(rotation),
     acceptIdempotencyKey,
     async (c) => {
-      const data = await rotateApiKey(c.var.operation, c.req.valid('param').key_id, c.req.valid('json'));
-      return c.json({ success: true, message: seenOnce('API key rotated successfully', data), data }, 201);
+      const data = await rotateApiKey(c.get('operation'), c.req.valid('param').key_id, c.req.valid('json'));
+      return answer(c, 201, { success: true, message: seenOnce('API key rotated successfully', data), data });
     },
   )
   .delete(
@@ -43,7 +44,7 @@ export const apiKeyRoutes = new Hono<AppEnv>()
     pathParameters(apiKeyPath),
     acceptIdempotencyKey,
     async (c) => {
-      const data = await revokeApiKey(c.var.operation, c.req.valid('param').key_id);
-      return c.json({ success: true, message: 'API key revoked successfully', data }, 200);
+      const data = await revokeApiKey(c.get('operation'), c.req.valid('param').key_id);
+      return answer(c, 200, { success: true, message: 'API key revoked successfully', data });
     },
   );

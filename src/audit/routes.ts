@@ -1,4 +1,5 @@
 import { Hono } from 'hono';
+import { answer } from '../answer.ts';
 import { requirePermission } from '../auth/authorize.ts';
 import type { AppEnv } from '../env.ts';
 import { queryParameters } from '../validation.ts';
@@ -9,7 +10,7 @@ export const auditRoutes = new Hono<AppEnv>().get(
   requirePermission('audit:read'),
   queryParameters(auditEventsQuery),
   async (c) => {
-    const { rows, pagination } = await listAuditEvents(c.var.operation, c.req.valid('query'));
-    return c.json({ success: true, data: rows.map(presentAuditEvent), pagination }, 200);
+    const { rows, pagination } = await listAuditEvents(c.get('operation'), c.req.valid('query'));
+    return answer(c, 200, { success: true, data: rows.map(presentAuditEvent), pagination });
   },
 );

@@ -2,6 +2,8 @@
  * The raw key's format: `bk_live_` (or `bk_test_`), 50 random base62 characters, and 6 that are the base62 CRC-32 of all
  * before them (contract.md, API keys). The checksum lets a malformed key be refused without any I/O.
  */
+import { sha256 } from '@noble/hashes/sha2.js';
+import { bytesToHex, utf8ToBytes } from '@noble/hashes/utils.js';
 import CRC32 from 'crc-32';
 import { customAlphabet } from 'nanoid';
 
@@ -25,9 +27,8 @@ export function isWellFormed(rawKey: string): boolean {
 }
 
 /** Lower-case hex SHA-256: the only form in which a key is stored and cached. */
-export async function hashKey(rawKey: string): Promise<string> {
-  const digest = await crypto.subtle.digest('SHA-256', new TextEncoder().encode(rawKey));
-  return Array.from(new Uint8Array(digest), (byte) => byte.toString(16).padStart(2, '0')).join('');
+export function hashKey(rawKey: string): string {
+  return bytesToHex(sha256(utf8ToBytes(rawKey)));
 }
 
 /** The part of a key that lists show: `bk_live_xxxx`. */

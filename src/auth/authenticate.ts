@@ -16,15 +16,18 @@ export const authenticate = createMiddleware<AppEnv>(async (c, next) => {
   const rawKey = c.req.header('X-API-Key');
   if (!rawKey) throw new DomainError('missing_api_key', {});
   if (!isWellFormed(rawKey)) throw new DomainError('invalid_api_key', {});
-  const { request_id, afterAnswer } = c.var;
-  const caller = await findCaller(c.env, await hashKey(rawKey), () => limitByIp('key_lookup', c), afterAnswer);
+  const headers = c.get('headers');
+  const afterAnswer = c.get('afterAnswer');
+  const caller = await findCaller(c.env, hashKey(rawKey), () => limitByIp('key_lookup', c), afterAnswer);
   if (!caller) throw new DomainError('invalid_api_key', {});
   c.set('operation', {
     env: c.env,
     caller,
-    request_id,
+    request_id: c.get('request_id'),
     afterAnswer,
-    markReplayed: () => c.header('Idempotency-Replayed', 'true'),
+    markReplayed: () => {
+      headers['Idempotency-Replayed'] = 'true';
+    },
   });
 
   const organizationId = c.req.header('X-Organization-Id');

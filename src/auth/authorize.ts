@@ -22,7 +22,7 @@ import type { Permission } from './permissions.ts';
  */
 export function requirePermission(permission: Permission) {
   const middleware = createMiddleware<AppEnv>(async (c, next) => {
-    if (!holds(c.var.operation.caller.role, permission)) {
+    if (!holds(c.get('operation').caller.role, permission)) {
       throw new DomainError('permission_denied', { required_permission: permission });
     }
     await next();

@@ -26,9 +26,9 @@ export const organizationLimits = {
  * @throws DomainError `rate_limited`
  */
 export const limitOrganization = createMiddleware<AppEnv>(async (c, next) => {
-  const { organization_id, tier } = c.var.operation.caller;
+  const { organization_id, tier } = c.get('operation').caller;
   const { binding, requests } = organizationLimits[tier];
-  c.header('RateLimit-Policy', `"${tier}";q=${requests};w=${PERIOD_SECONDS}`);
+  c.get('headers')['RateLimit-Policy'] = `"${tier}";q=${requests};w=${PERIOD_SECONDS}`;
   await take(c.env[binding], organization_id);
   await next();
 });

@@ -1,5 +1,6 @@
 import { Hono } from 'hono';
 import * as z from 'zod';
+import { answer } from '../answer.ts';
 import { requirePermission } from '../auth/authorize.ts';
 import type { AppEnv } from '../env.ts';
 import { acceptIdempotencyKey } from '../idempotency.ts';
@@ -15,16 +16,16 @@ const integrationPath = z.object({ integration_id: idSchema('intg') });
 
 export const integrationRoutes = new Hono<AppEnv>()
   .post('/', requirePermission('integrations:create'), jsonBody(newIntegration), acceptIdempotencyKey, async (c) => {
-    const data = await createIntegration(c.var.operation, c.req.valid('json'));
-    return c.json({ success: true, message: 'Integration created successfully', data }, 201);
+    const data = await createIntegration(c.get('operation'), c.req.valid('json'));
+    return answer(c, 201, { success: true, message: 'Integration created successfully', data });
   })
   .get('/', requirePermission('integrations:read'), queryParameters(integrationsQuery), async (c) => {
-    const { rows, pagination } = await listIntegrations(c.var.operation, c.req.valid('query'));
-    return c.json({ success: true, data: rows.map(presentIntegration), pagination }, 200);
+    const { rows, pagination } = await listIntegrations(c.get('operation'), c.req.valid('query'));
+    return answer(c, 200, { success: true, data: rows.map(presentIntegration), pagination });
   })
   .get('/:integration_id', requirePermission('integrations:read'), pathParameters(integrationPath), async (c) => {
-    const data = await readIntegration(c.var.operation, c.req.valid('param').integration_id);
-    return c.json({ success: true, data }, 200);
+    const data = await readIntegration(c.get('operation'), c.req.valid('param').integration_id);
+    return answer(c, 200, { success: true, data });
   })
   .put(
     '/:integration_id',
@@ -33,8 +34,12 @@ export const integrationRoutes = new Hono<AppEnv>()
     jsonBody(integrationChanges),
     acceptIdempotencyKey,
     async (c) => {
-      const data = await updateIntegration(c.var.operation, c.req.valid('param').integration_id, c.req.valid('json'));
-      return c.json({ success: true, message: 'Integration updated successfully', data }, 200);
+      const data = await updateIntegration(
+        c.get('operation'),
+        c.req.valid('param').integration_id,
+        c.req.valid('json'),
+      );
+      return answer(c, 200, { success: true, message: 'Integration updated successfully', data });
     },
   )
   .delete(
@@ -43,7 +48,7 @@ export const integrationRoutes = new Hono<AppEnv>()
     pathParameters(integrationPath),
     acceptIdempotencyKey,
     async (c) => {
-      const data = await deleteIntegration(c.var.operation, c.req.valid('param').integration_id);
-      return c.json({ success: true, message: 'Integration deleted successfully', data }, 200);
+      const data = await deleteIntegration(c.get('operation'), c.req.valid('param').integration_id);
+      return answer(c, 200, { success: true, message: 'Integration deleted successfully', data });
     },
   );

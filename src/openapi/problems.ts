@@ -80,7 +80,7 @@ export function describeProblem<Code extends ProblemCode>(
 ) {
   const { members } = problems[code];
   const { status, headers, body } = problemAnswer(new DomainError(code, example), REQUEST_ID);
-  const exampleBody = z.looseObject({ title: z.string() }).parse(JSON.parse(body));
+  const exampleBody = z.looseObject({ title: z.string() }).parse(body);
   const schema = z
     .object({
       type: z.literal(`urn:patchbay:problem:${code}`),

@@ -1,5 +1,6 @@
 import { Hono } from 'hono';
 import * as z from 'zod';
+import { answer } from '../answer.ts';
 import { requirePermission } from '../auth/authorize.ts';
 import type { AppEnv } from '../env.ts';
 import { acceptIdempotencyKey } from '../idempotency.ts';
@@ -15,16 +16,16 @@ const phoneNumberPath = z.object({ phone_number_id: idSchema('phon') });
 
 export const phoneNumberRoutes = new Hono<AppEnv>()
   .post('/', requirePermission('phone_numbers:create'), jsonBody(newPhoneNumber), acceptIdempotencyKey, async (c) => {
-    const data = await importPhoneNumber(c.var.operation, c.req.valid('json'));
-    return c.json({ success: true, message: `Phone number imported successfully with ${data.provider}`, data }, 201);
+    const data = await importPhoneNumber(c.get('operation'), c.req.valid('json'));
+    return answer(c, 201, { success: true, message: `Phone number imported successfully with ${data.provider}`, data });
   })
   .get('/', requirePermission('phone_numbers:read'), queryParameters(phoneNumbersQuery), async (c) => {
-    const { rows, pagination } = await listPhoneNumbers(c.var.operation, c.req.valid('query'));
-    return c.json({ success: true, data: rows.map(presentPhoneNumber), pagination }, 200);
+    const { rows, pagination } = await listPhoneNumbers(c.get('operation'), c.req.valid('query'));
+    return answer(c, 200, { success: true, data: rows.map(presentPhoneNumber), pagination });
   })
   .get('/:phone_number_id', requirePermission('phone_numbers:read'), pathParameters(phoneNumberPath), async (c) => {
-    const data = await readPhoneNumber(c.var.operation, c.req.valid('param').phone_number_id);
-    return c.json({ success: true, data }, 200);
+    const data = await readPhoneNumber(c.get('operation'), c.req.valid('param').phone_number_id);
+    return answer(c, 200, { success: true, data });
   })
   .put(
     '/:phone_number_id',
@@ -33,8 +34,12 @@ export const phoneNumberRoutes = new Hono<AppEnv>()
     jsonBody(phoneNumberChanges),
     acceptIdempotencyKey,
     async (c) => {
-      const data = await updatePhoneNumber(c.var.operation, c.req.valid('param').phone_number_id, c.req.valid('json'));
-      return c.json({ success: true, message: 'Phone number updated successfully', data }, 200);
+      const data = await updatePhoneNumber(
+        c.get('operation'),
+        c.req.valid('param').phone_number_id,
+        c.req.valid('json'),
+      );
+      return answer(c, 200, { success: true, message: 'Phone number updated successfully', data });
     },
   )
   .delete(
@@ -43,7 +48,7 @@ export const phoneNumberRoutes = new Hono<AppEnv>()
     pathParameters(phoneNumberPath),
     acceptIdempotencyKey,
     async (c) => {
-      const data = await deletePhoneNumber(c.var.operation, c.req.valid('param').phone_number_id);
-      return c.json({ success: true, message: 'Phone number deleted successfully', data }, 200);
+      const data = await deletePhoneNumber(c.get('operation'), c.req.valid('param').phone_number_id);
+      return answer(c, 200, { success: true, message: 'Phone number deleted successfully', data });
     },
   );

@@ -73,7 +73,7 @@ describe('a new API key', () => {
       name: 'CI',
       role: 'agent_manager',
       status: 'active',
-      key_hash: await hashKey(raw_key),
+      key_hash: hashKey(raw_key),
     });
   });
 

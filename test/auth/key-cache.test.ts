@@ -11,7 +11,7 @@ let hash: string;
 
 beforeEach(async () => {
   client = await newClient();
-  hash = await hashKey(client.raw_key);
+  hash = hashKey(client.raw_key);
 });
 
 afterEach(() => {
@@ -93,7 +93,7 @@ describe('the key cache', () => {
 
   it('heeds the key’s own expiry within an entry', async () => {
     client = await newClient({ expires_at: Math.floor(Date.now() / 1000) + 30 });
-    hash = await hashKey(client.raw_key);
+    hash = hashKey(client.raw_key);
     expect(await admitted()).toBe(true);
 
     secondsLater(28);

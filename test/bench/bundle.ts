@@ -1,0 +1,36 @@
+/** Workers as `wrangler deploy --minify` makes them. */
+import { execFile } from 'node:child_process';
+import { mkdtemp, readFile, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { basename, join } from 'node:path';
+import { promisify } from 'node:util';
+import { gzipSync } from 'node:zlib';
+
+const projectDirectory = join(import.meta.dirname, '../..');
+const wrangler = join(projectDirectory, 'node_modules/wrangler/bin/wrangler.js');
+
+export interface Bundle {
+  code: string;
+  gzipBytes: number;
+}
+
+const bundles = new Map<string, Promise<Bundle>>();
+
+/** @param script from the project's directory */
+export function bundle(script: string): Promise<Bundle> {
+  const made = bundles.get(script) ?? make(script);
+  bundles.set(script, made);
+  return made;
+}
+
+async function make(script: string): Promise<Bundle> {
+  const directory = await mkdtemp(join(tmpdir(), 'patchbay-bundle-'));
+  try {
+    const parameters = ['deploy', script, '--dry-run', '--outdir', directory];
+    await promisify(execFile)(process.execPath, [wrangler, ...parameters], { cwd: projectDirectory });
+    const code = await readFile(join(directory, basename(script).replace(/\.ts$/, '.js')), 'utf8');
+    return { code, gzipBytes: gzipSync(code).length };
+  } finally {
+    await rm(directory, { recursive: true });
+  }
+}

@@ -1,0 +1,18 @@
+/** Authentication and the rate limit alone, in front of hello's answer. */
+import { Hono } from 'hono';
+import { authenticate } from '../../../src/auth/authenticate.ts';
+import { limitOrganization } from '../../../src/auth/rate-limit.ts';
+import type { AppEnv } from '../../../src/env.ts';
+import { modelled } from './model.ts';
+
+const app = new Hono<AppEnv>()
+  .use(async (c, next) => {
+    c.set('request_id', '');
+    c.set('afterAnswer', () => {});
+    c.set('headers', {});
+    await next();
+  })
+  .use(authenticate, limitOrganization)
+  .all('*', (c) => c.json({ success: true }));
+
+export default modelled(app.fetch);

@@ -1,0 +1,5 @@
+/** Patchbay itself. */
+import worker from '../../../src/index.ts';
+import { modelled } from './model.ts';
+
+export default modelled(worker.fetch);

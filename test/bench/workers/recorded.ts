@@ -1,0 +1,84 @@
+/**
+ * Bindings that answer from memory, so that only the Worker's own CPU remains: a statement is answered with what D1 itself
+ * said when it was first asked.
+ */
+import type { Bindings } from '../../../src/env.ts';
+
+const notRecorded = () => Promise.reject(new Error('Only batches are recorded.'));
+
+class RecordedStatement implements D1PreparedStatement {
+  readonly sql: string;
+  readonly values: unknown[];
+  readonly run = notRecorded;
+  readonly all = notRecorded;
+  readonly raw = notRecorded;
+
+  readonly #database: D1Database;
+
+  constructor(database: D1Database, sql: string, values: unknown[] = []) {
+    this.#database = database;
+    this.sql = sql;
+    this.values = values;
+  }
+
+  bind(...values: unknown[]) {
+    return new RecordedStatement(this.#database, this.sql, values);
+  }
+
+  /** Not recorded: who asks in this way keeps the answer. */
+  first<Row>() {
+    return this.#database
+      .prepare(this.sql)
+      .bind(...this.values)
+      .first<Row>();
+  }
+}
+
+class RecordedDatabase implements D1Database {
+  readonly exec = notRecorded;
+  readonly dump = notRecorded;
+  readonly #database: D1Database;
+  readonly #results = new Map<string, D1Result<never>>();
+
+  constructor(database: D1Database) {
+    this.#database = database;
+  }
+
+  prepare(sql: string) {
+    return new RecordedStatement(this.#database, sql);
+  }
+
+  withSession() {
+    return { prepare: this.prepare.bind(this), batch: this.batch.bind(this), getBookmark: () => 'recorded' };
+  }
+
+  async batch<Row>(given: D1PreparedStatement[]): Promise<D1Result<Row>[]> {
+    const statements = given.filter((statement) => statement instanceof RecordedStatement);
+    const known = statements.flatMap(({ sql }) => this.#results.get(sql) ?? []);
+    if (known.length === given.length) return known;
+    const results = await this.#database.batch<never>(
+      statements.map(({ sql, values }) => this.#database.prepare(sql).bind(...values)),
+    );
+    statements.forEach(({ sql }, index) => {
+      const result = results[index];
+      if (result && !this.#results.has(sql)) this.#results.set(sql, result);
+    });
+    return results;
+  }
+}
+
+const unlimited = { limit: async () => ({ success: true }) };
+
+/** The log's lines are made, but leave the isolate no more than anything else does. */
+export function recordedBindings(env: Bindings): Bindings {
+  Object.assign(console, { info: () => {} });
+  return {
+    ...env,
+    DB: new RecordedDatabase(env.DB),
+    CREDENTIALS: { ...env.CREDENTIALS, put: async () => {}, delete: async () => {} },
+    STARTER_LIMIT: unlimited,
+    PRO_LIMIT: unlimited,
+    ENTERPRISE_LIMIT: unlimited,
+    IP_LIMIT: unlimited,
+  };
+}
