@@ -14,6 +14,7 @@ import { integrationRoutes } from './integrations/routes.ts';
 import { logError, logRequest } from './log.ts';
 import { phoneNumberRoutes } from './phone-numbers/routes.ts';
 import { DomainError, problemAnswer } from './problem.ts';
+import { BOOKMARK_HEADER } from './session.ts';
 
 /** Gives every answer its request id, every call its log line, and the tasks of `afterAnswer` their turn. */
 const frame = createMiddleware<AppEnv>(async (c, next) => {
@@ -68,6 +69,8 @@ function refuse(c: Context<AppEnv>, error: DomainError): Response {
   const request_id = c.get('request_id');
   const { status, headers, body } = problemAnswer(error, request_id);
   c.set('outcome', error.code);
+  // What is absent and what is another's are not to be told apart, and a bookmark tells what was written meanwhile.
+  delete c.get('headers')[BOOKMARK_HEADER];
   if (status >= 500) logError(error.code, error.cause, { request_id });
   return answer(c, status, body, headers);
 }
@@ -77,8 +80,8 @@ closeRoutes(app);
 /**
  * Closes an app's route table: a known path answers 405 to other methods, where Hono would answer 404.
  *
- * @throws Error for a route under `/api` that does not ask for a permission first, or that mutates and accepts no
- *   Idempotency-Key: a Worker with one does not start
+ * @throws Error for a route under `/api` that does not ask for a permission first, that mutates and accepts
+ *   no Idempotency-Key, or that reads and accepts no bookmark: a Worker with one does not start
  */
 export function closeRoutes({ routes, all }: Pick<Hono<AppEnv>, 'routes' | 'all'>): void {
   const paths = Map.groupBy(
@@ -92,8 +95,9 @@ export function closeRoutes({ routes, all }: Pick<Hono<AppEnv>, 'routes' | 'all'
       if (!path.startsWith('/api')) continue;
       const guarded = first && 'permission' in first.handler;
       if (!guarded) throw new Error(`${method} ${path} asks for no permission first`);
-      const repeatable = method === 'GET' || chain.some(({ handler }) => 'acceptsIdempotencyKey' in handler);
-      if (!repeatable) throw new Error(`${method} ${path} accepts no Idempotency-Key`);
+      const [accepted, name] =
+        method === 'GET' ? ['acceptsBookmark', 'bookmark'] : ['acceptsIdempotencyKey', 'Idempotency-Key'];
+      if (!chain.some(({ handler }) => accepted in handler)) throw new Error(`${method} ${path} accepts no ${name}`);
     }
     all(path, () => {
       throw new DomainError('method_not_allowed', { allowed_methods: [...methods.keys()] });

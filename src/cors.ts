@@ -1,6 +1,7 @@
 import { cors } from 'hono/cors';
 import { createMiddleware } from 'hono/factory';
 import type { AppEnv } from './env.ts';
+import { BOOKMARK_HEADER } from './session.ts';
 
 const PREFLIGHT_MAX_AGE_SECONDS = 600;
 
@@ -14,8 +15,15 @@ export const allowOrigins = createMiddleware<AppEnv>((c, next) => {
   return cors({
     origin: origins.includes('*') ? '*' : origins,
     allowMethods: ['GET', 'POST', 'PUT', 'DELETE'],
-    allowHeaders: ['Content-Type', 'Idempotency-Key', 'X-API-Key', 'X-Organization-Id'],
-    exposeHeaders: ['Allow', 'Idempotency-Replayed', 'RateLimit-Policy', 'Retry-After', 'X-Request-Id'],
+    allowHeaders: ['Content-Type', 'Idempotency-Key', 'X-API-Key', BOOKMARK_HEADER, 'X-Organization-Id'],
+    exposeHeaders: [
+      'Allow',
+      'Idempotency-Replayed',
+      'RateLimit-Policy',
+      'Retry-After',
+      BOOKMARK_HEADER,
+      'X-Request-Id',
+    ],
     maxAge: PREFLIGHT_MAX_AGE_SECONDS,
   })(c, next);
 });

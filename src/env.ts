@@ -10,6 +10,7 @@ export type AfterAnswer = (task: () => Promise<unknown>) => void;
 
 /** What a verb knows of the call that it serves. */
 export interface Operation {
+  /** `DB` is the database of the caller's organization. */
   readonly env: Bindings;
   readonly caller: Caller;
   readonly request_id: string;
@@ -18,6 +19,10 @@ export interface Operation {
   readonly idempotency?: Idempotency;
   /** Tells the client that its request was answered before, and this is that answer. */
   readonly markReplayed: () => void;
+  /** Of a read whose client has written or read before: the state that it must see at least. */
+  readonly bookmark?: string;
+  /** Tells the client which state of the database its answer is from. */
+  readonly tellBookmark: (bookmark: string | null) => void;
 }
 
 export interface AppEnv {

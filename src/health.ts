@@ -2,6 +2,7 @@ import { Hono } from 'hono';
 import packageJson from '../package.json' with { type: 'json' };
 import { answer } from './answer.ts';
 import { limitByIp } from './auth/rate-limit.ts';
+import { databases } from './databases.ts';
 import type { AppEnv, Bindings } from './env.ts';
 import { logError } from './log.ts';
 import { batch, query } from './query.ts';
@@ -14,9 +15,9 @@ const askDatabase = query((db) => db.select({ tier: organizations.tier }).from(o
 let remembered: { answers: boolean; until: number } | undefined;
 
 /** Whether D1 answers: asked at most once in 5 s by an isolate, because anybody may ask here. */
-async function databaseAnswers({ DB }: Bindings): Promise<boolean> {
+async function databaseAnswers(env: Bindings): Promise<boolean> {
   if (remembered && Date.now() < remembered.until) return remembered.answers;
-  const answers = await batch(DB, [askDatabase.bind({})]).then(
+  const answers = await Promise.all(databases(env).map((database) => batch(database, [askDatabase.bind({})]))).then(
     () => true,
     (error: unknown) => {
       logError('health_database_unavailable', error);

@@ -2,13 +2,14 @@ import { app } from './app.ts';
 import { forgetOldEvents } from './audit/retention.ts';
 import { drainPurges } from './credentials/purge.ts';
 import { rewrapDataKeys } from './credentials/rewrap.ts';
+import { databases } from './databases.ts';
 import type { Bindings } from './env.ts';
 import { forgetIdempotencyKeys } from './idempotency.ts';
 import { logError } from './log.ts';
 
 /**
  * What the cron does at each turn: the outbox's drain, data keys to be wrapped anew, and what is old enough to be forgotten.
- * Each is bounded, and goes on at the next turn where it left off.
+ * Each is bounded, has a turn for each database, and goes on at the next where it left off.
  */
 const chores: Record<string, (env: Bindings) => Promise<void>> = {
   drain: drainPurges,
@@ -21,9 +22,12 @@ export default {
   fetch: app.fetch,
   /** @throws the first chore's error, once every chore had its turn: the platform counts failed runs */
   async scheduled(_controller, env) {
-    const turns = Object.entries(chores).map(async ([name, chore]) => {
+    const everywhere = databases(env).flatMap((DB) =>
+      Object.entries(chores).map(([name, chore]) => ({ name, chore, bindings: { ...env, DB } })),
+    );
+    const turns = everywhere.map(async ({ name, chore, bindings }) => {
       try {
-        await chore(env);
+        await chore(bindings);
       } catch (error) {
         logError(`${name}_failed`, error);
         throw error;

@@ -14,6 +14,7 @@ import { assertSameRequest, recallAnswer } from './idempotency.ts';
 import { batchOfGroups, bindEach, mapEach, query } from './query.ts';
 import type { Builder, CompiledQuery, CompiledSelect, Placeholders } from './query.ts';
 import { api_keys, idempotency_keys } from './schema.ts';
+import { onPrimary } from './session.ts';
 
 type Selects<Parameters> = Readonly<Record<string, CompiledSelect<Parameters, unknown>>>;
 type Statements<Parameters> = Readonly<Record<string, CompiledQuery<Parameters, unknown>>>;
@@ -81,17 +82,19 @@ export function mutation<Parameters extends EventParameters, Explained extends S
    * @throws DomainError `invalid_api_key`, `permission_denied`, `idempotency_key_reused`, `temporarily_unavailable`
    */
   return async function decide(operation: Operation, parameters: Parameters) {
-    const { env, idempotency } = operation;
+    const { idempotency } = operation;
     const explaining = bindEach(explain, parameters);
     const deciding = { caller: callerKey.bind(parameters), event: readEvent.bind(parameters) };
-    const { results, inDoubt } = await batchOfGroups(env.DB, [
-      bindEach(act, parameters),
-      idempotency ? { remember: remember.bind({ ...parameters, fingerprint: idempotency.fingerprint }) } : {},
-      bindEach(settle, parameters),
-      explaining,
-      deciding,
-      idempotency ? { answers: recallAnswer.bind(parameters) } : {},
-    ]);
+    const { results, inDoubt } = await onPrimary(operation, (database) =>
+      batchOfGroups(database, [
+        bindEach(act, parameters),
+        idempotency ? { remember: remember.bind({ ...parameters, fingerprint: idempotency.fingerprint }) } : {},
+        bindEach(settle, parameters),
+        explaining,
+        deciding,
+        idempotency ? { answers: recallAnswer.bind(parameters) } : {},
+      ]),
+    );
     const [, , , explained, { caller, event }, recalled] = results;
 
     const [answer] = 'answers' in recalled ? recalled.answers : [];

@@ -12,6 +12,7 @@ import type { Operation } from './env.ts';
 import { invalid } from './problem.ts';
 import { batch, query } from './query.ts';
 import type { Builder, Compilable } from './query.ts';
+import { nearest } from './session.ts';
 
 const MAX_PAGE_SIZE = 100;
 const DEFAULT_PAGE_SIZE = 20;
@@ -107,9 +108,10 @@ export function keysetList<Filter extends string, Row>(name: string, definition:
   }
 
   return async function list(
-    { env, caller: { organization_id } }: Operation,
+    operation: Operation,
     request: PageRequest & Filters<Filter>,
   ): Promise<{ rows: Row[]; pagination: Pagination }> {
+    const { organization_id } = operation.caller;
     const { cursor, page_size } = request;
     const filters: Filters<Filter> = request;
     const given = filterNames.flatMap((filter) => {
@@ -128,8 +130,8 @@ export function keysetList<Filter extends string, Row>(name: string, definition:
       limit: page_size + 1,
     };
     const [found, counted] = place
-      ? [...(await batch(env.DB, [page.bind(parameters)])), [place]]
-      : await batch(env.DB, [page.bind(parameters), count.bind(parameters)]);
+      ? [...(await nearest(operation, (database) => batch(database, [page.bind(parameters)]))), [place]]
+      : await nearest(operation, (database) => batch(database, [page.bind(parameters), count.bind(parameters)]));
 
     const rows = found.slice(0, page_size);
     const last = found.length > page_size ? rows.at(-1) : undefined;

@@ -194,6 +194,9 @@ export function rowColumns<Table extends SQLiteTable>(table: Table, parameters: 
   };
 }
 
+/** D1, or a session on it. */
+export type Database = Pick<D1Database, 'prepare' | 'batch'>;
+
 const MAX_TRIES_WHEN_OVERLOADED = 2;
 
 type ResultOf<Query> = Query extends BoundQuery<infer Result> ? Result : never;
@@ -222,7 +225,7 @@ export function mapEach<Queries extends Group>(group: Queries, rowsOf: (name: st
 }
 
 /**
- * Runs the queries in one D1 batch: one round trip, one transaction, on the primary.
+ * Runs the queries in one D1 batch: one round trip, one transaction; on the primary, unless a session says otherwise.
  *
  * A failed batch is tried again as it is, because the failure may have followed the commit ("Network connection
  * lost"). So every batch must be safe to repeat, and to land late, after a later try was answered: ids and times are
@@ -234,7 +237,7 @@ export function mapEach<Queries extends Group>(group: Queries, rowsOf: (name: st
  * @see https://developers.cloudflare.com/d1/observability/debug-d1/ for D1's error messages
  */
 async function run(
-  database: D1Database,
+  database: Database,
   queries: readonly BoundQuery<unknown>[],
 ): Promise<{ rows: Rows[]; inDoubt: boolean }> {
   const writes = queries.some((bound) => bound.writes);
@@ -260,7 +263,7 @@ async function run(
 
 /** Runs the queries in one D1 batch, as {@link run} does; the results in their order. */
 export async function batch<const Queries extends readonly BoundQuery<unknown>[]>(
-  database: D1Database,
+  database: Database,
   queries: Queries,
 ) {
   const { rows } = await run(database, queries);
@@ -270,7 +273,7 @@ export async function batch<const Queries extends readonly BoundQuery<unknown>[]
 }
 
 /** Runs the groups of queries, one after the other, in one D1 batch, as {@link run} does; the results by group and name. */
-export async function batchOfGroups<const Groups extends readonly Group[]>(database: D1Database, groups: Groups) {
+export async function batchOfGroups<const Groups extends readonly Group[]>(database: Database, groups: Groups) {
   const { rows, inDoubt } = await run(
     database,
     groups.flatMap((group) => Object.values(group)),

@@ -9,6 +9,7 @@ import type { AppEnv } from '../src/env.ts';
 import { acceptIdempotencyKey } from '../src/idempotency.ts';
 import { roles } from '../src/schema.ts';
 import type { Role } from '../src/schema.ts';
+import { acceptBookmark } from '../src/session.ts';
 import {
   call,
   createIntegration,
@@ -97,7 +98,7 @@ describe('a route table', () => {
     ['a permission too late', (table: Hono<AppEnv>) => table.get('/api/new', handler, permission)],
     [
       'a permission for another method',
-      (table: Hono<AppEnv>) => table.get('/api/new', permission).put('/api/new', handler),
+      (table: Hono<AppEnv>) => table.get('/api/new', permission, acceptBookmark).put('/api/new', handler),
     ],
     ['no permission for any method', (table: Hono<AppEnv>) => table.all('/api/new', handler)],
   ])('is not closed over a route under /api with %s', (_, mount) => {
@@ -113,9 +114,15 @@ describe('a route table', () => {
     expect(() => closeRoutes(table)).toThrow(/^PUT \/api\/new accepts no Idempotency-Key$/);
   });
 
+  it('is not closed over a route under /api that reads and takes no bookmark', () => {
+    const table = new Hono<AppEnv>().get('/api/new', permission, handler);
+
+    expect(() => closeRoutes(table)).toThrow(/^GET \/api\/new accepts no bookmark$/);
+  });
+
   it('is closed over routes that are guarded, and over any outside /api', () => {
     const guarded = new Hono<AppEnv>()
-      .get('/api/new', permission, handler)
+      .get('/api/new', permission, acceptBookmark, handler)
       .put('/api/new', permission, acceptIdempotencyKey, handler)
       .post('/open', handler);
 

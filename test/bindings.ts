@@ -25,17 +25,24 @@ export function interceptedBindings(intercept: Interceptor): Bindings {
     return wrapped;
   };
 
-  const DB = new Proxy(database, {
-    get(_, name) {
-      if (name === 'prepare') return (sql: string) => statement(database.prepare(sql));
-      if (name === 'batch') {
-        return (statements: D1PreparedStatement[]) =>
-          intercept('DB.batch', () => database.batch(statements.map((wrapped) => originals.get(wrapped) ?? wrapped)));
-      }
-      return (...parameters: unknown[]) =>
-        intercept(`DB.${String(name)}`, () => Reflect.apply(Reflect.get(database, name), database, parameters));
-    },
-  });
+  const asked = <Asked extends D1Database | D1DatabaseSession>(target: Asked): Asked => {
+    const methods: object = target;
+    return new Proxy(target, {
+      get(_, name) {
+        if (name === 'prepare') return (sql: string) => statement(target.prepare(sql));
+        if (name === 'batch') {
+          return (statements: D1PreparedStatement[]) =>
+            intercept('DB.batch', () => target.batch(statements.map((wrapped) => originals.get(wrapped) ?? wrapped)));
+        }
+        if (name === 'withSession') return (constraint: string) => asked(database.withSession(constraint));
+        const carryOut = async (parameters: unknown[]): Promise<unknown> =>
+          Reflect.apply(Reflect.get(methods, name), target, parameters);
+        if (name === 'getBookmark') return () => Reflect.apply(Reflect.get(methods, name), target, []);
+        return (...parameters: unknown[]) => intercept(`DB.${String(name)}`, () => carryOut(parameters));
+      },
+    });
+  };
+  const DB = asked(database);
 
   const namespace = (label: 'KEY_CACHE' | 'CREDENTIALS') =>
     new Proxy(env[label], {

@@ -62,7 +62,7 @@ describe('a call from a page of another origin', () => {
     expect(headers.get('Access-Control-Allow-Origin')).toBe(CONSOLE);
     expect(headers.get('Access-Control-Allow-Methods')).toBe('GET,POST,PUT,DELETE');
     expect(headers.get('Access-Control-Allow-Headers')).toBe(
-      'Content-Type,Idempotency-Key,X-API-Key,X-Organization-Id',
+      'Content-Type,Idempotency-Key,X-API-Key,X-D1-Bookmark,X-Organization-Id',
     );
     expect((await preflight(OTHER, CONSOLE)).headers.get('Access-Control-Allow-Origin')).toBeNull();
   });

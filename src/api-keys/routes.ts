@@ -5,6 +5,7 @@ import { requirePermission } from '../auth/authorize.ts';
 import type { AppEnv } from '../env.ts';
 import { idSchema } from '../ids.ts';
 import { acceptIdempotencyKey } from '../idempotency.ts';
+import { acceptBookmark } from '../session.ts';
 import { jsonBody, pathParameters, queryParameters } from '../validation.ts';
 import { presentApiKey } from './api-key.ts';
 import { createApiKey, newApiKey } from './create.ts';
@@ -23,7 +24,7 @@ export const apiKeyRoutes = new Hono<AppEnv>()
     const data = await createApiKey(c.get('operation'), c.req.valid('json'));
     return answer(c, 201, { success: true, message: seenOnce('API key created successfully', data), data });
   })
-  .get('/', requirePermission('api_keys:read'), queryParameters(apiKeysQuery), async (c) => {
+  .get('/', requirePermission('api_keys:read'), queryParameters(apiKeysQuery), acceptBookmark, async (c) => {
     const { rows, pagination } = await listApiKeys(c.get('operation'), c.req.valid('query'));
     return answer(c, 200, { success: true, data: rows.map(presentApiKey), pagination });
   })

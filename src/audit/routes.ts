@@ -2,6 +2,7 @@ import { Hono } from 'hono';
 import { answer } from '../answer.ts';
 import { requirePermission } from '../auth/authorize.ts';
 import type { AppEnv } from '../env.ts';
+import { acceptBookmark } from '../session.ts';
 import { queryParameters } from '../validation.ts';
 import { auditEventsQuery, listAuditEvents, presentAuditEvent } from './read.ts';
 
@@ -9,6 +10,7 @@ export const auditRoutes = new Hono<AppEnv>().get(
   '/',
   requirePermission('audit:read'),
   queryParameters(auditEventsQuery),
+  acceptBookmark,
   async (c) => {
     const { rows, pagination } = await listAuditEvents(c.get('operation'), c.req.valid('query'));
     return answer(c, 200, { success: true, data: rows.map(presentAuditEvent), pagination });

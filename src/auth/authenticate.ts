@@ -1,7 +1,9 @@
 import { createMiddleware } from 'hono/factory';
+import { bindingsOf } from '../databases.ts';
 import type { AppEnv } from '../env.ts';
 import { organizationIdPattern } from '../ids.ts';
 import { DomainError } from '../problem.ts';
+import { BOOKMARK_HEADER } from '../session.ts';
 import { hashKey, isWellFormed } from './api-key.ts';
 import { findCaller } from './key-cache.ts';
 import { limitByIp } from './rate-limit.ts';
@@ -18,19 +20,27 @@ export const authenticate = createMiddleware<AppEnv>(async (c, next) => {
   if (!isWellFormed(rawKey)) throw new DomainError('invalid_api_key', {});
   const headers = c.get('headers');
   const afterAnswer = c.get('afterAnswer');
-  const caller = await findCaller(c.env, hashKey(rawKey), () => limitByIp('key_lookup', c), afterAnswer);
+  const organizationId = c.req.header('X-Organization-Id');
+  const caller = await findCaller(
+    c.env,
+    { key_hash: hashKey(rawKey), organization_id: organizationId ?? '' },
+    () => limitByIp('key_lookup', c),
+    afterAnswer,
+  );
   if (!caller) throw new DomainError('invalid_api_key', {});
   c.set('operation', {
-    env: c.env,
+    env: bindingsOf(c.env, caller.organization_id),
     caller,
     request_id: c.get('request_id'),
     afterAnswer,
     markReplayed: () => {
       headers['Idempotency-Replayed'] = 'true';
     },
+    tellBookmark: (bookmark) => {
+      if (bookmark !== null) headers[BOOKMARK_HEADER] = bookmark;
+    },
   });
 
-  const organizationId = c.req.header('X-Organization-Id');
   if (!organizationId || !organizationIdPattern.test(organizationId))
     throw new DomainError('missing_organization_id', {});
   if (organizationId !== caller.organization_id) throw new DomainError('organization_mismatch', {});

@@ -12,6 +12,7 @@
 import { and, eq, gt, isNull, lt, or, sql } from 'drizzle-orm';
 import { LRUCache } from 'lru-cache';
 import * as z from 'zod';
+import { databaseOf, databasesFrom } from '../databases.ts';
 import type { AfterAnswer, Bindings, Operation } from '../env.ts';
 import { logError } from '../log.ts';
 import { batch, existsIn, query } from '../query.ts';
@@ -25,6 +26,7 @@ const KV_EXPIRATION_SECONDS = 60;
 /** KV's own minimum for `cacheTtl`. */
 const KV_EDGE_CACHE_SECONDS = 30;
 const MAX_ISOLATE_ENTRIES = 1000;
+const UNKNOWN_MAX_AGE_SECONDS = 5;
 
 const cachedCaller = z.object({
   key_id: z.string(),
@@ -44,6 +46,12 @@ const cachedCaller = z.object({
 export type Caller = z.output<typeof cachedCaller>;
 
 const isolateCache = new LRUCache<string, Caller>({ max: MAX_ISOLATE_ENTRIES });
+
+/**
+ * Keys that D1 does not have, and until when it is not asked about them again: apart, lest a flood of them evict callers. A
+ * key that is dead is not among them: its organization may be resumed.
+ */
+const unknownKeys = new LRUCache<string, number>({ max: MAX_ISOLATE_ENTRIES });
 
 /** What a living key is: active and unexpired, of an active organization. */
 export const isAlive = (db: Builder, { now }: Placeholders<{ now: number }>) =>
@@ -68,10 +76,11 @@ const findKey = query((db, { key_hash, now }: Placeholders<{ key_hash: string; n
       user_id: api_keys.user_id,
       role: api_keys.role,
       expires_at: api_keys.expires_at,
+      is_alive: sql<number>`${isAlive(db, { now })}`.as('is_alive'),
     })
     .from(api_keys)
     .innerJoin(organizations, eq(organizations.organization_id, api_keys.organization_id))
-    .where(and(eq(api_keys.key_hash, key_hash), isAlive(db, { now }))),
+    .where(eq(api_keys.key_hash, key_hash)),
 );
 
 const markUsed = query(
@@ -91,18 +100,20 @@ const markUsed = query(
 /**
  * Finds the caller of a well-formed key.
  *
+ * @param organization_id the organization that the caller says it is of: where D1 is asked first
  * @param admitLookup asked before D1 is: well-formed keys are free to make, so a flood of them must end here; throws to refuse
  * @returns nothing for a key that is unknown, revoked or expired
  * @throws DomainError `temporarily_unavailable` when D1 is needed and away; what `admitLookup` throws
  */
 export async function findCaller(
   env: Bindings,
-  key_hash: string,
+  { key_hash, organization_id }: { key_hash: string; organization_id: string },
   admitLookup: () => Promise<void>,
   afterAnswer: AfterAnswer,
 ): Promise<Caller | undefined> {
   const now = unixNow();
   const remembered = () => fresh(isolateCache.get(key_hash), now);
+  if (!remembered() && now < (unknownKeys.get(key_hash) ?? 0)) return undefined;
   const cached = remembered() ?? fresh(await readCache(env, key_hash), now) ?? remembered();
   if (cached) {
     isolateCache.set(key_hash, cached);
@@ -110,9 +121,10 @@ export async function findCaller(
   }
 
   await admitLookup();
-  const [[row]] = await batch(env.DB, [findKey.bind({ key_hash, now })]);
-  if (!row) return undefined;
-  const caller = { ...row, deadline: now + MAX_AGE_SECONDS };
+  const found = await lookUp(env, organization_id, { key_hash, now });
+  if (!found) unknownKeys.set(key_hash, now + UNKNOWN_MAX_AGE_SECONDS);
+  if (!found?.is_alive) return undefined;
+  const caller = cachedCaller.parse({ ...found, deadline: now + MAX_AGE_SECONDS });
   // Of calls that miss at the same time, one fills: KV takes one write a second for each key.
   if (remembered()) return caller;
   isolateCache.set(key_hash, caller);
@@ -121,8 +133,22 @@ export async function findCaller(
     if (isolateCache.get(key_hash) !== caller) return;
     await env.KEY_CACHE.put(key_hash, JSON.stringify(caller), { expirationTtl: KV_EXPIRATION_SECONDS });
   });
-  afterAnswer(() => batch(env.DB, [markUsed.bind({ ...row, now })]));
+  afterAnswer(() => batch(databaseOf(env, caller.organization_id), [markUsed.bind({ ...caller, now })]));
   return caller;
+}
+
+/**
+ * Asks D1 about a key on the primary, which alone knows of a revocation at once: the database of the organization that the
+ * caller names, and only then, at once, all others.
+ */
+async function lookUp(env: Bindings, organization_id: string, parameters: { key_hash: string; now: number }) {
+  const [home, ...others] = databasesFrom(env, organization_id).map(
+    (database) => () => batch(database, [findKey.bind(parameters)]),
+  );
+  const [[row] = []] = (await home?.()) ?? [];
+  if (row || others.length === 0) return row;
+  const found = await Promise.all(others.map((ask) => ask()));
+  return found.flatMap(([rows]) => rows)[0];
 }
 
 /** Makes this isolate ask again: D1 has said otherwise than the entry. */

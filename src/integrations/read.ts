@@ -7,6 +7,7 @@ import { DomainError } from '../problem.ts';
 import { batch, query } from '../query.ts';
 import type { Placeholders } from '../query.ts';
 import { integrations, integrationStatuses } from '../schema.ts';
+import { nearest } from '../session.ts';
 import { integrationColumns, isIntegration, presentIntegration } from './integration.ts';
 import type { Integration, IntegrationState } from './integration.ts';
 import { categories, providerNames } from './providers.ts';
@@ -16,9 +17,11 @@ const findIntegration = query((db, parameters: Placeholders<{ organization_id: s
 );
 
 /** @throws DomainError `integration_not_found`, `temporarily_unavailable` */
-export async function readIntegration({ env, caller }: Operation, integration_id: string): Promise<Integration> {
-  const { organization_id } = caller;
-  const [[found]] = await batch(env.DB, [findIntegration.bind({ organization_id, integration_id })]);
+export async function readIntegration(operation: Operation, integration_id: string): Promise<Integration> {
+  const { organization_id } = operation.caller;
+  const [[found]] = await nearest(operation, (database) =>
+    batch(database, [findIntegration.bind({ organization_id, integration_id })]),
+  );
   if (!found) throw new DomainError('integration_not_found', {});
   return presentIntegration(found);
 }

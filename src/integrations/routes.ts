@@ -5,6 +5,7 @@ import { requirePermission } from '../auth/authorize.ts';
 import type { AppEnv } from '../env.ts';
 import { acceptIdempotencyKey } from '../idempotency.ts';
 import { idSchema } from '../ids.ts';
+import { acceptBookmark } from '../session.ts';
 import { jsonBody, pathParameters, queryParameters } from '../validation.ts';
 import { createIntegration, newIntegration } from './create.ts';
 import { deleteIntegration } from './delete.ts';
@@ -19,14 +20,20 @@ export const integrationRoutes = new Hono<AppEnv>()
     const data = await createIntegration(c.get('operation'), c.req.valid('json'));
     return answer(c, 201, { success: true, message: 'Integration created successfully', data });
   })
-  .get('/', requirePermission('integrations:read'), queryParameters(integrationsQuery), async (c) => {
+  .get('/', requirePermission('integrations:read'), queryParameters(integrationsQuery), acceptBookmark, async (c) => {
     const { rows, pagination } = await listIntegrations(c.get('operation'), c.req.valid('query'));
     return answer(c, 200, { success: true, data: rows.map(presentIntegration), pagination });
   })
-  .get('/:integration_id', requirePermission('integrations:read'), pathParameters(integrationPath), async (c) => {
-    const data = await readIntegration(c.get('operation'), c.req.valid('param').integration_id);
-    return answer(c, 200, { success: true, data });
-  })
+  .get(
+    '/:integration_id',
+    requirePermission('integrations:read'),
+    pathParameters(integrationPath),
+    acceptBookmark,
+    async (c) => {
+      const data = await readIntegration(c.get('operation'), c.req.valid('param').integration_id);
+      return answer(c, 200, { success: true, data });
+    },
+  )
   .put(
     '/:integration_id',
     requirePermission('integrations:update'),

@@ -11,6 +11,7 @@ import { phoneNumberOperations } from '../phone-numbers/openapi.ts';
 import { DomainError } from '../problem.ts';
 import type { ProblemCode } from '../problem.ts';
 import { roles } from '../schema.ts';
+import { BOOKMARK_HEADER, bookmarkFormat } from '../session.ts';
 import { parse } from '../validation.ts';
 import type { OperationDescription, Operations } from './operation.ts';
 import { describeProblem } from './problems.ts';
@@ -43,6 +44,8 @@ imported through it. An integration is deleted with its credentials, and never w
 - Every answer of a call below has an \`X-Request-Id\`, which is the \`request_id\` of a problem and of an audit event.
 - A \`POST\`, \`PUT\` or \`DELETE\` with an \`Idempotency-Key\` acts once: for 24 hours the same request under the same key is
   answered as the first one was, with \`Idempotency-Replayed: true\`. A \`503\` is not remembered.
+- A \`GET\` may be answered by a replica of the database that is a little behind. Send it the \`X-D1-Bookmark\` of the
+  newest answer that you have, a mutation's above all, and it is never older than that.
 - A \`503\` says in \`outcome\` whether nothing was done, or whether that is unknown: then it was done wholly or not at all.
 - A path of a call below answers 405 to a method that is not listed for it, with \`Allow\`; under \`/api\` there is a 404
   where there is nothing.
@@ -76,8 +79,21 @@ const headers = {
     description: 'The request was answered before, and this is that answer.',
     schema: { type: 'string', const: 'true' },
   },
+  [BOOKMARK_HEADER]: {
+    description: 'Which state of the database the answer is from.',
+    required: true,
+    schema: { type: 'string', pattern: bookmarkFormat.source },
+  },
   'Retry-After': { description: 'Seconds.', required: true, schema: { type: 'integer', minimum: 1 } },
   'WWW-Authenticate': { description: 'The challenge.', required: true, schema: { type: 'string' } },
+};
+
+const bookmark = {
+  name: BOOKMARK_HEADER,
+  in: 'header',
+  required: false,
+  description: 'That of an earlier answer: this one is from a state of the database that is as new, at least.',
+  schema: { type: 'string', pattern: bookmarkFormat.source },
 };
 
 const idempotencyKey = {
@@ -105,6 +121,7 @@ const toldByHandlers = z.object({
   permission: z.custom<Permission>((value) => typeof value === 'string' && Object.hasOwn(rolesHolding, value)),
   validates: z.object({ path: validator, query: validator, body: validator }),
   acceptsIdempotencyKey: z.boolean().default(false),
+  acceptsBookmark: z.boolean().default(false),
 });
 
 type Route = z.output<typeof toldByHandlers> & { method: string; path: string };
@@ -216,7 +233,7 @@ function parameters(components: Components, place: 'path' | 'query', schema: z.Z
 }
 
 function operation(components: Components, route: Route, described: OperationDescription): JsonObject {
-  const { permission, validates, acceptsIdempotencyKey } = route;
+  const { permission, validates, acceptsIdempotencyKey, acceptsBookmark } = route;
   const { operationId, tag, summary, bodies = {}, answer, problems = [] } = described;
   const codes: ProblemCode[] = [
     ...everywhere,
@@ -232,6 +249,7 @@ function operation(components: Components, route: Route, described: OperationDes
     ...parameters(components, 'path', validates.path),
     ...parameters(components, 'query', validates.query),
     ...(acceptsIdempotencyKey ? [idempotencyKey] : []),
+    ...(acceptsBookmark ? [bookmark] : []),
   ];
   return {
     operationId,
@@ -258,7 +276,7 @@ function operation(components: Components, route: Route, described: OperationDes
     responses: {
       [answer.status]: {
         description: answer.status === 201 ? 'Created.' : 'Done.',
-        headers: refersToHeaders(withReplay),
+        headers: refersToHeaders([...withReplay, BOOKMARK_HEADER]),
         content: { 'application/json': { schema: components.schema(answer.schema), example: answer.example } },
       },
       ...components.problemsByStatus(codes, withReplay, examplesOf(route)),

@@ -8,6 +8,7 @@ import { DomainError } from '../problem.ts';
 import { batch, query } from '../query.ts';
 import type { Placeholders } from '../query.ts';
 import { phone_numbers, phoneNumberStatuses } from '../schema.ts';
+import { nearest } from '../session.ts';
 import { isPhoneNumber, phoneNumberColumns, presentPhoneNumber } from './phone-number.ts';
 import type { PhoneNumber, PhoneNumberState } from './phone-number.ts';
 
@@ -16,9 +17,11 @@ const findPhoneNumber = query((db, parameters: Placeholders<{ organization_id: s
 );
 
 /** @throws DomainError `phone_number_not_found`, `temporarily_unavailable` */
-export async function readPhoneNumber({ env, caller }: Operation, phone_number_id: string): Promise<PhoneNumber> {
-  const { organization_id } = caller;
-  const [[found]] = await batch(env.DB, [findPhoneNumber.bind({ organization_id, phone_number_id })]);
+export async function readPhoneNumber(operation: Operation, phone_number_id: string): Promise<PhoneNumber> {
+  const { organization_id } = operation.caller;
+  const [[found]] = await nearest(operation, (database) =>
+    batch(database, [findPhoneNumber.bind({ organization_id, phone_number_id })]),
+  );
   if (!found) throw new DomainError('phone_number_not_found', {});
   return presentPhoneNumber(found);
 }

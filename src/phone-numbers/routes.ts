@@ -5,6 +5,7 @@ import { requirePermission } from '../auth/authorize.ts';
 import type { AppEnv } from '../env.ts';
 import { acceptIdempotencyKey } from '../idempotency.ts';
 import { idSchema } from '../ids.ts';
+import { acceptBookmark } from '../session.ts';
 import { jsonBody, pathParameters, queryParameters } from '../validation.ts';
 import { deletePhoneNumber } from './delete.ts';
 import { importPhoneNumber, newPhoneNumber } from './import.ts';
@@ -19,14 +20,20 @@ export const phoneNumberRoutes = new Hono<AppEnv>()
     const data = await importPhoneNumber(c.get('operation'), c.req.valid('json'));
     return answer(c, 201, { success: true, message: `Phone number imported successfully with ${data.provider}`, data });
   })
-  .get('/', requirePermission('phone_numbers:read'), queryParameters(phoneNumbersQuery), async (c) => {
+  .get('/', requirePermission('phone_numbers:read'), queryParameters(phoneNumbersQuery), acceptBookmark, async (c) => {
     const { rows, pagination } = await listPhoneNumbers(c.get('operation'), c.req.valid('query'));
     return answer(c, 200, { success: true, data: rows.map(presentPhoneNumber), pagination });
   })
-  .get('/:phone_number_id', requirePermission('phone_numbers:read'), pathParameters(phoneNumberPath), async (c) => {
-    const data = await readPhoneNumber(c.get('operation'), c.req.valid('param').phone_number_id);
-    return answer(c, 200, { success: true, data });
-  })
+  .get(
+    '/:phone_number_id',
+    requirePermission('phone_numbers:read'),
+    pathParameters(phoneNumberPath),
+    acceptBookmark,
+    async (c) => {
+      const data = await readPhoneNumber(c.get('operation'), c.req.valid('param').phone_number_id);
+      return answer(c, 200, { success: true, data });
+    },
+  )
   .put(
     '/:phone_number_id',
     requirePermission('phone_numbers:update'),

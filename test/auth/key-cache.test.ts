@@ -148,4 +148,65 @@ describe('the key cache', () => {
 
     expect(calls).toEqual(['KEY_CACHE.get', 'DB.batch']);
   });
+
+  it('holds 1,000 keys in an isolate, those that were used last', async () => {
+    const keys = Array.from({ length: 1001 }, () => ({ raw_key: newRawKey(), key_id: 'apikey_000000000000' }));
+    const known = await env.KEY_CACHE.get<Record<string, unknown>>((await admitted()) ? hash : '', 'json');
+    const entry = (raw_key: string) => JSON.stringify({ ...known, key_hash: hashKey(raw_key) });
+    await Promise.all(keys.map(({ raw_key }) => env.KEY_CACHE.put(hashKey(raw_key), entry(raw_key))));
+    const { bindings, calls } = countedBindings();
+    const callsWith = async (raw_key: string) => {
+      const before = calls.length;
+      const { status } = await call(client, 'GET', '/api/nothing', { headers: { 'X-API-Key': raw_key }, bindings });
+      return { status, calls: calls.slice(before) };
+    };
+    for (const { raw_key } of keys) await callsWith(raw_key);
+
+    const [first, second] = [keys[0]?.raw_key ?? '', keys[1]?.raw_key ?? ''];
+    expect(await callsWith(second)).toEqual({ status: 404, calls: [] });
+    expect(await callsWith(first)).toEqual({ status: 404, calls: ['KEY_CACHE.get'] });
+  });
+});
+
+describe('a well-formed key that is unknown', () => {
+  const refused = async (raw_key: string, bindings = env) =>
+    (await call(client, 'GET', '/api/nothing', { headers: { 'X-API-Key': raw_key }, bindings })).status === 401;
+
+  it('costs nothing for 5 s from its first refusal, and is asked about again then', async () => {
+    const raw_key = newRawKey();
+    const { bindings, calls } = countedBindings();
+    expect(await refused(raw_key, bindings)).toBe(true);
+    expect(calls).toEqual(['KEY_CACHE.get', 'DB.batch']);
+
+    secondsLater(4);
+    expect(await refused(raw_key, bindings)).toBe(true);
+    expect(calls).toHaveLength(2);
+
+    secondsLater(1);
+    expect(await refused(raw_key, bindings)).toBe(true);
+    expect(calls).toEqual(['KEY_CACHE.get', 'DB.batch', 'KEY_CACHE.get', 'DB.batch']);
+  });
+
+  it('evicts no caller, however many there are', async () => {
+    await admitted();
+    for (let count = 0; count < 1001; count += 1) {
+      await refused(newRawKey(), { ...env, IP_LIMIT: { limit: async () => ({ success: true }) } });
+    }
+
+    const { bindings, calls } = countedBindings();
+    expect(await admitted(bindings)).toBe(true);
+    expect(calls).toEqual([]);
+  });
+
+  it('is told from one that is dead: that may come to life again, with its organization', async () => {
+    await env.DB.prepare(`UPDATE organizations SET status = 'suspended' WHERE organization_id = ?`)
+      .bind(client.organization_id)
+      .run();
+    expect(await admitted()).toBe(false);
+
+    await env.DB.prepare(`UPDATE organizations SET status = 'active' WHERE organization_id = ?`)
+      .bind(client.organization_id)
+      .run();
+    expect(await admitted()).toBe(true);
+  });
 });

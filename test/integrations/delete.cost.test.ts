@@ -128,8 +128,10 @@ describe('the statements of a delete', () => {
 
   it('are index seeks, every one', async () => {
     const seen: { sql: string; parameters: unknown[] }[] = [];
-    const DB = new Proxy(env.DB, {
+    const DB: D1Database = new Proxy(env.DB, {
       get(database, name) {
+        if (name === 'withSession') return () => DB;
+        if (name === 'getBookmark') return () => '00000000-00000001-00000000-00000000000000000000000000000000';
         if (name === 'prepare') {
           return (sql: string) => ({
             bind(...parameters: unknown[]) {
