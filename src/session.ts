@@ -5,7 +5,7 @@
  */
 import { createMiddleware } from 'hono/factory';
 import type { AppEnv, Operation } from './env.ts';
-import { invalid } from './problem.ts';
+import { DomainError, invalid } from './problem.ts';
 import type { Database } from './query.ts';
 
 export const BOOKMARK_HEADER = 'X-D1-Bookmark';
@@ -45,8 +45,16 @@ async function inSession<Result>(
   constraint: string,
   ask: (database: Database) => Promise<Result>,
 ): Promise<Result> {
-  const session = env.DB.withSession(constraint);
+  const session = open(env.DB, constraint);
   const result = await ask(session);
   tellBookmark(session.getBookmark());
   return result;
+}
+
+function open(database: D1Database, constraint: string): D1DatabaseSession {
+  try {
+    return database.withSession(constraint);
+  } catch (cause) {
+    throw new DomainError('temporarily_unavailable', { outcome: 'not_done' }, { cause });
+  }
 }
