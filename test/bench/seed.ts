@@ -59,11 +59,7 @@ export const integrationId = (index: number) => `intg_${hex(index)}`;
 export const phoneNumberId = (index: number) => `phon_${hex(index)}`;
 
 /** Integrations {@link integrationId} 0, 1, …, each created an hour after the one before. */
-export async function addIntegrations(
-  database: D1Database,
-  { organization_id }: Client,
-  count: number,
-): Promise<void> {
+export async function addIntegrations(database: D1Database, { organization_id }: Client, count: number): Promise<void> {
   await database
     .prepare(
       `WITH RECURSIVE n(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i + 1 < CAST(?2 AS INTEGER))

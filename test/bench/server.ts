@@ -38,26 +38,29 @@ export const edgeTimes = ({ kvMs, kvWriteMs, d1Ms, d1BusyMs }: Omit<Settings, 'r
   D1_BUSY_MS: d1BusyMs,
 });
 
-interface Inspection {
-  /** Where the inspector's protocol is spoken. */
-  inspectorPort: number;
-  minified: false;
-}
-
 const unlimited = (namespace: string) =>
   ({ type: 'rate-limit', namespace, simple: { limit: 1_000_000_000, period: 60 } }) as const;
 
 const text = (value: string) => ({ type: 'text', value }) as const;
 
+interface ServerOptions {
+  /** Where the inspector's protocol is spoken. */
+  inspectorPort?: number;
+  minified?: boolean;
+}
+
 /** @returns once every worker can be called; state is in memory where the machine has a file system there */
-export async function serve(contenders: Contender[], inspection?: Inspection): Promise<Server> {
+export async function serve(
+  contenders: Contender[],
+  { inspectorPort, minified = true }: ServerOptions = {},
+): Promise<Server> {
   const parent = existsSync(MEMORY_FILE_SYSTEM) ? MEMORY_FILE_SYSTEM : tmpdir();
   const directory = await mkdtemp(join(parent, 'patchbay-bench-'));
-  const workers = await Promise.all(contenders.map((contender) => workerOptions(contender, inspection?.minified)));
+  const workers = await Promise.all(contenders.map((contender) => workerOptions(contender, minified)));
   const miniflare = new Miniflare({
     workers,
     cf: false,
-    ...(inspection ? { inspectorPort: inspection.inspectorPort } : {}),
+    ...(inspectorPort === undefined ? {} : { inspectorPort }),
     logRequests: false,
     resourcePersistencePath: directory,
     handleStructuredLogs: () => {},
@@ -84,7 +87,7 @@ export async function serve(contenders: Contender[], inspection?: Inspection): P
 
 const databasesOf = (databases: Contender['databases']) => databases ?? ['DB'];
 
-async function workerOptions({ name, worker, model, times, databases }: Contender, minified = true) {
+async function workerOptions({ name, worker, model, times, databases }: Contender, minified: boolean) {
   const { code } = await bundle(`test/bench/workers/${worker}.ts`, minified);
   const variables = { MODEL: model, DATABASES: databasesOf(databases).join(), ...times };
   return {

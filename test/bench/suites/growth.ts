@@ -65,7 +65,11 @@ export async function growth({ rounds = REPEATS }: Settings): Promise<Findings> 
       ],
       verdicts: [
         atMost('unreferenced delete: rows read', Math.max(...rowsRead), 10),
-        atMost('unreferenced delete: rows read, the most − the least', Math.max(...rowsRead) - Math.min(...rowsRead), 0),
+        atMost(
+          'unreferenced delete: rows read, the most − the least',
+          Math.max(...rowsRead) - Math.min(...rowsRead),
+          0,
+        ),
       ],
     };
   } finally {

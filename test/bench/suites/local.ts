@@ -50,7 +50,11 @@ export async function local({ rounds = ROUNDS }: Settings): Promise<Findings> {
       }
       await untilPurged(DB);
       const perSecond = 1e6 / of(worker).microseconds;
-      rows.push({ worker, 'deletes a second': perSecond, '÷ naive': of('naive').microseconds / of(worker).microseconds });
+      rows.push({
+        worker,
+        'deletes a second': perSecond,
+        '÷ naive': of('naive').microseconds / of(worker).microseconds,
+      });
     }
     const against = (worker: string) => of(worker).microseconds / of('patchbay').microseconds;
     return {

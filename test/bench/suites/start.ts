@@ -57,7 +57,11 @@ export async function start({ rounds = ROUNDS }: Settings): Promise<Findings> {
       tables: [{ title: `Bundle, and first answer of a fresh isolate: ${rounds} rounds`, rows }],
       verdicts: [
         atMost('bundle, minified: KiB gzip', gzipBytes / KIBIBYTE, 100),
-        atMost('first answer of a fresh isolate: ÷ Hono and Drizzle', first('Patchbay') / first('Hono and Drizzle'), 1.5),
+        atMost(
+          'first answer of a fresh isolate: ÷ Hono and Drizzle',
+          first('Patchbay') / first('Hono and Drizzle'),
+          1.5,
+        ),
       ],
     };
   } finally {

@@ -61,9 +61,7 @@ const app = new Hono<NaiveEnv>()
     const references = await db
       .select({ phone_number: phone_numbers.phone_number })
       .from(phone_numbers)
-      .where(
-        and(eq(phone_numbers.organization_id, organization_id), eq(phone_numbers.integration_id, integration_id)),
-      )
+      .where(and(eq(phone_numbers.organization_id, organization_id), eq(phone_numbers.integration_id, integration_id)))
       .limit(100);
     if (references.length > 0) return c.json({ detail: 'Integration is still referenced', references }, 409);
     await db.delete(integrations).where(isIntegration(organization_id, integration_id));
