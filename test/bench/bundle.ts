@@ -1,4 +1,4 @@
-/** Workers as `wrangler deploy --minify` makes them. */
+/** Workers as `wrangler deploy` makes them. */
 import { execFile } from 'node:child_process';
 import { mkdtemp, readFile, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
@@ -16,17 +16,21 @@ export interface Bundle {
 
 const bundles = new Map<string, Promise<Bundle>>();
 
-/** @param script from the project's directory */
-export function bundle(script: string): Promise<Bundle> {
-  const made = bundles.get(script) ?? make(script);
-  bundles.set(script, made);
+/**
+ * @param script from the project's directory
+ * @param minified as wrangler.toml says, or else with the names that a profile is read by
+ */
+export function bundle(script: string, minified = true): Promise<Bundle> {
+  const name = `${script} ${minified}`;
+  const made = bundles.get(name) ?? make(script, minified);
+  bundles.set(name, made);
   return made;
 }
 
-async function make(script: string): Promise<Bundle> {
+async function make(script: string, minified: boolean): Promise<Bundle> {
   const directory = await mkdtemp(join(tmpdir(), 'patchbay-bundle-'));
   try {
-    const parameters = ['deploy', script, '--dry-run', '--outdir', directory];
+    const parameters = ['deploy', script, '--dry-run', '--outdir', directory, ...(minified ? [] : ['--no-minify'])];
     await promisify(execFile)(process.execPath, [wrangler, ...parameters], { cwd: projectDirectory });
     const code = await readFile(join(directory, basename(script).replace(/\.ts$/, '.js')), 'utf8');
     return { code, gzipBytes: gzipSync(code).length };

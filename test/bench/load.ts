@@ -1,7 +1,9 @@
 /**
  * The load, in a process of its own: sends the requests of a job over keep-alive connections as fast as they are
- * answered, checks every answer, and ends by itself.
+ * answered, checks every answer, and ends by itself. Started by {@link startLoad}.
  */
+import { fork } from 'node:child_process';
+import { once } from 'node:events';
 import { Pool } from 'undici';
 
 export interface LoadRequest {
@@ -9,6 +11,8 @@ export interface LoadRequest {
   path: string;
   headers?: Record<string, string>;
   body?: string;
+  /** Of its answer. */
+  status: number;
   /** What its answer must hold. */
   expected: string;
 }
@@ -18,14 +22,42 @@ export interface Load {
   connections: number;
   /** Sent once each, over whichever connection is free. */
   requests: LoadRequest[];
-  /** Of every answer. */
-  status: number;
 }
 
 export interface LoadResult {
   seconds: number;
+  /** CPU time of the load's own process: where it comes near `seconds`, the load is what is measured. */
+  cpu_seconds: number;
   /** Milliseconds. */
   latencies: number[];
+}
+
+export interface Loader {
+  /** @throws Error for an answer that is not the expected one */
+  run(load: Load): Promise<LoadResult>;
+  stop(): void;
+}
+
+type Message = { result: LoadResult } | { error: string };
+
+/** Starts the load's process; it runs one job at a time. */
+export function startLoad(): Loader {
+  const child = fork(import.meta.filename);
+  return {
+    async run(load) {
+      child.send(load);
+      // oxlint-disable-next-line typescript/no-unsafe-type-assertion -- this module is the process on the other side
+      const [message] = (await once(child, 'message')) as [Message];
+      if ('error' in message) throw new Error(message.error);
+      return message.result;
+    },
+    stop: () => child.kill(),
+  };
+}
+
+/** The same request, many times. */
+export function repeat(count: number, request: LoadRequest): LoadRequest[] {
+  return Array.from({ length: count }, () => request);
 }
 
 const pools = new Map<string, Pool>();
@@ -42,20 +74,23 @@ async function run(load: Load): Promise<LoadResult> {
   const pool = poolOf(load);
   const latencies: number[] = [];
   const requests = load.requests.values();
+  const cpu = process.cpuUsage();
   const started = performance.now();
   const senders = Array.from({ length: load.connections }, async () => {
-    for (const { expected, ...request } of requests) {
+    for (const { status, expected, ...request } of requests) {
       const sent = performance.now();
       const { statusCode, body } = await pool.request(request);
       const text = await body.text();
       latencies.push(performance.now() - sent);
-      if (statusCode !== load.status || !text.includes(expected)) {
+      if (statusCode !== status || !text.includes(expected)) {
         throw new Error(`${request.method} ${request.path} is answered with ${statusCode} ${text}`);
       }
     }
   });
   await Promise.all(senders);
-  return { seconds: (performance.now() - started) / 1000, latencies };
+  const seconds = (performance.now() - started) / 1000;
+  const { user, system } = process.cpuUsage(cpu);
+  return { seconds, cpu_seconds: (user + system) / 1e6, latencies };
 }
 
 process.on('message', (load: Load) => {

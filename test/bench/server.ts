@@ -1,10 +1,13 @@
 /** A fresh workerd that serves the workers of one suite, each on a socket of its own. */
-import { readdir, readFile, mkdtemp, rm } from 'node:fs/promises';
 import { existsSync } from 'node:fs';
+import { mkdtemp, readdir, readFile, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
-import { basename, join } from 'node:path';
+import { join } from 'node:path';
 import { Miniflare } from 'miniflare';
+import type { Bindings } from '../../src/env.ts';
 import { bundle } from './bundle.ts';
+import type { Settings } from './report.ts';
+import type { EdgeTimes } from './workers/edge.ts';
 import type { Model } from './workers/model.ts';
 
 const LOOPBACK = '127.0.0.1';
@@ -12,66 +15,103 @@ const MEMORY_FILE_SYSTEM = '/dev/shm';
 
 export interface Contender {
   name: string;
-  /** Its file in workers/. */
-  script: string;
+  /** Its file in workers/, without the ending. */
+  worker: string;
   model: Model;
+  /** For the model `edge`. */
+  times?: EdgeTimes;
+  /** Names of the bindings of its databases; `DB` alone by default. */
+  databases?: readonly [string, ...string[]];
 }
 
 export interface Server {
   url(contender: string): Promise<string>;
-  database(contender: string): Promise<D1Database>;
+  /** Its bindings, as its Worker has them before they are modelled; every database is migrated. */
+  bindings(contender: string): Promise<Bindings>;
   dispose(): Promise<void>;
 }
+
+export const edgeTimes = ({ kvMs, kvWriteMs, d1Ms, d1BusyMs }: Omit<Settings, 'rounds'>): EdgeTimes => ({
+  KV_MS: kvMs,
+  KV_WRITE_MS: kvWriteMs,
+  D1_MS: d1Ms,
+  D1_BUSY_MS: d1BusyMs,
+});
 
 const unlimited = (namespace: string) =>
   ({ type: 'rate-limit', namespace, simple: { limit: 1_000_000_000, period: 60 } }) as const;
 
+const text = (value: string) => ({ type: 'text', value }) as const;
+
+interface ServerOptions {
+  /** Where the inspector's protocol is spoken. */
+  inspectorPort?: number;
+  minified?: boolean;
+}
+
 /** @returns once every worker can be called; state is in memory where the machine has a file system there */
-export async function serve(contenders: Contender[], inspectorPort?: number): Promise<Server> {
+export async function serve(
+  contenders: Contender[],
+  { inspectorPort, minified = true }: ServerOptions = {},
+): Promise<Server> {
   const parent = existsSync(MEMORY_FILE_SYSTEM) ? MEMORY_FILE_SYSTEM : tmpdir();
   const directory = await mkdtemp(join(parent, 'patchbay-bench-'));
-  const workers = await Promise.all(
-    contenders.map(async ({ name, script, model }) => ({
-      config: {
-        name,
-        compatibilityDate: '2026-11-01',
-        manifest: {
-          mainModule: 'index.js',
-          modules: { 'index.js': { type: 'esm' as const, contents: (await bundle(script)).code } },
-        },
-        env: {
-          DB: { type: 'd1' as const, id: name },
-          KEY_CACHE: { type: 'kv' as const, id: `${name}-keys` },
-          CREDENTIALS: { type: 'kv' as const, id: `${name}-credentials` },
-          STARTER_LIMIT: unlimited(`${name}-starter`),
-          PRO_LIMIT: unlimited(`${name}-pro`),
-          ENTERPRISE_LIMIT: unlimited(`${name}-enterprise`),
-          IP_LIMIT: unlimited(`${name}-ip`),
-          CORS_ORIGINS: { type: 'text' as const, value: '' },
-          AUDIT_RETENTION_DAYS: { type: 'text' as const, value: '400' },
-          CREDENTIALS_KEKS: { type: 'text' as const, value: keks },
-          MODEL: { type: 'text' as const, value: model },
-        },
-      },
-      dev: { unsafeDirectSockets: [{ host: LOOPBACK, port: 0 }] },
-    })),
-  );
+  const workers = await Promise.all(contenders.map((contender) => workerOptions(contender, minified)));
   const miniflare = new Miniflare({
     workers,
     cf: false,
-    ...(inspectorPort ? { inspectorPort } : {}),
+    ...(inspectorPort === undefined ? {} : { inspectorPort }),
     logRequests: false,
     resourcePersistencePath: directory,
     handleStructuredLogs: () => {},
   });
-  await miniflare.ready;
+  async function dispose() {
+    await miniflare.dispose();
+    await rm(directory, { recursive: true });
+  }
+  try {
+    await miniflare.ready;
+    for (const { name, databases } of contenders) {
+      for (const binding of databasesOf(databases)) await migrate(await miniflare.getD1Database(binding, name));
+    }
+  } catch (error) {
+    await dispose();
+    throw error;
+  }
   return {
     url: async (contender) => (await miniflare.unsafeGetDirectURL(contender)).href,
-    database: async (contender) => migrated(await miniflare.getD1Database('DB', contender)),
-    async dispose() {
-      await miniflare.dispose();
-      await rm(directory, { recursive: true });
+    bindings: (contender) => miniflare.getBindings<Bindings>(contender),
+    dispose,
+  };
+}
+
+const databasesOf = (databases: Contender['databases']) => databases ?? ['DB'];
+
+async function workerOptions({ name, worker, model, times, databases }: Contender, minified: boolean) {
+  const { code } = await bundle(`test/bench/workers/${worker}.ts`, minified);
+  const variables = { MODEL: model, DATABASES: databasesOf(databases).join(), ...times };
+  return {
+    config: {
+      name,
+      compatibilityDate: '2026-11-01',
+      manifest: { mainModule: 'index.js', modules: { 'index.js': { type: 'esm' as const, contents: code } } },
+      env: {
+        ...Object.fromEntries(
+          databasesOf(databases).map((binding) => [binding, { type: 'd1' as const, id: `${name}-${binding}` }]),
+        ),
+        KEY_CACHE: { type: 'kv' as const, id: `${name}-keys` },
+        CREDENTIALS: { type: 'kv' as const, id: `${name}-credentials` },
+        STARTER_LIMIT: unlimited(`${name}-starter`),
+        PRO_LIMIT: unlimited(`${name}-pro`),
+        ENTERPRISE_LIMIT: unlimited(`${name}-enterprise`),
+        IP_LIMIT: unlimited(`${name}-ip`),
+        CORS_ORIGINS: text(''),
+        AUDIT_RETENTION_DAYS: text('400'),
+        CREDENTIALS_KEKS: text(keks),
+        ...Object.fromEntries(Object.entries(variables).map(([variable, value]) => [variable, text(String(value))])),
+      },
     },
+    dev: { unsafeDirectSockets: [{ host: LOOPBACK, port: 0 }] },
   };
 }
 
@@ -79,11 +119,10 @@ const keks = JSON.stringify({ current: 'k1', keys: { k1: Buffer.alloc(32, 'a ben
 
 const migrationsDirectory = join(import.meta.dirname, '../../migrations');
 
-async function migrated(database: D1Database): Promise<D1Database> {
+async function migrate(database: D1Database): Promise<void> {
   const files = (await readdir(migrationsDirectory)).filter((name) => name.endsWith('.sql')).toSorted();
   for (const file of files) {
-    const text = await readFile(join(migrationsDirectory, basename(file)), 'utf8');
-    await database.batch(text.split('--> statement-breakpoint').map((statement) => database.prepare(statement)));
+    const statements = (await readFile(join(migrationsDirectory, file), 'utf8')).split('--> statement-breakpoint');
+    await database.batch(statements.map((statement) => database.prepare(statement)));
   }
-  return database;
 }

@@ -1,20 +1,29 @@
 /** Which bindings a worker under measurement sees: `MODEL` says it. */
 import type { Bindings } from '../../../src/env.ts';
+import { answerWithCounts } from './counted.ts';
+import { edgeBindings } from './edge.ts';
+import type { EdgeTimes } from './edge.ts';
 import { recordedBindings } from './recorded.ts';
 
-export type Model = 'real' | 'recorded';
+/** The local ones as they are, recorded.ts, edge.ts, counted.ts. */
+export type Model = 'real' | 'recorded' | 'edge' | 'counted';
 
-type ModelledBindings = Bindings & { MODEL: Model };
+export type Fetch = (request: Request, env: Bindings, context: ExecutionContext) => Response | Promise<Response>;
 
-const models = { real: (env: Bindings) => env, recorded: recordedBindings };
+type ModelledBindings = Bindings & { MODEL: Model } & Record<keyof EdgeTimes, string>;
+
+function bindingsOf(env: ModelledBindings): Bindings {
+  if (env.MODEL === 'recorded') return recordedBindings(env);
+  return env.MODEL === 'edge' ? edgeBindings(env) : env;
+}
 
 /** The worker whose requests are answered by `fetch`, on the bindings of its model. */
-export function modelled(
-  fetch: (request: Request, env: Bindings, context: ExecutionContext) => Response | Promise<Response>,
-) {
+export function modelled(fetch: Fetch) {
   let bindings: Bindings | undefined;
   return {
-    fetch: (request: Request, env: ModelledBindings, context: ExecutionContext) =>
-      fetch(request, (bindings ??= models[env.MODEL](env)), context),
+    fetch(request: Request, env: ModelledBindings, context: ExecutionContext) {
+      if (env.MODEL === 'counted') return answerWithCounts(fetch, request, env, context);
+      return fetch(request, (bindings ??= bindingsOf(env)), context);
+    },
   };
 }

@@ -1,6 +1,6 @@
 /**
- * Bindings that answer from memory, so that only the Worker's own CPU remains: a statement is answered with what D1 itself
- * said when it was first asked.
+ * Bindings that answer from memory, so that only the Worker's own CPU remains: a batch is answered with what D1 itself
+ * said when it was first sent.
  */
 import type { Bindings } from '../../../src/env.ts';
 
@@ -38,7 +38,8 @@ class RecordedDatabase implements D1Database {
   readonly exec = notRecorded;
   readonly dump = notRecorded;
   readonly #database: D1Database;
-  readonly #results = new Map<string, D1Result<never>>();
+  /** By the first statement's SQL: the parameters change, and two batches may have a later statement in common. */
+  readonly #results = new Map<string, D1Result<never>[]>();
 
   constructor(database: D1Database) {
     this.#database = database;
@@ -54,17 +55,23 @@ class RecordedDatabase implements D1Database {
 
   async batch<Row>(given: D1PreparedStatement[]): Promise<D1Result<Row>[]> {
     const statements = given.filter((statement) => statement instanceof RecordedStatement);
-    const known = statements.flatMap(({ sql }) => this.#results.get(sql) ?? []);
-    if (known.length === given.length) return known;
+    const name = statements[0]?.sql ?? '';
+    const known = this.#results.get(name);
+    if (known && known.length !== given.length) throw new Error('Two batches begin with one statement.');
+    if (known) return known;
     const results = await this.#database.batch<never>(
       statements.map(({ sql, values }) => this.#database.prepare(sql).bind(...values)),
     );
-    statements.forEach(({ sql }, index) => {
-      const result = results[index];
-      if (result && !this.#results.has(sql)) this.#results.set(sql, result);
-    });
+    if (!this.#results.has(name)) this.#results.set(name, results);
     return results;
   }
+}
+
+/** A namespace of which every key is missing. */
+function missing(key: string): Promise<null>;
+function missing(keys: string[]): Promise<Map<string, null>>;
+async function missing(key: string | string[]) {
+  return typeof key === 'string' ? null : new Map<string, null>();
 }
 
 const unlimited = { limit: async () => ({ success: true }) };
@@ -75,6 +82,7 @@ export function recordedBindings(env: Bindings): Bindings {
   return {
     ...env,
     DB: new RecordedDatabase(env.DB),
+    KEY_CACHE: { ...env.KEY_CACHE, get: missing, put: async () => {} },
     CREDENTIALS: { ...env.CREDENTIALS, put: async () => {}, delete: async () => {} },
     STARTER_LIMIT: unlimited,
     PRO_LIMIT: unlimited,

@@ -1,0 +1,99 @@
+/** Organizations and their rows, written past the API: no call of it would be quick enough. */
+import { createOperatorKey } from '../../src/api-keys/operator-key.ts';
+import { displayedPrefix, hashKey, newRawKey } from '../../src/auth/api-key.ts';
+
+export interface Client {
+  organization_id: string;
+  /** Of every request. */
+  headers: Record<string, string>;
+}
+
+const headersOf = (organization_id: string, raw_key: string) => ({
+  'X-API-Key': raw_key,
+  'X-Organization-Id': organization_id,
+  'CF-Connecting-IP': '192.0.2.1',
+});
+
+/** An organization of the highest tier, and an admin's key. */
+export async function newClient(database: D1Database, organization_id = 'org_bench'): Promise<Client> {
+  const { raw_key } = await createOperatorKey(database, {
+    organization_id,
+    role: 'admin',
+    tier: 'enterprise',
+    name: 'Benchmark',
+    expires_at: null,
+  });
+  return { organization_id, headers: headersOf(organization_id, raw_key) };
+}
+
+const KEYS_PER_STATEMENT = 500;
+
+/** Further keys of a client's organization. */
+export async function addKeys(
+  database: D1Database,
+  { organization_id }: Client,
+  count: number,
+): Promise<Client['headers'][]> {
+  const raw_keys = Array.from({ length: count }, newRawKey);
+  for (let first = 0; first < count; first += KEYS_PER_STATEMENT) {
+    const keys = raw_keys.slice(first, first + KEYS_PER_STATEMENT).map((raw_key, index) => ({
+      key_id: `apikey_${hex(first + index)}`,
+      key_hash: hashKey(raw_key),
+      prefix: displayedPrefix(raw_key),
+    }));
+    await database
+      .prepare(
+        `INSERT INTO api_keys (key_id, organization_id, user_id, name, role, key_hash, prefix, status, created_at)
+         SELECT value ->> 'key_id', ?1, 'user_bench', 'Benchmark', 'admin', value ->> 'key_hash', value ->> 'prefix',
+           'active', 0 FROM json_each(?2)`,
+      )
+      .bind(organization_id, JSON.stringify(keys))
+      .run();
+  }
+  return raw_keys.map((raw_key) => headersOf(organization_id, raw_key));
+}
+
+const hex = (index: number) => index.toString(16).padStart(12, '0');
+
+export const integrationId = (index: number) => `intg_${hex(index)}`;
+export const phoneNumberId = (index: number) => `phon_${hex(index)}`;
+
+/** Integrations {@link integrationId} 0, 1, …, each created an hour after the one before. */
+export async function addIntegrations(database: D1Database, { organization_id }: Client, count: number): Promise<void> {
+  await database
+    .prepare(
+      `WITH RECURSIVE n(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i + 1 < CAST(?2 AS INTEGER))
+       INSERT INTO integrations (organization_id, integration_id, name, provider, category, status, credentials_version,
+         data_key, kek_id, created_at, updated_at)
+       SELECT ?1, 'intg_' || printf('%012x', i), 'Twilio Production', 'twilio', 'telephony', 'active', 'v' || i, 'key', 'k1',
+         1700000000 + 3600 * i, 1700000000 + 3600 * i FROM n`,
+    )
+    .bind(organization_id, count)
+    .run();
+}
+
+const NUMBERS_PER_STATEMENT = 50_000;
+
+/** Phone numbers {@link phoneNumberId} `first`, `first` + 1, …, of one integration; no two calls may share one. */
+export async function addNumbers(
+  database: D1Database,
+  { organization_id }: Client,
+  { integration_id, first, count }: { integration_id: string; first: number; count: number },
+): Promise<void> {
+  for (let done = 0; done < count; done += NUMBERS_PER_STATEMENT) {
+    await database
+      .prepare(
+        `WITH RECURSIVE n(i) AS (SELECT CAST(?3 AS INTEGER) UNION ALL SELECT i + 1 FROM n WHERE i + 1 < ?3 + ?4)
+         INSERT INTO phone_numbers (phone_number_id, organization_id, integration_id, phone_number, provider, status,
+           supports_inbound, supports_outbound, created_at, updated_at)
+         SELECT 'phon_' || printf('%012x', i), ?1, ?2, '+1' || printf('%010d', i), 'twilio', 'free', 0, 0, 0, 0 FROM n`,
+      )
+      .bind(organization_id, integration_id, first + done, Math.min(NUMBERS_PER_STATEMENT, count - done))
+      .run();
+  }
+}
+
+/** How many rows of a table hold a condition. */
+export async function countRows(database: D1Database, table: string, condition = 'true'): Promise<number> {
+  return (await database.prepare(`SELECT count(*) AS count FROM ${table} WHERE ${condition}`).first('count')) ?? 0;
+}
