@@ -1,5 +1,4 @@
 import { Hono } from 'hono';
-import packageJson from '../package.json' with { type: 'json' };
 import { answer } from './answer.ts';
 import { limitByIp } from './auth/rate-limit.ts';
 import { databases } from './databases.ts';
@@ -7,6 +6,7 @@ import type { AppEnv, Bindings } from './env.ts';
 import { logError } from './log.ts';
 import { batch, query } from './query.ts';
 import { organizations } from './schema.ts';
+import { VERSION } from './version.ts';
 
 const REMEMBERED_MILLISECONDS = 5000;
 
@@ -31,8 +31,7 @@ async function databaseAnswers(env: Bindings): Promise<boolean> {
 /** For monitors: without a key, and telling nothing but the version and whether D1 answers. */
 export const healthRoutes = new Hono<AppEnv>().get('/', async (c) => {
   await limitByIp('health', c);
-  const { version } = packageJson;
   return (await databaseAnswers(c.env))
-    ? answer(c, 200, { status: 'ok', version, database: 'ok' })
-    : answer(c, 503, { status: 'unavailable', version, database: 'unavailable' });
+    ? answer(c, 200, { status: 'ok', version: VERSION, database: 'ok' })
+    : answer(c, 503, { status: 'unavailable', version: VERSION, database: 'unavailable' });
 });

@@ -1,6 +1,5 @@
 /** The OpenAPI 3.1 document: from the routes of the app, the schemas that validate, and the features' descriptions. */
 import * as z from 'zod';
-import packageJson from '../../package.json' with { type: 'json' };
 import { apiKeyOperations } from '../api-keys/openapi.ts';
 import { app } from '../app.ts';
 import { auditOperations } from '../audit/openapi.ts';
@@ -13,6 +12,7 @@ import type { ProblemCode } from '../problem.ts';
 import { roles } from '../schema.ts';
 import { BOOKMARK_HEADER, bookmarkFormat } from '../session.ts';
 import { parse } from '../validation.ts';
+import { VERSION } from '../version.ts';
 import type { OperationDescription, Operations } from './operation.ts';
 import { describeProblem } from './problems.ts';
 
@@ -291,7 +291,7 @@ function health(components: Components): JsonObject {
     content: {
       'application/json': {
         schema: components.schema(healthSchema),
-        example: { status, version: packageJson.version, database: status },
+        example: { status, version: VERSION, database: status },
       },
     },
   });
@@ -330,7 +330,7 @@ export function openApiDocument(): JsonObject {
     openapi: '3.1.0',
     info: {
       title: 'Patchbay',
-      version: packageJson.version,
+      version: VERSION,
       description,
       license: { name: 'MIT', identifier: 'MIT' },
     },
