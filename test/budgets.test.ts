@@ -2,7 +2,7 @@
 import { beforeEach, describe, expect, it } from 'vitest';
 import readme from '../README.md?raw';
 import { interceptedBindings } from './bindings.ts';
-import { call, createIntegration, importNumber, newClient, start, twilio, unusedNumber } from './fixtures.ts';
+import { call, createIntegration, importNumber, newClient, start, unusedNumber } from './fixtures.ts';
 import type { Client } from './fixtures.ts';
 import { mutations } from './mutations.ts';
 import type { Mutation } from './mutations.ts';

@@ -48,11 +48,11 @@ function drizzledRows({ build, parameters = {} }: Statement): Promise<unknown> {
 }
 
 async function compiledRows({ compiled, parameters = {} }: Statement): Promise<unknown> {
-  const { sql: text, parameters: values, mapRows } = compiled.bind(parameters);
-  const { results } = await env.DB.prepare(text)
-    .bind(...values)
-    .all<Record<string, unknown>>();
-  return mapRows(results);
+  const bound = compiled.bind(parameters);
+  const { results } = await env.DB.prepare(bound.sql)
+    .bind(...bound.parameters)
+    .all();
+  return bound.mapRows(results);
 }
 
 const selecting = () =>
