@@ -72,7 +72,7 @@ export function formatTable({ title, rows }: Table): string {
       .join('  ')
       .trimEnd();
   const isNumber = (column: number) => cells.some((values) => typeof values[column] === 'number');
-  return [`${title}`, line(names, isNumber), ...cells.map((values) => line(values, isNumber))].join('\n');
+  return [title, line(names, isNumber), ...cells.map((values) => line(values, isNumber))].join('\n');
 }
 
 export const formatVerdicts = (verdicts: Verdict[]) =>

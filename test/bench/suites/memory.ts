@@ -2,8 +2,9 @@
 import * as z from 'zod';
 import { freePort, inspect } from '../inspector.ts';
 import { startLoad } from '../load.ts';
+import type { LoadRequest } from '../load.ts';
 import { atMost } from '../report.ts';
-import type { Findings, Settings } from '../report.ts';
+import type { Findings } from '../report.ts';
 import { get, list, remove } from '../requests.ts';
 import { addIntegrations, addKeys, integrationId, newClient } from '../seed.ts';
 import { serve } from '../server.ts';
@@ -13,6 +14,7 @@ const KEYS = 2000;
 const CONNECTIONS = 16;
 const STEP = 10_000;
 const STEPS = 10;
+const AFTER_COLLECTION = 100;
 const MEBIBYTE = 1024 * 1024;
 
 const nothing = z.unknown();
@@ -23,7 +25,7 @@ type MemoryRow = Record<
   number
 >;
 
-export async function memory(_: Settings): Promise<Findings> {
+export async function memory(): Promise<Findings> {
   const load = startLoad();
   const inspectorPort = await freePort();
   const server = await serve([{ name: 'patchbay', worker: 'patchbay', model: 'recorded' }], { inspectorPort });
@@ -40,6 +42,7 @@ export async function memory(_: Settings): Promise<Findings> {
       list(headers),
       remove(headers, integrationId(28)),
     ]);
+    const run = (requests: LoadRequest[]) => load.run({ url, connections: CONNECTIONS, requests });
     // One of each alone: the first answer is what is recorded.
     await load.run({ url, connections: 1, requests: mix.slice(0, 3) });
 
@@ -48,10 +51,14 @@ export async function memory(_: Settings): Promise<Findings> {
     await inspector.send('HeapProfiler.enable', nothing);
     const rows: MemoryRow[] = [];
     for (let step = 0; step < STEPS; step += 1) {
-      await load.run({ url, connections: CONNECTIONS, requests: turns(mix, step * STEP, STEP) });
+      await run(turns(mix, step * STEP, STEP));
       const resident = workerd.memoryBytes() / MEBIBYTE;
       // How much garbage lies about is V8's decision; what is left without it is the Worker's.
-      await inspector.send('HeapProfiler.collectGarbage', nothing);
+      await Promise.all([
+        inspector.send('HeapProfiler.collectGarbage', nothing),
+        // workerd collects when a request next comes.
+        run(turns(mix, 0, AFTER_COLLECTION)),
+      ]);
       const { usedSize } = await inspector.send('Runtime.getHeapUsage', heapUsage);
       rows.push({
         requests: (step + 1) * STEP,

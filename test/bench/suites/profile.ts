@@ -3,7 +3,7 @@ import * as z from 'zod';
 import { freePort, inspect } from '../inspector.ts';
 import type { Inspector } from '../inspector.ts';
 import { repeat, startLoad } from '../load.ts';
-import type { Findings, Row, Settings } from '../report.ts';
+import type { Findings, Row } from '../report.ts';
 import { get, list, remove } from '../requests.ts';
 import { addIntegrations, integrationId, newClient } from '../seed.ts';
 import { serve } from '../server.ts';
@@ -14,7 +14,7 @@ const CONNECTIONS = 16;
 const SAMPLE_MICROSECONDS = 50;
 const FUNCTIONS_SHOWN = 40;
 
-export async function profile(_: Settings): Promise<Findings> {
+export async function profile(): Promise<Findings> {
   const load = startLoad();
   const inspectorPort = await freePort();
   const server = await serve([{ name: 'patchbay', worker: 'patchbay', model: 'recorded' }], {
