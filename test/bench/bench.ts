@@ -62,6 +62,9 @@ const settings: Settings = {
 const chosen = values.suite?.split(',') ?? Object.keys(suites).filter((name) => name !== notByDefault);
 const print = (text: string) => process.stdout.write(`${text}\n\n`);
 
+// What the suites keep in memory must not outlive an interrupted run.
+for (const signal of ['SIGINT', 'SIGTERM']) process.once(signal, () => process.exit(1));
+
 const found: Record<string, Findings & { seconds: number }> = {};
 for (const name of chosen) {
   const suite = suites[name];

@@ -1,6 +1,6 @@
 /** A fresh workerd that serves the workers of one suite, each on a socket of its own. */
-import { existsSync } from 'node:fs';
-import { mkdtemp, readdir, readFile, rm } from 'node:fs/promises';
+import { existsSync, rmSync } from 'node:fs';
+import { mkdtemp, readdir, readFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { Miniflare } from 'miniflare';
@@ -56,6 +56,8 @@ export async function serve(
 ): Promise<Server> {
   const parent = existsSync(MEMORY_FILE_SYSTEM) ? MEMORY_FILE_SYSTEM : tmpdir();
   const directory = await mkdtemp(join(parent, 'patchbay-bench-'));
+  const remove = () => rmSync(directory, { recursive: true, force: true });
+  process.once('exit', remove);
   const workers = await Promise.all(contenders.map((contender) => workerOptions(contender, minified)));
   const miniflare = new Miniflare({
     workers,
@@ -67,7 +69,8 @@ export async function serve(
   });
   async function dispose() {
     await miniflare.dispose();
-    await rm(directory, { recursive: true });
+    process.off('exit', remove);
+    remove();
   }
   try {
     await miniflare.ready;

@@ -1,5 +1,6 @@
 /** Latency with D1 and KV as far away as in production, in a warm isolate. */
-import { startLoad } from '../load.ts';
+import { repeat, startLoad } from '../load.ts';
+import type { LoadRequest } from '../load.ts';
 import { atLeast, atMost } from '../report.ts';
 import type { Findings, Settings } from '../report.ts';
 import { get, remove } from '../requests.ts';
@@ -14,13 +15,19 @@ const BLOCK = 100;
 const CONNECTIONS = 4;
 
 const workers = ['patchbay', 'naive'] as const;
+/** The unavoidable trip as this machine makes it: its timers are late by milliseconds, whoever waits. */
+const TRIP = 'one D1 trip alone';
 
 export async function edge({ rounds = ROUNDS, ...settings }: Settings): Promise<Findings> {
   const load = startLoad();
   const times = { ...edgeTimes(settings), D1_BUSY_MS: 0 };
-  const server = await serve(workers.map((worker) => ({ name: worker, worker, model: 'edge' as const, times })));
+  const server = await serve(
+    [...workers, 'trip'].map((worker) => ({ name: worker, worker, model: 'edge' as const, times })),
+  );
   const jobs: Record<string, Job> = {};
   try {
+    const tripUrl = await server.url('trip');
+    const tripRequest: LoadRequest = { method: 'GET', path: '/', status: 200, expected: 'true' };
     for (const worker of workers) {
       const { DB } = await server.bindings(worker);
       const client = await newClient(DB);
@@ -42,6 +49,9 @@ export async function edge({ rounds = ROUNDS, ...settings }: Settings): Promise<
         jobs[`${worker} ${call}`] = (round) => block(1 + round);
       }
     }
+    const trip: Job = () => ({ url: tripUrl, connections: CONNECTIONS, requests: repeat(BLOCK, tripRequest) });
+    await load.run(trip(0));
+    jobs[TRIP] = trip;
     const of = await interleave(load, rounds, jobs);
 
     const p50 = (name: string) => median(of(name).latencies);
@@ -51,8 +61,10 @@ export async function edge({ rounds = ROUNDS, ...settings }: Settings): Promise<
         call: name,
         'p50 ms': p50(name),
         'p99 ms': p99,
-        'p50 ÷ D1 trip': p50(name) / settings.d1Ms,
-        'p99 ÷ D1 trip': p99 / settings.d1Ms,
+        'p50 ÷ trip': p50(name) / p50(TRIP),
+        'p99 ÷ trip': p99 / p50(TRIP),
+        [`p50 ÷ ${settings.d1Ms} ms`]: p50(name) / settings.d1Ms,
+        [`p99 ÷ ${settings.d1Ms} ms`]: p99 / settings.d1Ms,
       };
     });
     const title =
@@ -61,9 +73,11 @@ export async function edge({ rounds = ROUNDS, ...settings }: Settings): Promise<
     return {
       tables: [{ title, rows }],
       verdicts: [
-        atMost('delete, modelled edge: p50 ÷ one D1 trip', p50('patchbay delete') / settings.d1Ms, 1.05),
+        atMost('delete, modelled edge: p50 ÷ one D1 trip', p50('patchbay delete') / p50(TRIP), 1.05),
+        atMost('delete, modelled edge: p50 ÷ the delay itself', p50('patchbay delete') / settings.d1Ms, 1.05),
         atLeast('delete, modelled edge: × naive', p50('naive delete') / p50('patchbay delete'), 5),
-        atMost('get, modelled edge: p50 ÷ one D1 trip', p50('patchbay get') / settings.d1Ms, 1.05),
+        atMost('get, modelled edge: p50 ÷ one D1 trip', p50('patchbay get') / p50(TRIP), 1.05),
+        atMost('get, modelled edge: p50 ÷ the delay itself', p50('patchbay get') / settings.d1Ms, 1.05),
       ],
     };
   } finally {
