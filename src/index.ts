@@ -2,7 +2,7 @@ import { app } from './app.ts';
 import { forgetOldEvents } from './audit/retention.ts';
 import { drainPurges } from './credentials/purge.ts';
 import { rewrapDataKeys } from './credentials/rewrap.ts';
-import { databases } from './databases.ts';
+import { databaseNames, databases } from './databases.ts';
 import type { Bindings } from './env.ts';
 import { forgetIdempotencyKeys } from './idempotency.ts';
 import { logError } from './log.ts';
@@ -22,14 +22,20 @@ export default {
   fetch: app.fetch,
   /** @throws the first chore's error, once every chore had its turn: the platform counts failed runs */
   async scheduled(_controller, env) {
-    const everywhere = databases(env).flatMap((DB) =>
-      Object.entries(chores).map(([name, chore]) => ({ name, chore, bindings: { ...env, DB } })),
+    const names = databaseNames(env);
+    const everywhere = databases(env).flatMap((DB, index) =>
+      Object.entries(chores).map(([name, chore]) => ({
+        name,
+        chore,
+        database: names[index],
+        bindings: { ...env, DB },
+      })),
     );
-    const turns = everywhere.map(async ({ name, chore, bindings }) => {
+    const turns = everywhere.map(async ({ name, chore, database, bindings }) => {
       try {
         await chore(bindings);
       } catch (error) {
-        logError(`${name}_failed`, error);
+        logError(`${name}_failed`, error, { database });
         throw error;
       }
     });

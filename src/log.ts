@@ -28,7 +28,11 @@ export function logAlert(event: string, fields: Record<string, string | number>)
 }
 
 /** Logs an error with its causes, by name and message alone: other properties may hold bound values. */
-export function logError(event: string, error: unknown, fields: { request_id?: string } = {}): void {
+export function logError(
+  event: string,
+  error: unknown,
+  fields: { request_id?: string; database?: string | undefined } = {},
+): void {
   console.error(JSON.stringify({ event, ...fields, errors: chain(error) }));
 }
 

@@ -110,7 +110,11 @@ function rowMapper(mapResult: (rows: unknown[][]) => unknown): (rows: Rows) => u
   function wouldChangeNothing(row: Record<string, unknown>): boolean {
     const marks = Object.keys(row).map((name) => ({ name }));
     const [mapped] = mapResult([marks]) as object[];
-    return Object.entries(mapped ?? {}).every(([name, mark], index) => mark === marks[index] && mark.name === name);
+    const members = Object.entries(mapped ?? {});
+    return (
+      members.length === marks.length &&
+      members.every(([name, mark], index) => mark === marks[index] && mark.name === name)
+    );
   }
 
   return (rows) => {

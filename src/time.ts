@@ -14,8 +14,8 @@ let knownDate = '1970-01-01';
 export function toIso(unixSeconds: number): string {
   const day = Math.floor(unixSeconds / SECONDS_A_DAY);
   if (day !== knownDay) {
-    knownDay = day;
     [knownDate = ''] = new Date(day * SECONDS_A_DAY * 1000).toISOString().split('T');
+    knownDay = day;
   }
   const seconds = unixSeconds - day * SECONDS_A_DAY;
   const [hour, minute] = [Math.floor(seconds / 3600), Math.floor(seconds / 60) % 60];

@@ -68,6 +68,16 @@ describe('a call from a page of another origin', () => {
   });
 });
 
+describe('a preflight', () => {
+  it('has the headers that every answer has', async () => {
+    const { headers } = await preflight('https://app.example', 'https://app.example');
+
+    expect(headers.get('X-Request-Id')).toMatch(/^[0-9a-f-]{36}$/);
+    expect(headers.get('Cache-Control')).toBe('no-store');
+    expect(headers.get('X-Content-Type-Options')).toBe('nosniff');
+  });
+});
+
 describe('every answer', () => {
   it.each(['/api/integrations', '/api/nothing', '/health', '/nothing'])(
     'of %s has its security headers',

@@ -15,7 +15,7 @@ const ORGANIZATIONS = Array.from({ length: 4000 }, (_, index) => `org_${index}`)
 const spreadOver = (...names: string[]): Bindings => ({
   ...env,
   // What is placed is told by the object alone.
-  ...Object.fromEntries(names.map((name) => [name, name === 'DB' ? env.DB : { name }])),
+  ...Object.fromEntries(names.map((name) => [name, name === 'DB' ? env.DB : { name, withSession: null }])),
   DATABASES: names.join(', '),
 });
 
@@ -53,11 +53,12 @@ describe('the database of an organization', () => {
 
     expect(moved.length).toBeGreaterThan(900);
     expect(moved.length).toBeLessThan(1100);
-    expect(moved.map((id) => databaseOf(after, id))).toEqual(moved.map(() => ({ name: 'DB_3' })));
+    expect(moved.map((id) => databaseOf(after, id))).toEqual(moved.map(() => ({ name: 'DB_3', withSession: null })));
   });
 
-  it('is an error where it is not bound', () => {
-    expect(() => databases({ ...env, DATABASES: 'DB,DB_9' })).toThrow('DATABASES names DB_9, which is not bound');
+  it('is an error where it is no database that is bound', () => {
+    expect(() => databases({ ...env, DATABASES: 'KEY_CACHE' })).toThrow(/which is no D1 binding$/);
+    expect(() => databases({ ...env, DATABASES: 'DB,DB_9' })).toThrow('DATABASES names DB_9, which is no D1 binding');
   });
 });
 
@@ -106,7 +107,18 @@ describe('an organization in a database of its own', () => {
   });
 
   it('is found by its key in that database, and by another’s header in whichever it is', async () => {
-    expect((await call(client, 'GET', '/api/integrations', { bindings })).status).toBe(200);
+    const asked: string[] = [];
+    const observed = (name: 'DB' | 'DB_1') =>
+      new Proxy(env[name], {
+        get(database, method) {
+          if (method === 'batch') asked.push(name);
+          return Reflect.get(database, method).bind(database);
+        },
+      });
+    const watched = { ...bindings, DB: observed('DB'), DB_1: observed('DB_1') };
+    expect((await call(client, 'GET', '/api/integrations', { bindings: watched })).status).toBe(200);
+    // Asked for the key, and after the answer told of its use.
+    expect(asked).toEqual(['DB_1', 'DB_1']);
 
     for (const organization of [neighbour.organization_id, 'none', null]) {
       forgetKey(hashKey(client.raw_key));
@@ -119,6 +131,22 @@ describe('an organization in a database of its own', () => {
         code: organization?.startsWith('org_') ? 'organization_mismatch' : 'missing_organization_id',
       });
     }
+  });
+
+  it('is not taken for what another database has of it', async () => {
+    const name = 'Copy';
+    const { organization_id } = client;
+    const { raw_key } = await createOperatorKey(env.DB, {
+      organization_id,
+      role: 'admin',
+      tier: 'pro',
+      name,
+      expires_at: null,
+    });
+
+    const { status } = await call({ ...client, raw_key }, 'GET', '/api/integrations', { bindings });
+
+    expect(status).toBe(401);
   });
 
   it('is served by the cron as the others are', async () => {

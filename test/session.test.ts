@@ -103,13 +103,16 @@ describe('a read', () => {
     }
   });
 
-  it('after a write sees it, by the bookmark that the write answered', async () => {
-    const written = await call(client, 'PUT', `/api/integrations/${ids['integration_id']}`, { body: { name: 'New' } });
+  it('after a write asks one that has it, by the bookmark that the write answered', async () => {
+    const path = `/api/integrations/${ids['integration_id']}`;
+    const written = await call(client, 'PUT', path, { body: { name: 'New' } });
+    const bookmark = written.headers.get('X-D1-Bookmark');
+    const { bindings, asked } = observedBindings();
 
-    const { body } = await call(client, 'GET', `/api/integrations/${ids['integration_id']}`, {
-      headers: { 'X-D1-Bookmark': written.headers.get('X-D1-Bookmark') },
-    });
+    const { body } = await call(client, 'GET', path, { headers: { 'X-D1-Bookmark': bookmark }, bindings });
 
+    expect(bookmark).toMatch(FORM);
+    expect(asked).toEqual([bookmark]);
     expect(body).toMatchObject({ data: { name: 'New' } });
   });
 });

@@ -12,7 +12,7 @@
 import { and, eq, gt, isNull, lt, or, sql } from 'drizzle-orm';
 import { LRUCache } from 'lru-cache';
 import * as z from 'zod';
-import { databaseOf, databasesFrom } from '../databases.ts';
+import { databaseOf, databases } from '../databases.ts';
 import type { AfterAnswer, Bindings, Operation } from '../env.ts';
 import { logError } from '../log.ts';
 import { batch, existsIn, query } from '../query.ts';
@@ -139,16 +139,17 @@ export async function findCaller(
 
 /**
  * Asks D1 about a key on the primary, which alone knows of a revocation at once: the database of the organization that the
- * caller names, and only then, at once, all others.
+ * caller names, and only then, at once, all others. A key counts in its own organization's database alone: what another has of
+ * it is a copy, of an organization that is moved.
  */
 async function lookUp(env: Bindings, organization_id: string, parameters: { key_hash: string; now: number }) {
-  const [home, ...others] = databasesFrom(env, organization_id).map(
-    (database) => () => batch(database, [findKey.bind(parameters)]),
-  );
-  const [[row] = []] = (await home?.()) ?? [];
-  if (row || others.length === 0) return row;
-  const found = await Promise.all(others.map((ask) => ask()));
-  return found.flatMap(([rows]) => rows)[0];
+  const ask = async (database: D1Database) => {
+    const [[row]] = await batch(database, [findKey.bind(parameters)]);
+    return row && databaseOf(env, row.organization_id) === database ? row : undefined;
+  };
+  const home = databaseOf(env, organization_id);
+  const others = databases(env).filter((database) => database !== home);
+  return (await ask(home)) ?? (await Promise.all(others.map(ask))).find((row) => row !== undefined);
 }
 
 /** Makes this isolate ask again: D1 has said otherwise than the entry. */

@@ -3,7 +3,7 @@ import { createInterface } from 'node:readline/promises';
 import { parseArgs } from 'node:util';
 import * as z from 'zod';
 import { organizationIdPattern } from '../ids.ts';
-import { migrateLocal, openLocal, openRemote, stateDirectory } from './platform.ts';
+import { assertOneDatabase, migrateLocal, openLocal, openRemote, stateDirectory } from './platform.ts';
 import type { OperatorBindings } from './platform.ts';
 
 /** Options of every command: which database and credentials it works on. */
@@ -60,6 +60,7 @@ export async function withBindings<Result>(
   { remote, ...options }: { remote: boolean; 'persist-to'?: string | undefined },
   work: (env: OperatorBindings) => Promise<Result>,
 ): Promise<Result> {
+  assertOneDatabase();
   const directory = stateDirectory(options['persist-to']);
   if (!remote) await migrateLocal(directory);
   const { env, dispose } = remote ? await openRemote() : await openLocal(directory);

@@ -7,6 +7,8 @@ import type { Placeholders } from '../query.ts';
 import { credential_purges } from '../schema.ts';
 import { unixNow } from '../time.ts';
 
+/** How long a purge that is done waits for others. */
+const GATHERED_MILLISECONDS = 10;
 /** Within the platform's 1,000 KV operations for each invocation of a Worker. */
 const PURGES_PER_RUN = 500;
 /** A claimed purge is left alone for this long, doubled with each attempt: lease and back-off in one. */
@@ -76,14 +78,28 @@ const forgetPurged = query((db, { attempts }: Placeholders<{ attempts: string }>
     ),
 );
 
+/** KV keys of purges that are done, by the database whose outbox still names them. */
+const gathered = new WeakMap<D1Database, string[]>();
+
 /**
- * Removes the ciphertext behind one KV key, then its outbox row: one KV call and one D1 call. For a version that was live
+ * Removes the ciphertext behind one KV key, then its outbox row: one KV call, and one D1 call for all that an isolate has
+ * purged within some milliseconds, because D1 does one thing at a time and answers are waiting. For a version that was live
  * and is not any more; one that never was stays in the outbox until it is due, because its put may be late.
  * Whatever fails leaves the row for the cron's {@link drainPurges}.
  */
-export async function purge(env: Bindings, kv_key: string): Promise<void> {
-  await env.CREDENTIALS.delete(kv_key);
-  await batch(env.DB, [forgetPurged.bind({ attempts: JSON.stringify({ [kv_key]: 0 }) })]);
+export async function purge({ CREDENTIALS, DB }: Bindings, kv_key: string): Promise<void> {
+  await CREDENTIALS.delete(kv_key);
+  const others = gathered.get(DB);
+  if (others) {
+    others.push(kv_key);
+    return;
+  }
+  const kv_keys = [kv_key];
+  gathered.set(DB, kv_keys);
+  await new Promise((resolve) => setTimeout(resolve, GATHERED_MILLISECONDS));
+  gathered.delete(DB);
+  const attempts = Object.fromEntries(kv_keys.map((key) => [key, 0]));
+  await batch(DB, [forgetPurged.bind({ attempts: JSON.stringify(attempts) })]);
 }
 
 /**

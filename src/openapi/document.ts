@@ -45,7 +45,7 @@ imported through it. An integration is deleted with its credentials, and never w
 - A \`POST\`, \`PUT\` or \`DELETE\` with an \`Idempotency-Key\` acts once: for 24 hours the same request under the same key is
   answered as the first one was, with \`Idempotency-Replayed: true\`. A \`503\` is not remembered.
 - A \`GET\` may be answered by a replica of the database that is a little behind. Send it the \`X-D1-Bookmark\` of the
-  newest answer that you have, a mutation's above all, and it is never older than that.
+  newest answer that your organization has had, a mutation's above all, and it is never older than that.
 - A \`503\` says in \`outcome\` whether nothing was done, or whether that is unknown: then it was done wholly or not at all.
 - A path of a call below answers 405 to a method that is not listed for it, with \`Allow\`; under \`/api\` there is a 404
   where there is nothing.
@@ -80,8 +80,7 @@ const headers = {
     schema: { type: 'string', const: 'true' },
   },
   [BOOKMARK_HEADER]: {
-    description: 'Which state of the database the answer is from.',
-    required: true,
+    description: 'Which state of the database of this organization the answer is from.',
     schema: { type: 'string', pattern: bookmarkFormat.source },
   },
   'Retry-After': { description: 'Seconds.', required: true, schema: { type: 'integer', minimum: 1 } },
@@ -92,7 +91,8 @@ const bookmark = {
   name: BOOKMARK_HEADER,
   in: 'header',
   required: false,
-  description: 'That of an earlier answer: this one is from a state of the database that is as new, at least.',
+  description:
+    'That of an earlier answer to the same organization: this one is from a state of the database that is as new, at least.',
   schema: { type: 'string', pattern: bookmarkFormat.source },
 };
 

@@ -43,11 +43,12 @@ type Message = { result: LoadResult } | { error: string };
 /** Starts the load's process; it runs one job at a time. */
 export function startLoad(): Loader {
   const child = fork(import.meta.filename);
+  const ended = once(child, 'exit').then(() => [{ error: 'The load has ended.' }]);
   return {
     async run(load) {
       child.send(load);
       // oxlint-disable-next-line typescript/no-unsafe-type-assertion -- this module is the process on the other side
-      const [message] = (await once(child, 'message')) as [Message];
+      const [message] = (await Promise.race([once(child, 'message'), ended])) as [Message];
       if ('error' in message) throw new Error(message.error);
       return message.result;
     },
@@ -73,6 +74,7 @@ function poolOf({ url, connections }: Load): Pool {
 async function run(load: Load): Promise<LoadResult> {
   const pool = poolOf(load);
   const latencies: number[] = [];
+  // One for all senders: each takes the next that is left, and after a fault none is.
   const requests = load.requests.values();
   const cpu = process.cpuUsage();
   const started = performance.now();
@@ -83,6 +85,7 @@ async function run(load: Load): Promise<LoadResult> {
       const text = await body.text();
       latencies.push(performance.now() - sent);
       if (statusCode !== status || !text.includes(expected)) {
+        for (const _ of requests);
         throw new Error(`${request.method} ${request.path} is answered with ${statusCode} ${text}`);
       }
     }

@@ -97,3 +97,18 @@ export async function addNumbers(
 export async function countRows(database: D1Database, table: string, condition = 'true'): Promise<number> {
   return (await database.prepare(`SELECT count(*) AS count FROM ${table} WHERE ${condition}`).first('count')) ?? 0;
 }
+
+/**
+ * That the deletes of a suite did what their answers said.
+ *
+ * @throws Error where the database has not one event for each, or has other integrations left than it should
+ */
+export async function assertDeleted(database: D1Database, deletes: number, left = 0): Promise<void> {
+  const events = await countRows(database, 'audit_events', `action = 'integration.deleted'`);
+  const integrations = await countRows(database, 'integrations');
+  if (events !== deletes || integrations !== left) {
+    throw new Error(
+      `${deletes} deletes are answered, ${events} have an event, and ${integrations} integrations are left instead of ${left}`,
+    );
+  }
+}

@@ -17,7 +17,7 @@ describe('the bundle', () => {
   });
 
   it.each([
-    ['messages in other languages', 'Ungültige Eingabe'],
+    ['messages in other languages', 'Eingabe: erwartet'],
     ['the OpenAPI document', 'Delete an integration and its credentials'],
     ['the reference page', 'swagger'],
     ['what is written in package.json', 'devDependencies'],

@@ -1,6 +1,6 @@
 import { env } from 'cloudflare:workers';
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
-import { drainPurges } from '../../src/credentials/purge.ts';
+import { drainPurges, purge } from '../../src/credentials/purge.ts';
 import { countedBindings, failingBindings, interceptedBindings } from '../bindings.ts';
 import { rows } from '../fixtures.ts';
 
@@ -52,6 +52,50 @@ beforeEach(async () => {
 afterEach(() => {
   vi.useRealTimers();
   vi.restoreAllMocks();
+});
+
+describe('a purge behind its answer', () => {
+  const keys = Array.from({ length: 20 }, (_, index) => `v1/org_a/intg_${index}/gone`);
+  const purgeAll = (bindings = env) => Promise.allSettled(keys.map((kv_key) => purge(bindings, kv_key)));
+
+  beforeEach(async () => {
+    for (const kv_key of keys) await enqueue(kv_key);
+  });
+
+  it('is forgotten with the others of its moment by one D1 call', async () => {
+    const { bindings, calls } = countedBindings();
+
+    await purgeAll(bindings);
+
+    expect(calls).toEqual([...keys.map(() => 'CREDENTIALS.delete'), 'DB.batch']);
+    expect({ outbox: await outbox(), stored: await stored() }).toEqual({ outbox: [], stored: [] });
+  });
+
+  it('is forgotten alone where there are none, each time', async () => {
+    const { bindings, calls } = countedBindings();
+
+    for (const kv_key of keys.slice(0, 2)) await purge(bindings, kv_key);
+
+    expect(calls).toEqual(['CREDENTIALS.delete', 'DB.batch', 'CREDENTIALS.delete', 'DB.batch']);
+    expect(await outbox()).toHaveLength(18);
+  });
+
+  it('is not forgotten with the others where KV refused it', async () => {
+    await purgeAll(refusing(3));
+
+    expect(await outbox()).toHaveLength(3);
+    expect(new Set(await outbox())).toEqual(new Set(await stored()));
+  });
+
+  it('is left to the cron, with the others, where D1 refuses to forget it', async () => {
+    const { bindings } = failingBindings('DB.batch', { when: 'before', message: 'D1 DB is overloaded.' });
+
+    await purgeAll(bindings);
+    expect(await outbox()).toHaveLength(20);
+
+    await drain();
+    expect(await outbox()).toEqual([]);
+  });
 });
 
 describe('the drain', () => {

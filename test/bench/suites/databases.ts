@@ -5,7 +5,7 @@ import { startLoad } from '../load.ts';
 import { atLeast } from '../report.ts';
 import type { Findings, Settings } from '../report.ts';
 import { get, remove } from '../requests.ts';
-import { addIntegrations, countRows, integrationId, newClient } from '../seed.ts';
+import { addIntegrations, assertDeleted, integrationId, newClient } from '../seed.ts';
 import type { Client } from '../seed.ts';
 import { edgeTimes, serve } from '../server.ts';
 import { interleave } from '../statistics.ts';
@@ -96,11 +96,7 @@ async function equalShares(env: Bindings, count: number): Promise<Client[]> {
 async function assertDone(env: Bindings, bound: readonly string[], deletes: number): Promise<void> {
   for (const name of bound) {
     const database: D1Database = Reflect.get(env, name);
-    const events = await countRows(database, 'audit_events', `action = 'integration.deleted'`);
-    const left = await countRows(database, 'integrations');
     const organizations = ORGANIZATIONS / bound.length;
-    if (events !== organizations * deletes || left !== organizations) {
-      throw new Error(`${name}: ${events} deletes, and ${left} integrations are left`);
-    }
+    await assertDeleted(database, organizations * deletes, organizations);
   }
 }

@@ -4,7 +4,7 @@ import type { LoadRequest } from '../load.ts';
 import { atLeast, atMost } from '../report.ts';
 import type { Findings, Settings } from '../report.ts';
 import { get, remove } from '../requests.ts';
-import { addIntegrations, integrationId, newClient } from '../seed.ts';
+import { addIntegrations, assertDeleted, integrationId, newClient } from '../seed.ts';
 import { edgeTimes, serve } from '../server.ts';
 import { interleave, median, quantile } from '../statistics.ts';
 import type { Job } from '../statistics.ts';
@@ -53,6 +53,7 @@ export async function edge({ rounds = ROUNDS, ...settings }: Settings): Promise<
     await load.run(trip(0));
     jobs[TRIP] = trip;
     const of = await interleave(load, rounds, jobs);
+    for (const worker of workers) await assertDeleted((await server.bindings(worker)).DB, (rounds + 1) * BLOCK, 1);
 
     const p50 = (name: string) => median(of(name).latencies);
     const rows = Object.keys(jobs).map((name) => {

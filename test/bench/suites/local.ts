@@ -4,7 +4,7 @@ import { startLoad } from '../load.ts';
 import { atLeast } from '../report.ts';
 import type { Findings, Settings } from '../report.ts';
 import { remove } from '../requests.ts';
-import { addIntegrations, countRows, integrationId, newClient } from '../seed.ts';
+import { addIntegrations, assertDeleted, countRows, integrationId, newClient } from '../seed.ts';
 import { serve } from '../server.ts';
 import { interleave } from '../statistics.ts';
 import type { Job } from '../statistics.ts';
@@ -43,11 +43,7 @@ export async function local({ rounds = ROUNDS }: Settings): Promise<Findings> {
     const rows = [];
     for (const worker of workers) {
       const { DB } = await server.bindings(worker);
-      const left = await countRows(DB, 'integrations');
-      const events = await countRows(DB, 'audit_events', `action = 'integration.deleted'`);
-      if (left > 0 || events !== deletes) {
-        throw new Error(`${worker}: of ${deletes} deletes, ${left} rows are left and ${events} events are there`);
-      }
+      await assertDeleted(DB, deletes);
       await untilPurged(DB);
       const perSecond = 1e6 / of(worker).microseconds;
       rows.push({
