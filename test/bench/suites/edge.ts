@@ -10,9 +10,9 @@ import { interleave, median, quantile } from '../statistics.ts';
 import type { Job } from '../statistics.ts';
 
 const ROUNDS = 5;
-const BLOCK = 100;
-/** Few enough that none waits for another at the modelled database. */
-const CONNECTIONS = 4;
+const BLOCK = 40;
+/** None waits for another. */
+const CONNECTIONS = 1;
 
 const workers = ['patchbay', 'naive'] as const;
 /** The unavoidable trip as this machine makes it: its timers are late by milliseconds, whoever waits. */

@@ -17,8 +17,12 @@ function bindingsOf(env: ModelledBindings): Bindings {
   return env.MODEL === 'edge' ? edgeBindings(env) : env;
 }
 
-/** The worker whose requests are answered by `fetch`, on the bindings of its model. */
+/**
+ * The worker whose requests are answered by `fetch`, on the bindings of its model. The log's lines are made, and go nowhere:
+ * locally each is a write to a pipe that another process reads, which is no part of what is measured.
+ */
 export function modelled(fetch: Fetch) {
+  Object.assign(console, { info: () => {} });
   let bindings: Bindings | undefined;
   return {
     fetch(request: Request, env: ModelledBindings, context: ExecutionContext) {

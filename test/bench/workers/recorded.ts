@@ -76,9 +76,7 @@ async function missing(key: string | string[]) {
 
 const unlimited = { limit: async () => ({ success: true }) };
 
-/** The log's lines are made, but leave the isolate no more than anything else does. */
 export function recordedBindings(env: Bindings): Bindings {
-  Object.assign(console, { info: () => {} });
   return {
     ...env,
     DB: new RecordedDatabase(env.DB),
