@@ -75,10 +75,8 @@ export async function edge({ rounds = ROUNDS, ...settings }: Settings): Promise<
       tables: [{ title, rows }],
       verdicts: [
         atMost('delete, modelled edge: p50 ÷ one D1 trip', p50('patchbay delete') / p50(TRIP), 1.05),
-        atMost('delete, modelled edge: p50 ÷ the delay itself', p50('patchbay delete') / settings.d1Ms, 1.05),
         atLeast('delete, modelled edge: × naive', p50('naive delete') / p50('patchbay delete'), 5),
         atMost('get, modelled edge: p50 ÷ one D1 trip', p50('patchbay get') / p50(TRIP), 1.05),
-        atMost('get, modelled edge: p50 ÷ the delay itself', p50('patchbay get') / settings.d1Ms, 1.05),
       ],
     };
   } finally {
