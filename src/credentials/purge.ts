@@ -9,6 +9,7 @@ import { unixNow } from '../time.ts';
 
 /** How long a purge that is done waits for others. */
 const GATHERED_MILLISECONDS = 10;
+const MAX_GATHERED_MILLISECONDS = 1000;
 /** Within the platform's 1,000 KV operations for each invocation of a Worker. */
 const PURGES_PER_RUN = 500;
 /** A claimed purge is left alone for this long, doubled with each attempt: lease and back-off in one. */
@@ -78,8 +79,11 @@ const forgetPurged = query((db, { attempts }: Placeholders<{ attempts: string }>
     ),
 );
 
-/** KV keys of purges that are done, by the database whose outbox still names them. */
-const gathered = new WeakMap<D1Database, string[]>();
+/**
+ * KV keys of purges that are done, by the database whose outbox still names them, and until when (in milliseconds) more may
+ * join: the call that gathers them could end before its time.
+ */
+const gathered = new WeakMap<D1Database, { kv_keys: string[]; until: number }>();
 
 /**
  * Removes the ciphertext behind one KV key, then its outbox row: one KV call, and one D1 call for all that an isolate has
@@ -90,12 +94,12 @@ const gathered = new WeakMap<D1Database, string[]>();
 export async function purge({ CREDENTIALS, DB }: Bindings, kv_key: string): Promise<void> {
   await CREDENTIALS.delete(kv_key);
   const others = gathered.get(DB);
-  if (others) {
-    others.push(kv_key);
+  if (others && Date.now() < others.until) {
+    others.kv_keys.push(kv_key);
     return;
   }
   const kv_keys = [kv_key];
-  gathered.set(DB, kv_keys);
+  gathered.set(DB, { kv_keys, until: Date.now() + MAX_GATHERED_MILLISECONDS });
   await new Promise((resolve) => setTimeout(resolve, GATHERED_MILLISECONDS));
   gathered.delete(DB);
   const attempts = Object.fromEntries(kv_keys.map((key) => [key, 0]));

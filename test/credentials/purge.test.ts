@@ -87,6 +87,22 @@ describe('a purge behind its answer', () => {
     expect(new Set(await outbox())).toEqual(new Set(await stored()));
   });
 
+  it('does not wait for a call that was to forget it and has ended', async () => {
+    const [lost = '', late = '', next = ''] = keys;
+    vi.useFakeTimers({ toFake: ['setTimeout', 'Date'] });
+    void purge(env, lost);
+    await vi.waitFor(async () => expect(await stored()).not.toContain(lost), { interval: 1 });
+    vi.useRealTimers();
+    await purge(env, late);
+    expect(await outbox()).toHaveLength(20);
+
+    later(2);
+    await purge(env, next);
+
+    expect(await outbox()).not.toContain(next);
+    expect(await outbox()).toEqual(expect.arrayContaining([lost, late]));
+  });
+
   it('is left to the cron, with the others, where D1 refuses to forget it', async () => {
     const { bindings } = failingBindings('DB.batch', { when: 'before', message: 'D1 DB is overloaded.' });
 
