@@ -113,11 +113,14 @@ export async function findCaller(
 ): Promise<Caller | undefined> {
   const now = unixNow();
   const remembered = () => fresh(isolateCache.get(key_hash), now);
-  if (!remembered() && now < (unknownKeys.get(key_hash) ?? 0)) return undefined;
-  const cached = remembered() ?? fresh(await readCache(env, key_hash), now) ?? remembered();
+  const known = remembered();
+  if (known) return alive(known, now);
+  if (now < (unknownKeys.get(key_hash) ?? 0)) return undefined;
+
+  const cached = fresh(await readCache(env, key_hash), now) ?? remembered();
   if (cached) {
     isolateCache.set(key_hash, cached);
-    return isExpired(cached, now) ? undefined : cached;
+    return alive(cached, now);
   }
 
   await admitLookup();
@@ -178,6 +181,6 @@ function fresh(caller: Caller | undefined, now: number): Caller | undefined {
   return caller && now < caller.deadline ? caller : undefined;
 }
 
-function isExpired({ expires_at }: Caller, now: number): boolean {
-  return expires_at !== null && expires_at <= now;
+function alive(caller: Caller, now: number): Caller | undefined {
+  return caller.expires_at === null || now < caller.expires_at ? caller : undefined;
 }
