@@ -10,8 +10,8 @@ const PREFLIGHT_MAX_AGE_SECONDS = 600;
  * refuse them: an API key has no business in a page, but for one's own tools.
  */
 export const allowOrigins = createMiddleware<AppEnv>((c, next) => {
-  if (c.env.CORS_ORIGINS === '') return next();
   const origins = c.env.CORS_ORIGINS.split(',').map((origin) => origin.trim());
+  if (origins.join('') === '') return next();
   // A preflight is answered by Hono itself, with what is here already.
   if (c.req.method === 'OPTIONS') for (const [name, value] of Object.entries(c.get('headers'))) c.header(name, value);
   return cors({

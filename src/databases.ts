@@ -1,7 +1,6 @@
 /** Which database an organization's rows are in: all of them in one, so that one batch decides. */
-import { sha256 } from '@noble/hashes/sha2.js';
-import { bytesToHex, utf8ToBytes } from '@noble/hashes/utils.js';
 import type { Bindings } from './env.ts';
+import { sha256Hex } from './sha-256.ts';
 
 /** What `DATABASES` names: bindings, separated by commas. */
 export const databaseNames = ({ DATABASES }: Bindings) => DATABASES.split(',').map((name) => name.trim());
@@ -21,9 +20,7 @@ function named(env: Bindings, name: string): D1Database {
  */
 export function databaseOf(env: Bindings, organization_id: string): D1Database {
   if (!env.DATABASES.includes(',')) return named(env, env.DATABASES);
-  const ranked = databaseNames(env).map(
-    (name) => `${bytesToHex(sha256(utf8ToBytes(`${name} ${organization_id}`)))} ${name}`,
-  );
+  const ranked = databaseNames(env).map((name) => `${sha256Hex(`${name} ${organization_id}`)} ${name}`);
   const [, name = ''] = ranked.toSorted()[0]?.split(' ') ?? [];
   return named(env, name);
 }

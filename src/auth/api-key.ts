@@ -2,10 +2,9 @@
  * The raw key's format: `bk_live_` (or `bk_test_`), 50 random base62 characters, and 6 that are the base62 CRC-32 of all
  * before them (contract.md, API keys). The checksum lets a malformed key be refused without any I/O.
  */
-import { sha256 } from '@noble/hashes/sha2.js';
-import { bytesToHex } from '@noble/hashes/utils.js';
 import CRC32 from 'crc-32';
 import { customAlphabet } from 'nanoid';
+import { sha256Hex } from '../sha-256.ts';
 
 const BASE62 = '0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz';
 const RANDOM_LENGTH = 50;
@@ -13,7 +12,6 @@ const CHECKSUM_LENGTH = 6;
 const DISPLAYED_LENGTH = 'bk_live_xxxx'.length;
 
 const randomCharacters = customAlphabet(BASE62, RANDOM_LENGTH);
-const encoder = new TextEncoder();
 const format = /^bk_(?:live|test)_[0-9A-Za-z]{56}$/;
 
 /** A new raw key, of 297 random bits. Shown to its owner once and stored nowhere. */
@@ -29,7 +27,7 @@ export function isWellFormed(rawKey: string): boolean {
 
 /** Lower-case hex SHA-256: the only form in which a key is stored and cached. */
 export function hashKey(rawKey: string): string {
-  return bytesToHex(sha256(encoder.encode(rawKey)));
+  return sha256Hex(rawKey);
 }
 
 /** The part of a key that lists show: `bk_live_xxxx`. */
