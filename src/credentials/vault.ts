@@ -16,10 +16,10 @@ import { eventExists, isEvent, isOneOfEvents } from '../audit/record.ts';
 import type { EventParameters, ManyRecordParameters, RecordParameters } from '../audit/record.ts';
 import { assertCallerMay, callerKey, isCallerWith } from '../auth/authorize.ts';
 import type { Permission } from '../auth/permissions.ts';
-import type { Operation } from '../env.ts';
+import type { Bindings, Operation } from '../env.ts';
 import { DomainError } from '../problem.ts';
 import { batch, existsIn, query } from '../query.ts';
-import type { Builder, Placeholders } from '../query.ts';
+import type { BoundQuery, Builder, Placeholders } from '../query.ts';
 import { MAX_TRIES, retry } from '../retry.ts';
 import { api_keys, audit_events, credential_purges } from '../schema.ts';
 import type { AuditAction } from '../schema.ts';
@@ -112,19 +112,18 @@ export function credentialsWriter<Parameters extends EventParameters>(
     const kv_key = credentialsKey(event.organization_id, subject_id, credentials_version);
     const { ciphertext, ...wrapped } = await seal(await kekRing(env.CREDENTIALS_KEKS), kv_key, credentials);
     const intent = { ...event, kv_key };
-    const [caller, , recorded] = await batch(env.DB, [
+    const [caller, , recorded] = await prepare(env, [
       callerKey.bind(event),
       recordIntent.bind(intent),
       findIntent.bind(intent),
-    ]).catch((error: unknown) => {
-      throw error instanceof DomainError ? nothingDone(error) : error;
-    });
+    ]);
     const stored: StoredCredentials = { kv_key: recorded.length > 0 ? kv_key : null, credentials_version, ...wrapped };
     return { caller, ciphertext, stored };
   }
 
   /**
-   * Each put is of a version of its own, because one that seems to have failed may land later: its intent stays.
+   * Each put is of a version of its own, because one that seems to have failed may have landed, or land later: its intent
+   * is spent, so that it stays even where a purge was faster than the put.
    *
    * @param event of the operation that makes the version live, and what the precondition asks about
    * @param credentials plaintext; it goes no further than this call
@@ -146,6 +145,7 @@ export function credentialsWriter<Parameters extends EventParameters>(
         try {
           await operation.env.CREDENTIALS.put(stored.kv_key, ciphertext);
         } catch (cause) {
+          await prepare(operation.env, [spendIntent.bind({ ...event, kv_key: stored.kv_key })]);
           throw (putFailure = nothingDone(cause));
         }
         return stored;
@@ -158,6 +158,13 @@ export function credentialsWriter<Parameters extends EventParameters>(
 /** Until the deciding batch, nothing that the client asked for has happened, whatever became of the intent. */
 function nothingDone(cause: unknown): DomainError {
   return new DomainError('temporarily_unavailable', { outcome: 'not_done' }, { cause });
+}
+
+/** Runs a batch that stands before the deciding one. */
+function prepare<const Queries extends readonly BoundQuery<unknown>[]>({ DB }: Bindings, queries: Queries) {
+  return batch(DB, queries).catch((error: unknown) => {
+    throw error instanceof DomainError ? nothingDone(error) : error;
+  });
 }
 
 /**
@@ -173,8 +180,8 @@ export const withdrawIntent = query((db, parameters: Placeholders<EventParameter
 );
 
 /**
- * Follows {@link withdrawIntent}, where the batch made nothing live: no late try of it can do so any more. The row stays
- * until it is due, long after any late put of the ciphertext; nobody can read that, for its data key was stored nowhere. A
+ * Follows {@link withdrawIntent}, where the batch made nothing live, or a put that failed: no late try of it can do so any
+ * more. The row stays until it is due, long after any late put of the ciphertext; nobody can read that, for its data key was stored nowhere. A
  * row that a purge has taken away comes back: the put may have been later than the purge.
  */
 export const spendIntent = query((db, parameters: Placeholders<EventParameters & IntentParameters>) =>

@@ -75,6 +75,11 @@ const faultsOfOne: Record<string, Fault> = {
     await drainEverything();
     return carryOut();
   },
+  'is held until an hour has passed and the cron has drained, and fails after it was carried out': async (carryOut) => {
+    await drainEverything();
+    await carryOut();
+    lose();
+  },
 };
 
 /** Faults of every call from one on. */

@@ -93,6 +93,7 @@ class Organization {
   readonly decidedBy = new Map<string, number>();
   private readonly scheduler: fc.Scheduler;
   private readonly inFlight = new Set<Promise<unknown>>();
+  private readonly latePuts = new Set<Promise<unknown>>();
   private batches = 0;
   drains = 0;
   /** What all decisions have left behind so far. */
@@ -146,7 +147,11 @@ class Organization {
       };
       const label = `${request.method} ${request.path} ${name}`;
       if (!meets) return this.step(label, carriedOut);
-      if (fault?.kind === 'late') this.underway.push(this.step(`${label}, late`, carriedOut).catch(() => {}));
+      if (fault?.kind === 'late') {
+        const late = this.step(`${label}, late`, carriedOut).catch(() => {});
+        if (name === 'CREDENTIALS.put') this.awaitPut(late);
+        this.underway.push(late);
+      }
       return fault?.kind === 'after' ? this.step(label, carriedOut).then(lose) : this.step(label, async () => lose());
     });
     const { method, path, body } = request;
@@ -159,11 +164,22 @@ class Organization {
     this.underway.push(whole);
   }
 
-  /** Everything in the outbox is due, the intents of requests under way too, and is drained call by call. */
+  private awaitPut(late: Promise<unknown>): void {
+    this.latePuts.add(late);
+    void late.then(() => this.latePuts.delete(late));
+  }
+
+  /**
+   * Everything in the outbox is due, the intents of requests under way too, and is drained call by call. Only the hour of a
+   * spent intent is longer than any put is late.
+   */
   drain(): void {
     this.drains += 1;
     const bindings = interceptedBindings((name, carryOut) => this.step(`drain ${name}`, carryOut));
-    const due = () => env.DB.prepare('UPDATE credential_purges SET due_at = 0').run();
+    const due = () => {
+      const which = this.latePuts.size > 0 ? 'WHERE attempts = 0' : '';
+      return env.DB.prepare(`UPDATE credential_purges SET due_at = 0 ${which}`).run();
+    };
     this.underway.push(this.step('outbox due', due).then(() => drainPurges(bindings)));
   }
 
