@@ -16,10 +16,10 @@ import { eventExists, isEvent, isOneOfEvents } from '../audit/record.ts';
 import type { EventParameters, ManyRecordParameters, RecordParameters } from '../audit/record.ts';
 import { assertCallerMay, callerKey, isCallerWith } from '../auth/authorize.ts';
 import type { Permission } from '../auth/permissions.ts';
-import type { Bindings, Operation } from '../env.ts';
+import type { Operation } from '../env.ts';
 import { DomainError } from '../problem.ts';
 import { batch, existsIn, query } from '../query.ts';
-import type { BoundQuery, Builder, Placeholders } from '../query.ts';
+import type { Builder, Placeholders } from '../query.ts';
 import { MAX_TRIES, retry } from '../retry.ts';
 import { api_keys, audit_events, credential_purges } from '../schema.ts';
 import type { AuditAction } from '../schema.ts';
@@ -112,11 +112,9 @@ export function credentialsWriter<Parameters extends EventParameters>(
     const kv_key = credentialsKey(event.organization_id, subject_id, credentials_version);
     const { ciphertext, ...wrapped } = await seal(await kekRing(env.CREDENTIALS_KEKS), kv_key, credentials);
     const intent = { ...event, kv_key };
-    const [caller, , recorded] = await prepare(env, [
-      callerKey.bind(event),
-      recordIntent.bind(intent),
-      findIntent.bind(intent),
-    ]);
+    const [caller, , recorded] = await beforeDecision(
+      batch(env.DB, [callerKey.bind(event), recordIntent.bind(intent), findIntent.bind(intent)]),
+    );
     const stored: StoredCredentials = { kv_key: recorded.length > 0 ? kv_key : null, credentials_version, ...wrapped };
     return { caller, ciphertext, stored };
   }
@@ -145,7 +143,7 @@ export function credentialsWriter<Parameters extends EventParameters>(
         try {
           await operation.env.CREDENTIALS.put(stored.kv_key, ciphertext);
         } catch (cause) {
-          await prepare(operation.env, [spendIntent.bind({ ...event, kv_key: stored.kv_key })]);
+          await beforeDecision(batch(operation.env.DB, [spendIntent.bind({ ...event, kv_key: stored.kv_key })]));
           throw (putFailure = nothingDone(cause));
         }
         return stored;
@@ -160,11 +158,13 @@ function nothingDone(cause: unknown): DomainError {
   return new DomainError('temporarily_unavailable', { outcome: 'not_done' }, { cause });
 }
 
-/** Runs a batch that stands before the deciding one. */
-function prepare<const Queries extends readonly BoundQuery<unknown>[]>({ DB }: Bindings, queries: Queries) {
-  return batch(DB, queries).catch((error: unknown) => {
+/** The result of a batch that stands before the deciding one. */
+async function beforeDecision<Result>(batched: Promise<Result>): Promise<Result> {
+  try {
+    return await batched;
+  } catch (error) {
     throw error instanceof DomainError ? nothingDone(error) : error;
-  });
+  }
 }
 
 /**
