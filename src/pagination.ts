@@ -18,7 +18,7 @@ const MAX_PAGE_SIZE = 100;
 const DEFAULT_PAGE_SIZE = 20;
 
 /** The query parameters that every list has beside its filters. */
-export const pageParameters = {
+export const pageParameters = () => ({
   cursor: z
     .string()
     .exactOptional()
@@ -27,7 +27,7 @@ export const pageParameters = {
     .preprocess((text: string) => (/^\d+$/.test(text) ? Number(text) : text), z.int().min(1).max(MAX_PAGE_SIZE))
     .default(DEFAULT_PAGE_SIZE)
     .meta({ description: 'How many entries a page has at most.' }),
-};
+});
 
 export interface PageRequest {
   cursor?: string;
@@ -63,12 +63,14 @@ interface ListDefinition<Filter extends string, Row> {
 
 type Bound = Record<string, string | number>;
 
-const cursorContent = z.strictObject({
-  /** Which list it is a place in: the name, the organization and the filters. */
-  list: z.string(),
-  after: z.array(z.union([z.string(), z.number()])),
-  count: z.int().nonnegative(),
-});
+const cursorContent = z.lazy(() =>
+  z.strictObject({
+    /** Which list it is a place in: the name, the organization and the filters. */
+    list: z.string(),
+    after: z.array(z.union([z.string(), z.number()])),
+    count: z.int().nonnegative(),
+  }),
+);
 
 type CursorContent = z.output<typeof cursorContent>;
 

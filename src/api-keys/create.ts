@@ -18,16 +18,18 @@ import { printableText } from '../validation.ts';
 import { apiKeyState, isApiKey, presentApiKey } from './api-key.ts';
 import type { ApiKey } from './api-key.ts';
 
-export const newApiKey = z.strictObject({
-  name: printableText(1, 100),
-  role: z.enum(roles).meta({ description: 'Not above the role of the calling key.' }),
-  expires_at: z.iso
-    .datetime('must be a time in UTC, like 2030-01-15T10:30:00Z')
-    .transform(toUnix)
-    .refine((time) => time > unixNow(), 'must be in the future')
-    .exactOptional()
-    .meta({ description: 'In the future, and not after the expiry of the calling key, which is the default.' }),
-});
+export const newApiKey = z.lazy(() =>
+  z.strictObject({
+    name: printableText(1, 100),
+    role: z.enum(roles).meta({ description: 'Not above the role of the calling key.' }),
+    expires_at: z.iso
+      .datetime('must be a time in UTC, like 2030-01-15T10:30:00Z')
+      .transform(toUnix)
+      .refine((time) => time > unixNow(), 'must be in the future')
+      .exactOptional()
+      .meta({ description: 'In the future, and not after the expiry of the calling key, which is the default.' }),
+  }),
+);
 
 type CreateParameters = EventParameters & RowParameters<typeof api_keys>;
 

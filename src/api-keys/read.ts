@@ -5,7 +5,7 @@ import { api_keys } from '../schema.ts';
 import { apiKeyColumns } from './api-key.ts';
 import type { ApiKeyState } from './api-key.ts';
 
-export const apiKeysQuery = z.strictObject(pageParameters);
+export const apiKeysQuery = z.lazy(() => z.strictObject(pageParameters()));
 
 /** The API keys in the order of their creation, the revoked among them. */
 export const listApiKeys = keysetList<never, ApiKeyState>('api_keys', {

@@ -20,13 +20,15 @@ import { readKey } from './revoke.ts';
 
 const MAX_OVERLAP_SECONDS = 604_800;
 
-export const rotation = z.strictObject({
-  overlap_seconds: z
-    .int()
-    .min(0)
-    .max(MAX_OVERLAP_SECONDS)
-    .meta({ description: 'How long the old key still lives, in seconds: at most 7 days.' }),
-});
+export const rotation = z.lazy(() =>
+  z.strictObject({
+    overlap_seconds: z
+      .int()
+      .min(0)
+      .max(MAX_OVERLAP_SECONDS)
+      .meta({ description: 'How long the old key still lives, in seconds: at most 7 days.' }),
+  }),
+);
 
 interface RotateParameters extends EventParameters {
   key_id: string;

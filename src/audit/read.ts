@@ -16,20 +16,22 @@ const secondOfEvents = z.iso
   .datetime('must be a time in UTC, like 2030-01-15T10:30:00Z')
   .transform((iso) => eventIdsFrom(toUnix(iso)));
 
-export const auditEventsQuery = z.strictObject({
-  action: z.enum(auditActions).exactOptional(),
-  target_id: z
-    .union([idSchema('intg'), idSchema('phon'), idSchema('apikey'), z.string().regex(organizationIdPattern)], {
-      error: 'must be the id of an integration, a phone number, an API key or an organization',
-    })
-    .exactOptional(),
-  actor_key_id: idSchema('apikey').exactOptional(),
-  since: secondOfEvents
-    .exactOptional()
-    .meta({ description: 'The earliest time of an event; a fraction of a second is dropped.' }),
-  until: secondOfEvents.exactOptional().meta({ description: 'The time that all events are before; likewise.' }),
-  ...pageParameters,
-});
+export const auditEventsQuery = z.lazy(() =>
+  z.strictObject({
+    action: z.enum(auditActions).exactOptional(),
+    target_id: z
+      .union([idSchema('intg'), idSchema('phon'), idSchema('apikey'), z.string().regex(organizationIdPattern)], {
+        error: 'must be the id of an integration, a phone number, an API key or an organization',
+      })
+      .exactOptional(),
+    actor_key_id: idSchema('apikey').exactOptional(),
+    since: secondOfEvents
+      .exactOptional()
+      .meta({ description: 'The earliest time of an event; a fraction of a second is dropped.' }),
+    until: secondOfEvents.exactOptional().meta({ description: 'The time that all events are before; likewise.' }),
+    ...pageParameters(),
+  }),
+);
 
 /**
  * Tells SQLite's planner, which has no statistics, to seek by this predicate's index: it would walk the primary key, and

@@ -31,18 +31,20 @@ export interface KekRing {
   keys: ReadonlyMap<string, CryptoKey>;
 }
 
-const ringSecret = z
-  .strictObject({
-    current: z.string(),
-    keys: z.record(
-      z.string().min(1),
-      z
-        .base64()
-        .transform(decodeBase64)
-        .refine((bytes) => bytes.length === KEY_BYTES),
-    ),
-  })
-  .refine(({ current, keys }) => Object.hasOwn(keys, current));
+const ringSecret = z.lazy(() =>
+  z
+    .strictObject({
+      current: z.string(),
+      keys: z.record(
+        z.string().min(1),
+        z
+          .base64()
+          .transform(decodeBase64)
+          .refine((bytes) => bytes.length === KEY_BYTES),
+      ),
+    })
+    .refine(({ current, keys }) => Object.hasOwn(keys, current)),
+);
 
 /**
  * Parses the secret `CREDENTIALS_KEKS`: `{"current": "k2", "keys": {"k1": base64 of 32 bytes, "k2": …}}`.

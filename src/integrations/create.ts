@@ -18,10 +18,12 @@ import { integrationState, isIntegration, presentIntegration } from './integrati
 import type { Integration } from './integration.ts';
 import { providerCredentials, providers } from './providers.ts';
 
-export const newIntegration = z.strictObject({
-  name: printableText(1, 100),
-  credentials: providerCredentials,
-});
+export const newIntegration = z.lazy(() =>
+  z.strictObject({
+    name: printableText(1, 100),
+    credentials: providerCredentials,
+  }),
+);
 
 type CreateParameters = EventParameters & RowParameters<typeof integrations> & { kv_key: string | null };
 

@@ -2,49 +2,53 @@
 import * as z from 'zod';
 import { printableText } from '../validation.ts';
 
-const secret = printableText(1, 256);
-
-const accountSid = z.string().regex(/^AC[0-9a-fA-F]{32}$/, 'must be AC and 32 hex digits');
+const secret = () => printableText(1, 256);
 
 export const providers = {
   twilio: {
     category: 'telephony',
-    credentials: z
-      .strictObject({
-        provider: z.literal('twilio'),
-        account_sid: accountSid,
-        auth_token: secret.exactOptional(),
-        api_key_sid: secret.exactOptional(),
-        api_key_secret: secret.exactOptional(),
-      })
-      .refine(
-        ({ auth_token, api_key_sid, api_key_secret }) =>
-          auth_token === undefined
-            ? api_key_sid !== undefined && api_key_secret !== undefined
-            : api_key_sid === undefined && api_key_secret === undefined,
-        'must have either auth_token, or api_key_sid and api_key_secret',
-      )
-      .meta({
-        oneOf: [
-          { required: ['auth_token'], properties: { auth_token: true, api_key_sid: false, api_key_secret: false } },
-          {
-            required: ['api_key_sid', 'api_key_secret'],
-            properties: { api_key_sid: true, api_key_secret: true, auth_token: false },
-          },
-        ],
-      }),
+    credentials: z.lazy(() =>
+      z
+        .strictObject({
+          provider: z.literal('twilio'),
+          account_sid: z.string().regex(/^AC[0-9a-fA-F]{32}$/, 'must be AC and 32 hex digits'),
+          auth_token: secret().exactOptional(),
+          api_key_sid: secret().exactOptional(),
+          api_key_secret: secret().exactOptional(),
+        })
+        .refine(
+          ({ auth_token, api_key_sid, api_key_secret }) =>
+            auth_token === undefined
+              ? api_key_sid !== undefined && api_key_secret !== undefined
+              : api_key_sid === undefined && api_key_secret === undefined,
+          'must have either auth_token, or api_key_sid and api_key_secret',
+        )
+        .meta({
+          oneOf: [
+            { required: ['auth_token'], properties: { auth_token: true, api_key_sid: false, api_key_secret: false } },
+            {
+              required: ['api_key_sid', 'api_key_secret'],
+              properties: { api_key_sid: true, api_key_secret: true, auth_token: false },
+            },
+          ],
+        }),
+    ),
   },
   telnyx: {
     category: 'telephony',
-    credentials: z.strictObject({ provider: z.literal('telnyx'), api_key: secret }),
+    credentials: z.lazy(() => z.strictObject({ provider: z.literal('telnyx'), api_key: secret() })),
   },
   vonage: {
     category: 'telephony',
-    credentials: z.strictObject({ provider: z.literal('vonage'), api_key: secret, api_secret: secret }),
+    credentials: z.lazy(() =>
+      z.strictObject({ provider: z.literal('vonage'), api_key: secret(), api_secret: secret() }),
+    ),
   },
   plivo: {
     category: 'telephony',
-    credentials: z.strictObject({ provider: z.literal('plivo'), auth_id: secret, auth_token: secret }),
+    credentials: z.lazy(() =>
+      z.strictObject({ provider: z.literal('plivo'), auth_id: secret(), auth_token: secret() }),
+    ),
   },
 } as const;
 

@@ -26,12 +26,14 @@ export async function readIntegration(operation: Operation, integration_id: stri
   return presentIntegration(found);
 }
 
-export const integrationsQuery = z.strictObject({
-  provider: z.enum(providerNames).exactOptional(),
-  category: z.enum(categories).exactOptional(),
-  status: z.enum(integrationStatuses).exactOptional(),
-  ...pageParameters,
-});
+export const integrationsQuery = z.lazy(() =>
+  z.strictObject({
+    provider: z.enum(providerNames).exactOptional(),
+    category: z.enum(categories).exactOptional(),
+    status: z.enum(integrationStatuses).exactOptional(),
+    ...pageParameters(),
+  }),
+);
 
 /** The integrations in the order of their creation. */
 export const listIntegrations = keysetList<FilterOf<typeof integrationsQuery>, IntegrationState>('integrations', {

@@ -26,13 +26,15 @@ import type { Integration } from './integration.ts';
 import { providerCredentials } from './providers.ts';
 import type { Provider } from './providers.ts';
 
-export const integrationChanges = z
-  .strictObject({
-    name: printableText(1, 100).exactOptional(),
-    credentials: providerCredentials.exactOptional().meta({ description: 'The whole object, of the same provider.' }),
-  })
-  .refine(({ name, credentials }) => name !== undefined || credentials !== undefined, 'must have name or credentials')
-  .meta({ minProperties: 1 });
+export const integrationChanges = z.lazy(() =>
+  z
+    .strictObject({
+      name: printableText(1, 100).exactOptional(),
+      credentials: providerCredentials.exactOptional().meta({ description: 'The whole object, of the same provider.' }),
+    })
+    .refine(({ name, credentials }) => name !== undefined || credentials !== undefined, 'must have name or credentials')
+    .meta({ minProperties: 1 }),
+);
 
 type Changes = z.output<typeof integrationChanges>;
 

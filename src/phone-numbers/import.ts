@@ -19,39 +19,45 @@ import { printableText } from '../validation.ts';
 import { e164, isPhoneNumber, phoneNumberState, presentPhoneNumber } from './phone-number.ts';
 import type { PhoneNumber } from './phone-number.ts';
 
-const anyNumber = {
+const anyNumber = () => ({
   phone_number: e164.meta({ description: 'E.164; unique in the whole system.' }),
   supports_inbound: z.boolean().default(false),
   supports_outbound: z.boolean().default(false),
-};
-
-const throughIntegration = z.strictObject({
-  ...anyNumber,
-  provider: z.enum(providerNames),
-  integration_id: idSchema('intg').meta({ description: 'An integration of this organization and of that provider.' }),
 });
 
-const throughSip = z
-  .strictObject({
-    ...anyNumber,
-    provider: z.literal('sip'),
-    sip_trunk_name: printableText(1, 100).exactOptional(),
-    sip_username: printableText(1, 100).exactOptional(),
-    sip_password: printableText(1, 256).exactOptional().meta({ description: 'Kept as credentials are: in no answer.' }),
-    sip_server_address: printableText(1, 255).exactOptional().meta({ description: 'Required for outbound.' }),
-    inbound_room_name: printableText(1, 100).exactOptional(),
-    inbound_pin: printableText(4, 10).exactOptional().meta({ description: 'Kept as credentials are: in no answer.' }),
-    media_encryption: z.enum(mediaEncryptions).default('allow'),
-  })
-  .refine(({ supports_outbound, sip_server_address }) => !supports_outbound || sip_server_address !== undefined, {
-    path: ['sip_server_address'],
-    error: 'is required for outbound',
-  })
-  .meta({
-    if: { required: ['supports_outbound'], properties: { supports_outbound: { const: true } } },
-    // oxlint-disable-next-line unicorn/no-thenable -- JSON Schema's own word
-    then: { required: ['sip_server_address'], properties: { sip_server_address: true } },
-  });
+const throughIntegration = z.lazy(() =>
+  z.strictObject({
+    ...anyNumber(),
+    provider: z.enum(providerNames),
+    integration_id: idSchema('intg').meta({ description: 'An integration of this organization and of that provider.' }),
+  }),
+);
+
+const throughSip = z.lazy(() =>
+  z
+    .strictObject({
+      ...anyNumber(),
+      provider: z.literal('sip'),
+      sip_trunk_name: printableText(1, 100).exactOptional(),
+      sip_username: printableText(1, 100).exactOptional(),
+      sip_password: printableText(1, 256)
+        .exactOptional()
+        .meta({ description: 'Kept as credentials are: in no answer.' }),
+      sip_server_address: printableText(1, 255).exactOptional().meta({ description: 'Required for outbound.' }),
+      inbound_room_name: printableText(1, 100).exactOptional(),
+      inbound_pin: printableText(4, 10).exactOptional().meta({ description: 'Kept as credentials are: in no answer.' }),
+      media_encryption: z.enum(mediaEncryptions).default('allow'),
+    })
+    .refine(({ supports_outbound, sip_server_address }) => !supports_outbound || sip_server_address !== undefined, {
+      path: ['sip_server_address'],
+      error: 'is required for outbound',
+    })
+    .meta({
+      if: { required: ['supports_outbound'], properties: { supports_outbound: { const: true } } },
+      // oxlint-disable-next-line unicorn/no-thenable -- JSON Schema's own word
+      then: { required: ['sip_server_address'], properties: { sip_server_address: true } },
+    }),
+);
 
 export const newPhoneNumber = z.discriminatedUnion('provider', [throughIntegration, throughSip], {
   error: ({ code }) => (code === 'invalid_union' ? 'must be sip or one of the providers' : undefined),

@@ -26,11 +26,13 @@ export async function readPhoneNumber(operation: Operation, phone_number_id: str
   return presentPhoneNumber(found);
 }
 
-export const phoneNumbersQuery = z.strictObject({
-  status: z.enum(phoneNumberStatuses).exactOptional(),
-  integration_id: idSchema('intg').exactOptional(),
-  ...pageParameters,
-});
+export const phoneNumbersQuery = z.lazy(() =>
+  z.strictObject({
+    status: z.enum(phoneNumberStatuses).exactOptional(),
+    integration_id: idSchema('intg').exactOptional(),
+    ...pageParameters(),
+  }),
+);
 
 /** The phone numbers in ascending order. */
 export const listPhoneNumbers = keysetList<FilterOf<typeof phoneNumbersQuery>, PhoneNumberState>('phone_numbers', {

@@ -14,20 +14,22 @@ import { integrations, phone_numbers } from '../schema.ts';
 import { isPhoneNumber, phoneNumberState, presentPhoneNumber } from './phone-number.ts';
 import type { PhoneNumber } from './phone-number.ts';
 
-export const phoneNumberChanges = z
-  .strictObject({
-    integration_id: idSchema('intg')
-      .exactOptional()
-      .meta({ description: 'Reassigns the number: an integration of the same organization and provider.' }),
-    supports_inbound: z.boolean().exactOptional(),
-    supports_outbound: z.boolean().exactOptional(),
-    assigned_agent_id: idSchema('agent')
-      .nullable()
-      .exactOptional()
-      .meta({ description: 'The agent that holds the number; null frees it.' }),
-  })
-  .refine((changes) => Object.keys(changes).length > 0, 'must have a member to change')
-  .meta({ minProperties: 1 });
+export const phoneNumberChanges = z.lazy(() =>
+  z
+    .strictObject({
+      integration_id: idSchema('intg')
+        .exactOptional()
+        .meta({ description: 'Reassigns the number: an integration of the same organization and provider.' }),
+      supports_inbound: z.boolean().exactOptional(),
+      supports_outbound: z.boolean().exactOptional(),
+      assigned_agent_id: idSchema('agent')
+        .nullable()
+        .exactOptional()
+        .meta({ description: 'The agent that holds the number; null frees it.' }),
+    })
+    .refine((changes) => Object.keys(changes).length > 0, 'must have a member to change')
+    .meta({ minProperties: 1 }),
+);
 
 type Changes = z.output<typeof phoneNumberChanges>;
 
