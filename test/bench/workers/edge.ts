@@ -5,6 +5,7 @@
 import type { Bindings } from '../../../src/env.ts';
 import { intercept, interceptDatabases } from './intercept.ts';
 import type { Around } from './intercept.ts';
+import { nearLimits } from './limits.ts';
 
 /** Milliseconds. */
 export interface EdgeTimes {
@@ -39,6 +40,7 @@ export function edgeBindings(env: Bindings & Record<keyof EdgeTimes, string>): B
     takeAtLeast(Number(method === 'get' ? env.KV_MS : env.KV_WRITE_MS), call);
   return {
     ...interceptDatabases(env, () => queue(Number(env.D1_MS), Number(env.D1_BUSY_MS))),
+    ...nearLimits,
     KEY_CACHE: intercept(env.KEY_CACHE, namespaceTrip),
     CREDENTIALS: intercept(env.CREDENTIALS, namespaceTrip),
   };

@@ -3,6 +3,7 @@
  * said when it was first sent.
  */
 import type { Bindings } from '../../../src/env.ts';
+import { nearLimits } from './limits.ts';
 
 const notRecorded = () => Promise.reject(new Error('Only batches are recorded.'));
 
@@ -74,17 +75,12 @@ async function missing(key: string | string[]) {
   return typeof key === 'string' ? null : new Map<string, null>();
 }
 
-const unlimited = { limit: async () => ({ success: true }) };
-
 export function recordedBindings(env: Bindings): Bindings {
   return {
     ...env,
+    ...nearLimits,
     DB: new RecordedDatabase(env.DB),
     KEY_CACHE: { ...env.KEY_CACHE, get: missing, put: async () => {} },
     CREDENTIALS: { ...env.CREDENTIALS, put: async () => {}, delete: async () => {} },
-    STARTER_LIMIT: unlimited,
-    PRO_LIMIT: unlimited,
-    ENTERPRISE_LIMIT: unlimited,
-    IP_LIMIT: unlimited,
   };
 }
