@@ -6,23 +6,25 @@ import { api_keys, keyStatuses, roles } from '../schema.ts';
 import { toIso } from '../time.ts';
 
 /** An API key as the `state` of its audit events has it. */
-export const apiKeyState = z.object({
-  key_id: z.string(),
-  organization_id: z.string(),
-  user_id: z.string(),
-  name: z.string(),
-  role: z.enum(roles),
-  prefix: z.string(),
-  status: z.enum(keyStatuses),
-  created_at: z.int(),
-  last_used_at: z.int().nullable(),
-  expires_at: z.int().nullable(),
-});
+export const apiKeyState = z.lazy(() =>
+  z.object({
+    key_id: z.string(),
+    organization_id: z.string(),
+    user_id: z.string(),
+    name: z.string(),
+    role: z.enum(roles),
+    prefix: z.string(),
+    status: z.enum(keyStatuses),
+    created_at: z.int(),
+    last_used_at: z.int().nullable(),
+    expires_at: z.int().nullable(),
+  }),
+);
 
 export type ApiKeyState = z.output<typeof apiKeyState>;
 
 /** What an API key is presented from. */
-export const apiKeyColumns = columnsOf(api_keys, apiKeyState);
+export const apiKeyColumns = () => columnsOf(api_keys, apiKeyState.unwrap());
 
 /** Selects one API key of one organization. */
 export const isApiKey = ({ organization_id, key_id }: Placeholders<{ organization_id: string; key_id: string }>) =>

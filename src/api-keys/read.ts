@@ -16,7 +16,7 @@ export const listApiKeys = keysetList<never, ApiKeyState>('api_keys', {
   predicates: {},
   page: (db, isListed, limit) =>
     db
-      .select(apiKeyColumns)
+      .select(apiKeyColumns())
       .from(api_keys)
       .where(isListed)
       .orderBy(asc(api_keys.created_at), asc(api_keys.key_id))

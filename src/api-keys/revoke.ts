@@ -40,7 +40,7 @@ const markRevoked = query((db, parameters: Placeholders<RevokeParameters>) =>
 /** With the hash, by which the caches know it. */
 export const readKey = select((db, parameters: Placeholders<{ organization_id: string; key_id: string }>) =>
   db
-    .select({ ...apiKeyColumns, key_hash: api_keys.key_hash })
+    .select({ ...apiKeyColumns(), key_hash: api_keys.key_hash })
     .from(api_keys)
     .where(isApiKey(parameters)),
 );

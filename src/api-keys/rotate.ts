@@ -93,7 +93,7 @@ const endOldKey = query((db, parameters: Placeholders<RotateParameters>) =>
 
 const readSuccessor = select((db, parameters: Placeholders<RotateParameters>) =>
   db
-    .select(apiKeyColumns)
+    .select(apiKeyColumns())
     .from(api_keys)
     .where(and(eq(api_keys.key_id, parameters.successor_id), eq(api_keys.organization_id, parameters.organization_id))),
 );

@@ -7,22 +7,25 @@ import { toIso } from '../time.ts';
 import { categories, providerNames } from './providers.ts';
 
 /** An integration as the `state` of its audit events has it. */
-export const integrationState = z.object({
-  integration_id: z.string(),
-  organization_id: z.string(),
-  name: z.string(),
-  provider: z.enum(providerNames),
-  category: z.enum(categories),
-  status: z.enum(integrationStatuses),
-  credentials_version: z.string(),
-  created_at: z.int(),
-  updated_at: z.int(),
-});
+export const integrationState = z.lazy(() =>
+  z.object({
+    integration_id: z.string(),
+    organization_id: z.string(),
+    name: z.string(),
+    provider: z.enum(providerNames),
+    category: z.enum(categories),
+    status: z.enum(integrationStatuses),
+    credentials_version: z.string(),
+    created_at: z.int(),
+    updated_at: z.int(),
+  }),
+);
 
 export type IntegrationState = Omit<z.output<typeof integrationState>, 'credentials_version'>;
 
 /** What an integration is presented from. */
-export const integrationColumns = columnsOf(integrations, integrationState.omit({ credentials_version: true }));
+export const integrationColumns = () =>
+  columnsOf(integrations, integrationState.unwrap().omit({ credentials_version: true }));
 
 interface IntegrationParameters {
   organization_id: string;

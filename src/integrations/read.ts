@@ -13,7 +13,7 @@ import type { Integration, IntegrationState } from './integration.ts';
 import { categories, providerNames } from './providers.ts';
 
 const findIntegration = query((db, parameters: Placeholders<{ organization_id: string; integration_id: string }>) =>
-  db.select(integrationColumns).from(integrations).where(isIntegration(parameters)),
+  db.select(integrationColumns()).from(integrations).where(isIntegration(parameters)),
 );
 
 /** @throws DomainError `integration_not_found`, `temporarily_unavailable` */
@@ -48,7 +48,7 @@ export const listIntegrations = keysetList<FilterOf<typeof integrationsQuery>, I
   },
   page: (db, isListed, limit) =>
     db
-      .select(integrationColumns)
+      .select(integrationColumns())
       .from(integrations)
       .where(isListed)
       .orderBy(asc(integrations.created_at), asc(integrations.integration_id))

@@ -6,12 +6,14 @@ import { organizations, organizationStatuses, tiers } from '../schema.ts';
 import { toIso } from '../time.ts';
 
 /** An organization as the `state` of its audit events has it. */
-export const organizationState = z.object({
-  organization_id: z.string(),
-  tier: z.enum(tiers),
-  created_at: z.int(),
-  status: z.enum(organizationStatuses),
-});
+export const organizationState = z.lazy(() =>
+  z.object({
+    organization_id: z.string(),
+    tier: z.enum(tiers),
+    created_at: z.int(),
+    status: z.enum(organizationStatuses),
+  }),
+);
 
 export type OrganizationState = z.output<typeof organizationState>;
 

@@ -24,7 +24,7 @@ const findHoldings = query((db, parameters: Placeholders<{ organization_id: stri
   const { organization_id } = parameters;
   return db
     .select({
-      ...columnsOf(organizations, organizationState),
+      ...columnsOf(organizations, organizationState.unwrap()),
       active_keys: countOf(
         db,
         api_keys,

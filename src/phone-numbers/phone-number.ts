@@ -8,28 +8,30 @@ import { toIso } from '../time.ts';
 
 export const e164 = z.string().regex(/^\+[1-9]\d{6,14}$/, 'must be E.164: +, then 7 to 15 digits');
 
-const sqliteBoolean = z.int().transform(Boolean);
+const sqliteBoolean = () => z.int().transform(Boolean);
 
 /** A phone number as the `state` of its audit events has it. */
-export const phoneNumberState = z.object({
-  phone_number_id: z.string(),
-  organization_id: z.string(),
-  integration_id: z.string().nullable(),
-  phone_number: z.string(),
-  provider: z.enum([...providerNames, 'sip']),
-  status: z.enum(phoneNumberStatuses),
-  assigned_agent_id: z.string().nullable(),
-  supports_inbound: sqliteBoolean,
-  supports_outbound: sqliteBoolean,
-  sip_trunk_name: z.string().nullable(),
-  sip_username: z.string().nullable(),
-  sip_server_address: z.string().nullable(),
-  inbound_room_name: z.string().nullable(),
-  media_encryption: z.enum(mediaEncryptions).nullable(),
-  credentials_version: z.string().nullable(),
-  created_at: z.int(),
-  updated_at: z.int(),
-});
+export const phoneNumberState = z.lazy(() =>
+  z.object({
+    phone_number_id: z.string(),
+    organization_id: z.string(),
+    integration_id: z.string().nullable(),
+    phone_number: z.string(),
+    provider: z.enum([...providerNames, 'sip']),
+    status: z.enum(phoneNumberStatuses),
+    assigned_agent_id: z.string().nullable(),
+    supports_inbound: sqliteBoolean(),
+    supports_outbound: sqliteBoolean(),
+    sip_trunk_name: z.string().nullable(),
+    sip_username: z.string().nullable(),
+    sip_server_address: z.string().nullable(),
+    inbound_room_name: z.string().nullable(),
+    media_encryption: z.enum(mediaEncryptions).nullable(),
+    credentials_version: z.string().nullable(),
+    created_at: z.int(),
+    updated_at: z.int(),
+  }),
+);
 
 export type PhoneNumberState = Omit<z.output<typeof phoneNumberState>, 'credentials_version'>;
 
@@ -43,7 +45,8 @@ export const isPhoneNumber = ({ organization_id, phone_number_id }: Placeholders
   and(eq(phone_numbers.phone_number_id, phone_number_id), eq(phone_numbers.organization_id, organization_id));
 
 /** What a phone number is presented from. */
-export const phoneNumberColumns = columnsOf(phone_numbers, phoneNumberState.omit({ credentials_version: true }));
+export const phoneNumberColumns = () =>
+  columnsOf(phone_numbers, phoneNumberState.unwrap().omit({ credentials_version: true }));
 
 /** A phone number as clients see it: without its credentials, and with null for what its provider does not have. */
 export function presentPhoneNumber(state: PhoneNumberState) {

@@ -13,7 +13,7 @@ import { isPhoneNumber, phoneNumberColumns, presentPhoneNumber } from './phone-n
 import type { PhoneNumber, PhoneNumberState } from './phone-number.ts';
 
 const findPhoneNumber = query((db, parameters: Placeholders<{ organization_id: string; phone_number_id: string }>) =>
-  db.select(phoneNumberColumns).from(phone_numbers).where(isPhoneNumber(parameters)),
+  db.select(phoneNumberColumns()).from(phone_numbers).where(isPhoneNumber(parameters)),
 );
 
 /** @throws DomainError `phone_number_not_found`, `temporarily_unavailable` */
@@ -46,7 +46,7 @@ export const listPhoneNumbers = keysetList<FilterOf<typeof phoneNumbersQuery>, P
   },
   page: (db, isListed, limit) =>
     db
-      .select(phoneNumberColumns)
+      .select(phoneNumberColumns())
       .from(phone_numbers)
       .where(isListed)
       .orderBy(asc(phone_numbers.phone_number))

@@ -20,7 +20,7 @@ interface ReleaseParameters extends RecordParameters {
 
 /** Of any organization: a number is unique in the whole system. */
 const findHeldNumber = query((db, { phone_number }: Placeholders<{ phone_number: string }>) =>
-  db.select(phoneNumberColumns).from(phone_numbers).where(eq(phone_numbers.phone_number, phone_number)),
+  db.select(phoneNumberColumns()).from(phone_numbers).where(eq(phone_numbers.phone_number, phone_number)),
 );
 
 /** Whoever holds the number, agents included. */
