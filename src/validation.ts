@@ -2,7 +2,7 @@
  * Middleware that turns what a client sent into validated arguments, or into a clear problem. Each tells what it
  * `validates`: the OpenAPI document is made from that.
  *
- * A schema that only some calls need is a `z.lazy`: schemas take as long to make as the rest of a fresh isolate's start.
+ * A schema of many members is a `z.lazy`: it is made by the first call that needs it, not by a fresh isolate's start.
  */
 import type { MiddlewareHandler } from 'hono';
 import { bodyLimit } from 'hono/body-limit';

@@ -12,9 +12,8 @@ import { phoneNumberState, presentPhoneNumber } from '../phone-numbers/phone-num
 import { audit_events, auditActions } from '../schema.ts';
 import { toIso, toUnix } from '../time.ts';
 
-const secondOfEvents = z.iso
-  .datetime('must be a time in UTC, like 2030-01-15T10:30:00Z')
-  .transform((iso) => eventIdsFrom(toUnix(iso)));
+const secondOfEvents = () =>
+  z.iso.datetime('must be a time in UTC, like 2030-01-15T10:30:00Z').transform((iso) => eventIdsFrom(toUnix(iso)));
 
 export const auditEventsQuery = z.lazy(() =>
   z.strictObject({
@@ -25,10 +24,10 @@ export const auditEventsQuery = z.lazy(() =>
       })
       .exactOptional(),
     actor_key_id: idSchema('apikey').exactOptional(),
-    since: secondOfEvents
+    since: secondOfEvents()
       .exactOptional()
       .meta({ description: 'The earliest time of an event; a fraction of a second is dropped.' }),
-    until: secondOfEvents.exactOptional().meta({ description: 'The time that all events are before; likewise.' }),
+    until: secondOfEvents().exactOptional().meta({ description: 'The time that all events are before; likewise.' }),
     ...pageParameters(),
   }),
 );

@@ -45,7 +45,11 @@ const claimDue = query((db, { now, limit }: Placeholders<{ now: number; limit: n
           .limit(limit),
       ),
     )
-    .returning({ kv_key: credential_purges.kv_key, attempts: credential_purges.attempts }),
+    .returning({
+      kv_key: credential_purges.kv_key,
+      attempts: credential_purges.attempts,
+      due_at: credential_purges.due_at,
+    }),
 );
 
 /**
@@ -67,17 +71,23 @@ const findBacklog = query((db, { now }: Placeholders<{ now: number }>) => {
     .where(lte(next.first_due_at, now));
 });
 
-/**
- * Forgets purges that are done, by KV key and by the attempt that did them: an attempt that has been counted since, as a
- * refused create counts one whose put was late, is owed another removal. (The KV key names the organization.)
- */
-const forgetPurged = query((db, { attempts }: Placeholders<{ attempts: string }>) =>
-  db
-    .delete(credential_purges)
-    .where(
-      sql`(${credential_purges.kv_key}, ${credential_purges.attempts}) IN (SELECT key, value FROM json_each(${attempts}))`,
-    ),
+/** Forgets purges of versions that were live, which no put can bring back. (The KV key names the organization.) */
+const forgetPurged = query((db, { kv_keys }: Placeholders<{ kv_keys: string }>) =>
+  db.delete(credential_purges).where(inArray(credential_purges.kv_key, sql`(SELECT value FROM json_each(${kv_keys}))`)),
 );
+
+/**
+ * Forgets claims that are done, as they were claimed: where an attempt has been counted since, or the row has come back, as
+ * for a put that was late, another removal is owed.
+ */
+const forgetClaimed = query((db, { claims }: Placeholders<{ claims: string }>) => {
+  const { kv_key, attempts, due_at } = credential_purges;
+  const columns = Object.values({ kv_key, attempts, due_at });
+  const members = columns.map(({ name }) => sql`json_extract(value, ${sql.raw(`'$.${name}'`)})`);
+  return db
+    .delete(credential_purges)
+    .where(sql`(${sql.join(columns, sql`, `)}) IN (SELECT ${sql.join(members, sql`, `)} FROM json_each(${claims}))`);
+});
 
 /**
  * KV keys of purges that are done, by the database whose outbox still names them, and until when (in milliseconds) more may
@@ -102,8 +112,7 @@ export async function purge({ CREDENTIALS, DB }: Bindings, kv_key: string): Prom
   gathered.set(DB, { kv_keys, until: Date.now() + MAX_GATHERED_MILLISECONDS });
   await new Promise((resolve) => setTimeout(resolve, GATHERED_MILLISECONDS));
   gathered.delete(DB);
-  const attempts = Object.fromEntries(kv_keys.map((key) => [key, 0]));
-  await batch(DB, [forgetPurged.bind({ attempts: JSON.stringify(attempts) })]);
+  await batch(DB, [forgetPurged.bind({ kv_keys: JSON.stringify(kv_keys) })]);
 }
 
 /**
@@ -123,9 +132,8 @@ export async function drainPurges(env: Bindings): Promise<void> {
   const removals = await Promise.allSettled(claimed.map(({ kv_key }) => env.CREDENTIALS.delete(kv_key)));
   for (const removal of removals) if (removal.status === 'rejected') logError('purge_failed', removal.reason);
   const purged = claimed.filter((_, index) => removals[index]?.status === 'fulfilled');
-  const attempts = Object.fromEntries(purged.map((row) => [row.kv_key, row.attempts]));
   const [, after] = await batch(env.DB, [
-    forgetPurged.bind({ attempts: JSON.stringify(attempts) }),
+    forgetClaimed.bind({ claims: JSON.stringify(purged) }),
     findBacklog.bind({ now }),
   ]);
   report(after, { purged: purged.length, failed: claimed.length - purged.length }, now);

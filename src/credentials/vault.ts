@@ -11,18 +11,21 @@
  */
 import { and, eq, inArray, isNotNull, not, sql } from 'drizzle-orm';
 import type { Placeholder, SQL } from 'drizzle-orm';
+import type { SQLiteColumn } from 'drizzle-orm/sqlite-core';
 import { nanoid } from 'nanoid';
 import { eventExists, isEvent, isOneOfEvents } from '../audit/record.ts';
 import type { EventParameters, ManyRecordParameters, RecordParameters } from '../audit/record.ts';
 import { assertCallerMay, callerKey, isCallerWith } from '../auth/authorize.ts';
 import type { Permission } from '../auth/permissions.ts';
 import type { Operation } from '../env.ts';
+import { logError } from '../log.ts';
 import { DomainError } from '../problem.ts';
 import { batch, existsIn, query } from '../query.ts';
 import type { Builder, Placeholders } from '../query.ts';
 import { MAX_TRIES, retry } from '../retry.ts';
 import { api_keys, audit_events, credential_purges } from '../schema.ts';
 import type { AuditAction } from '../schema.ts';
+import { unixNow } from '../time.ts';
 import { parseKekRing, seal } from './envelope.ts';
 import type { Credentials, KekRing, WrappedDataKey } from './envelope.ts';
 
@@ -77,10 +80,10 @@ const findIntent = query((db, parameters: Placeholders<IntentParameters>) =>
 /**
  * Makes the function that stores a new version of credentials for a caller with the permission.
  *
- * Interrupted anywhere, it leaves no ciphertext that the outbox does not name: the intent to purge is written before the
- * ciphertext is, and the batch that decides either makes the version live and withdraws the intent, or spends it
- * ({@link intentStands}, {@link withdrawIntent}, {@link spendIntent}). Whatever of the two happened first, no late try can
- * undo it: a withdrawn intent does not come back, and a spent one stays in the outbox until it is due.
+ * Interrupted anywhere within an hour, before its intent is due, it leaves no ciphertext that the outbox does not name: the
+ * intent to purge is written before the ciphertext is, and the batch that decides either makes the version live and withdraws
+ * the intent, or spends it ({@link intentStands}, {@link withdrawIntent}, {@link spendIntent}). Whatever of the two happened
+ * first, no late try can undo it: a withdrawn intent does not come back, and a spent one stays in the outbox until it is due.
  *
  * @param precondition what else must hold, so that a call which will be refused leaves nothing behind
  */
@@ -143,7 +146,9 @@ export function credentialsWriter<Parameters extends EventParameters>(
         try {
           await operation.env.CREDENTIALS.put(stored.kv_key, ciphertext);
         } catch (cause) {
-          await beforeDecision(batch(operation.env.DB, [spendIntent.bind({ ...event, kv_key: stored.kv_key })]));
+          logError('put_failed', cause, { request_id: operation.request_id });
+          const spent = spendIntent.bind({ ...event, now: unixNow(), kv_key: stored.kv_key });
+          await beforeDecision(batch(operation.env.DB, [spent]));
           throw (putFailure = nothingDone(cause));
         }
         return stored;
@@ -179,10 +184,13 @@ export const withdrawIntent = query((db, parameters: Placeholders<EventParameter
   db.delete(credential_purges).where(and(isIntent(parameters), eventExists(db, parameters))),
 );
 
+/** Of a column's value in the row that is there and in the one that was to be inserted. */
+const laterOf = (column: SQLiteColumn) => sql<number>`max(${column}, excluded.${sql.identifier(column.name)})`;
+
 /**
- * Follows {@link withdrawIntent}, where the batch made nothing live, or a put that failed: no late try of it can do so any
- * more. The row stays until it is due, long after any late put of the ciphertext; nobody can read that, for its data key was stored nowhere. A
- * row that a purge has taken away comes back: the put may have been later than the purge.
+ * Follows {@link withdrawIntent}, or a put that failed: what has not become live never will, by no late try. The row stays
+ * for an hour from `now`, longer than any put is late, and comes back if a purge took it. Nobody can read the ciphertext:
+ * its data key was stored nowhere.
  */
 export const spendIntent = query((db, parameters: Placeholders<EventParameters & IntentParameters>) =>
   db
@@ -202,7 +210,11 @@ export const spendIntent = query((db, parameters: Placeholders<EventParameters &
     )
     .onConflictDoUpdate({
       target: credential_purges.kv_key,
-      set: { attempts: sql`${credential_purges.attempts} + 1` },
+      set: {
+        due_at: laterOf(credential_purges.due_at),
+        attempts: sql`${credential_purges.attempts} + 1`,
+        first_due_at: laterOf(credential_purges.first_due_at),
+      },
     }),
 );
 

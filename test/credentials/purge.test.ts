@@ -224,6 +224,24 @@ describe('the drain', () => {
     expect(await stored()).toEqual([]);
   });
 
+  it('does not forget, by what it has purged, what has come back since', async () => {
+    const kv_key = 'v1/org_a/intg_1/back';
+    await enqueue(kv_key);
+    let batches = 0;
+    const bindings = interceptedBindings(async (name, carryOut) => {
+      if (name === 'DB.batch' && (batches += 1) === 2) {
+        await env.DB.prepare('DELETE FROM credential_purges').run();
+        await enqueue(kv_key, now() + 3600, 1);
+      }
+      return carryOut();
+    });
+
+    await drain(bindings);
+
+    expect(await outbox()).toEqual([kv_key]);
+    expect(await stored()).toEqual([kv_key]);
+  });
+
   it('takes at most 500 at once, the oldest first', async () => {
     await enqueueMany(501, '1000 - i');
     const { bindings, calls } = countedBindings();

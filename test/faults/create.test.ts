@@ -67,6 +67,38 @@ describe.each([
     expect(await resources()).toMatchObject({ credential_purges: [], CREDENTIALS: {} });
   });
 
+  it.each([
+    ['has taken its intent', () => worker.scheduled(createScheduledController(), env)],
+    [
+      'has claimed its intent',
+      () => env.DB.prepare('UPDATE credential_purges SET due_at = due_at + 120, attempts = 1').run(),
+    ],
+    ['has not seen its intent', async () => {}],
+  ])(
+    'leaves a ciphertext that was late, and whose answer was lost, in the outbox for an hour where a purge %s',
+    async (_, happened) => {
+      let puts = 0;
+      const bindings = interceptedBindings(async (name, carryOut) => {
+        if (name !== 'CREDENTIALS.put' || (puts += 1) !== 1) return carryOut();
+        vi.useFakeTimers({ toFake: ['Date'], now: Date.now() + 61 * 60 * 1000 });
+        await happened();
+        await carryOut();
+        throw new Error('KV PUT failed: 500');
+      });
+
+      expect((await post(bindings)).status).toBe(201);
+
+      expect(Object.keys((await resources()).CREDENTIALS)).toHaveLength(2);
+      const [late, ...others] = await rows('credential_purges');
+      expect(others).toEqual([]);
+      const hour = Math.floor(Date.now() / 1000) + 3600;
+      expect(late).toEqual({ ...late, due_at: hour, first_due_at: hour });
+      await assertInvariants(client.organization_id);
+      await drainLater();
+      expect(Object.keys((await resources()).CREDENTIALS)).toHaveLength(1);
+    },
+  );
+
   it('has done nothing when the intent cannot be recorded, even where its commit is in doubt', async () => {
     const faults = failingBindings('DB.batch', { when: 'after', message: LOST });
 
