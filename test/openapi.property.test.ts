@@ -125,6 +125,10 @@ function spoilt(value: unknown): fc.Arbitrary<unknown> {
   );
 }
 
+/** What a value of the query string is: all are text there, digits too. */
+const queried = ({ type }: JsonSchema, value: unknown) =>
+  type === 'integer' && /^\d+$/.test(String(value)) ? Number(value) : value;
+
 interface Request {
   path: string;
   headers: Record<string, string>;
@@ -204,7 +208,7 @@ function request({ path, inPath, inQuery, inHeader, bodySchema }: (typeof operat
         inPath.every(({ schema }, index) => accepts(schema, values[index])) &&
         (inQuery.length === 0 ||
           Object.entries(given).every(([asked, value]) =>
-            inQuery.some((known) => known.name === asked && accepts(known.schema, value)),
+            inQuery.some(({ name, schema }) => name === asked && accepts(schema, queried(schema, value))),
           )) &&
         (bodySchema === undefined || accepts(bodySchema, body)),
     };
