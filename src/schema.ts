@@ -25,6 +25,12 @@ export const keyStatuses = ['active', 'revoked'] as const;
 export const integrationStatuses = ['active', 'credentials_missing'] as const;
 export const phoneNumberStatuses = ['free', 'assigned'] as const;
 
+/**
+ * An outbox row is `intended` by a create or an update under way, which may still make its ciphertext live and withdraw the
+ * row; it is `owed` where the ciphertext is garbage for good, which nothing but its removal ends.
+ */
+export const purgeStates = ['intended', 'owed'] as const;
+
 export const mediaEncryptions = ['disable', 'allow', 'require'] as const;
 
 /** Every action that an audit event can name: `{subject}.{what happened}`. */
@@ -241,7 +247,8 @@ export const audit_events = sqliteTable(
 
 /**
  * The outbox: KV keys of ciphertext that no live row names, or that a create under way has not yet made live.
- * `attempts` is 0 until a drain claims the row or a refusal spends it; `due_at` is when it may be claimed (again).
+ * `attempts` is 0 until a drain claims the row or a refusal spends it, and with that it is owed; `due_at` is when it may be
+ * claimed (again).
  */
 export const credential_purges = sqliteTable(
   'credential_purges',
@@ -252,8 +259,12 @@ export const credential_purges = sqliteTable(
     attempts: integer().notNull(),
     /** What `due_at` was before any attempt: a purge is late by the time since. */
     first_due_at: integer().notNull().default(0),
+    state: text({ enum: purgeStates }).notNull().default('owed'),
   },
-  (table) => [index('credential_purges_by_due_at').on(table.due_at)],
+  (table) => [
+    index('credential_purges_by_due_at').on(table.due_at),
+    check('credential_purges_state', oneOf(table.state, purgeStates)),
+  ],
 );
 
 /**

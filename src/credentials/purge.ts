@@ -25,7 +25,7 @@ const MAX_LOOKED_AT = 10_000;
 
 /**
  * Claims what is due, of every organization. A claim is also the word to a create under way that its ciphertext is going
- * (`attempts` is no longer 0), so that it cannot become live between the claim and the removal.
+ * (it is `owed`), so that it cannot become live between the claim and the removal.
  */
 const claimDue = query((db, { now, limit }: Placeholders<{ now: number; limit: number }>) =>
   db
@@ -33,6 +33,7 @@ const claimDue = query((db, { now, limit }: Placeholders<{ now: number; limit: n
     .set({
       due_at: sql`${now} + ${LEASE_SECONDS} * (1 << min(${credential_purges.attempts}, ${MAX_LEASE_DOUBLINGS}))`,
       attempts: sql`${credential_purges.attempts} + 1`,
+      state: 'owed',
     })
     .where(
       inArray(

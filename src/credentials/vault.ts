@@ -23,7 +23,7 @@ import { DomainError } from '../problem.ts';
 import { batch, existsIn, query } from '../query.ts';
 import type { Builder, Placeholders } from '../query.ts';
 import { MAX_TRIES, retry } from '../retry.ts';
-import { api_keys, audit_events, credential_purges } from '../schema.ts';
+import { api_keys, audit_events, credential_purges, purgeStates } from '../schema.ts';
 import type { AuditAction } from '../schema.ts';
 import { unixNow } from '../time.ts';
 import { parseKekRing, seal } from './envelope.ts';
@@ -52,6 +52,11 @@ export function credentialsKey(organization_id: string, subject_id: string, vers
   return `v1/${organization_id}/${subject_id}/${version}`;
 }
 
+type PurgeState = (typeof purgeStates)[number];
+
+/** For an insert into the outbox. */
+export const inState = (state: PurgeState) => sql<PurgeState>`${sql.raw(`'${state}'`)}`.as('state');
+
 interface IntentParameters {
   organization_id: string;
   /** Null where there are no credentials, and so no intent. */
@@ -62,7 +67,7 @@ const isIntent = ({ organization_id, kv_key }: Placeholders<IntentParameters>) =
   and(eq(credential_purges.kv_key, kv_key), eq(credential_purges.organization_id, organization_id));
 
 /** The outbox row of an intent, in the table's order. */
-function intentColumns({ kv_key }: Placeholders<IntentParameters>, now: Placeholder) {
+function intentColumns({ kv_key }: Placeholders<IntentParameters>, now: Placeholder, state: PurgeState) {
   const due_at = sql<number>`${now} + ${sql.raw(String(INTENT_DUE_SECONDS))}`;
   return {
     kv_key: sql<string>`${kv_key}`.as('kv_key'),
@@ -70,6 +75,7 @@ function intentColumns({ kv_key }: Placeholders<IntentParameters>, now: Placehol
     due_at: due_at.as('due_at'),
     attempts: sql<number>`0`.as('attempts'),
     first_due_at: due_at.as('first_due_at'),
+    state: inState(state),
   };
 }
 
@@ -96,7 +102,7 @@ export function credentialsWriter<Parameters extends EventParameters>(
       .insert(credential_purges)
       .select(
         db
-          .select(intentColumns(parameters, parameters.now))
+          .select(intentColumns(parameters, parameters.now, 'intended'))
           .from(api_keys)
           .where(
             and(
@@ -172,16 +178,22 @@ async function beforeDecision<Result>(batched: Promise<Result>): Promise<Result>
   }
 }
 
+const isIntended = (parameters: Placeholders<IntentParameters>) =>
+  and(isIntent(parameters), eq(credential_purges.state, 'intended'));
+
 /**
- * Predicate of the statement that makes a version live: no purge has claimed its ciphertext, and no other try of the same
- * batch has decided already.
+ * Predicate of the statement that makes a version live: its intent stands. A purge that claims the ciphertext, a decision
+ * that withdraws or spends the intent, and a deletion, which owes the removal, each end that for good.
  */
 export const intentStands = (db: Builder, parameters: Placeholders<IntentParameters>) =>
-  existsIn(db, credential_purges, and(isIntent(parameters), eq(credential_purges.attempts, 0)));
+  existsIn(db, credential_purges, and(isIntended(parameters), eq(credential_purges.attempts, 0)));
 
-/** Follows the event that made a version live, in its batch: the ciphertext is no garbage any more. */
+/**
+ * Follows the event that made a version live, in its batch: the ciphertext is no garbage any more. A late try finds no intent,
+ * and what is owed since then stays.
+ */
 export const withdrawIntent = query((db, parameters: Placeholders<EventParameters & IntentParameters>) =>
-  db.delete(credential_purges).where(and(isIntent(parameters), eventExists(db, parameters))),
+  db.delete(credential_purges).where(and(isIntended(parameters), eventExists(db, parameters))),
 );
 
 /** Of a column's value in the row that is there and in the one that was to be inserted. */
@@ -197,7 +209,7 @@ export const spendIntent = query((db, parameters: Placeholders<EventParameters &
     .insert(credential_purges)
     .select(
       db
-        .select({ ...intentColumns(parameters, parameters.now), attempts: sql<number>`1`.as('attempts') })
+        .select({ ...intentColumns(parameters, parameters.now, 'owed'), attempts: sql<number>`1`.as('attempts') })
         .from(api_keys)
         .where(
           and(
@@ -214,6 +226,7 @@ export const spendIntent = query((db, parameters: Placeholders<EventParameters &
         due_at: laterOf(credential_purges.due_at),
         attempts: sql`${credential_purges.attempts} + 1`,
         first_due_at: laterOf(credential_purges.first_due_at),
+        state: 'owed',
       },
     }),
 );
@@ -238,12 +251,13 @@ const purgeEnqueuer = <Parameters extends Pick<RecordParameters, 'now'>>(
               due_at: sql<number>`${parameters.now}`.as('due_at'),
               attempts: sql<number>`0`.as('attempts'),
               first_due_at: sql<number>`${parameters.now}`.as('first_due_at'),
+              state: inState('owed'),
             })
             .from(audit_events)
             .where(and(isTheirs(parameters), isNotNull(version), inArray(audit_events.action, [...purgingActions]))),
         )
-        // A row that is there already says the same, and must not veto what the event decided.
-        .onConflictDoNothing()
+        // A row that is there must not veto what the event decided: an intent becomes a debt, a debt says the same.
+        .onConflictDoUpdate({ target: credential_purges.kv_key, set: { state: 'owed' } })
     );
   });
 

@@ -1,6 +1,6 @@
-import { and } from 'drizzle-orm';
+import { and, not } from 'drizzle-orm';
 import * as z from 'zod';
-import { eventParameters, eventRecorder } from '../audit/record.ts';
+import { eventExists, eventParameters, eventRecorder } from '../audit/record.ts';
 import type { EventParameters } from '../audit/record.ts';
 import { isCallerWith } from '../auth/authorize.ts';
 import { credentialsWriter, intentStands, spendIntent, withdrawIntent } from '../credentials/vault.ts';
@@ -34,7 +34,13 @@ const insertIntegration = query((db, parameters: Placeholders<CreateParameters>)
     db
       .select(rowColumns(integrations, parameters))
       .from(api_keys)
-      .where(and(isCallerWith('integrations:create', db, parameters), intentStands(db, parameters))),
+      .where(
+        and(
+          isCallerWith('integrations:create', db, parameters),
+          intentStands(db, parameters),
+          not(eventExists(db, parameters)),
+        ),
+      ),
   ),
 );
 

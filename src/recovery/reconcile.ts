@@ -4,7 +4,7 @@ import { eventRecorder, eventSaw, operatorEventParameters } from '../audit/recor
 import type { RecordParameters } from '../audit/record.ts';
 import { dataKeysUnder, kekIdsInUse } from '../credentials/data-keys.ts';
 import type { StoredDataKey } from '../credentials/data-keys.ts';
-import { credentialsKey, INTENT_DUE_SECONDS } from '../credentials/vault.ts';
+import { credentialsKey, inState, INTENT_DUE_SECONDS } from '../credentials/vault.ts';
 import type { Bindings } from '../env.ts';
 import { batch, existsIn, query } from '../query.ts';
 import type { Placeholders } from '../query.ts';
@@ -38,6 +38,7 @@ const enqueueOrphans = query((db, { places, due_at }: Placeholders<OrphanParamet
           due_at: sql<number>`${due_at}`.as('due_at'),
           attempts: sql<number>`0`.as('attempts'),
           first_due_at: sql<number>`${due_at}`.as('first_due_at'),
+          state: inState('owed'),
         })
         .from(sql`json_each(${places})`)
         .where(

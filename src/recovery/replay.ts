@@ -2,6 +2,7 @@
 import { and, eq, gt, inArray, isNotNull, isNull, ne, not, or, sql } from 'drizzle-orm';
 import type { SQL } from 'drizzle-orm';
 import { alias } from 'drizzle-orm/sqlite-core';
+import { inState } from '../credentials/vault.ts';
 import { batch, existsIn, query, rowValues } from '../query.ts';
 import type { Builder, CompiledQuery, Placeholders } from '../query.ts';
 import { api_keys, audit_events, credential_purges, integrations, organizations, phone_numbers } from '../schema.ts';
@@ -59,6 +60,7 @@ const enqueueFrom = (table: CredentialsTable, isGoing: (db: Builder, parameters:
             due_at: sql<number>`${parameters.now}`.as('due_at'),
             attempts: sql<number>`0`.as('attempts'),
             first_due_at: sql<number>`${parameters.now}`.as('first_due_at'),
+            state: inState('owed'),
           })
           .from(table)
           .where(and(isGoing(db, parameters), isNotNull(table.credentials_version))),

@@ -24,7 +24,8 @@ async function enqueue(kv_key: string, due_at = now(), attempts = 0, first_due_a
 const enqueueMany = (count: number, due_at: string) =>
   env.DB.prepare(
     `WITH RECURSIVE n(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i + 1 < ${count})
-     INSERT INTO credential_purges SELECT 'v1/org_a/intg_' || i || '/many', 'org_a', ${due_at}, 0, ${due_at} FROM n`,
+     INSERT INTO credential_purges (kv_key, organization_id, due_at, attempts, first_due_at)
+       SELECT 'v1/org_a/intg_' || i || '/many', 'org_a', ${due_at}, 0, ${due_at} FROM n`,
   ).run();
 
 const refusing = (times?: number) =>

@@ -180,7 +180,9 @@ describe('D1 that may yet carry out an earlier try', () => {
 describe('an outbox row that is there already', () => {
   it('does not keep an integration from being deleted', async () => {
     const [kv_key] = await ciphertexts();
-    await env.DB.prepare(`INSERT INTO credential_purges VALUES (?, ?, unixepoch() + 3600, 0, unixepoch() + 3600)`)
+    await env.DB.prepare(
+      `INSERT INTO credential_purges (kv_key, organization_id, due_at, attempts, first_due_at) VALUES (?, ?, unixepoch() + 3600, 0, unixepoch() + 3600)`,
+    )
       .bind(kv_key, client.organization_id)
       .run();
 

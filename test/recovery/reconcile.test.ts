@@ -141,7 +141,7 @@ describe('an integration that came back at a version whose ciphertext is gone', 
 describe('what agrees', () => {
   it('is left as it is: rows with their ciphertext, and intents', async () => {
     await env.DB.prepare(
-      `INSERT INTO credential_purges VALUES ('v1/org_a/intg_000000000000/v', 'org_a', 0, 0, 0)`,
+      `INSERT INTO credential_purges (kv_key, organization_id, due_at, attempts, first_due_at) VALUES ('v1/org_a/intg_000000000000/v', 'org_a', 0, 0, 0)`,
     ).run();
     await env.CREDENTIALS.put('v1/org_a/intg_000000000000/v', 'ciphertext');
     const before = await resources();
