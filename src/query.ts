@@ -147,10 +147,26 @@ export function select<Parameters extends object, Result>(
   };
 }
 
+/** D1's limit: https://developers.cloudflare.com/d1/platform/limits/ (a local D1 takes more). */
+const MAX_FUNCTION_ARGUMENTS = 32;
+const MEMBERS_OF_OBJECT = MAX_FUNCTION_ARGUMENTS / 2;
+/** Beside the object itself, `json_set` takes a path and a value for each. */
+const MEMBERS_OF_SET = Math.floor((MAX_FUNCTION_ARGUMENTS - 1) / 2);
+
+/** Pairs of a column's name, behind the path to it, and its value. */
+const members = (names: string[], path: string) =>
+  sql.join(
+    names.map((name) => sql`${sql.raw(`'${path}${name}'`)}, ${sql.identifier(name)}`),
+    sql`, `,
+  );
+
 /** JSON of the columns of these names, of the row that a statement selects from. */
 export function jsonObject(names: string[]): SQL<string> {
-  const members = names.map((name) => sql`${sql.raw(`'${name}'`)}, ${sql.identifier(name)}`);
-  return sql`json_object(${sql.join(members, sql`, `)})`;
+  let json = sql<string>`json_object(${members(names.slice(0, MEMBERS_OF_OBJECT), '')})`;
+  for (let from = MEMBERS_OF_OBJECT; from < names.length; from += MEMBERS_OF_SET) {
+    json = sql`json_set(${json}, ${members(names.slice(from, from + MEMBERS_OF_SET), '$.')})`;
+  }
+  return json;
 }
 
 /** The predicate that the table has a row of the condition. (Its select list is bare SQL, which names no column.) */

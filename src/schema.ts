@@ -30,6 +30,7 @@ export const phoneNumberStatuses = ['free', 'assigned'] as const;
  * row; it is `owed` where the ciphertext is garbage for good, which nothing but its removal ends.
  */
 export const purgeStates = ['intended', 'owed'] as const;
+export type PurgeState = (typeof purgeStates)[number];
 
 export const mediaEncryptions = ['disable', 'allow', 'require'] as const;
 

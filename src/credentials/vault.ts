@@ -23,8 +23,8 @@ import { DomainError } from '../problem.ts';
 import { batch, existsIn, query } from '../query.ts';
 import type { Builder, Placeholders } from '../query.ts';
 import { MAX_TRIES, retry } from '../retry.ts';
-import { api_keys, audit_events, credential_purges, purgeStates } from '../schema.ts';
-import type { AuditAction } from '../schema.ts';
+import { api_keys, audit_events, credential_purges } from '../schema.ts';
+import type { AuditAction, PurgeState } from '../schema.ts';
 import { unixNow } from '../time.ts';
 import { parseKekRing, seal } from './envelope.ts';
 import type { Credentials, KekRing, WrappedDataKey } from './envelope.ts';
@@ -51,8 +51,6 @@ const purgingActions = [
 export function credentialsKey(organization_id: string, subject_id: string, version: string): string {
   return `v1/${organization_id}/${subject_id}/${version}`;
 }
-
-type PurgeState = (typeof purgeStates)[number];
 
 /** For an insert into the outbox. */
 export const inState = (state: PurgeState) => sql<PurgeState>`${sql.raw(`'${state}'`)}`.as('state');
