@@ -1,18 +1,19 @@
 /**
  * Idempotency keys (draft-ietf-httpapi-idempotency-key-header-07): a mutation that is repeated under its key acts once, and
- * every repeat gets the first one's answer, a refusal too.
+ * every repeat gets the answer that tells so. A refusal changed nothing: it is not remembered, and its repeat is judged anew.
  *
  * The row that remembers is written by the batch that decides (mutation.ts), and its absence is a condition of every
  * acting statement (auth/authorize.ts). So of requests that come at the same time D1 lets one act, and the others find its
  * row. A key belongs to one API key, method and path.
  */
 import { and, eq, inArray, lte, not, sql } from 'drizzle-orm';
+import canonicalize from 'canonicalize';
 import { createMiddleware } from 'hono/factory';
 import { encodeBase64 } from 'hono/utils/encode';
 import type { AppEnv, Bindings } from './env.ts';
 import { forgetInTurns, ROWS_PER_STATEMENT } from './forget.ts';
 import { DomainError, invalid } from './problem.ts';
-import { existsIn, query, select } from './query.ts';
+import { existsIn, query } from './query.ts';
 import type { Builder, Placeholders } from './query.ts';
 import { idempotency_keys } from './schema.ts';
 import { unixNow } from './time.ts';
@@ -38,27 +39,26 @@ export const withoutIdempotencyKey: KeyScope = { idempotency_key: null, method: 
 
 export interface Idempotency {
   scope: KeyScope;
-  /** Tells this body from another, and nothing else to anybody. */
+  /** Tells this body and query string from others, and nothing else to anybody. */
   fingerprint: string;
 }
 
 /**
- * Middleware of every route that mutates, behind what validates its body: the app does not start with one that lacks it
- * (app.ts).
+ * Middleware of every route that mutates, behind what validates its query string and its body: the app does not start with
+ * one that lacks it (app.ts).
  *
  * @throws DomainError `validation_failed`
  */
 export const acceptIdempotencyKey = Object.assign(
-  createMiddleware<AppEnv>(async (c, next) => {
+  createMiddleware<AppEnv, string, Validated>(async (c, next) => {
     const { method, path } = c.req;
     const idempotency_key = c.req.header('Idempotency-Key');
     if (idempotency_key !== undefined) {
       if (!keyFormat.test(idempotency_key)) {
         throw invalid('Idempotency-Key', 'must have 1 to 255 printable ASCII characters');
       }
-      // A DELETE has no body that counts, and none that anything has bounded.
-      const body = method === 'DELETE' ? new ArrayBuffer(0) : await c.req.arrayBuffer();
-      const fingerprint = await fingerprintOf(body, c.req.header('X-API-Key') ?? '');
+      const request = { query: c.req.valid('query'), body: c.req.valid('json') };
+      const fingerprint = await fingerprintOf(request, c.req.header('X-API-Key') ?? '');
       c.set('operation', {
         ...c.get('operation'),
         idempotency: { scope: { idempotency_key, method, path }, fingerprint },
@@ -69,17 +69,26 @@ export const acceptIdempotencyKey = Object.assign(
   { acceptsIdempotencyKey: true },
 );
 
-/**
- * Base64 HMAC-SHA-256 of a body, by the caller's raw key: a body may hold a short PIN, which a plain hash would let
- * anybody guess who reads the database. The raw key is stored nowhere, and whoever repeats the request sends it again.
- */
-async function fingerprintOf(body: ArrayBuffer, rawKey: string): Promise<string> {
-  const algorithm = { name: 'HMAC', hash: 'SHA-256' };
-  const key = await crypto.subtle.importKey('raw', new TextEncoder().encode(rawKey), algorithm, false, ['sign']);
-  return encodeBase64(await crypto.subtle.sign('HMAC', key, body));
+/** What the validators before have left. */
+interface Validated {
+  out: { query: unknown; json: unknown };
 }
 
-const isScope = (parameters: Placeholders<ScopeParameters>) =>
+/**
+ * Base64 HMAC-SHA-256 of a request's canonical JSON (RFC 8785), by the caller's raw key: a body may hold a short PIN, which
+ * a plain hash would let anybody guess who reads the database. The raw key is stored nowhere, and whoever repeats the
+ * request sends it again.
+ */
+async function fingerprintOf(request: object, rawKey: string): Promise<string> {
+  const algorithm = { name: 'HMAC', hash: 'SHA-256' };
+  const key = await crypto.subtle.importKey('raw', utf8.encode(rawKey), algorithm, false, ['sign']);
+  return encodeBase64(await crypto.subtle.sign('HMAC', key, utf8.encode(canonicalize(request))));
+}
+
+const utf8 = new TextEncoder();
+
+/** Selects what is remembered under a request's key; nothing without one. */
+export const isScope = (parameters: Placeholders<ScopeParameters>) =>
   and(
     eq(idempotency_keys.organization_id, parameters.organization_id),
     eq(idempotency_keys.actor_key_id, parameters.actor_key_id),
@@ -88,25 +97,16 @@ const isScope = (parameters: Placeholders<ScopeParameters>) =>
     eq(idempotency_keys.path, parameters.path),
   );
 
-/** Predicate: no request has been answered under the key; so it is without one. */
+/** Predicate: no request has acted under the key; so it is without one. */
 export const isUnanswered = (db: Builder, parameters: Placeholders<ScopeParameters>) =>
   not(existsIn(db, idempotency_keys, isScope(parameters)));
 
-/** What the first request under the key came to. */
-export const recallAnswer = select((db, parameters: Placeholders<ScopeParameters>) =>
-  db
-    .select({
-      event_id: idempotency_keys.event_id,
-      fingerprint: idempotency_keys.fingerprint,
-      findings: idempotency_keys.findings,
-    })
-    .from(idempotency_keys)
-    .where(isScope(parameters)),
-);
-
-/** @throws DomainError `idempotency_key_reused` where the answer is to another body */
-export function assertSameRequest({ idempotency }: { idempotency?: Idempotency }, answered: { fingerprint: string }) {
-  if (answered.fingerprint !== idempotency?.fingerprint) throw new DomainError('idempotency_key_reused', {});
+/** @throws DomainError `idempotency_key_reused` where another request acted under the key */
+export function assertSameRequest(
+  { idempotency }: { idempotency?: Idempotency },
+  { fingerprint }: { fingerprint: string | null },
+): void {
+  if (fingerprint !== idempotency?.fingerprint) throw new DomainError('idempotency_key_reused', {});
 }
 
 /** Of every organization: what is older than its time, by the clock alone. */

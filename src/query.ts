@@ -5,7 +5,7 @@
  * placeholders, and a call only fills them in.
  */
 import { exists, getTableColumns, is, Param, Placeholder, sql } from 'drizzle-orm';
-import type { QueryPromise, SQL, Subquery } from 'drizzle-orm';
+import type { QueryPromise, SQL } from 'drizzle-orm';
 import { drizzle } from 'drizzle-orm/sqlite-proxy';
 import type { SqliteRemoteDatabase } from 'drizzle-orm/sqlite-proxy';
 import type * as z from 'zod';
@@ -26,11 +26,6 @@ export interface Compilable<Result> extends QueryPromise<Result> {
   prepare(): Pick<SQLitePreparedQuery<PreparedQueryConfig>, 'getQuery' | 'mapResult'>;
 }
 
-/** A select that the builder has built. */
-interface CompilableSelect<Result> extends Compilable<Result> {
-  as(alias: string): Subquery;
-}
-
 /** One statement with its parameters, ready for {@link batch}. */
 export interface BoundQuery<Result> {
   readonly sql: string;
@@ -42,11 +37,6 @@ export interface BoundQuery<Result> {
 
 export interface CompiledQuery<Parameters, Result> {
   bind(parameters: Parameters): BoundQuery<Result>;
-}
-
-export interface CompiledSelect<Parameters, Result> extends CompiledQuery<Parameters, Result> {
-  /** JSON of the rows, for another statement to keep: an array of objects, which `mapRows` takes as it takes D1's. */
-  json(db: Builder, parameters: Placeholders<Parameters>): SQL<string>;
 }
 
 const builder: Builder = drizzle(() =>
@@ -121,29 +111,6 @@ function rowMapper(mapResult: (rows: unknown[][]) => unknown): (rows: Rows) => u
     const [first] = rows;
     if (first) isPlain ??= wouldChangeNothing(first);
     return isPlain ? rows : mapResult(rows.map((row) => Object.values(row)));
-  };
-}
-
-const namesOf = (rows: Subquery) => Object.keys(rows._.selectedFields);
-
-/** A {@link query} that reads, and whose rows another statement can keep. */
-export function select<Parameters extends object, Result>(
-  build: (db: Builder, parameters: Placeholders<Parameters>) => CompilableSelect<Result>,
-): CompiledSelect<Parameters, Result> {
-  const compiled = query(build);
-  let names: string[] | undefined;
-  return {
-    bind(parameters) {
-      const bound = compiled.bind(parameters);
-      const columns = (names ??= namesOf(build(builder, placeholders()).as('rows')));
-      // Kept rows may be those of another deployment, whose columns had another order.
-      const inOrder = (row: Record<string, unknown>) => Object.fromEntries(columns.map((name) => [name, row[name]]));
-      return { ...bound, mapRows: (rows) => bound.mapRows(rows.map(inOrder)) };
-    },
-    json(db, parameters) {
-      const rows = build(db, parameters).as('rows');
-      return sql`(SELECT json_group_array(${jsonObject(namesOf(rows))}) FROM ${rows})`;
-    },
   };
 }
 
@@ -239,7 +206,7 @@ export function bindEach<Parameters, Queries extends Readonly<Record<string, Com
 }
 
 /** The results of a group, from the rows of each. */
-export function mapEach<Queries extends Group>(group: Queries, rowsOf: (name: string) => Rows) {
+function mapEach<Queries extends Group>(group: Queries, rowsOf: (name: string) => Rows) {
   const mapped = Object.entries(group).map(([name, bound]) => [name, bound.mapRows(rowsOf(name))]);
   return Object.fromEntries(mapped) as GroupResults<Queries>;
 }

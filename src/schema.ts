@@ -6,7 +6,7 @@
  * Neither is in Drizzle's vocabulary: the generated migration is edited to say them, and `test/schema.test.ts` holds
  * the applied database to it.
  */
-import { isNotNull, sql } from 'drizzle-orm';
+import { and, isNotNull, isNull, sql } from 'drizzle-orm';
 import { check, foreignKey, index, integer, primaryKey, sqliteTable, text } from 'drizzle-orm/sqlite-core';
 import type { SQLiteColumn } from 'drizzle-orm/sqlite-core';
 import type { Category, Provider } from './integrations/providers.ts';
@@ -58,6 +58,16 @@ export type AuditAction = (typeof auditActions)[number];
 const oneOf = (column: SQLiteColumn, values: readonly string[]) =>
   sql`${column} IN (${sql.raw(values.map((value) => `'${value}'`).join(', '))})`;
 
+/** What an organization may hold; each has a counter and, where an operator set one, a limit in the organization's row. */
+export const quotas = ['integrations', 'phone_numbers', 'sip_numbers', 'api_keys', 'audit_events'] as const;
+export type Quota = (typeof quotas)[number];
+
+/**
+ * Counts rows of another table. Triggers of the database keep it (migrations/0004_counters.sql), so it is exact whoever
+ * writes; no statement of the Worker sets it.
+ */
+const counter = () => integer().notNull().default(0);
+
 /**
  * Counts a row's updates. An update applies to the revision that its audit event saw and to no other, so that a late try of
  * its batch cannot bring old values back.
@@ -71,6 +81,22 @@ export const organizations = sqliteTable(
     tier: text({ enum: tiers }).notNull(),
     created_at: integer().notNull(),
     status: text({ enum: organizationStatuses }).notNull().default('active'),
+    revision: revision(),
+    integration_count: counter(),
+    /** SIP numbers too. */
+    phone_number_count: counter(),
+    sip_number_count: counter(),
+    /** Of keys that have not ended. */
+    api_key_count: counter(),
+    /** Of events of something done: refusals have a count of their own. */
+    audit_event_count: counter(),
+    refusal_count: counter(),
+    /** Null where the tier's default holds (organizations/quotas.ts); so are the others. */
+    max_integrations: integer(),
+    max_phone_numbers: integer(),
+    max_sip_numbers: integer(),
+    max_api_keys: integer(),
+    max_audit_events: integer(),
   },
   (table) => [
     check(
@@ -99,9 +125,19 @@ export const api_keys = sqliteTable(
     created_at: integer().notNull(),
     last_used_at: integer(),
     expires_at: integer(),
+    /** The key that made it; null for an operator's, and for one of before this was recorded. */
+    created_by: text(),
+    /** When it was revoked, or was seen to have expired; null while it lives. */
+    ended_at: integer(),
   },
   (table) => [
     index('api_keys_by_created_at').on(table.organization_id, table.created_at, table.key_id),
+    // Finds the keys that a key made, the cron's expired ones, and those that ended long ago.
+    index('api_keys_by_created_by').on(table.organization_id, table.created_by).where(isNotNull(table.created_by)),
+    index('api_keys_by_expires_at')
+      .on(table.expires_at)
+      .where(sql`${and(isNotNull(table.expires_at), isNull(table.ended_at))}`),
+    index('api_keys_by_ended_at').on(table.ended_at).where(isNotNull(table.ended_at)),
     check('api_keys_role', oneOf(table.role, roles)),
     check('api_keys_status', oneOf(table.status, keyStatuses)),
   ],
@@ -129,6 +165,7 @@ export const integrations = sqliteTable(
     created_at: integer().notNull(),
     updated_at: integer().notNull(),
     revision: revision(),
+    phone_number_count: counter(),
   },
   (table) => [
     primaryKey({ columns: [table.organization_id, table.integration_id] }),
@@ -240,14 +277,15 @@ export const audit_events = sqliteTable(
     index('audit_events_by_action').on(table.organization_id, table.action, table.event_id),
     index('audit_events_by_target').on(table.organization_id, table.target_id, table.event_id),
     index('audit_events_by_actor').on(table.organization_id, table.actor_key_id, table.event_id),
-    index('audit_events_by_actor_action').on(table.organization_id, table.actor_key_id, table.action, table.event_id),
     // The form alone: a new verb must not need a rebuild of the largest table.
     check('audit_events_action', sql`${table.action} GLOB '[a-z]*.[a-z]*'`),
   ],
 );
 
 /**
- * The outbox: KV keys of ciphertext that no live row names, or that a create under way has not yet made live.
+ * The outbox: KV keys of ciphertext that no live row names, or that a create under way has not yet made live. Triggers of
+ * `integrations` and `phone_numbers` owe the removal of a version at the instant at which its row goes or takes another,
+ * whoever writes: so no statement that comes late can owe what is live, or forget what is not.
  * `attempts` is 0 until a drain claims the row or a refusal spends it, and with that it is owed; `due_at` is when it may be
  * claimed (again).
  */
@@ -263,14 +301,25 @@ export const credential_purges = sqliteTable(
     state: text({ enum: purgeStates }).notNull().default('owed'),
   },
   (table) => [
-    index('credential_purges_by_due_at').on(table.due_at),
+    // For a drain that is fair: each organization's own, those that are due first.
+    index('credential_purges_by_organization').on(table.organization_id, table.due_at),
     check('credential_purges_state', oneOf(table.state, purgeStates)),
   ],
 );
 
 /**
- * What a mutation with an Idempotency-Key came to, for 24 hours: written by the batch that decides it, and what every
- * repeat of the request is answered from (idempotency.ts).
+ * What a key-encryption key is known by beside its id, which an operator chooses: written when it first wraps a data key.
+ */
+export const key_encryption_keys = sqliteTable('key_encryption_keys', {
+  kek_id: text().primaryKey(),
+  /** Base64 of a hash of the key's bytes (credentials/envelope.ts), which tells them from others and nothing else. */
+  check_value: text().notNull(),
+  created_at: integer().notNull(),
+});
+
+/**
+ * A mutation with an Idempotency-Key that acted, for 24 hours: written by the batch that decides it; every repeat of the
+ * request is answered from its event (idempotency.ts).
  */
 export const idempotency_keys = sqliteTable(
   'idempotency_keys',
@@ -280,12 +329,10 @@ export const idempotency_keys = sqliteTable(
     idempotency_key: text().notNull(),
     method: text().notNull(),
     path: text().notNull(),
-    /** The operation that was first; its audit event too, where it has one. */
+    /** The audit event of what was done. */
     event_id: text().notNull(),
-    /** Of the first request's body, by which another one is told. */
+    /** Of the first request's body and query string, by which another one is told. */
     fingerprint: text().notNull(),
-    /** JSON of what the deciding batch found, by which the answer is made again. No secret. */
-    findings: text().notNull(),
     created_at: integer().notNull(),
   },
   (table) => [

@@ -72,6 +72,16 @@ export function queryParameters<Schema extends z.ZodType<object>>(schema: Schema
   return Object.assign(middleware, { validates: { query: schema } });
 }
 
+/** Of a call that has no query parameters. */
+export const noQueryParameters = queryParameters(z.strictObject({}));
+
+/** Of a call that makes or changes something. */
+export const changeParameters = queryParameters(
+  z.strictObject({
+    verify: z.enum(['true', 'false']).exactOptional().meta({ description: 'Accepted, and without effect yet.' }),
+  }),
+);
+
 /** Text without control characters and lone surrogates; its length counts characters. */
 export function printableText(minimum: number, maximum: number) {
   return z.string().regex(new RegExp(`^[^\\p{Cc}\\p{Cs}]{${minimum},${maximum}}$`, 'u'), {

@@ -6,7 +6,7 @@ import { beforeAll, describe, expect, it, vi } from 'vitest';
 import * as z from 'zod';
 import * as queries from '../src/query.ts';
 
-type Build = Parameters<typeof queries.select>[0];
+type Build = Parameters<typeof queries.query>[0];
 type Compiled = ReturnType<typeof queries.query>;
 
 /** A statement of the app: as it is written, as it is compiled, and what it was bound to last. */
@@ -19,18 +19,16 @@ interface Statement {
 const statements: Statement[] = [];
 
 // Before anything of the app is imported: a statement is made as its module is.
-for (const name of ['query', 'select'] as const) {
-  const make: (build: Build) => Compiled = Reflect.get(queries, name);
-  const watch = (build: Build) => {
-    const compiled = make(build);
-    const statement: Statement = { build, compiled };
-    statements.push(statement);
-    const bind = (parameters: object) => compiled.bind((statement.parameters = parameters));
-    return { ...compiled, bind };
-  };
-  const spied: { mockImplementation(implementation: typeof watch): unknown } = vi.spyOn(queries, name);
-  spied.mockImplementation(watch);
-}
+const make: (build: Build) => Compiled = queries.query;
+const watch = (build: Build) => {
+  const compiled = make(build);
+  const statement: Statement = { build, compiled };
+  statements.push(statement);
+  const bind = (parameters: object) => compiled.bind((statement.parameters = parameters));
+  return { ...compiled, bind };
+};
+const spied: { mockImplementation(implementation: typeof watch): unknown } = vi.spyOn(queries, 'query');
+spied.mockImplementation(watch);
 const { call, createIntegration, importNumber, newClient, unusedNumber } = await import('./fixtures.ts');
 const { importSip, mutations } = await import('./mutations.ts');
 

@@ -196,7 +196,9 @@ export async function fillNumbers(client: Client, integration_id: string | null,
 export async function fillKeys({ organization_id }: Client, count: number): Promise<void> {
   await env.DB.prepare(
     `WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?2)
-     INSERT INTO api_keys SELECT 'apikey_' || lower(hex(randomblob(6))), ?1, 'user_filled', 'Filled', 'user',
+     INSERT INTO api_keys (key_id, organization_id, user_id, name, role, key_hash, prefix, status, created_at,
+       last_used_at, expires_at)
+     SELECT 'apikey_' || lower(hex(randomblob(6))), ?1, 'user_filled', 'Filled', 'user',
        lower(hex(randomblob(32))), 'bk_live_fill', 'active', 0, NULL, iif(i % 2, 1, NULL) FROM n`,
   )
     .bind(organization_id, count)

@@ -390,7 +390,7 @@ describe('what is old enough to be forgotten', () => {
     const { organization_id } = await newClient();
     await env.DB.prepare(
       `WITH RECURSIVE n(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i + 1 < 12000)
-       INSERT INTO idempotency_keys SELECT ?1, 'apikey_0', i, 'POST', '/', i, '', '{}', 0 FROM n`,
+       INSERT INTO idempotency_keys SELECT ?1, 'apikey_0', i, 'POST', '/', i, '', 0 FROM n`,
     )
       .bind(organization_id)
       .run();

@@ -25,8 +25,10 @@ async function fillIntegrations(times: number[], of = client): Promise<string[]>
     (_, index) => `intg_${(((first + index) * 2_654_435_761) % 2 ** 32).toString(16).padStart(12, '0')}`,
   );
   await env.DB.prepare(
-    `INSERT INTO integrations SELECT ?1, value ->> 0, 'Filled', 'twilio', 'telephony', 'active', 'v', 'k', 'k1',
-       value ->> 1, value ->> 1, 1 FROM json_each(?2)`,
+    `INSERT INTO integrations (organization_id, integration_id, name, provider, category, status, credentials_version,
+       data_key, kek_id, created_at, updated_at)
+     SELECT ?1, value ->> 0, 'Filled', 'twilio', 'telephony', 'active', 'v', 'k', 'k1',
+       value ->> 1, value ->> 1 FROM json_each(?2)`,
   )
     .bind(of.organization_id, JSON.stringify(ids.map((id, index) => [id, times[index]])))
     .run();

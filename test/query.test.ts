@@ -2,14 +2,15 @@ import { env } from 'cloudflare:workers';
 import { eq, sql } from 'drizzle-orm';
 import { describe, expect, it } from 'vitest';
 import { DomainError } from '../src/problem.ts';
-import { batch, isForeignKeyViolation, query, rowValues } from '../src/query.ts';
+import { batch, isForeignKeyViolation, query } from '../src/query.ts';
 import type { Placeholders } from '../src/query.ts';
 import { organizations, phone_numbers } from '../src/schema.ts';
 import { failingBindings } from './bindings.ts';
 import { createIntegration, importNumber, newClient, unusedNumber } from './fixtures.ts';
 
-const insertOrganization = query((db, parameters: Placeholders<typeof organizations.$inferSelect>) =>
-  db.insert(organizations).values(rowValues(organizations, parameters)),
+const insertOrganization = query(
+  (db, { organization_id, tier, created_at }: Placeholders<typeof organizations.$inferInsert>) =>
+    db.insert(organizations).values({ organization_id, tier, created_at }),
 );
 const readOrganization = query((db, { organization_id }: Placeholders<{ organization_id: string }>) =>
   db.select().from(organizations).where(eq(organizations.organization_id, organization_id)),

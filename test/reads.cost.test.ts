@@ -54,8 +54,10 @@ beforeAll(async () => {
     // Half of the list was made in one second.
     await seed(
       owner,
-      `INSERT INTO integrations SELECT ?1, ${id('intg')}, 'Seeded', ${by('vonage', 'plivo', 'twilio')}, 'telephony',
-         iif(i % 10 = 0, 'credentials_missing', 'active'), 'v', 'k', 'k1', max(i, ${MIDDLE}) + ${FIRST_SECOND}, 0, 1 FROM n`,
+      `INSERT INTO integrations (organization_id, integration_id, name, provider, category, status, credentials_version,
+         data_key, kek_id, created_at, updated_at)
+       SELECT ?1, ${id('intg')}, 'Seeded', ${by('vonage', 'plivo', 'twilio')}, 'telephony',
+         iif(i % 10 = 0, 'credentials_missing', 'active'), 'v', 'k', 'k1', max(i, ${MIDDLE}) + ${FIRST_SECOND}, 0 FROM n`,
     );
     await seed(
       owner,
@@ -67,7 +69,9 @@ beforeAll(async () => {
     );
     await seed(
       owner,
-      `INSERT INTO api_keys SELECT ${id('apikey')}, ?1, 'user_seeded', 'Seeded', 'user', '${ours}' || i, 'bk_live_aaaa',
+      `INSERT INTO api_keys (key_id, organization_id, user_id, name, role, key_hash, prefix, status, created_at,
+         last_used_at, expires_at)
+       SELECT ${id('apikey')}, ?1, 'user_seeded', 'Seeded', 'user', '${ours}' || i, 'bk_live_aaaa',
          'revoked', max(i, ${MIDDLE}) + ${FIRST_SECOND}, NULL, NULL FROM n`,
     );
     await seed(

@@ -8,6 +8,7 @@ import {
   credential_purges,
   idempotency_keys,
   integrations,
+  key_encryption_keys,
   organizations,
   phone_numbers,
 } from '../src/schema.ts';
@@ -20,6 +21,7 @@ const tables: SQLiteTable[] = [
   phone_numbers,
   audit_events,
   credential_purges,
+  key_encryption_keys,
   idempotency_keys,
 ];
 const named = tables.map((table) => [getTableName(table), table] as const);
@@ -119,8 +121,8 @@ describe('the database itself', () => {
   });
 
   it.each(['org', 'org_', 'acme', 'org_a b', `org_${'a'.repeat(41)}`])('refuses an organization id %j', async (id) => {
-    await expect(run(`INSERT INTO organizations VALUES (?, 'starter', 0, 'active')`, id)).rejects.toThrow(
-      'CHECK constraint failed',
-    );
+    await expect(
+      run(`INSERT INTO organizations (organization_id, tier, created_at) VALUES (?, 'starter', 0)`, id),
+    ).rejects.toThrow('CHECK constraint failed');
   });
 });

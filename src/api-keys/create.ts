@@ -94,6 +94,8 @@ export async function createApiKey(
     created_at: event.event_time,
     last_used_at: null,
     expires_at: expires_at ?? null,
+    created_by: event.actor_key_id,
+    ended_at: null,
   });
   if (!decision.event) {
     throw new DomainError('permission_denied', {

@@ -1,10 +1,10 @@
-import { and, eq, ne, not, sql } from 'drizzle-orm';
-import { eventRecorder, operatorEventParameters, readEvent } from '../audit/record.ts';
+import { and, ne, not, sql } from 'drizzle-orm';
+import { eventExists, eventRecorder, operatorEventParameters, readEvent } from '../audit/record.ts';
 import type { RecordParameters } from '../audit/record.ts';
 import { displayedPrefix, hashKey, newRawKey } from '../auth/api-key.ts';
 import { newId } from '../ids.ts';
 import { isOrganization, OffboardedError, readStatus } from '../organizations/organization.ts';
-import { batch, existsIn, query, rowColumns, rowValues } from '../query.ts';
+import { batch, query, rowColumns } from '../query.ts';
 import type { Placeholders } from '../query.ts';
 import { api_keys, organizations } from '../schema.ts';
 import type { Role, Tier } from '../schema.ts';
@@ -25,36 +25,37 @@ export interface NewOperatorKey {
   expires_at: number | null;
 }
 
-type OrganizationRow = typeof organizations.$inferSelect;
+type NewOrganization = Pick<typeof organizations.$inferSelect, 'organization_id' | 'tier' | 'created_at'>;
 
-const ensureOrganization = query((db, parameters: Placeholders<OrganizationRow>) =>
-  db.insert(organizations).values(rowValues(organizations, parameters)).onConflictDoNothing(),
+const newOrganization = ({ organization_id, tier, created_at }: Placeholders<NewOrganization>) => ({
+  organization_id,
+  tier,
+  created_at,
+});
+
+const ensureOrganization = query((db, parameters: Placeholders<NewOrganization>) =>
+  db.insert(organizations).values(newOrganization(parameters)).onConflictDoNothing(),
 );
 
-const ensureOrganizationOfTier = query((db, parameters: Placeholders<OrganizationRow>) =>
+/** No late try changes the tier again. */
+const ensureOrganizationOfTier = query((db, parameters: Placeholders<NewOrganization & RecordParameters>) =>
   db
     .insert(organizations)
-    .values(rowValues(organizations, parameters))
+    .values(newOrganization(parameters))
     .onConflictDoUpdate({
       target: organizations.organization_id,
       set: { tier: sql`excluded.tier` },
-      setWhere: ne(organizations.status, 'offboarded'),
+      setWhere: sql`${ne(organizations.status, 'offboarded')} AND ${not(eventExists(db, parameters))}`,
     }),
 );
 
-/** Once for each key, however often the batch is tried; an id that another key has is an error. */
-const insertKey = query((db, parameters: Placeholders<typeof api_keys.$inferSelect>) =>
+/** Once, however often the batch is tried; an id that another key has is an error. */
+const insertKey = query((db, parameters: Placeholders<typeof api_keys.$inferSelect & RecordParameters>) =>
   db.insert(api_keys).select(
     db
       .select(rowColumns(api_keys, parameters))
       .from(organizations)
-      .where(
-        and(
-          isOrganization(parameters),
-          ne(organizations.status, 'offboarded'),
-          not(existsIn(db, api_keys, eq(api_keys.key_hash, parameters.key_hash))),
-        ),
-      ),
+      .where(and(isOrganization(parameters), ne(organizations.status, 'offboarded'), not(eventExists(db, parameters)))),
   ),
 );
 
@@ -79,7 +80,7 @@ export async function createOperatorKey(
   const raw_key = newRawKey();
   const operation = operatorEventParameters(organization_id);
   const { now } = operation;
-  const organization = { organization_id, tier: tier ?? DEFAULT_TIER, created_at: now, status: 'active' as const };
+  const organization = { ...operation, tier: tier ?? DEFAULT_TIER, created_at: now };
   const state = {
     key_id: newId('apikey'),
     organization_id,
@@ -94,7 +95,7 @@ export async function createOperatorKey(
   };
   const [, , , [event], [found]] = await batch(database, [
     (tier ? ensureOrganizationOfTier : ensureOrganization).bind(organization),
-    insertKey.bind({ ...state, key_hash: hashKey(raw_key) }),
+    insertKey.bind({ ...operation, ...state, key_hash: hashKey(raw_key), created_by: null, ended_at: null }),
     recordCreation.bind({ ...operation, key_id: state.key_id }),
     readEvent.bind(operation),
     readStatus.bind(operation),

@@ -7,7 +7,7 @@ import { isAbove } from '../auth/permissions.ts';
 import type { Operation } from '../env.ts';
 import { mutation } from '../mutation.ts';
 import { DomainError } from '../problem.ts';
-import { query, select } from '../query.ts';
+import { query } from '../query.ts';
 import type { Placeholders } from '../query.ts';
 import { api_keys } from '../schema.ts';
 import { apiKeyColumns, isApiKey, presentApiKey } from './api-key.ts';
@@ -38,7 +38,7 @@ const markRevoked = query((db, parameters: Placeholders<RevokeParameters>) =>
 );
 
 /** With the hash, by which the caches know it. */
-export const readKey = select((db, parameters: Placeholders<{ organization_id: string; key_id: string }>) =>
+export const readKey = query((db, parameters: Placeholders<{ organization_id: string; key_id: string }>) =>
   db
     .select({ ...apiKeyColumns(), key_hash: api_keys.key_hash })
     .from(api_keys)

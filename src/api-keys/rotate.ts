@@ -9,7 +9,7 @@ import type { Operation } from '../env.ts';
 import { newEventId, newId } from '../ids.ts';
 import { mutation } from '../mutation.ts';
 import { DomainError } from '../problem.ts';
-import { query, select } from '../query.ts';
+import { query } from '../query.ts';
 import type { CompiledQuery, Placeholders } from '../query.ts';
 import { api_keys } from '../schema.ts';
 import type { Role } from '../schema.ts';
@@ -68,6 +68,8 @@ const insertSuccessor = query((db, parameters: Placeholders<RotateParameters>) =
           created_at: sql<number>`${parameters.event_time}`.as('rotated_at'),
           last_used_at: sql<null>`NULL`.as('never_used'),
           expires_at: api_keys.expires_at,
+          created_by: sql<string>`${parameters.actor_key_id}`.as('created_by'),
+          ended_at: sql<null>`NULL`.as('ended_at'),
         })
         .from(api_keys)
         .where(and(isApiKey(parameters), eventExists(db, parameters))),
@@ -91,7 +93,7 @@ const endOldKey = query((db, parameters: Placeholders<RotateParameters>) =>
     .where(and(isApiKey(parameters), eventExists(db, parameters))),
 );
 
-const readSuccessor = select((db, parameters: Placeholders<RotateParameters>) =>
+const readSuccessor = query((db, parameters: Placeholders<RotateParameters>) =>
   db
     .select(apiKeyColumns())
     .from(api_keys)

@@ -6,7 +6,7 @@ import type { AppEnv } from '../env.ts';
 import { idSchema } from '../ids.ts';
 import { acceptIdempotencyKey } from '../idempotency.ts';
 import { acceptBookmark } from '../session.ts';
-import { jsonBody, pathParameters, queryParameters } from '../validation.ts';
+import { changeParameters, jsonBody, noQueryParameters, pathParameters, queryParameters } from '../validation.ts';
 import { presentApiKey } from './api-key.ts';
 import { createApiKey, newApiKey } from './create.ts';
 import { apiKeysQuery, listApiKeys } from './read.ts';
@@ -20,10 +20,17 @@ const seenOnce = (message: string, { raw_key }: { raw_key?: string }) =>
   raw_key === undefined ? `${message}; its raw key was in the first answer alone` : message;
 
 export const apiKeyRoutes = new Hono<AppEnv>()
-  .post('/', requirePermission('api_keys:create'), jsonBody(newApiKey), acceptIdempotencyKey, async (c) => {
-    const data = await createApiKey(c.get('operation'), c.req.valid('json'));
-    return answer(c, 201, { success: true, message: seenOnce('API key created successfully', data), data });
-  })
+  .post(
+    '/',
+    requirePermission('api_keys:create'),
+    changeParameters,
+    jsonBody(newApiKey),
+    acceptIdempotencyKey,
+    async (c) => {
+      const data = await createApiKey(c.get('operation'), c.req.valid('json'));
+      return answer(c, 201, { success: true, message: seenOnce('API key created successfully', data), data });
+    },
+  )
   .get('/', requirePermission('api_keys:read'), queryParameters(apiKeysQuery), acceptBookmark, async (c) => {
     const { rows, pagination } = await listApiKeys(c.get('operation'), c.req.valid('query'));
     return answer(c, 200, { success: true, data: rows.map(presentApiKey), pagination });
@@ -32,6 +39,7 @@ export const apiKeyRoutes = new Hono<AppEnv>()
     '/:key_id/rotate',
     requirePermission('api_keys:rotate'),
     pathParameters(apiKeyPath),
+    changeParameters,
     jsonBody(rotation),
     acceptIdempotencyKey,
     async (c) => {
@@ -43,6 +51,7 @@ export const apiKeyRoutes = new Hono<AppEnv>()
     '/:key_id',
     requirePermission('api_keys:revoke'),
     pathParameters(apiKeyPath),
+    noQueryParameters,
     acceptIdempotencyKey,
     async (c) => {
       const data = await revokeApiKey(c.get('operation'), c.req.valid('param').key_id);

@@ -10,7 +10,7 @@ import type { Operation } from '../env.ts';
 import { withoutIdempotencyKey } from '../idempotency.ts';
 import { newEventId } from '../ids.ts';
 import { DomainError } from '../problem.ts';
-import { existsIn, jsonObject, query, select } from '../query.ts';
+import { existsIn, jsonObject, query } from '../query.ts';
 import type { Builder, CompiledQuery, Placeholders } from '../query.ts';
 import { audit_events } from '../schema.ts';
 import type { AuditAction } from '../schema.ts';
@@ -82,6 +82,9 @@ export const isOneOfEvents = ({
     eq(audit_events.organization_id, organization_id),
     inArray(audit_events.event_id, sql`(SELECT value FROM json_each(${event_ids}))`),
   );
+
+/** Selects the events that tell of a refusal. */
+export const isRefusal = sql`${audit_events.action} GLOB '*_refused'`;
 
 /**
  * Predicate of an update: this operation's event is there, and saw the very revision that the row has. A late try, which
@@ -188,7 +191,7 @@ const stateJson = (table: SQLiteTable) =>
   jsonObject(Object.keys(getTableColumns(table)).filter((name) => !unrecorded.has(name)));
 
 /** This operation's event, read back in the batch that may have written it: what the answer is built from. */
-export const readEvent = select((db, parameters: Placeholders<EventKey>) =>
+export const readEvent = query((db, parameters: Placeholders<EventKey>) =>
   db
     .select({ action: audit_events.action, state: audit_events.state, created_at: audit_events.created_at })
     .from(audit_events)

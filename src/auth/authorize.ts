@@ -1,12 +1,12 @@
 /** Whether a caller may do what it asks: by its cached role at the door, and by D1 in the batch that acts. */
 import { and, eq, inArray, sql } from 'drizzle-orm';
-import type { SQLWrapper } from 'drizzle-orm';
+import type { SQL, SQLWrapper } from 'drizzle-orm';
 import { createMiddleware } from 'hono/factory';
 import type { AppEnv, Operation } from '../env.ts';
 import { isUnanswered } from '../idempotency.ts';
 import type { ScopeParameters } from '../idempotency.ts';
 import { DomainError } from '../problem.ts';
-import { existsIn, select } from '../query.ts';
+import { existsIn, query } from '../query.ts';
 import type { Builder, Placeholders } from '../query.ts';
 import { api_keys, roles } from '../schema.ts';
 import type { Role } from '../schema.ts';
@@ -83,12 +83,14 @@ export const callerExpiry = (permission: Permission, db: Builder, parameters: Pl
     .where(isCallerWith(permission, db, parameters));
 
 /** The caller's key as D1 has it, or no row for a dead one: what {@link assertCallerMay} judges. */
-export const callerKey = select((db, parameters: Placeholders<CallerParameters>) =>
+export const callerKey = query((db, parameters: Placeholders<CallerParameters>) => callerKeyIf(db, parameters));
+
+/** {@link callerKey} for a statement that has a condition of its own. */
+export const callerKeyIf = (db: Builder, parameters: Placeholders<CallerParameters>, condition?: SQL) =>
   db
     .select({ role: api_keys.role, expires_at: api_keys.expires_at })
     .from(api_keys)
-    .where(isLivingCaller(db, parameters)),
-);
+    .where(and(condition, isLivingCaller(db, parameters)));
 
 /**
  * Explains a batch that did nothing by its caller, and makes this isolate ask anew about the key.

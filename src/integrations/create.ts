@@ -55,7 +55,6 @@ const decide = mutation<CreateParameters, NothingElse>('integrations:create', {
   explain: {},
   act: { insertIntegration, recordCreation },
   settle: { withdrawIntent, spendIntent },
-  isFinal: intentStands,
 });
 
 /**
@@ -86,6 +85,7 @@ export async function createIntegration(
     created_at: event.event_time,
     updated_at: event.event_time,
     revision: 1,
+    phone_number_count: 0,
   });
   if (!created) throw new DomainError('temporarily_unavailable', { outcome: 'not_done' });
   return presentIntegration(integrationState.parse(JSON.parse(created.state)));

@@ -3,13 +3,13 @@ import { eventExists, eventParameters, eventRecorder } from '../audit/record.ts'
 import type { EventParameters } from '../audit/record.ts';
 import { callerMay } from '../auth/authorize.ts';
 import { purge } from '../credentials/purge.ts';
-import { credentialsKey, enqueuePurge } from '../credentials/vault.ts';
+import { credentialsKey } from '../credentials/vault.ts';
 import { boundedCount, toldCount } from '../count.ts';
 import type { Operation } from '../env.ts';
 import { mutation } from '../mutation.ts';
 import { DomainError } from '../problem.ts';
 import type { Reference } from '../problem.ts';
-import { batch, existsIn, isForeignKeyViolation, query, select } from '../query.ts';
+import { batch, existsIn, isForeignKeyViolation, query } from '../query.ts';
 import type { Placeholders } from '../query.ts';
 import { integrations, phone_numbers } from '../schema.ts';
 import { integrationState, isIntegration, presentIntegration } from './integration.ts';
@@ -25,7 +25,7 @@ interface DeleteParameters extends EventParameters {
 const isReference = ({ organization_id, integration_id }: Placeholders<DeleteParameters>) =>
   and(eq(phone_numbers.organization_id, organization_id), eq(phone_numbers.integration_id, integration_id));
 
-const listReferences = select((db, parameters: Placeholders<DeleteParameters>) => {
+const listReferences = query((db, parameters: Placeholders<DeleteParameters>) => {
   const count = boundedCount(db, phone_numbers, isReference(parameters));
   return db
     .select({
@@ -54,7 +54,7 @@ const removeIntegration = query((db, parameters: Placeholders<DeleteParameters>)
 
 const decide = mutation('integrations:delete', {
   explain: { references: listReferences },
-  act: { recordDecision, enqueuePurge, removeIntegration },
+  act: { recordDecision, removeIntegration },
 });
 
 /**

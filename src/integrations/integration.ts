@@ -1,6 +1,6 @@
 import { and, eq } from 'drizzle-orm';
 import * as z from 'zod';
-import { columnsOf, select } from '../query.ts';
+import { columnsOf, query } from '../query.ts';
 import type { Placeholders } from '../query.ts';
 import { integrations, integrationStatuses } from '../schema.ts';
 import { toIso } from '../time.ts';
@@ -38,7 +38,7 @@ export const isIntegration = ({ organization_id, integration_id }: Placeholders<
   and(eq(integrations.organization_id, organization_id), eq(integrations.integration_id, integration_id));
 
 /** The provider of one integration: what may be done with it hangs on that. */
-export const findProvider = select((db, parameters: Placeholders<IntegrationParameters>) =>
+export const findProvider = query((db, parameters: Placeholders<IntegrationParameters>) =>
   db.select({ provider: integrations.provider }).from(integrations).where(isIntegration(parameters)),
 );
 

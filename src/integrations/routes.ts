@@ -6,7 +6,7 @@ import type { AppEnv } from '../env.ts';
 import { acceptIdempotencyKey } from '../idempotency.ts';
 import { idSchema } from '../ids.ts';
 import { acceptBookmark } from '../session.ts';
-import { jsonBody, pathParameters, queryParameters } from '../validation.ts';
+import { changeParameters, jsonBody, noQueryParameters, pathParameters, queryParameters } from '../validation.ts';
 import { createIntegration, newIntegration } from './create.ts';
 import { deleteIntegration } from './delete.ts';
 import { presentIntegration } from './integration.ts';
@@ -16,10 +16,17 @@ import { integrationChanges, updateIntegration } from './update.ts';
 const integrationPath = z.object({ integration_id: idSchema('intg') });
 
 export const integrationRoutes = new Hono<AppEnv>()
-  .post('/', requirePermission('integrations:create'), jsonBody(newIntegration), acceptIdempotencyKey, async (c) => {
-    const data = await createIntegration(c.get('operation'), c.req.valid('json'));
-    return answer(c, 201, { success: true, message: 'Integration created successfully', data });
-  })
+  .post(
+    '/',
+    requirePermission('integrations:create'),
+    changeParameters,
+    jsonBody(newIntegration),
+    acceptIdempotencyKey,
+    async (c) => {
+      const data = await createIntegration(c.get('operation'), c.req.valid('json'));
+      return answer(c, 201, { success: true, message: 'Integration created successfully', data });
+    },
+  )
   .get('/', requirePermission('integrations:read'), queryParameters(integrationsQuery), acceptBookmark, async (c) => {
     const { rows, pagination } = await listIntegrations(c.get('operation'), c.req.valid('query'));
     return answer(c, 200, { success: true, data: rows.map(presentIntegration), pagination });
@@ -28,6 +35,7 @@ export const integrationRoutes = new Hono<AppEnv>()
     '/:integration_id',
     requirePermission('integrations:read'),
     pathParameters(integrationPath),
+    noQueryParameters,
     acceptBookmark,
     async (c) => {
       const data = await readIntegration(c.get('operation'), c.req.valid('param').integration_id);
@@ -38,6 +46,7 @@ export const integrationRoutes = new Hono<AppEnv>()
     '/:integration_id',
     requirePermission('integrations:update'),
     pathParameters(integrationPath),
+    changeParameters,
     jsonBody(integrationChanges),
     acceptIdempotencyKey,
     async (c) => {
@@ -53,6 +62,7 @@ export const integrationRoutes = new Hono<AppEnv>()
     '/:integration_id',
     requirePermission('integrations:delete'),
     pathParameters(integrationPath),
+    noQueryParameters,
     acceptIdempotencyKey,
     async (c) => {
       const data = await deleteIntegration(c.get('operation'), c.req.valid('param').integration_id);

@@ -1,17 +1,10 @@
-import { and, eq, not, or, sql } from 'drizzle-orm';
+import { and, eq, sql } from 'drizzle-orm';
 import * as z from 'zod';
 import { eventParameters, eventRecorder, eventSaw } from '../audit/record.ts';
 import type { EventParameters } from '../audit/record.ts';
 import { callerMay } from '../auth/authorize.ts';
 import { purge } from '../credentials/purge.ts';
-import {
-  credentialsKey,
-  credentialsWriter,
-  enqueuePurge,
-  intentStands,
-  spendIntent,
-  withdrawIntent,
-} from '../credentials/vault.ts';
+import { credentialsKey, credentialsWriter, intentStands, spendIntent, withdrawIntent } from '../credentials/vault.ts';
 import type { StoredCredentials } from '../credentials/vault.ts';
 import type { Operation } from '../env.ts';
 import { mutation } from '../mutation.ts';
@@ -109,9 +102,8 @@ const decideRenaming = mutation<UpdateParameters, typeof explain>('integrations:
 
 const decideReplacement = mutation<CredentialsParameters, typeof explain>('integrations:update', {
   explain,
-  act: { recordReplacement, replaceCredentials, enqueuePurge },
+  act: { recordReplacement, replaceCredentials },
   settle: { withdrawIntent, spendIntent },
-  isFinal: (db, parameters) => or(intentStands(db, parameters), not(hasTarget(db, parameters))),
 });
 
 /**

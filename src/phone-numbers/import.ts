@@ -1,4 +1,4 @@
-import { and, eq, not, or, sql } from 'drizzle-orm';
+import { and, eq, not, sql } from 'drizzle-orm';
 import type { SQL } from 'drizzle-orm';
 import * as z from 'zod';
 import { eventExists, eventParameters, eventRecorder } from '../audit/record.ts';
@@ -11,7 +11,7 @@ import { findProvider, isIntegration } from '../integrations/integration.ts';
 import { providerNames } from '../integrations/providers.ts';
 import { mutation } from '../mutation.ts';
 import { DomainError, invalid } from '../problem.ts';
-import { existsIn, query, rowColumns, select } from '../query.ts';
+import { existsIn, query, rowColumns } from '../query.ts';
 import type { Builder, Placeholders, RowParameters } from '../query.ts';
 import { api_keys, integrations, mediaEncryptions, phone_numbers } from '../schema.ts';
 import { unixNow } from '../time.ts';
@@ -71,7 +71,7 @@ type ImportParameters = EventParameters & RowParameters<typeof phone_numbers> & 
 const isHeld = ({ phone_number }: Placeholders<{ phone_number: string }>) =>
   eq(phone_numbers.phone_number, phone_number);
 
-const findHolder = select((db, parameters: Placeholders<{ phone_number: string }>) =>
+const findHolder = query((db, parameters: Placeholders<{ phone_number: string }>) =>
   db
     .select({ taken: sql<number>`1`.as('taken') })
     .from(phone_numbers)
@@ -122,7 +122,6 @@ const decideSipWithCredentials = mutation<ImportParameters, typeof explain>('pho
   explain,
   act: { insertSipWithCredentials, recordImport },
   settle: { withdrawIntent, spendIntent },
-  isFinal: (db, parameters) => or(intentStands(db, parameters), existsIn(db, phone_numbers, isHeld(parameters))),
 });
 
 /**

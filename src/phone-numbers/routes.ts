@@ -6,7 +6,7 @@ import type { AppEnv } from '../env.ts';
 import { acceptIdempotencyKey } from '../idempotency.ts';
 import { idSchema } from '../ids.ts';
 import { acceptBookmark } from '../session.ts';
-import { jsonBody, pathParameters, queryParameters } from '../validation.ts';
+import { changeParameters, jsonBody, noQueryParameters, pathParameters, queryParameters } from '../validation.ts';
 import { deletePhoneNumber } from './delete.ts';
 import { importPhoneNumber, newPhoneNumber } from './import.ts';
 import { presentPhoneNumber } from './phone-number.ts';
@@ -16,10 +16,21 @@ import { phoneNumberChanges, updatePhoneNumber } from './update.ts';
 const phoneNumberPath = z.object({ phone_number_id: idSchema('phon') });
 
 export const phoneNumberRoutes = new Hono<AppEnv>()
-  .post('/', requirePermission('phone_numbers:create'), jsonBody(newPhoneNumber), acceptIdempotencyKey, async (c) => {
-    const data = await importPhoneNumber(c.get('operation'), c.req.valid('json'));
-    return answer(c, 201, { success: true, message: `Phone number imported successfully with ${data.provider}`, data });
-  })
+  .post(
+    '/',
+    requirePermission('phone_numbers:create'),
+    changeParameters,
+    jsonBody(newPhoneNumber),
+    acceptIdempotencyKey,
+    async (c) => {
+      const data = await importPhoneNumber(c.get('operation'), c.req.valid('json'));
+      return answer(c, 201, {
+        success: true,
+        message: `Phone number imported successfully with ${data.provider}`,
+        data,
+      });
+    },
+  )
   .get('/', requirePermission('phone_numbers:read'), queryParameters(phoneNumbersQuery), acceptBookmark, async (c) => {
     const { rows, pagination } = await listPhoneNumbers(c.get('operation'), c.req.valid('query'));
     return answer(c, 200, { success: true, data: rows.map(presentPhoneNumber), pagination });
@@ -28,6 +39,7 @@ export const phoneNumberRoutes = new Hono<AppEnv>()
     '/:phone_number_id',
     requirePermission('phone_numbers:read'),
     pathParameters(phoneNumberPath),
+    noQueryParameters,
     acceptBookmark,
     async (c) => {
       const data = await readPhoneNumber(c.get('operation'), c.req.valid('param').phone_number_id);
@@ -38,6 +50,7 @@ export const phoneNumberRoutes = new Hono<AppEnv>()
     '/:phone_number_id',
     requirePermission('phone_numbers:update'),
     pathParameters(phoneNumberPath),
+    changeParameters,
     jsonBody(phoneNumberChanges),
     acceptIdempotencyKey,
     async (c) => {
@@ -53,6 +66,7 @@ export const phoneNumberRoutes = new Hono<AppEnv>()
     '/:phone_number_id',
     requirePermission('phone_numbers:delete'),
     pathParameters(phoneNumberPath),
+    noQueryParameters,
     acceptIdempotencyKey,
     async (c) => {
       const data = await deletePhoneNumber(c.get('operation'), c.req.valid('param').phone_number_id);

@@ -8,7 +8,7 @@ import { idSchema } from '../ids.ts';
 import { findProvider, isIntegration } from '../integrations/integration.ts';
 import { mutation } from '../mutation.ts';
 import { DomainError, invalid } from '../problem.ts';
-import { existsIn, query, select } from '../query.ts';
+import { existsIn, query } from '../query.ts';
 import type { Placeholders } from '../query.ts';
 import { integrations, phone_numbers } from '../schema.ts';
 import { isPhoneNumber, phoneNumberState, presentPhoneNumber } from './phone-number.ts';
@@ -43,7 +43,7 @@ interface UpdateParameters extends EventParameters {
   assigns: number;
 }
 
-const findPhoneNumber = select((db, parameters: Placeholders<UpdateParameters>) =>
+const findPhoneNumber = query((db, parameters: Placeholders<UpdateParameters>) =>
   db
     .select({ provider: phone_numbers.provider, sip_server_address: phone_numbers.sip_server_address })
     .from(phone_numbers)

@@ -29,8 +29,10 @@ beforeAll(async () => {
     }
     await DB.batch([
       DB.prepare(
-        `INSERT INTO integrations VALUES ('${ORGANIZATION}', 'intg_000000000001', 'Test', 'twilio', 'telephony', 'active',
-           'version', 'data key', 'k1', 0, 0, 1)`,
+        `INSERT INTO integrations (organization_id, integration_id, name, provider, category, status, credentials_version,
+           data_key, kek_id, created_at, updated_at)
+         VALUES ('${ORGANIZATION}', 'intg_000000000001', 'Test', 'twilio', 'telephony', 'active',
+           'version', 'data key', 'k1', 0, 0)`,
       ),
       DB.prepare(
         `WITH RECURSIVE n(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i < ${NUMBERS - 1})

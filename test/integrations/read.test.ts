@@ -86,7 +86,9 @@ async function createOfEach() {
   await env.DB.batch(
     integrations.map(({ integration_id, name, provider, category, status }) =>
       env.DB.prepare(
-        `INSERT INTO integrations VALUES (?, ?, ?, ?, ?, ?, 'version', 'data key', 'k1', 1700000000, 1700000000, 1)`,
+        `INSERT INTO integrations (organization_id, integration_id, name, provider, category, status, credentials_version,
+           data_key, kek_id, created_at, updated_at)
+         VALUES (?, ?, ?, ?, ?, ?, 'version', 'data key', 'k1', 1700000000, 1700000000)`,
       ).bind(client.organization_id, integration_id, name, provider, category, status),
     ),
   );
