@@ -25,7 +25,16 @@ export const organizationIdPattern = /^org_[A-Za-z0-9_-]{1,40}$/;
  * one's decision for both.
  */
 export function newEventId(): string {
-  return v7();
+  // With options it is random behind the milliseconds, instead of counted on from the id before.
+  return v7({});
+}
+
+/** Characters of an event's id that all events of one operation have in common: its time and 26 random bits. */
+export const OPERATION_LENGTH = 24;
+
+/** The id of an operation's event about one more target, whose id ends in 12 hex digits. */
+export function eventIdBeside(event_id: string, target_id: string): string {
+  return event_id.slice(0, OPERATION_LENGTH) + target_id.slice(-12);
 }
 
 /** What stands before the ids of all events of this second and later, and after those of the seconds before. */

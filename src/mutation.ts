@@ -2,13 +2,15 @@
  * What every mutation has in common: one batch that asks, decides, acts and reads the decision back, and how its results are
  * judged, on the first try, on a repeat of the batch, and on a repeat of the request under its Idempotency-Key.
  */
-import { and, eq, not, sql } from 'drizzle-orm';
+import { and, eq, gt, lt, ne, not, sql } from 'drizzle-orm';
+import { alias } from 'drizzle-orm/sqlite-core';
 import { assertNothingInDoubt, eventExists, isEvent, isRefusal } from './audit/record.ts';
 import type { EventParameters } from './audit/record.ts';
 import { assertCallerMay, callerKeyIf } from './auth/authorize.ts';
 import type { Permission } from './auth/permissions.ts';
 import type { Operation } from './env.ts';
 import { assertSameRequest, isScope } from './idempotency.ts';
+import { OPERATION_LENGTH } from './ids.ts';
 import { batchOfGroups, bindEach, query } from './query.ts';
 import type { Builder, CompiledQuery, Placeholders } from './query.ts';
 import { audit_events, idempotency_keys } from './schema.ts';
@@ -56,6 +58,27 @@ const decisiveEventId = (db: Builder, parameters: Placeholders<EventParameters>)
     .select({ event_id: idempotency_keys.event_id })
     .from(idempotency_keys)
     .where(isScope(parameters))}, ${parameters.event_id})`;
+
+/** Selects the events that the request's operation left beside its decision, by their ids ({@link eventIdBeside}). */
+export const isBesideDecision = (db: Builder, parameters: Placeholders<EventParameters>) => {
+  const decisive = decisiveEventId(db, parameters);
+  const operation = sql`substr(${decisive}, 1, ${sql.raw(String(OPERATION_LENGTH))})`;
+  const decision = alias(audit_events, 'decision');
+  return and(
+    eq(audit_events.organization_id, parameters.organization_id),
+    gt(audit_events.event_id, operation),
+    lt(audit_events.event_id, sql`${operation} || 'g'`),
+    ne(audit_events.event_id, decisive),
+    // Another operation may have begun its ids alike.
+    eq(
+      audit_events.request_id,
+      db
+        .select({ request_id: decision.request_id })
+        .from(decision)
+        .where(and(eq(decision.organization_id, parameters.organization_id), eq(decision.event_id, decisive))),
+    ),
+  );
+};
 
 /** The caller's key, where this operation left no event: only then does an answer depend on it. */
 const callerOfNothing = query((db, parameters: Placeholders<EventParameters>) =>

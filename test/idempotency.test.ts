@@ -73,7 +73,10 @@ describe('the mutations that are repeated', () => {
   });
 });
 
-describe.each(mutations)('$name', ({ status, prepare }) => {
+const acting = mutations.filter(({ status }) => status < 400);
+const refused = mutations.filter(({ status }) => status >= 400);
+
+describe.each(acting)('$name', ({ status, prepare }) => {
   it('answers the same again, marked as a replay, and happens once', async () => {
     const client = await newClient();
     const mutation = await prepare(client);
@@ -160,7 +163,7 @@ describe.each(mutations)('$name', ({ status, prepare }) => {
     expect(await whatHappened()).toEqual(stored);
   });
 
-  it.each(keyChanges)('is not replayed to a key that %s', async (_, assignment, refused, code) => {
+  it.each(keyChanges)('is not replayed to a key that %s', async (_, assignment, refusal, code) => {
     const client = await newClient();
     const mutation = await prepare(client);
     const key = newKey();
@@ -169,74 +172,143 @@ describe.each(mutations)('$name', ({ status, prepare }) => {
 
     const { status: now, body, headers } = await send(client, mutation, key);
 
-    expect(now).toBe(refused);
+    expect(now).toBe(refusal);
     expect(body).toMatchObject({ code });
     expect(headers.get('Idempotency-Replayed')).toBeNull();
   });
 });
 
-const withBodies = mutations.filter(({ name }) => !/delet|revo/.test(name) || name.includes('rotation'));
+describe.each(refused)('$name, which is refused', ({ status, prepare }) => {
+  it('is not remembered: its repeat is judged anew', async () => {
+    const client = await newClient();
+    const mutation = await prepare(client);
+    const key = newKey();
 
-describe.each(withBodies)('$name, repeated with another body', ({ prepare }) => {
-  it('is a 422, and nothing happens', async () => {
+    const answers = [await send(client, mutation, key), await send(client, mutation, key)];
+
+    expect(answers.map((answer) => answer.status)).toEqual([status, status]);
+    expect(answers.map(({ headers }) => headers.get('Idempotency-Replayed'))).toEqual([null, null]);
+    expect((await rows('idempotency_keys')).filter((row) => row['idempotency_key'] === key)).toEqual([]);
+  });
+});
+
+const withBodies = acting.filter(({ name }) => !/delet|revo/.test(name));
+
+/** The same JSON value, written otherwise. */
+function written(value: unknown): string {
+  if (typeof value !== 'object' || value === null) return JSON.stringify(value);
+  const members = Object.entries(value).toReversed();
+  return `{ ${members.map(([name, member]) => `${JSON.stringify(name)} :\t${written(member)}`).join(',\n')} }`;
+}
+
+const bytes = (text: string) => new TextEncoder().encode(text);
+
+describe.each(withBodies)('$name', ({ status, prepare }) => {
+  it('is the same request where its members come in another order and with other spaces', async () => {
     const client = await newClient();
     const mutation = await prepare(client);
     const key = newKey();
     await send(client, mutation, key);
     const before = await whatHappened();
-    const other = new TextEncoder().encode(`${JSON.stringify(mutation.body)} `);
 
-    const { status, body } = await send(client, { ...mutation, body: other }, key);
+    const again = await send(client, { ...mutation, body: bytes(written(mutation.body)) }, key);
 
-    expect(status).toBe(422);
-    expect(body).toMatchObject({ code: 'idempotency_key_reused', status: 422 });
+    expect(again.status).toBe(status);
+    expect(again.headers.get('Idempotency-Replayed')).toBe('true');
+    expect(await whatHappened()).toEqual(before);
+  });
+
+  it('is another request with another query string: a 422, and nothing happens', async () => {
+    const client = await newClient();
+    const mutation = await prepare(client);
+    const key = newKey();
+    await send(client, mutation, key);
+    const before = await whatHappened();
+
+    const other = await send(client, { ...mutation, path: `${mutation.path}?verify=false` }, key);
+
+    expect(other).toMatchObject({ status: 422, body: { code: 'idempotency_key_reused', status: 422 } });
+    expect(await whatHappened()).toEqual(before);
+  });
+});
+
+describe('the same key with another body', () => {
+  it.each<[string, Mutation, object]>([
+    [
+      'an integration of another name',
+      { method: 'POST', path: '/api/integrations', body: { name: 'One', credentials: twilio } },
+      { name: 'Two', credentials: twilio },
+    ],
+    [
+      'an integration with another secret',
+      { method: 'POST', path: '/api/integrations', body: { name: 'One', credentials: twilio } },
+      { name: 'One', credentials: { ...twilio, auth_token: 'another-token-of-the-same-length' } },
+    ],
+    [
+      'an API key of another role',
+      { method: 'POST', path: '/api/api-keys', body: { name: 'One', role: 'user' } },
+      { name: 'One', role: 'admin' },
+    ],
+  ])('is a 422, and nothing happens: %s', async (_, mutation, other) => {
+    const client = await newClient();
+    const key = newKey();
+    await send(client, mutation, key);
+    const before = await whatHappened();
+
+    const answer = await send(client, { ...mutation, body: other }, key);
+
+    expect(answer).toMatchObject({ status: 422, body: { code: 'idempotency_key_reused', status: 422 } });
     expect(await whatHappened()).toEqual(before);
   });
 });
 
 describe('a refusal', () => {
-  it('is repeated though its reason is gone: the integration is no longer in use', async () => {
+  it('is no longer one where its reason is gone: the integration is no longer in use', async () => {
     const client = await newClient();
     const integration_id = await createIntegration(client);
-    const phone_number = unusedNumber();
-    const phone_number_id = await importNumber(client, integration_id, phone_number);
+    const phone_number_id = await importNumber(client, integration_id, unusedNumber());
     const deletion: Mutation = { method: 'DELETE', path: `/api/integrations/${integration_id}` };
     const key = newKey();
 
-    await send(client, deletion, key);
+    const first = await send(client, deletion, key);
     await call(client, 'DELETE', `/api/phone-numbers/${phone_number_id}`);
-    const repeated = await send(client, deletion, key);
+    const second = await send(client, deletion, key);
+    const third = await send(client, deletion, key);
 
-    expect(repeated.status).toBe(409);
-    expect(repeated.body).toMatchObject({ references: [{ phone_number_id, phone_number }], reference_count: 1 });
-    expect((await send(client, deletion, newKey())).status).toBe(200);
+    expect([first, second, third].map(({ status }) => status)).toEqual([409, 200, 200]);
+    expect(third.headers.get('Idempotency-Replayed')).toBe('true');
+    expect(withoutRequestId(third.text)).toBe(withoutRequestId(second.text));
+    expect(await actionsOn(integration_id)).toEqual([
+      'integration.created',
+      'integration.delete_refused',
+      'integration.deleted',
+    ]);
   });
 
-  it('is repeated though its reason is gone: the number is free again', async () => {
+  it('is no longer one where its reason is gone: the number is free again', async () => {
     const client = await newClient();
     const phone_number = unusedNumber();
     const holder = await importSip(client, phone_number);
     const importing: Mutation = { method: 'POST', path: '/api/phone-numbers', body: { phone_number, provider: 'sip' } };
     const key = newKey();
 
-    await send(client, importing, key);
+    const first = await send(client, importing, key);
     await call(client, 'DELETE', `/api/phone-numbers/${holder}`);
 
-    expect(await send(client, importing, key)).toMatchObject({ status: 409, body: { code: 'phone_number_exists' } });
-    expect((await send(client, importing, newKey())).status).toBe(201);
+    expect(first).toMatchObject({ status: 409, body: { code: 'phone_number_exists' } });
+    expect((await send(client, importing, key)).status).toBe(201);
   });
 
-  it('of a role or an expiry beyond the caller’s own is repeated too', async () => {
+  it('binds its key to nothing: another request may use it', async () => {
     const client = await newClient({ role: 'agent_manager' });
     const creation: Mutation = { method: 'POST', path: '/api/api-keys', body: { name: 'Above', role: 'admin' } };
     const key = newKey();
 
-    await send(client, creation, key);
-    const { status, body, headers } = await send(client, creation, key);
+    const first = await send(client, creation, key);
+    const second = await send(client, { ...creation, body: { name: 'Above', role: 'user' } }, key);
 
-    expect(status).toBe(403);
-    expect(body).toMatchObject({ code: 'permission_denied', exceeds: 'role' });
-    expect(headers.get('Idempotency-Replayed')).toBe('true');
+    expect(first).toMatchObject({ status: 403, body: { code: 'permission_denied', exceeds: 'role' } });
+    expect(second.status).toBe(201);
   });
 
   it('by the service is not the last word: it is not remembered, and the request is carried out when it is repeated', async () => {

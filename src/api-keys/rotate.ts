@@ -1,4 +1,4 @@
-import { and, eq, lte, sql } from 'drizzle-orm';
+import { and, eq, lte, not, sql } from 'drizzle-orm';
 import * as z from 'zod';
 import { eventExists, eventParameters, eventRecorder } from '../audit/record.ts';
 import type { EventParameters } from '../audit/record.ts';
@@ -6,14 +6,14 @@ import { callerExpiry, callerRank, expiryOf, rankOf } from '../auth/authorize.ts
 import { dropKey, isAlive } from '../auth/key-cache.ts';
 import { isAbove } from '../auth/permissions.ts';
 import type { Operation } from '../env.ts';
-import { newEventId, newId } from '../ids.ts';
-import { mutation } from '../mutation.ts';
+import { eventIdBeside, newId } from '../ids.ts';
+import { isBesideDecision, mutation } from '../mutation.ts';
 import { DomainError } from '../problem.ts';
-import { query } from '../query.ts';
+import { existsIn, query } from '../query.ts';
 import type { CompiledQuery, Placeholders } from '../query.ts';
-import { api_keys } from '../schema.ts';
+import { api_keys, audit_events } from '../schema.ts';
 import type { Role } from '../schema.ts';
-import { apiKeyColumns, isApiKey, presentApiKey } from './api-key.ts';
+import { apiKeyState, isApiKey, presentApiKey } from './api-key.ts';
 import type { ApiKey, ApiKeyState } from './api-key.ts';
 import { newKey, recordCreation } from './create.ts';
 import { readKey } from './revoke.ts';
@@ -50,31 +50,37 @@ const recordRotation = eventRecorder<RotateParameters>(api_keys, api_keys.key_id
   ),
 );
 
+const isSuccessorsEvent = ({ organization_id, successor_event_id }: Placeholders<RotateParameters>) =>
+  and(eq(audit_events.organization_id, organization_id), eq(audit_events.event_id, successor_event_id));
+
 /** Before {@link endOldKey}, so that it takes the old key's own expiry. */
 const insertSuccessor = query((db, parameters: Placeholders<RotateParameters>) =>
-  db
-    .insert(api_keys)
-    .select(
-      db
-        .select({
-          key_id: sql<string>`${parameters.successor_id}`.as('successor_id'),
-          organization_id: api_keys.organization_id,
-          user_id: api_keys.user_id,
-          name: api_keys.name,
-          role: api_keys.role,
-          key_hash: sql<string>`${parameters.key_hash}`.as('successor_hash'),
-          prefix: sql<string>`${parameters.prefix}`.as('successor_prefix'),
-          status: api_keys.status,
-          created_at: sql<number>`${parameters.event_time}`.as('rotated_at'),
-          last_used_at: sql<null>`NULL`.as('never_used'),
-          expires_at: api_keys.expires_at,
-          created_by: sql<string>`${parameters.actor_key_id}`.as('created_by'),
-          ended_at: sql<null>`NULL`.as('ended_at'),
-        })
-        .from(api_keys)
-        .where(and(isApiKey(parameters), eventExists(db, parameters))),
-    )
-    .onConflictDoNothing({ target: api_keys.key_id }),
+  db.insert(api_keys).select(
+    db
+      .select({
+        key_id: sql<string>`${parameters.successor_id}`.as('successor_id'),
+        organization_id: api_keys.organization_id,
+        user_id: api_keys.user_id,
+        name: api_keys.name,
+        role: api_keys.role,
+        key_hash: sql<string>`${parameters.key_hash}`.as('successor_hash'),
+        prefix: sql<string>`${parameters.prefix}`.as('successor_prefix'),
+        status: api_keys.status,
+        created_at: sql<number>`${parameters.event_time}`.as('rotated_at'),
+        last_used_at: sql<null>`NULL`.as('never_used'),
+        expires_at: api_keys.expires_at,
+        created_by: sql<string>`${parameters.actor_key_id}`.as('created_by'),
+        ended_at: sql<null>`NULL`.as('ended_at'),
+      })
+      .from(api_keys)
+      .where(
+        and(
+          isApiKey(parameters),
+          eventExists(db, parameters),
+          not(existsIn(db, audit_events, isSuccessorsEvent(parameters))),
+        ),
+      ),
+  ),
 );
 
 const recordSuccessor: CompiledQuery<RotateParameters, unknown> = {
@@ -93,11 +99,12 @@ const endOldKey = query((db, parameters: Placeholders<RotateParameters>) =>
     .where(and(isApiKey(parameters), eventExists(db, parameters))),
 );
 
+/** Of a request that was answered before too: so its state, and not the row, which may have changed since. */
 const readSuccessor = query((db, parameters: Placeholders<RotateParameters>) =>
   db
-    .select(apiKeyColumns())
-    .from(api_keys)
-    .where(and(eq(api_keys.key_id, parameters.successor_id), eq(api_keys.organization_id, parameters.organization_id))),
+    .select({ state: audit_events.state })
+    .from(audit_events)
+    .where(and(isBesideDecision(db, parameters), eq(audit_events.action, 'api_key.created'))),
 );
 
 const decide = mutation('api_keys:rotate', {
@@ -121,22 +128,29 @@ export async function rotateApiKey(
 ): Promise<{ raw_key?: string; key: ApiKey; previous_key: ApiKey }> {
   const { raw_key, stored } = await newKey();
   const event = eventParameters(operation);
+  const successor_id = newId('apikey');
   const decision = await decide(operation, {
     ...event,
     key_id,
     ends_at: event.event_time + overlap_seconds,
-    successor_id: newId('apikey'),
-    successor_event_id: newEventId(),
+    successor_id,
+    successor_event_id: eventIdBeside(event.event_id, successor_id),
     ...stored,
   });
-  const [previous] = decision.found.key;
+  const [rotated] = decision.found.key;
+  if (!decision.event) {
+    throw rotated ? refusal(rotated, decision.caller, event.now) : new DomainError('api_key_not_found', {});
+  }
   const [successor] = decision.found.successor;
-  if (!previous) throw new DomainError('api_key_not_found', {});
-  if (!decision.event) throw refusal(previous, decision.caller, event.now);
   if (!successor) throw new Error('A rotation left no successor.');
 
-  dropKey(operation, previous.key_hash);
-  const keys = { key: presentApiKey(successor), previous_key: presentApiKey(previous) };
+  if (rotated) dropKey(operation, rotated.key_hash);
+  const previous = apiKeyState.parse(JSON.parse(decision.event.state));
+  const ends_at = decision.event.created_at + overlap_seconds;
+  const keys = {
+    key: presentApiKey(apiKeyState.parse(JSON.parse(successor.state))),
+    previous_key: presentApiKey({ ...previous, expires_at: Math.min(previous.expires_at ?? ends_at, ends_at) }),
+  };
   return decision.replayed ? keys : { raw_key, ...keys };
 }
 
