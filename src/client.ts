@@ -34,6 +34,7 @@ export interface Problem {
     | 'phone_number_assigned'
     | 'api_key_not_found'
     | 'api_key_inactive'
+    | 'quota_exceeded'
     | 'temporarily_unavailable'
     | 'internal_error';
   /** A sentence for people. */
@@ -54,6 +55,9 @@ export interface Problem {
   reference_count_exact?: boolean;
   /** Of `phone_number_assigned`. */
   assigned_agent_id?: string;
+  /** Of `quota_exceeded`: what the organization may not have more of, and how much it may have. */
+  quota?: 'integrations' | 'phone_numbers' | 'sip_numbers' | 'api_keys' | 'audit_events';
+  limit?: number;
   /** Of `temporarily_unavailable`; `unknown`: wholly done, or not at all. */
   outcome?: 'not_done' | 'unknown';
 }

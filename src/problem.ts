@@ -3,6 +3,7 @@
  */
 import type { ContentfulStatusCode } from 'hono/utils/http-status';
 import type { Permission } from './auth/permissions.ts';
+import type { Quota } from './schema.ts';
 
 /** A phone number that keeps an integration from being deleted. */
 export interface Reference {
@@ -35,6 +36,8 @@ export interface ProblemMembers {
   api_key_not_found: object;
   /** Revoked or expired: there is nothing to rotate. */
   api_key_inactive: object;
+  /** The organization holds as much as it may. */
+  quota_exceeded: { quota: Quota; limit: number };
   /** `not_done`: nothing of it happened. `unknown`: wholly done or not at all. */
   temporarily_unavailable: { outcome: 'not_done' | 'unknown' };
   internal_error: object;
@@ -66,6 +69,14 @@ interface Answer<Members> {
   detail: string | ((members: Members) => string);
   headers?: (members: Members) => Record<string, string>;
 }
+
+const quotaNames: Record<Quota, string> = {
+  integrations: 'integrations',
+  phone_numbers: 'phone numbers',
+  sip_numbers: 'SIP numbers',
+  api_keys: 'living API keys',
+  audit_events: 'audit events',
+};
 
 const UNAVAILABLE_RETRY_AFTER_SECONDS = 5;
 
@@ -133,7 +144,7 @@ const answers: { [Code in ProblemCode]: Answer<ProblemMembers[Code]> } = {
   idempotency_key_reused: {
     status: 422,
     title: 'Idempotency-Key was used for another request',
-    detail: 'The Idempotency-Key was sent with another body before. Send a new key with a new request.',
+    detail: 'The Idempotency-Key was sent with another request before. Send a new key with a new request.',
   },
   not_found: {
     status: 404,
@@ -181,6 +192,12 @@ const answers: { [Code in ProblemCode]: Answer<ProblemMembers[Code]> } = {
     status: 409,
     title: 'API key is not active',
     detail: 'The API key has been revoked or has expired. Create a new one.',
+  },
+  quota_exceeded: {
+    status: 409,
+    title: 'Quota is exceeded',
+    detail: ({ quota, limit }) =>
+      `The organization may have ${limit} ${quotaNames[quota]} and has them. Deleting and revoking still work.`,
   },
   temporarily_unavailable: {
     status: 503,

@@ -4,15 +4,17 @@ import { eventExists, eventParameters, eventRecorder } from '../audit/record.ts'
 import type { EventParameters } from '../audit/record.ts';
 import { displayedPrefix, hashKey, newRawKey } from '../auth/api-key.ts';
 import { isCallerWith, rankOf } from '../auth/authorize.ts';
+import type { CallerKey } from '../auth/authorize.ts';
 import { isAbove } from '../auth/permissions.ts';
 import type { Operation } from '../env.ts';
 import { newId } from '../ids.ts';
 import { mutation } from '../mutation.ts';
-import type { NothingElse } from '../mutation.ts';
+import { assertRoom, fullQuota, hasRoomFor } from '../organizations/quotas.ts';
 import { DomainError } from '../problem.ts';
 import { query, rowColumns } from '../query.ts';
 import type { Placeholders, RowParameters } from '../query.ts';
 import { api_keys, roles } from '../schema.ts';
+import type { Quota, Role } from '../schema.ts';
 import { toUnix, unixNow } from '../time.ts';
 import { printableText } from '../validation.ts';
 import { apiKeyState, isApiKey, presentApiKey } from './api-key.ts';
@@ -31,6 +33,8 @@ export const newApiKey = z.lazy(() =>
   }),
 );
 
+const quotas: Quota[] = ['api_keys', 'audit_events'];
+
 type CreateParameters = EventParameters & RowParameters<typeof api_keys>;
 
 /** A role no higher and an expiry no later than the caller's, which is the default. */
@@ -43,6 +47,7 @@ const insertKey = query((db, parameters: Placeholders<CreateParameters>) => {
       .where(
         and(
           isCallerWith('api_keys:create', db, parameters),
+          hasRoomFor(db, parameters, quotas),
           lte(rankOf(parameters.role), rankOf(api_keys.role)),
           or(isNull(api_keys.expires_at), lte(expires_at, api_keys.expires_at)),
           not(eventExists(db, parameters)),
@@ -58,8 +63,10 @@ export const recordCreation = eventRecorder<EventParameters & { key_id: string }
   (_, parameters) => isApiKey(parameters),
 );
 
-const decide = mutation<CreateParameters, NothingElse>('api_keys:create', {
-  explain: {},
+const explain = { full: fullQuota(quotas) };
+
+const decide = mutation<CreateParameters, typeof explain>('api_keys:create', {
+  explain,
   act: { insertKey, recordCreation },
 });
 
@@ -75,7 +82,7 @@ export async function newKey() {
  *
  * @returns the key as clients see it, and the raw key, which is seen this once: a repeat under the same Idempotency-Key is
  *   without it
- * @throws DomainError `permission_denied`, and what any mutation does (mutation.ts)
+ * @throws DomainError `permission_denied`, `quota_exceeded`, and what any mutation does (mutation.ts)
  */
 export async function createApiKey(
   operation: Operation,
@@ -98,11 +105,19 @@ export async function createApiKey(
     ended_at: null,
   });
   if (!decision.event) {
-    throw new DomainError('permission_denied', {
-      required_permission: 'api_keys:create',
-      exceeds: isAbove(role, decision.caller.role) ? 'role' : 'expires_at',
-    });
+    const exceeds = exceeded(role, expires_at, decision.caller);
+    if (exceeds) throw new DomainError('permission_denied', { required_permission: 'api_keys:create', exceeds });
+    assertRoom(decision.found.full);
+    throw new DomainError('temporarily_unavailable', { outcome: 'not_done' });
   }
   const key = presentApiKey(apiKeyState.parse(JSON.parse(decision.event.state)));
   return decision.replayed ? { key } : { raw_key, key };
+}
+
+/** What a new key may not have, of what the caller asks for: a role above its own, or an expiry after its own. */
+function exceeded(role: Role, expires_at: number | undefined, caller: CallerKey) {
+  if (isAbove(role, caller.role)) return 'role';
+  return expires_at !== undefined && caller.expires_at !== null && expires_at > caller.expires_at
+    ? 'expires_at'
+    : undefined;
 }

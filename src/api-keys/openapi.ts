@@ -62,6 +62,7 @@ export const apiKeyOperations: Operations = {
       z.object({ raw_key: rawKeySchema, key: apiKeySchema }),
       { raw_key: rawKeyExample, key: apiKeyExample },
     ),
+    problems: ['quota_exceeded'],
   },
   'POST /api/api-keys/{key_id}/rotate': {
     operationId: 'rotateApiKey',
@@ -87,7 +88,7 @@ export const apiKeyOperations: Operations = {
         },
       },
     ),
-    problems: ['api_key_not_found', 'api_key_inactive'],
+    problems: ['api_key_not_found', 'api_key_inactive', 'quota_exceeded'],
   },
   'GET /api/api-keys': {
     operationId: 'listApiKeys',

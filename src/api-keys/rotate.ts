@@ -1,18 +1,20 @@
-import { and, eq, lte, not, sql } from 'drizzle-orm';
+import { and, eq, lte, not, or, sql } from 'drizzle-orm';
 import * as z from 'zod';
 import { eventExists, eventParameters, eventRecorder } from '../audit/record.ts';
 import type { EventParameters } from '../audit/record.ts';
 import { callerExpiry, callerRank, expiryOf, rankOf } from '../auth/authorize.ts';
+import type { CallerKey } from '../auth/authorize.ts';
 import { dropKey, isAlive } from '../auth/key-cache.ts';
 import { isAbove } from '../auth/permissions.ts';
 import type { Operation } from '../env.ts';
 import { eventIdBeside, newId } from '../ids.ts';
 import { isBesideDecision, mutation } from '../mutation.ts';
+import { fullQuota, hasRoomFor } from '../organizations/quotas.ts';
+import type { FullQuota } from '../organizations/quotas.ts';
 import { DomainError } from '../problem.ts';
 import { existsIn, query } from '../query.ts';
 import type { CompiledQuery, Placeholders } from '../query.ts';
 import { api_keys, audit_events } from '../schema.ts';
-import type { Role } from '../schema.ts';
 import { apiKeyState, isApiKey, presentApiKey } from './api-key.ts';
 import type { ApiKey, ApiKeyState } from './api-key.ts';
 import { newKey, recordCreation } from './create.ts';
@@ -40,13 +42,18 @@ interface RotateParameters extends EventParameters {
   prefix: string;
 }
 
-/** A living key, of a role no higher and an expiry no later than the caller's. */
+/**
+ * A living key, of a role no higher and an expiry no later than the caller's. Where the old key ends at once, there is room
+ * for the new one.
+ */
 const recordRotation = eventRecorder<RotateParameters>(api_keys, api_keys.key_id, 'api_key.rotated', (db, parameters) =>
   and(
     isApiKey(parameters),
     isAlive(db, parameters),
     lte(rankOf(api_keys.role), callerRank('api_keys:rotate', db, parameters)),
     lte(expiryOf(api_keys.expires_at), callerExpiry('api_keys:rotate', db, parameters)),
+    hasRoomFor(db, parameters, ['audit_events']),
+    or(lte(parameters.ends_at, parameters.now), hasRoomFor(db, parameters, ['api_keys'])),
   ),
 );
 
@@ -108,7 +115,7 @@ const readSuccessor = query((db, parameters: Placeholders<RotateParameters>) =>
 );
 
 const decide = mutation('api_keys:rotate', {
-  explain: { key: readKey, successor: readSuccessor },
+  explain: { key: readKey, successor: readSuccessor, full: fullQuota(['audit_events', 'api_keys']) },
   act: { recordRotation, insertSuccessor, recordSuccessor, endOldKey },
 });
 
@@ -118,8 +125,8 @@ const decide = mutation('api_keys:rotate', {
  *
  * @returns both keys as clients see them, and the new raw key, which is seen this once: a repeat under the same
  *   Idempotency-Key is without it
- * @throws DomainError `api_key_not_found`, `api_key_inactive`, `permission_denied` for a key above the caller's own, and what
- *   any mutation does (mutation.ts)
+ * @throws DomainError `api_key_not_found`, `api_key_inactive`, `permission_denied` for a key above the caller's own, `quota_exceeded`,
+ *   and what any mutation does (mutation.ts)
  */
 export async function rotateApiKey(
   operation: Operation,
@@ -139,7 +146,7 @@ export async function rotateApiKey(
   });
   const [rotated] = decision.found.key;
   if (!decision.event) {
-    throw rotated ? refusal(rotated, decision.caller, event.now) : new DomainError('api_key_not_found', {});
+    throw rotated ? refusal(rotated, decision, event.now) : new DomainError('api_key_not_found', {});
   }
   const [successor] = decision.found.successor;
   if (!successor) throw new Error('A rotation left no successor.');
@@ -155,10 +162,16 @@ export async function rotateApiKey(
 }
 
 /** Why a key was not rotated. */
-function refusal({ role, status, expires_at }: ApiKeyState, caller: { role: Role }, now: number): DomainError {
+function refusal(
+  { role, status, expires_at }: ApiKeyState,
+  { caller, found }: { caller: CallerKey; found: { full: FullQuota[] } },
+  now: number,
+): DomainError {
   if (isAbove(role, caller.role)) return exceeding('role');
-  const alive = status === 'active' && (expires_at === null || expires_at > now);
-  return alive ? exceeding('expires_at') : new DomainError('api_key_inactive', {});
+  if (status !== 'active' || (expires_at !== null && expires_at <= now)) return new DomainError('api_key_inactive', {});
+  const [full] = found.full;
+  const outlives = caller.expires_at !== null && (expires_at === null || expires_at > caller.expires_at);
+  return full && !outlives ? new DomainError('quota_exceeded', full) : exceeding('expires_at');
 }
 
 const exceeding = (exceeds: 'role' | 'expires_at') =>

@@ -82,6 +82,12 @@ export const callerExpiry = (permission: Permission, db: Builder, parameters: Pl
     .from(api_keys)
     .where(isCallerWith(permission, db, parameters));
 
+export interface CallerKey {
+  role: Role;
+  /** Unix seconds; null for a key that does not expire. */
+  expires_at: number | null;
+}
+
 /** The caller's key as D1 has it, or no row for a dead one: what {@link assertCallerMay} judges. */
 export const callerKey = query((db, parameters: Placeholders<CallerParameters>) => callerKeyIf(db, parameters));
 

@@ -7,11 +7,12 @@ import { credentialsWriter, intentStands, spendIntent, withdrawIntent } from '..
 import type { Operation } from '../env.ts';
 import { newId } from '../ids.ts';
 import { mutation } from '../mutation.ts';
-import type { NothingElse } from '../mutation.ts';
+import { assertRoom, fullQuota, hasRoomFor } from '../organizations/quotas.ts';
 import { DomainError } from '../problem.ts';
 import { query, rowColumns } from '../query.ts';
-import type { Placeholders, RowParameters } from '../query.ts';
+import type { Builder, Placeholders, RowParameters } from '../query.ts';
 import { api_keys, integrations } from '../schema.ts';
+import type { Quota } from '../schema.ts';
 import { unixNow } from '../time.ts';
 import { printableText } from '../validation.ts';
 import { integrationState, isIntegration, presentIntegration } from './integration.ts';
@@ -27,7 +28,11 @@ export const newIntegration = z.lazy(() =>
 
 type CreateParameters = EventParameters & RowParameters<typeof integrations> & { kv_key: string | null };
 
-const storeCredentials = credentialsWriter('integrations:create');
+const quotas: Quota[] = ['integrations', 'audit_events'];
+
+const hasRoom = (db: Builder, parameters: Placeholders<EventParameters>) => hasRoomFor(db, parameters, quotas);
+
+const storeCredentials = credentialsWriter('integrations:create', hasRoom);
 
 const insertIntegration = query((db, parameters: Placeholders<CreateParameters>) =>
   db.insert(integrations).select(
@@ -37,6 +42,7 @@ const insertIntegration = query((db, parameters: Placeholders<CreateParameters>)
       .where(
         and(
           isCallerWith('integrations:create', db, parameters),
+          hasRoom(db, parameters),
           intentStands(db, parameters),
           not(eventExists(db, parameters)),
         ),
@@ -51,8 +57,10 @@ const recordCreation = eventRecorder<CreateParameters>(
   (_, parameters) => isIntegration(parameters),
 );
 
-const decide = mutation<CreateParameters, NothingElse>('integrations:create', {
-  explain: {},
+const explain = { full: fullQuota(quotas) };
+
+const decide = mutation<CreateParameters, typeof explain>('integrations:create', {
+  explain,
   act: { insertIntegration, recordCreation },
   settle: { withdrawIntent, spendIntent },
 });
@@ -63,7 +71,7 @@ const decide = mutation<CreateParameters, NothingElse>('integrations:create', {
  * Intent, ciphertext, then one batch that makes both live: interrupted anywhere, there is no integration without
  * credentials and no ciphertext that the outbox does not name.
  *
- * @throws DomainError what any mutation does (mutation.ts)
+ * @throws DomainError `quota_exceeded`, and what any mutation does (mutation.ts)
  */
 export async function createIntegration(
   operation: Operation,
@@ -73,7 +81,7 @@ export async function createIntegration(
   const event = eventParameters(operation);
   const stored = await storeCredentials(operation, event, integration_id, credentials);
 
-  const { event: created } = await decide(operation, {
+  const { event: created, found } = await decide(operation, {
     ...event,
     now: unixNow(),
     integration_id,
@@ -87,6 +95,9 @@ export async function createIntegration(
     revision: 1,
     phone_number_count: 0,
   });
-  if (!created) throw new DomainError('temporarily_unavailable', { outcome: 'not_done' });
+  if (!created) {
+    assertRoom(found.full);
+    throw new DomainError('temporarily_unavailable', { outcome: 'not_done' });
+  }
   return presentIntegration(integrationState.parse(JSON.parse(created.state)));
 }

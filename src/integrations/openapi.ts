@@ -71,6 +71,7 @@ export const integrationOperations: Operations = {
       },
     },
     answer: action(201, 'Integration created successfully', integrationSchema, integrationExample),
+    problems: ['quota_exceeded'],
   },
   'GET /api/integrations': {
     operationId: 'listIntegrations',
@@ -94,7 +95,7 @@ export const integrationOperations: Operations = {
       'Changes the name, the credentials or both. New credentials are a new version, and the old one can be read no more.',
     bodies: { name: { name: 'Twilio Europe' }, credentials: { credentials } },
     answer: action(200, 'Integration updated successfully', integrationSchema, integrationExample),
-    problems: ['integration_not_found'],
+    problems: ['integration_not_found', 'quota_exceeded'],
   },
   'DELETE /api/integrations/{integration_id}': {
     operationId: 'deleteIntegration',

@@ -8,10 +8,13 @@ import { credentialsKey, credentialsWriter, intentStands, spendIntent, withdrawI
 import type { StoredCredentials } from '../credentials/vault.ts';
 import type { Operation } from '../env.ts';
 import { mutation } from '../mutation.ts';
+import { assertRoom, fullQuota, hasRoomFor } from '../organizations/quotas.ts';
+import type { FullQuota } from '../organizations/quotas.ts';
 import { DomainError, invalid } from '../problem.ts';
 import { existsIn, query } from '../query.ts';
 import type { Builder, Placeholders } from '../query.ts';
 import { integrations } from '../schema.ts';
+import type { Quota } from '../schema.ts';
 import { unixNow } from '../time.ts';
 import { printableText } from '../validation.ts';
 import { findProvider, integrationState, isIntegration, presentIntegration } from './integration.ts';
@@ -50,13 +53,21 @@ const isOfProvider = (parameters: Placeholders<TargetParameters>) =>
 const hasTarget = (db: Builder, parameters: Placeholders<TargetParameters>) =>
   existsIn(db, integrations, isOfProvider(parameters));
 
-const storeCredentials = credentialsWriter<TargetParameters>('integrations:update', hasTarget);
+const quotas: Quota[] = ['audit_events'];
+
+const hasRoom = (db: Builder, parameters: Placeholders<EventParameters>) => hasRoomFor(db, parameters, quotas);
+
+const storeCredentials = credentialsWriter<TargetParameters>(
+  'integrations:update',
+  (db, parameters) => sql`${hasTarget(db, parameters)} AND ${hasRoom(db, parameters)}`,
+);
 
 const recordRenaming = eventRecorder<UpdateParameters>(
   integrations,
   integrations.integration_id,
   'integration.updated',
-  (db, parameters) => and(isIntegration(parameters), callerMay('integrations:update', db, parameters)),
+  (db, parameters) =>
+    and(isIntegration(parameters), callerMay('integrations:update', db, parameters), hasRoom(db, parameters)),
 );
 
 const recordReplacement = eventRecorder<CredentialsParameters>(
@@ -64,7 +75,12 @@ const recordReplacement = eventRecorder<CredentialsParameters>(
   integrations.integration_id,
   'integration.updated',
   (db, parameters) =>
-    and(isOfProvider(parameters), callerMay('integrations:update', db, parameters), intentStands(db, parameters)),
+    and(
+      isOfProvider(parameters),
+      callerMay('integrations:update', db, parameters),
+      hasRoom(db, parameters),
+      intentStands(db, parameters),
+    ),
 );
 
 const changed = (parameters: Placeholders<UpdateParameters>) => ({
@@ -93,7 +109,7 @@ const replaceCredentials = query((db, parameters: Placeholders<CredentialsParame
     .where(and(isIntegration(parameters), eventSaw(db, parameters, integrations.revision))),
 );
 
-const explain = { target: findProvider };
+const explain = { target: findProvider, full: fullQuota(quotas) };
 
 const decideRenaming = mutation<UpdateParameters, typeof explain>('integrations:update', {
   explain,
@@ -113,7 +129,7 @@ const decideReplacement = mutation<CredentialsParameters, typeof explain>('integ
  * goes with the commit, its ciphertext is in the outbox by the same commit.
  *
  * @returns the integration as the update left it
- * @throws DomainError `validation_failed` for credentials of another provider, `integration_not_found`, and what any
+ * @throws DomainError `validation_failed` for credentials of another provider, `integration_not_found`, `quota_exceeded`, and what any
  *   mutation does (mutation.ts)
  */
 export async function updateIntegration(
@@ -126,7 +142,7 @@ export async function updateIntegration(
   const { event, found } = credentials
     ? await replace(operation, { ...parameters, provider: credentials.provider }, credentials)
     : await decideRenaming(operation, parameters);
-  if (!event) throw refusal(found.target[0], credentials?.provider);
+  if (!event) throw refusal(found, credentials?.provider);
 
   const before = integrationState.parse(JSON.parse(event.state));
   if (credentials) {
@@ -150,10 +166,14 @@ async function replace(
 }
 
 /** Why an update did not happen, by what there is of its target. */
-function refusal(found: { provider: Provider } | undefined, wanted: Provider | undefined): DomainError {
-  if (!found) return new DomainError('integration_not_found', {});
-  if (wanted && wanted !== found.provider) {
+function refusal(
+  { target: [target], full }: { target: { provider: Provider }[]; full: FullQuota[] },
+  wanted: Provider | undefined,
+): DomainError {
+  if (!target) return new DomainError('integration_not_found', {});
+  if (wanted && wanted !== target.provider) {
     return invalid('credentials.provider', 'must be the provider of the integration');
   }
+  assertRoom(full);
   return new DomainError('temporarily_unavailable', { outcome: 'not_done' });
 }

@@ -42,8 +42,12 @@ imported through it. An integration is deleted with its credentials, and never w
   of the path, the query and the body, then 404, then 409.
 - Lists have opaque cursors. Another organization's id is a 404, as a missing one is.
 - Every answer of a call below has an \`X-Request-Id\`, which is the \`request_id\` of a problem and of an audit event.
-- A \`POST\`, \`PUT\` or \`DELETE\` with an \`Idempotency-Key\` acts once: for 24 hours the same request under the same key is
-  answered as the first one was, with \`Idempotency-Replayed: true\`. A \`503\` is not remembered.
+- A \`POST\`, \`PUT\` or \`DELETE\` with an \`Idempotency-Key\` acts once: for 24 hours the same request under the same key gets
+  the answer of the one that acted, with \`Idempotency-Replayed: true\`. A refusal changed nothing: it is not remembered, and
+  the request is judged anew.
+- A query parameter that a call does not know, or that is given twice, is a 422.
+- What an organization may hold is bounded: at a quota, what creates or changes is refused by 409 \`quota_exceeded\`; what
+  deletes or revokes always works.
 - A \`GET\` may be answered by a replica of the database that is a little behind. Send it the \`X-D1-Bookmark\` of the
   newest answer that your organization has had, a mutation's above all, and it is never older than that.
 - A \`503\` says in \`outcome\` whether nothing was done, or whether that is unknown: then it was done wholly or not at all.
@@ -103,7 +107,6 @@ const idempotencyKey = {
   description:
     'A new random one for each request; the same one where a request is repeated because its answer was lost.',
   schema: { type: 'string', pattern: '^[\\x20-\\x7e]{1,255}$' },
-  example: '8e03978e-40d5-43dd-bc93-6894a57f9324',
 };
 
 const healthSchema = z.object({

@@ -3,6 +3,7 @@ import * as z from 'zod';
 import { rolesHolding } from '../auth/permissions.ts';
 import { DomainError, problemAnswer } from '../problem.ts';
 import type { ProblemCode, ProblemMembers } from '../problem.ts';
+import { quotas } from '../schema.ts';
 import { id } from './operation.ts';
 
 const REQUEST_ID = '26e0718a-cc31-4b5b-8be4-4946ebdcbd1c';
@@ -64,6 +65,10 @@ const problems: { [Code in ProblemCode]: { members: z.ZodRawShape; example: Prob
   },
   api_key_not_found: none,
   api_key_inactive: none,
+  quota_exceeded: {
+    members: { quota: z.enum(quotas), limit: z.int().min(0) },
+    example: { quota: 'integrations', limit: 50 },
+  },
   temporarily_unavailable: {
     members: {
       outcome: z.enum(['not_done', 'unknown']).meta({ description: '`unknown`: wholly done, or not at all.' }),

@@ -10,10 +10,12 @@ import { idSchema, newId } from '../ids.ts';
 import { findProvider, isIntegration } from '../integrations/integration.ts';
 import { providerNames } from '../integrations/providers.ts';
 import { mutation } from '../mutation.ts';
+import { assertRoom, fullQuota, hasRoomFor } from '../organizations/quotas.ts';
 import { DomainError, invalid } from '../problem.ts';
 import { existsIn, query, rowColumns } from '../query.ts';
 import type { Builder, Placeholders, RowParameters } from '../query.ts';
 import { api_keys, integrations, mediaEncryptions, phone_numbers } from '../schema.ts';
+import type { Quota } from '../schema.ts';
 import { unixNow } from '../time.ts';
 import { printableText } from '../validation.ts';
 import { e164, isPhoneNumber, phoneNumberState, presentPhoneNumber } from './phone-number.ts';
@@ -63,7 +65,13 @@ export const newPhoneNumber = z.discriminatedUnion('provider', [throughIntegrati
   error: ({ code }) => (code === 'invalid_union' ? 'must be sip or one of the providers' : undefined),
 });
 
-const storeCredentials = credentialsWriter('phone_numbers:create');
+const quotas: Quota[] = ['phone_numbers', 'audit_events'];
+const sipQuotas: Quota[] = [...quotas, 'sip_numbers'];
+
+const hasRoom = (db: Builder, parameters: Placeholders<EventParameters>) => hasRoomFor(db, parameters, quotas);
+const hasRoomForSip = (db: Builder, parameters: Placeholders<EventParameters>) => hasRoomFor(db, parameters, sipQuotas);
+
+const storeCredentials = credentialsWriter('phone_numbers:create', hasRoomForSip);
 
 type ImportParameters = EventParameters & RowParameters<typeof phone_numbers> & { kv_key: string | null };
 
@@ -99,10 +107,15 @@ const insertNumberIf = (standing: (db: Builder, parameters: Placeholders<ImportP
   );
 
 const insertThroughIntegration = insertNumberIf((db, parameters) =>
-  existsIn(db, integrations, and(isIntegration(parameters), eq(integrations.provider, parameters.provider))),
+  and(
+    existsIn(db, integrations, and(isIntegration(parameters), eq(integrations.provider, parameters.provider))),
+    hasRoom(db, parameters),
+  ),
 );
-const insertSip = insertNumberIf(() => undefined);
-const insertSipWithCredentials = insertNumberIf(intentStands);
+const insertSip = insertNumberIf(hasRoomForSip);
+const insertSipWithCredentials = insertNumberIf((db, parameters) =>
+  and(hasRoomForSip(db, parameters), intentStands(db, parameters)),
+);
 
 const recordImport = eventRecorder<ImportParameters>(
   phone_numbers,
@@ -111,15 +124,16 @@ const recordImport = eventRecorder<ImportParameters>(
   (_, parameters) => isPhoneNumber(parameters),
 );
 
-const explain = { target: findProvider, holders: findHolder };
+const explain = { target: findProvider, holders: findHolder, full: fullQuota(quotas) };
+const explainSip = { target: findProvider, holders: findHolder, full: fullQuota(sipQuotas) };
 
 const decideThroughIntegration = mutation('phone_numbers:create', {
   explain,
   act: { insertThroughIntegration, recordImport },
 });
-const decideSip = mutation('phone_numbers:create', { explain, act: { insertSip, recordImport } });
-const decideSipWithCredentials = mutation<ImportParameters, typeof explain>('phone_numbers:create', {
-  explain,
+const decideSip = mutation('phone_numbers:create', { explain: explainSip, act: { insertSip, recordImport } });
+const decideSipWithCredentials = mutation<ImportParameters, typeof explainSip>('phone_numbers:create', {
+  explain: explainSip,
   act: { insertSipWithCredentials, recordImport },
   settle: { withdrawIntent, spendIntent },
 });
@@ -130,7 +144,7 @@ const decideSipWithCredentials = mutation<ImportParameters, typeof explain>('pho
  * One batch; before it, where there are SIP credentials, intent and ciphertext as in a create.
  *
  * @throws DomainError `validation_failed` for an integration of another provider, `integration_not_found`,
- *   `phone_number_exists`, and what any mutation does (mutation.ts)
+ *   `phone_number_exists`, `quota_exceeded`, and what any mutation does (mutation.ts)
  */
 export async function importPhoneNumber(
   operation: Operation,
@@ -174,6 +188,7 @@ export async function importPhoneNumber(
     }
   }
   if (found.holders.length > 0) throw new DomainError('phone_number_exists', {});
+  assertRoom(found.full);
   throw new DomainError('temporarily_unavailable', { outcome: 'not_done' });
 }
 

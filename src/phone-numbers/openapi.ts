@@ -85,7 +85,7 @@ export const phoneNumberOperations: Operations = {
       phoneNumberSchema,
       phoneNumberExample,
     ),
-    problems: ['integration_not_found', 'phone_number_exists'],
+    problems: ['integration_not_found', 'phone_number_exists', 'quota_exceeded'],
   },
   'GET /api/phone-numbers': {
     operationId: 'listPhoneNumbers',
@@ -115,7 +115,7 @@ export const phoneNumberOperations: Operations = {
       unassign: { assigned_agent_id: null },
     },
     answer: action(200, 'Phone number updated successfully', phoneNumberSchema, phoneNumberExample),
-    problems: ['phone_number_not_found', 'integration_not_found'],
+    problems: ['phone_number_not_found', 'integration_not_found', 'quota_exceeded'],
   },
   'DELETE /api/phone-numbers/{phone_number_id}': {
     operationId: 'deletePhoneNumber',

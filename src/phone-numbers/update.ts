@@ -7,10 +7,12 @@ import type { Operation } from '../env.ts';
 import { idSchema } from '../ids.ts';
 import { findProvider, isIntegration } from '../integrations/integration.ts';
 import { mutation } from '../mutation.ts';
+import { assertRoom, fullQuota, hasRoomFor } from '../organizations/quotas.ts';
 import { DomainError, invalid } from '../problem.ts';
 import { existsIn, query } from '../query.ts';
 import type { Placeholders } from '../query.ts';
 import { integrations, phone_numbers } from '../schema.ts';
+import type { Quota } from '../schema.ts';
 import { isPhoneNumber, phoneNumberState, presentPhoneNumber } from './phone-number.ts';
 import type { PhoneNumber } from './phone-number.ts';
 
@@ -58,6 +60,8 @@ const mayGoTo = (parameters: Placeholders<UpdateParameters>) =>
 const lacksServer = ({ supports_outbound }: Placeholders<UpdateParameters>) =>
   and(sql`${supports_outbound} IS 1`, eq(phone_numbers.provider, 'sip'), isNull(phone_numbers.sip_server_address));
 
+const quotas: Quota[] = ['audit_events'];
+
 const recordUpdate = eventRecorder<UpdateParameters>(
   phone_numbers,
   phone_numbers.phone_number_id,
@@ -68,6 +72,7 @@ const recordUpdate = eventRecorder<UpdateParameters>(
       or(sql`${parameters.integration_id} IS NULL`, existsIn(db, integrations, mayGoTo(parameters))),
       sql`NOT ${lacksServer(parameters)}`,
       callerMay('phone_numbers:update', db, parameters),
+      hasRoomFor(db, parameters, quotas),
     ),
 );
 
@@ -88,7 +93,7 @@ const applyChanges = query((db, parameters: Placeholders<UpdateParameters>) => {
 });
 
 const decide = mutation('phone_numbers:update', {
-  explain: { number: findPhoneNumber, target: findProvider },
+  explain: { number: findPhoneNumber, target: findProvider, full: fullQuota(quotas) },
   act: { recordUpdate, applyChanges },
 });
 
@@ -98,7 +103,7 @@ const decide = mutation('phone_numbers:update', {
  *
  * @returns the phone number as the update left it
  * @throws DomainError `phone_number_not_found`, `integration_not_found` for the target, `validation_failed` for a target of
- *   another provider and for a SIP number that cannot do as told, and what any mutation does (mutation.ts)
+ *   another provider and for a SIP number that cannot do as told, `quota_exceeded`, and what any mutation does (mutation.ts)
  */
 export async function updatePhoneNumber(
   operation: Operation,
@@ -131,6 +136,7 @@ export async function updatePhoneNumber(
   if (changes.supports_outbound && number.provider === 'sip' && number.sip_server_address === null) {
     throw invalid('supports_outbound', 'must be false for a number without sip_server_address');
   }
+  assertRoom(found.full);
   throw new DomainError('temporarily_unavailable', { outcome: 'not_done' });
 }
 
