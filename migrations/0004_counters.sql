@@ -14,7 +14,6 @@ UPDATE `api_keys` SET `ended_at` = unixepoch() WHERE `status` = 'revoked';--> st
 CREATE INDEX `api_keys_by_expires_at` ON `api_keys` (`expires_at`) WHERE ("api_keys"."expires_at" is not null and "api_keys"."ended_at" is null);--> statement-breakpoint
 CREATE INDEX `api_keys_by_ended_at` ON `api_keys` (`ended_at`) WHERE "api_keys"."ended_at" is not null;--> statement-breakpoint
 ALTER TABLE `integrations` ADD `phone_number_count` integer DEFAULT 0 NOT NULL;--> statement-breakpoint
-ALTER TABLE `organizations` ADD `revision` integer DEFAULT 1 NOT NULL;--> statement-breakpoint
 ALTER TABLE `organizations` ADD `integration_count` integer DEFAULT 0 NOT NULL;--> statement-breakpoint
 ALTER TABLE `organizations` ADD `phone_number_count` integer DEFAULT 0 NOT NULL;--> statement-breakpoint
 ALTER TABLE `organizations` ADD `sip_number_count` integer DEFAULT 0 NOT NULL;--> statement-breakpoint
@@ -101,28 +100,4 @@ CREATE TRIGGER `audit_events_count_deleted` AFTER DELETE ON `audit_events` BEGIN
 		`audit_event_count` = `audit_event_count` - (OLD.`action` NOT GLOB '*_refused'),
 		`refusal_count` = `refusal_count` - (OLD.`action` GLOB '*_refused')
 	WHERE `organization_id` = OLD.`organization_id`;
-END;
---> statement-breakpoint
-CREATE TRIGGER `integrations_owe_purge_deleted` AFTER DELETE ON `integrations` BEGIN
-	INSERT INTO `credential_purges` (`kv_key`, `organization_id`, `due_at`, `attempts`, `first_due_at`, `state`)
-	VALUES ('v1/' || OLD.`organization_id` || '/' || OLD.`integration_id` || '/' || OLD.`credentials_version`, OLD.`organization_id`, unixepoch(), 0, unixepoch(), 'owed')
-	ON CONFLICT (`kv_key`) DO UPDATE SET `state` = 'owed';
-END;--> statement-breakpoint
-CREATE TRIGGER `integrations_owe_purge_replaced` AFTER UPDATE OF `credentials_version` ON `integrations`
-WHEN OLD.`credentials_version` IS NOT NEW.`credentials_version` BEGIN
-	INSERT INTO `credential_purges` (`kv_key`, `organization_id`, `due_at`, `attempts`, `first_due_at`, `state`)
-	VALUES ('v1/' || OLD.`organization_id` || '/' || OLD.`integration_id` || '/' || OLD.`credentials_version`, OLD.`organization_id`, unixepoch(), 0, unixepoch(), 'owed')
-	ON CONFLICT (`kv_key`) DO UPDATE SET `state` = 'owed';
-END;--> statement-breakpoint
-CREATE TRIGGER `phone_numbers_owe_purge_deleted` AFTER DELETE ON `phone_numbers`
-WHEN OLD.`credentials_version` IS NOT NULL BEGIN
-	INSERT INTO `credential_purges` (`kv_key`, `organization_id`, `due_at`, `attempts`, `first_due_at`, `state`)
-	VALUES ('v1/' || OLD.`organization_id` || '/' || OLD.`phone_number_id` || '/' || OLD.`credentials_version`, OLD.`organization_id`, unixepoch(), 0, unixepoch(), 'owed')
-	ON CONFLICT (`kv_key`) DO UPDATE SET `state` = 'owed';
-END;--> statement-breakpoint
-CREATE TRIGGER `phone_numbers_owe_purge_replaced` AFTER UPDATE OF `credentials_version` ON `phone_numbers`
-WHEN OLD.`credentials_version` IS NOT NULL AND OLD.`credentials_version` IS NOT NEW.`credentials_version` BEGIN
-	INSERT INTO `credential_purges` (`kv_key`, `organization_id`, `due_at`, `attempts`, `first_due_at`, `state`)
-	VALUES ('v1/' || OLD.`organization_id` || '/' || OLD.`phone_number_id` || '/' || OLD.`credentials_version`, OLD.`organization_id`, unixepoch(), 0, unixepoch(), 'owed')
-	ON CONFLICT (`kv_key`) DO UPDATE SET `state` = 'owed';
 END;

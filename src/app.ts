@@ -81,8 +81,7 @@ closeRoutes(app);
  * Closes an app's route table: a known path answers 405 to other methods, where Hono would answer 404.
  *
  * @throws Error for a route under `/api` that does not ask for a permission first, that mutates and accepts
- *   no Idempotency-Key, that reads and accepts no bookmark, or that takes any query string: a Worker with one does not
- *   start
+ *   no Idempotency-Key, or that reads and accepts no bookmark: a Worker with one does not start
  */
 export function closeRoutes({ routes, all }: Pick<Hono<AppEnv>, 'routes' | 'all'>): void {
   const paths = Map.groupBy(
@@ -98,9 +97,6 @@ export function closeRoutes({ routes, all }: Pick<Hono<AppEnv>, 'routes' | 'all'
       if (!guarded) throw new Error(`${method} ${path} asks for no permission first`);
       const [accepted, name] =
         method === 'GET' ? ['acceptsBookmark', 'bookmark'] : ['acceptsIdempotencyKey', 'Idempotency-Key'];
-      const validatesQuery = ({ handler }: (typeof chain)[number]) =>
-        'validates' in handler && handler.validates instanceof Object && 'query' in handler.validates;
-      if (!chain.some(validatesQuery)) throw new Error(`${method} ${path} validates no query string`);
       if (!chain.some(({ handler }) => accepted in handler)) throw new Error(`${method} ${path} accepts no ${name}`);
     }
     all(path, () => {

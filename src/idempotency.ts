@@ -102,10 +102,7 @@ export const isUnanswered = (db: Builder, parameters: Placeholders<ScopeParamete
   not(existsIn(db, idempotency_keys, isScope(parameters)));
 
 /** @throws DomainError `idempotency_key_reused` where another request acted under the key */
-export function assertSameRequest(
-  { idempotency }: { idempotency?: Idempotency },
-  { fingerprint }: { fingerprint: string | null },
-): void {
+export function assertSameRequest({ idempotency }: { idempotency?: Idempotency }, fingerprint: string | null): void {
   if (fingerprint !== idempotency?.fingerprint) throw new DomainError('idempotency_key_reused', {});
 }
 

@@ -7,6 +7,7 @@ import type { SQL } from 'drizzle-orm';
 import type { SQLiteColumn, SQLiteTable } from 'drizzle-orm/sqlite-core';
 import { eventsRecorder, isOneOfEvents } from './audit/record.ts';
 import type { ManyRecordParameters, RecordParameters } from './audit/record.ts';
+import { enqueuePurges } from './credentials/vault.ts';
 import { newEventId } from './ids.ts';
 import { batch, query } from './query.ts';
 import type { Builder, Compilable, Placeholders } from './query.ts';
@@ -91,7 +92,11 @@ export function inBatches({ table, id, action, condition, act }: Definition) {
         const now = unixNow();
         const event_ids = JSON.stringify(Object.fromEntries(rows.map((row) => [row.id, newEventId()])));
         const parameters = { ...operation, event_ids, now, event_time: now };
-        await batch(database, [record.bind(parameters), actOnRecorded.bind(parameters)]);
+        await batch(database, [
+          record.bind(parameters),
+          enqueuePurges.bind(parameters),
+          actOnRecorded.bind(parameters),
+        ]);
         done += rows.length;
         // Rows may have come while it ran.
         onProgress(done, Math.max(done, counted?.count ?? 0));

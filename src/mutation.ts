@@ -4,16 +4,16 @@
  */
 import { and, eq, gt, lt, ne, not, sql } from 'drizzle-orm';
 import { alias } from 'drizzle-orm/sqlite-core';
-import { assertNothingInDoubt, eventExists, isEvent, isRefusal } from './audit/record.ts';
+import { assertNothingInDoubt, isEvent, isRefusal } from './audit/record.ts';
 import type { EventParameters } from './audit/record.ts';
-import { assertCallerMay, callerKeyIf } from './auth/authorize.ts';
+import { assertCallerMay, isLivingCaller } from './auth/authorize.ts';
 import type { Permission } from './auth/permissions.ts';
 import type { Operation } from './env.ts';
 import { assertSameRequest, isScope } from './idempotency.ts';
 import { OPERATION_LENGTH } from './ids.ts';
 import { batchOfGroups, bindEach, query } from './query.ts';
 import type { Builder, CompiledQuery, Placeholders } from './query.ts';
-import { audit_events, idempotency_keys } from './schema.ts';
+import { api_keys, audit_events, idempotency_keys } from './schema.ts';
 import { onPrimary } from './session.ts';
 
 type Statements<Parameters> = Readonly<Record<string, CompiledQuery<Parameters, unknown>>>;
@@ -80,30 +80,42 @@ export const isBesideDecision = (db: Builder, parameters: Placeholders<EventPara
   );
 };
 
-/** The caller's key, where this operation left no event: only then does an answer depend on it. */
-const callerOfNothing = query((db, parameters: Placeholders<EventParameters>) =>
-  callerKeyIf(db, parameters, not(eventExists(db, parameters))),
-);
-
-/** The event of that operation, and the fingerprint of the request that acted under the key. */
-const findDecision = query((db, parameters: Placeholders<EventParameters>) =>
-  db
+/**
+ * One row: the event of that operation, and the fingerprint of the request that acted under the key; or the caller's key,
+ * which an answer depends on where this operation itself left no event.
+ */
+const findDecision = query((db, parameters: Placeholders<EventParameters>) => {
+  const { organization_id, event_id, actor_key_id } = parameters;
+  return db
     .select({
-      event_id: audit_events.event_id,
-      action: audit_events.action,
-      state: audit_events.state,
-      created_at: audit_events.created_at,
+      event: {
+        event_id: audit_events.event_id,
+        action: audit_events.action,
+        state: audit_events.state,
+        created_at: audit_events.created_at,
+      },
       fingerprint: idempotency_keys.fingerprint,
+      caller: { role: api_keys.role, expires_at: api_keys.expires_at },
     })
-    .from(audit_events)
-    .leftJoin(idempotency_keys, isScope(parameters))
-    .where(
+    .from(sql`(SELECT 1)`)
+    .leftJoin(
+      audit_events,
       and(
-        eq(audit_events.organization_id, parameters.organization_id),
+        eq(audit_events.organization_id, organization_id),
         eq(audit_events.event_id, decisiveEventId(db, parameters)),
       ),
-    ),
-);
+    )
+    .leftJoin(idempotency_keys, isScope(parameters))
+    .leftJoin(
+      api_keys,
+      and(
+        eq(api_keys.key_id, sql`iif(${audit_events.event_id} IS ${event_id}, NULL, ${actor_key_id})`),
+        isLivingCaller(db, parameters),
+      ),
+    );
+});
+
+const nothing = { event: null, fingerprint: null, caller: null };
 
 /**
  * Makes the function that carries a mutation out for a caller with the permission: in one batch, with what an
@@ -127,19 +139,19 @@ export function mutation<Parameters extends EventParameters, Explained extends S
         idempotency ? { remember: remember.bind({ ...parameters, fingerprint: idempotency.fingerprint }) } : {},
         bindEach(settle, parameters),
         bindEach(explain, parameters),
-        { caller: callerOfNothing.bind(parameters), decision: findDecision.bind(parameters) },
+        { decision: findDecision.bind(parameters) },
       ]),
     );
-    const [, , , found, { caller, decision }] = results;
-    const [event] = decision;
+    const [, , , found, { decision }] = results;
+    const [{ event, fingerprint, caller } = nothing] = decision;
     if (!event) {
       assertNothingInDoubt(inDoubt);
-      return { event, found, caller: assertCallerMay(permission, operation, caller) };
+      return { event: undefined, found, caller: assertCallerMay(permission, operation, caller) };
     }
     const replayed = event.event_id !== parameters.event_id;
     if (replayed) {
       assertCallerMay(permission, operation, caller);
-      assertSameRequest(operation, event);
+      assertSameRequest(operation, fingerprint);
       operation.markReplayed();
     }
     return { event, found, replayed };

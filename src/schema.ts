@@ -81,7 +81,6 @@ export const organizations = sqliteTable(
     tier: text({ enum: tiers }).notNull(),
     created_at: integer().notNull(),
     status: text({ enum: organizationStatuses }).notNull().default('active'),
-    revision: revision(),
     integration_count: counter(),
     /** SIP numbers too. */
     phone_number_count: counter(),
@@ -283,9 +282,7 @@ export const audit_events = sqliteTable(
 );
 
 /**
- * The outbox: KV keys of ciphertext that no live row names, or that a create under way has not yet made live. Triggers of
- * `integrations` and `phone_numbers` owe the removal of a version at the instant at which its row goes or takes another,
- * whoever writes: so no statement that comes late can owe what is live, or forget what is not.
+ * The outbox: KV keys of ciphertext that no live row names, or that a create under way has not yet made live.
  * `attempts` is 0 until a drain claims the row or a refusal spends it, and with that it is owed; `due_at` is when it may be
  * claimed (again).
  */

@@ -183,12 +183,13 @@ function eventColumns(
   };
 }
 
-/** What the state of an event leaves out: no event holds what could open anything. */
-const unrecorded = new Set(['data_key', 'kek_id', 'key_hash']);
+/** What could open something, and what is counted or kept for the service itself: the state of an event leaves it out. */
+const isRecorded = (name: string) =>
+  !['data_key', 'kek_id', 'key_hash', 'ended_at'].includes(name) && !/_count$|^max_/.test(name);
 
 /** JSON of the row of this table that a statement selects from. */
 const stateJson = (table: SQLiteTable) =>
-  jsonObject(Object.keys(getTableColumns(table)).filter((name) => !unrecorded.has(name)));
+  jsonObject(Object.keys(getTableColumns(table)).filter(isRecorded));
 
 /** This operation's event, read back in the batch that may have written it: what the answer is built from. */
 export const readEvent = query((db, parameters: Placeholders<EventKey>) =>

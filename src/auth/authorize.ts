@@ -1,6 +1,6 @@
 /** Whether a caller may do what it asks: by its cached role at the door, and by D1 in the batch that acts. */
 import { and, eq, inArray, sql } from 'drizzle-orm';
-import type { SQL, SQLWrapper } from 'drizzle-orm';
+import type { SQLWrapper } from 'drizzle-orm';
 import { createMiddleware } from 'hono/factory';
 import type { AppEnv, Operation } from '../env.ts';
 import { isUnanswered } from '../idempotency.ts';
@@ -38,7 +38,8 @@ export interface CallerParameters extends ScopeParameters {
   now: number;
 }
 
-const isLivingCaller = (db: Builder, { organization_id, actor_key_id, now }: Placeholders<CallerParameters>) =>
+/** Selects the caller's key, if it is alive. */
+export const isLivingCaller = (db: Builder, { organization_id, actor_key_id, now }: Placeholders<CallerParameters>) =>
   and(eq(api_keys.key_id, actor_key_id), eq(api_keys.organization_id, organization_id), isAlive(db, { now }));
 
 /**
@@ -89,14 +90,12 @@ export interface CallerKey {
 }
 
 /** The caller's key as D1 has it, or no row for a dead one: what {@link assertCallerMay} judges. */
-export const callerKey = query((db, parameters: Placeholders<CallerParameters>) => callerKeyIf(db, parameters));
-
-/** {@link callerKey} for a statement that has a condition of its own. */
-export const callerKeyIf = (db: Builder, parameters: Placeholders<CallerParameters>, condition?: SQL) =>
+export const callerKey = query((db, parameters: Placeholders<CallerParameters>) =>
   db
     .select({ role: api_keys.role, expires_at: api_keys.expires_at })
     .from(api_keys)
-    .where(and(condition, isLivingCaller(db, parameters)));
+    .where(isLivingCaller(db, parameters)),
+);
 
 /**
  * Explains a batch that did nothing by its caller, and makes this isolate ask anew about the key.
@@ -104,12 +103,11 @@ export const callerKeyIf = (db: Builder, parameters: Placeholders<CallerParamete
  * @returns the caller's key, where it is not the reason
  * @throws DomainError `invalid_api_key` for a dead key, `permission_denied` for a role that no longer suffices
  */
-export function assertCallerMay<Key extends { role: Role }>(
+export function assertCallerMay(
   permission: Permission,
   { caller }: Operation,
-  rows: readonly Key[],
-): Key {
-  const [alive] = rows;
+  alive: CallerKey | null | undefined,
+): CallerKey {
   if (alive && holds(alive.role, permission)) return alive;
   forgetKey(caller.key_hash);
   throw alive

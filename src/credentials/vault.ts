@@ -9,12 +9,12 @@
  * A subject is an integration or a SIP number. A version is a fresh random id for each attempt, written once and never
  * overwritten, so that a stale edge can only ever show the right bytes or none.
  */
-import { and, eq, not, sql } from 'drizzle-orm';
+import { and, eq, inArray, isNotNull, not, sql } from 'drizzle-orm';
 import type { Placeholder, SQL } from 'drizzle-orm';
 import type { SQLiteColumn } from 'drizzle-orm/sqlite-core';
 import { nanoid } from 'nanoid';
-import { eventExists } from '../audit/record.ts';
-import type { EventParameters } from '../audit/record.ts';
+import { eventExists, isEvent, isOneOfEvents } from '../audit/record.ts';
+import type { EventParameters, ManyRecordParameters, RecordParameters } from '../audit/record.ts';
 import { assertCallerMay, callerKey, isCallerWith } from '../auth/authorize.ts';
 import type { Permission } from '../auth/permissions.ts';
 import type { Operation } from '../env.ts';
@@ -23,8 +23,8 @@ import { DomainError } from '../problem.ts';
 import { batch, existsIn, query } from '../query.ts';
 import type { Builder, Placeholders } from '../query.ts';
 import { MAX_TRIES, retry } from '../retry.ts';
-import { api_keys, credential_purges } from '../schema.ts';
-import type { PurgeState } from '../schema.ts';
+import { api_keys, audit_events, credential_purges } from '../schema.ts';
+import type { AuditAction, PurgeState } from '../schema.ts';
 import { unixNow } from '../time.ts';
 import { parseKekRing, seal } from './envelope.ts';
 import type { Credentials, KekRing, WrappedDataKey } from './envelope.ts';
@@ -38,6 +38,14 @@ export interface StoredCredentials extends WrappedDataKey {
   kv_key: string | null;
   credentials_version: string;
 }
+
+/** What leaves a version of credentials behind as garbage. */
+const purgingActions = [
+  'integration.updated',
+  'integration.deleted',
+  'phone_number.deleted',
+  'phone_number.released',
+] as const satisfies AuditAction[];
 
 /** The KV key of one version of a subject's credentials; also what binds the ciphertext to its place. */
 export function credentialsKey(organization_id: string, subject_id: string, version: string): string {
@@ -111,7 +119,7 @@ export function credentialsWriter<Parameters extends EventParameters>(
     const kv_key = credentialsKey(event.organization_id, subject_id, credentials_version);
     const { ciphertext, ...wrapped } = await seal(await kekRing(env.CREDENTIALS_KEKS), kv_key, credentials);
     const intent = { ...event, kv_key };
-    const [caller, , recorded] = await beforeDecision(
+    const [[caller], , recorded] = await beforeDecision(
       batch(env.DB, [callerKey.bind(event), recordIntent.bind(intent), findIntent.bind(intent)]),
     );
     const stored: StoredCredentials = { kv_key: recorded.length > 0 ? kv_key : null, credentials_version, ...wrapped };
@@ -220,6 +228,45 @@ export const spendIntent = query((db, parameters: Placeholders<EventParameters &
       },
     }),
 );
+
+/** Makes {@link enqueuePurge}, of the events that the predicate selects. */
+const purgeEnqueuer = <Parameters extends Pick<RecordParameters, 'now'>>(
+  isTheirs: (parameters: Placeholders<Parameters>) => SQL | undefined,
+) =>
+  query((db, parameters: Placeholders<Parameters>) => {
+    const version = sql<string>`json_extract(${audit_events.state}, '$.credentials_version')`;
+    return (
+      db
+        .insert(credential_purges)
+        .select(
+          db
+            .select({
+              kv_key:
+                sql<string>`'v1/' || ${audit_events.organization_id} || '/' || ${audit_events.target_id} || '/' || ${version}`.as(
+                  'kv_key',
+                ),
+              organization_id: audit_events.organization_id,
+              due_at: sql<number>`${parameters.now}`.as('due_at'),
+              attempts: sql<number>`0`.as('attempts'),
+              first_due_at: sql<number>`${parameters.now}`.as('first_due_at'),
+              state: inState('owed'),
+            })
+            .from(audit_events)
+            .where(and(isTheirs(parameters), isNotNull(version), inArray(audit_events.action, [...purgingActions]))),
+        )
+        // A row that is there must not veto what the event decided: an intent becomes a debt, a debt says the same.
+        .onConflictDoUpdate({ target: credential_purges.kv_key, set: { state: 'owed' } })
+    );
+  });
+
+/**
+ * Follows the event that made a version garbage, in its batch: the version that the row had when the event saw it goes to
+ * the outbox. (The row itself may be gone, or have moved on.)
+ */
+export const enqueuePurge = purgeEnqueuer<RecordParameters>(isEvent);
+
+/** {@link enqueuePurge} of many events. */
+export const enqueuePurges = purgeEnqueuer<ManyRecordParameters>(isOneOfEvents);
 
 let parsedRing: { secret: string; ring: KekRing } | undefined;
 

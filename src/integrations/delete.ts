@@ -3,7 +3,7 @@ import { eventExists, eventParameters, eventRecorder } from '../audit/record.ts'
 import type { EventParameters } from '../audit/record.ts';
 import { callerMay } from '../auth/authorize.ts';
 import { purge } from '../credentials/purge.ts';
-import { credentialsKey } from '../credentials/vault.ts';
+import { credentialsKey, enqueuePurge } from '../credentials/vault.ts';
 import { boundedCount, toldCount } from '../count.ts';
 import type { Operation } from '../env.ts';
 import { mutation } from '../mutation.ts';
@@ -54,7 +54,7 @@ const removeIntegration = query((db, parameters: Placeholders<DeleteParameters>)
 
 const decide = mutation('integrations:delete', {
   explain: { references: listReferences },
-  act: { recordDecision, removeIntegration },
+  act: { recordDecision, enqueuePurge, removeIntegration },
 });
 
 /**

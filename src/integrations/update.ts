@@ -4,7 +4,14 @@ import { eventParameters, eventRecorder, eventSaw } from '../audit/record.ts';
 import type { EventParameters } from '../audit/record.ts';
 import { callerMay } from '../auth/authorize.ts';
 import { purge } from '../credentials/purge.ts';
-import { credentialsKey, credentialsWriter, intentStands, spendIntent, withdrawIntent } from '../credentials/vault.ts';
+import {
+  credentialsKey,
+  credentialsWriter,
+  enqueuePurge,
+  intentStands,
+  spendIntent,
+  withdrawIntent,
+} from '../credentials/vault.ts';
 import type { StoredCredentials } from '../credentials/vault.ts';
 import type { Operation } from '../env.ts';
 import { mutation } from '../mutation.ts';
@@ -118,7 +125,7 @@ const decideRenaming = mutation<UpdateParameters, typeof explain>('integrations:
 
 const decideReplacement = mutation<CredentialsParameters, typeof explain>('integrations:update', {
   explain,
-  act: { recordReplacement, replaceCredentials },
+  act: { recordReplacement, replaceCredentials, enqueuePurge },
   settle: { withdrawIntent, spendIntent },
 });
 

@@ -3,7 +3,7 @@ import { eventExists, eventParameters, eventRecorder } from '../audit/record.ts'
 import type { EventParameters } from '../audit/record.ts';
 import { callerMay } from '../auth/authorize.ts';
 import { purge } from '../credentials/purge.ts';
-import { credentialsKey } from '../credentials/vault.ts';
+import { credentialsKey, enqueuePurge } from '../credentials/vault.ts';
 import type { Operation } from '../env.ts';
 import { mutation } from '../mutation.ts';
 import type { NothingElse } from '../mutation.ts';
@@ -32,7 +32,7 @@ const removePhoneNumber = query((db, parameters: Placeholders<DeleteParameters>)
 
 const decide = mutation<DeleteParameters, NothingElse>('phone_numbers:delete', {
   explain: {},
-  act: { recordDecision, removePhoneNumber },
+  act: { recordDecision, enqueuePurge, removePhoneNumber },
 });
 
 /**

@@ -7,6 +7,7 @@ import {
   readEvent,
 } from '../audit/record.ts';
 import type { RecordParameters } from '../audit/record.ts';
+import { enqueuePurge } from '../credentials/vault.ts';
 import { batch, batchOfGroups, bindEach, query } from '../query.ts';
 import type { Placeholders } from '../query.ts';
 import { phone_numbers } from '../schema.ts';
@@ -55,7 +56,7 @@ export async function releasePhoneNumber(
 ): Promise<PhoneNumber | undefined> {
   const parameters = { ...operatorEventParameters(organization_id), phone_number_id };
   const { results, inDoubt } = await batchOfGroups(database, [
-    bindEach({ recordRelease, removePhoneNumber }, parameters),
+    bindEach({ recordRelease, enqueuePurge, removePhoneNumber }, parameters),
     { event: readEvent.bind(parameters) },
   ]);
   const [event] = results[1].event;

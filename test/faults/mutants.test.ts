@@ -14,6 +14,7 @@ import {
   importNumber,
   newClient,
   resources,
+  twilio,
   unusedNumber,
 } from '../fixtures.ts';
 import { mutations } from '../mutations.ts';
@@ -185,25 +186,23 @@ describe.each(ofOneThing)('$name', ({ name, prepare }) => {
   });
 });
 
-describe('a refused import that is repeated under its Idempotency-Key, once its reason is gone', () => {
-  it('stays refused: the mutant that asks for no remembered answer imports', async () => {
+describe('an integration that is created again under the Idempotency-Key of the first', () => {
+  it('is the first: the mutant that asks for no remembered answer creates another', async () => {
     await assertKilled(withoutIdempotency, async (bindings) => {
       const client = await newClient();
-      const phone_number = unusedNumber();
-      const importing = () =>
-        call(client, 'POST', '/api/phone-numbers', {
-          body: { phone_number, provider: 'sip' },
+      const create = () =>
+        call(client, 'POST', '/api/integrations', {
+          body: { name: 'One', credentials: twilio },
           headers: { 'Idempotency-Key': 'once' },
           bindings,
         });
-      const holder = await importNumber(client, await createIntegration(client), phone_number);
-      await importing();
-      await call(client, 'DELETE', `/api/phone-numbers/${holder}`);
+      const first = await create();
 
-      const { status } = await importing();
+      const second = await create();
 
-      expect(status).toBe(409);
-      expect((await resources()).phone_numbers.map((row) => row['phone_number'])).not.toContain(phone_number);
+      expect(second.body).toEqual(first.body);
+      const { integrations } = await resources();
+      expect(integrations.filter((row) => row['organization_id'] === client.organization_id)).toHaveLength(1);
     });
   });
 });
