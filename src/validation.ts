@@ -62,11 +62,13 @@ export function pathParameters<Schema extends z.ZodType<object>>(schema: Schema)
  */
 export function queryParameters<Schema extends z.ZodType<object>>(schema: Schema) {
   const middleware: Validated<'query', Schema> = async (c, next) => {
-    const given = Object.entries(c.req.queries()).map(([name, values]) => [
-      name,
-      values.length > 1 ? values : values[0],
-    ]);
-    c.req.addValidatedData('query', parse(schema, Object.fromEntries(given)));
+    const [, query = ''] = c.req.url.split(/\?(.*)/s);
+    const given = Map.groupBy(new URLSearchParams(query), ([name]) => name);
+    const values = [...given].map(([name, pairs]) => {
+      const [value, ...others] = pairs.map(([, text]) => text);
+      return [name, others.length > 0 ? [value, ...others] : value];
+    });
+    c.req.addValidatedData('query', parse(schema, Object.fromEntries(values)));
     await next();
   };
   return Object.assign(middleware, { validates: { query: schema } });

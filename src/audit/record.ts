@@ -188,8 +188,7 @@ const isRecorded = (name: string) =>
   !['data_key', 'kek_id', 'key_hash', 'ended_at'].includes(name) && !/_count$|^max_/.test(name);
 
 /** JSON of the row of this table that a statement selects from. */
-const stateJson = (table: SQLiteTable) =>
-  jsonObject(Object.keys(getTableColumns(table)).filter(isRecorded));
+const stateJson = (table: SQLiteTable) => jsonObject(Object.keys(getTableColumns(table)).filter(isRecorded));
 
 /** This operation's event, read back in the batch that may have written it: what the answer is built from. */
 export const readEvent = query((db, parameters: Placeholders<EventKey>) =>
