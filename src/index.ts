@@ -1,5 +1,5 @@
 import { app } from './app.ts';
-import { forgetOldEvents } from './audit/retention.ts';
+import { forgetOldEvents, forgetRefusals } from './audit/retention.ts';
 import { drainPurges } from './credentials/purge.ts';
 import { rewrapDataKeys } from './credentials/rewrap.ts';
 import { databaseNames, databases } from './databases.ts';
@@ -15,6 +15,7 @@ const chores: Record<string, (env: Bindings) => Promise<void>> = {
   drain: drainPurges,
   idempotency_keys: forgetIdempotencyKeys,
   audit_retention: forgetOldEvents,
+  refusal_retention: forgetRefusals,
   rewrap: rewrapDataKeys,
 };
 

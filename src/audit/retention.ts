@@ -1,14 +1,23 @@
-import { and, eq, lt, sql } from 'drizzle-orm';
+import { and, asc, eq, gt, inArray, lt, sql } from 'drizzle-orm';
 import type { Bindings } from '../env.ts';
 import { forgetInTurns, ROWS_PER_STATEMENT } from '../forget.ts';
 import { eventIdsFrom } from '../ids.ts';
 import { logEvent } from '../log.ts';
-import { query } from '../query.ts';
+import { limitOf } from '../organizations/quotas.ts';
+import { batch, query } from '../query.ts';
 import type { Placeholders } from '../query.ts';
-import { audit_events, organizations } from '../schema.ts';
+import { audit_events, auditActions, organizations } from '../schema.ts';
 import { unixNow } from '../time.ts';
 
-const DAY_SECONDS = 24 * 60 * 60;
+const HOUR_SECONDS = 60 * 60;
+const DAY_SECONDS = 24 * HOUR_SECONDS;
+const REFUSALS_KEPT_SECONDS = 30 * DAY_SECONDS;
+/** Of the quota of audit events: how many refusals an organization may have besides. */
+const REFUSALS_SHARE = 0.1;
+/** A try of a refused mutation may be as late as this, and must find the refusal. */
+const REFUSALS_NEEDED_SECONDS = HOUR_SECONDS;
+
+const refusals = auditActions.filter((action) => action.endsWith('_refused'));
 
 /**
  * Each organization's oldest events, by the prefix of the primary key: an event's id tells its time. SQLite's planner, which
@@ -41,4 +50,86 @@ export async function forgetOldEvents(env: Bindings): Promise<void> {
   const event_id = eventIdsFrom(unixNow() - Number(setting) * DAY_SECONDS);
   const count = await forgetInTurns(env.DB, deleteEventsBefore.bind({ event_id }));
   if (count > 0) logEvent('audit_events_forgotten', { count });
+}
+
+/** Each organization's oldest refusals, by the index of actions; the order of the join as above. */
+const deleteRefusalsBefore = query((db, { event_id }: Placeholders<{ event_id: string }>) =>
+  db
+    .delete(audit_events)
+    .where(
+      sql`(${audit_events.organization_id}, ${audit_events.event_id}) IN ${db
+        .select({ organization_id: audit_events.organization_id, event_id: audit_events.event_id })
+        .from(organizations)
+        .crossJoin(audit_events)
+        .where(
+          and(
+            eq(audit_events.organization_id, organizations.organization_id),
+            inArray(audit_events.action, refusals),
+            lt(audit_events.event_id, event_id),
+          ),
+        )
+        .limit(ROWS_PER_STATEMENT)}`,
+    )
+    .returning({ event_id: audit_events.event_id }),
+);
+
+const mostRefusals = sql<number>`${limitOf('audit_events')} * ${sql.raw(String(REFUSALS_SHARE))}`;
+
+const findNoisy = query((db) =>
+  db
+    .select({
+      organization_id: organizations.organization_id,
+      surplus: sql<number>`CAST(${organizations.refusal_count} - ${mostRefusals} AS INTEGER)`.as('surplus'),
+    })
+    .from(organizations)
+    .where(gt(organizations.refusal_count, mostRefusals)),
+);
+
+const deleteOldestRefusals = query(
+  (db, parameters: Placeholders<{ organization_id: string; event_id: string; surplus: number }>) => {
+    const isRefusalOfTheirs = and(
+      eq(audit_events.organization_id, parameters.organization_id),
+      inArray(audit_events.action, refusals),
+      lt(audit_events.event_id, parameters.event_id),
+    );
+    return db
+      .delete(audit_events)
+      .where(
+        and(
+          eq(audit_events.organization_id, parameters.organization_id),
+          inArray(
+            audit_events.event_id,
+            db
+              .select({ event_id: audit_events.event_id })
+              .from(audit_events)
+              .where(isRefusalOfTheirs)
+              .orderBy(asc(audit_events.event_id))
+              .limit(parameters.surplus),
+          ),
+        ),
+      )
+      .returning({ event_id: audit_events.event_id });
+  },
+);
+
+/**
+ * The cron's turn: deletes refusals that are older than 30 days, and of an organization that has more of them than a tenth of
+ * its quota of audit events the oldest, except those of the last hour. What was done is never among them.
+ */
+export async function forgetRefusals({ DB }: Bindings): Promise<void> {
+  const now = unixNow();
+  const event_id = eventIdsFrom(now - REFUSALS_KEPT_SECONDS);
+  let count = await forgetInTurns(DB, deleteRefusalsBefore.bind({ event_id }));
+  const [noisy] = await batch(DB, [findNoisy.bind({})]);
+  for (const { organization_id, surplus } of noisy) {
+    const [forgotten] = await batch(DB, [
+      deleteOldestRefusals.bind({
+        organization_id,
+        surplus: Math.min(surplus, ROWS_PER_STATEMENT),
+        event_id: eventIdsFrom(now - REFUSALS_NEEDED_SECONDS),
+      }),
+    ]);
+    count += forgotten.length;
+  }
+  if (count > 0) logEvent('refusals_forgotten', { count });
 }

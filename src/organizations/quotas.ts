@@ -34,7 +34,7 @@ const columns: Record<Quota, { held: SQLiteColumn; limit: SQLiteColumn }> = {
 };
 
 /** An organization's own limit, or its tier's. For a statement that selects from `organizations`. */
-function limitOf(quota: Quota): SQL<number> {
+export function limitOf(quota: Quota): SQL<number> {
   const byTier = Object.entries(quotaDefaults).map(
     ([tier, limits]) => sql`WHEN ${sql.raw(`'${tier}'`)} THEN ${sql.raw(String(limits[quota]))}`,
   );

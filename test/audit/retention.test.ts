@@ -1,7 +1,7 @@
 import { createScheduledController } from 'cloudflare:test';
 import { env } from 'cloudflare:workers';
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
-import { forgetOldEvents } from '../../src/audit/retention.ts';
+import { forgetOldEvents, forgetRefusals } from '../../src/audit/retention.ts';
 import { eventIdsFrom } from '../../src/ids.ts';
 import worker from '../../src/index.ts';
 import { countedBindings, interceptedBindings } from '../bindings.ts';
@@ -27,14 +27,20 @@ beforeEach(async () => {
 afterEach(() => vi.restoreAllMocks());
 
 /** Events of one second, days ago; `seconds` makes them younger. */
-async function record({ organization_id }: Client, count: number, daysAgo: number, seconds = 0): Promise<void> {
+async function record(
+  { organization_id }: Client,
+  count: number,
+  daysAgo: number,
+  seconds = 0,
+  action = 'integration.created',
+): Promise<void> {
   const time = now() - daysAgo * DAY + seconds;
   await env.DB.prepare(
     `WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?2)
-     INSERT INTO audit_events SELECT ?1, ?3 || '-7000-8000-' || printf('%012x', i), 'integration.created', ?4, NULL, 'request',
+     INSERT INTO audit_events SELECT ?1, ?3 || '-7000-8000-' || printf('%012x', i), ?6, ?4, NULL, 'request',
        '{}', ?5 FROM n`,
   )
-    .bind(organization_id, count, eventIdsFrom(time), `${daysAgo} days`, time)
+    .bind(organization_id, count, eventIdsFrom(time), `${daysAgo} days`, time, action)
     .run();
 }
 
@@ -145,5 +151,63 @@ describe('the retention of audit events', () => {
 
     expect(await rows('credential_purges')).toEqual([]);
     expect(error.mock.calls).toEqual([[expect.stringMatching(/"audit_retention_failed".*AUDIT_RETENTION_DAYS/)]]);
+  });
+});
+
+describe.each(['integration.delete_refused', 'phone_number.delete_refused'])('refusals, %s', (action) => {
+  const limitEvents = ({ organization_id }: Client, most: number) =>
+    env.DB.prepare('UPDATE organizations SET max_audit_events = ? WHERE organization_id = ?')
+      .bind(most, organization_id)
+      .run();
+
+  it('are kept for 30 days, of every organization, and what was done for longer', async () => {
+    for (const owner of [client, other]) {
+      await record(owner, 2, 31, 0, action);
+      await record(owner, 1, 32);
+      await record(owner, 1, 29, 0, action);
+    }
+
+    await worker.scheduled(createScheduledController(), env);
+
+    for (const owner of [client, other]) expect(await left(owner)).toEqual(['32 days', '29 days']);
+    expect(logged).toContainEqual({ event: 'refusals_forgotten', count: 4 });
+  });
+
+  it('that are more than a tenth of the quota of events go early, the oldest first, and nothing that was done', async () => {
+    await limitEvents(client, 30);
+    await record(client, 1, 10);
+    await record(client, 1, 9, 0, action);
+    await record(client, 1, 8, 0, action);
+    await record(client, 3, 7, 0, action);
+    await record(other, 5, 9, 0, action);
+
+    await forgetRefusals(env);
+
+    expect(await left(client)).toEqual(['10 days', '7 days', '7 days', '7 days']);
+    expect(await left(other)).toHaveLength(5);
+  });
+
+  it('of the last hour stay, however many they are', async () => {
+    await limitEvents(client, 30);
+    await record(client, 10, 0, -3500, action);
+    await record(client, 2, 0, -3700, action);
+
+    await forgetRefusals(env);
+
+    expect(await left(client)).toHaveLength(10);
+  });
+
+  it('that are kept are not read', async () => {
+    await record(client, 5_000, 1, 0, action);
+    let count = 0;
+    const bindings = interceptedBindings(async (_, carryOut) => {
+      const result = await carryOut();
+      if (Array.isArray(result)) for (const { meta } of result) count += meta.rows_read;
+      return result;
+    });
+
+    await forgetRefusals(bindings);
+
+    expect(count).toBeLessThanOrEqual(8 * (await rows('organizations')).length);
   });
 });
