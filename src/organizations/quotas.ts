@@ -14,14 +14,14 @@ import { isOrganization } from './organization.ts';
 
 /** What holds where an operator has set no other limit in the organization's row. */
 export const quotaDefaults: Record<Tier, Record<Quota, number>> = {
-  starter: { integrations: 50, phone_numbers: 1_000, sip_numbers: 50, api_keys: 50, audit_events: 100_000 },
-  pro: { integrations: 500, phone_numbers: 20_000, sip_numbers: 1_000, api_keys: 1_000, audit_events: 500_000 },
+  starter: { integrations: 50, phone_numbers: 1_000, sip_numbers: 50, api_keys: 50, audit_events: 40_000 },
+  pro: { integrations: 500, phone_numbers: 20_000, sip_numbers: 1_000, api_keys: 1_000, audit_events: 400_000 },
   enterprise: {
     integrations: 10_000,
     phone_numbers: 1_000_000,
     sip_numbers: 100_000,
     api_keys: 10_000,
-    audit_events: 5_000_000,
+    audit_events: 4_000_000,
   },
 };
 

@@ -1,0 +1,163 @@
+/** What calls make us store: bytes of a row, by the growth of the database over many copies, and what they come to. */
+import { env } from 'cloudflare:workers';
+import { beforeAll, describe, expect, it } from 'vitest';
+import { quotaDefaults } from '../src/organizations/quotas.ts';
+import { bytesPerRow, readStorage, storedTables } from '../src/organizations/storage.ts';
+import { call, createIntegration, fillKeys, fillNumbers, importNumber, newClient, unusedNumber } from './fixtures.ts';
+import type { Client } from './fixtures.ts';
+
+type Table = (typeof storedTables)[number];
+
+const COPIES = 2_000;
+const hex = 'lower(hex(randomblob(6)))';
+/** What tells a copy's row from the others: ids as the API mints them, in the order of time where it has one. */
+const copied: Record<Table, Record<string, string>> = {
+  integrations: { integration_id: `'intg_' || ${hex}` },
+  phone_numbers: { phone_number_id: `'phon_' || ${hex}`, phone_number: `'+1999' || (abs(random()) % 9000000000 + i)` },
+  api_keys: { key_id: `'apikey_' || ${hex}`, key_hash: 'lower(hex(randomblob(32)))' },
+  audit_events: {
+    event_id: `printf('%08x', i + ?1) || substr(event_id, 9, 16) || ${hex}`,
+    target_id: `substr(target_id, 1, 5) || ${hex}`,
+  },
+  idempotency_keys: {
+    idempotency_key: `substr(lower(hex(randomblob(16))) || idempotency_key, 1, max(36, length(idempotency_key)))`,
+    event_id: `printf('%08x', i) || substr(event_id, 9, 16) || ${hex}`,
+  },
+  credential_purges: { kv_key: `substr(kv_key, 1, 20) || lower(hex(randomblob(20)))` },
+};
+
+/** Which row of several is like most. */
+const typical: Partial<Record<Table, string>> = {
+  api_keys: 'created_by IS NOT NULL',
+  audit_events: `action = 'integration.created'`,
+};
+
+const size = async () => (await env.DB.prepare('SELECT 1').run()).meta.size_after;
+
+let series = 0;
+
+/** Bytes that one more row takes, with its entries in the indexes. */
+async function bytesOf(table: Table, condition: string): Promise<number> {
+  const example = await env.DB.prepare(`SELECT * FROM ${table} WHERE ${condition} LIMIT 1`).first();
+  if (!example) throw new Error(`no row of ${table}`);
+  const columns = Object.keys(example);
+  const before = await size();
+  await env.DB.prepare(
+    `WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ${COPIES})
+     INSERT INTO ${table} (${columns.join()})
+     SELECT ${columns.map((column) => copied[table][column] ?? column).join()}
+     FROM n CROSS JOIN (SELECT * FROM ${table} WHERE ${condition} LIMIT 1) WHERE ?1 > 0`,
+  )
+    .bind((series += COPIES))
+    .run();
+  return ((await size()) - before) / COPIES;
+}
+
+const widest = (length: number) => '😀'.repeat(length);
+const widestKey = () => crypto.randomUUID().padEnd(255, 'k');
+
+/** A number with all that a client may say of it, each as long as can be. */
+const widestNumber = () => ({
+  provider: 'sip',
+  phone_number: unusedNumber(),
+  supports_outbound: true,
+  sip_trunk_name: widest(100),
+  sip_username: widest(100),
+  sip_password: widest(256),
+  sip_server_address: widest(255),
+  inbound_room_name: widest(100),
+  inbound_pin: widest(10),
+});
+
+const post = (client: Client, path: string, body: object, key = widestKey()) =>
+  call(client, 'POST', path, { body, headers: { 'Idempotency-Key': key } });
+
+describe('a row', () => {
+  let client: Client;
+
+  beforeAll(async () => {
+    client = await newClient();
+    const integration_id = await createIntegration(client);
+    await importNumber(client, integration_id, unusedNumber());
+    await post(client, '/api/api-keys', { name: 'Billing service', role: 'user' }, crypto.randomUUID());
+    await env.DB.prepare(
+      `INSERT INTO credential_purges (kv_key, organization_id, due_at, attempts)
+       VALUES ('v1/org_a/intg_0123456789ab/V1StGXR8_Z5jdHi6B-myT', 'org_a', 1, 0)`,
+    ).run();
+  });
+
+  it.each(storedTables)('of %s takes about what npm run storage says', async (table) => {
+    const estimated = bytesPerRow[table];
+    const measured = await bytesOf(table, typical[table] ?? '1');
+
+    expect(measured).toBeGreaterThan(estimated * 0.8);
+    expect(measured).toBeLessThan(estimated * 1.2);
+  });
+});
+
+describe('what one organization of the tier starter can make us store', () => {
+  /** Mutations in 10 seconds: the binding’s own limit. */
+  const MUTATIONS = 20;
+  const IN_AN_HOUR = (MUTATIONS / 10) * 3600;
+  const IN_A_DAY = IN_AN_HOUR * 24;
+  const { integrations, phone_numbers, api_keys, audit_events } = quotaDefaults.starter;
+  /** The cron drops those beyond a tenth of the quota, once they are an hour old. */
+  const REFUSALS = audit_events / 10 + IN_AN_HOUR;
+
+  let bytes: Record<'event' | 'idempotency_key' | 'number' | 'integration' | 'key', number>;
+
+  beforeAll(async () => {
+    const client = await newClient();
+    await post(client, '/api/phone-numbers', widestNumber());
+    await post(client, '/api/integrations', { name: widest(100), credentials: { provider: 'telnyx', api_key: 'k' } });
+    await post(client, '/api/api-keys', { name: widest(100), role: 'user' });
+    const ours = `organization_id = '${client.organization_id}'`;
+    bytes = {
+      event: await bytesOf('audit_events', `${ours} AND action = 'phone_number.imported'`),
+      idempotency_key: await bytesOf('idempotency_keys', `${ours} AND path = '/api/phone-numbers'`),
+      number: await bytesOf('phone_numbers', ours),
+      integration: await bytesOf('integrations', ours),
+      key: await bytesOf('api_keys', `${ours} AND length(name) = 100`),
+    };
+  });
+
+  const held = () => integrations * bytes.integration + phone_numbers * bytes.number + api_keys * bytes.key;
+
+  it('is at most 300 MB in a day, whatever it calls at the rate that it has', () => {
+    const acted = Math.min(audit_events, IN_A_DAY);
+
+    // A rotation brings a key and two events; its events are smaller than a number's by more than the key.
+    expect(bytes.key + 2 * bytes.idempotency_key).toBeLessThan(bytes.event);
+    expect(acted * (bytes.event + bytes.idempotency_key) + REFUSALS * bytes.event + held()).toBeLessThan(300e6);
+  });
+
+  it('is at most 1 GB for ever', () => {
+    const deadKeys = audit_events * bytes.key;
+
+    expect(
+      (audit_events + REFUSALS) * bytes.event + audit_events * bytes.idempotency_key + deadKeys + held(),
+    ).toBeLessThan(1e9);
+  });
+});
+
+describe('what an organization takes', () => {
+  it('is told by table, of each organization, the biggest first', async () => {
+    const [big, small] = [await newClient(), await newClient()];
+    const integration_id = await createIntegration(big);
+    await fillNumbers(big, integration_id, 300);
+    await fillKeys(big, 20);
+
+    const stored = await readStorage(env.DB);
+
+    const of = ({ organization_id }: Client) => stored.find((found) => found.organization_id === organization_id);
+    expect(of(big)?.tables.map(({ table, rows }) => [table, rows])).toEqual([
+      ['phone_numbers', 300],
+      ['api_keys', 21],
+      ['audit_events', 2],
+      ['integrations', 1],
+    ]);
+    expect(of(small)?.tables.map(({ table }) => table)).toEqual(['audit_events', 'api_keys']);
+    const order = stored.map(({ bytes }) => bytes);
+    expect(order).toEqual(order.toSorted((one, other) => other - one));
+  });
+});
