@@ -278,7 +278,7 @@ describe('the drain', () => {
     expect(await outbox()).toEqual(['v1/org_a/intg_0/many']);
   });
 
-  it('shares those calls with the drains of other databases', async () => {
+  it('shares those calls with the drains of other databases, evenly', async () => {
     await enqueueMany(901, 'unixepoch()');
     const { bindings, calls } = countedBindings();
 
@@ -287,15 +287,18 @@ describe('the drain', () => {
     expect(calls.filter((name) => name === 'CREDENTIALS.delete')).toHaveLength(300);
   });
 
-  it('begins no turn when 25 seconds are over, and leaves nothing claimed', async () => {
+  it.each([
+    ['25 seconds are over', 26, 'DB'],
+    ['its share of them is over, of several databases', 9, 'DB, DB_1, DB_2'],
+  ])('begins no turn when %s, and leaves nothing claimed', async (_, seconds, DATABASES) => {
     await enqueueMany(500, 'unixepoch()');
     let deletes = 0;
     const bindings = interceptedBindings((name, carryOut) => {
-      if (name === 'CREDENTIALS.delete' && (deletes += 1) === 1) later(26);
+      if (name === 'CREDENTIALS.delete' && (deletes += 1) === 1) later(seconds);
       return carryOut();
     });
 
-    await drain(bindings);
+    await drain({ ...bindings, DATABASES });
 
     expect(deletes).toBe(150);
     expect(await rows('credential_purges')).toEqual(
