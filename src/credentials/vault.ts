@@ -176,6 +176,28 @@ async function beforeDecision<Result>(batched: Promise<Result>): Promise<Result>
   }
 }
 
+/** Nothing was done and nothing refuses it: what the precondition found in the way of an intent has gone since. */
+class WithoutIntent extends DomainError<'temporarily_unavailable'> {
+  constructor() {
+    super('temporarily_unavailable', { outcome: 'not_done' });
+  }
+}
+
+/** Of a decision that did not act, where no refusal tells why. For {@link beginAgain}. */
+export function notDone({ kv_key }: { kv_key: string | null }): DomainError {
+  return kv_key === null ? new WithoutIntent() : new DomainError('temporarily_unavailable', { outcome: 'not_done' });
+}
+
+/**
+ * Carries out what stores credentials and decides, and again with a new intent, a bounded number of times, where it is
+ * {@link notDone} for want of one. All attempts are of one event, which keeps late tries of each from acting twice.
+ *
+ * @throws the last attempt's error
+ */
+export function beginAgain<Result>(attempt: () => Promise<Result>): Promise<Result> {
+  return retry(attempt, (error) => (error instanceof WithoutIntent ? MAX_TRIES : 1));
+}
+
 const isIntended = (parameters: Placeholders<IntentParameters>) =>
   and(isIntent(parameters), eq(credential_purges.state, 'intended'));
 

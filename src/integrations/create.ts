@@ -3,12 +3,18 @@ import * as z from 'zod';
 import { eventExists, eventParameters, eventRecorder } from '../audit/record.ts';
 import type { EventParameters } from '../audit/record.ts';
 import { isCallerWith } from '../auth/authorize.ts';
-import { credentialsWriter, intentStands, spendIntent, withdrawIntent } from '../credentials/vault.ts';
+import {
+  beginAgain,
+  credentialsWriter,
+  intentStands,
+  notDone,
+  spendIntent,
+  withdrawIntent,
+} from '../credentials/vault.ts';
 import type { Operation } from '../env.ts';
 import { newId } from '../ids.ts';
 import { mutation } from '../mutation.ts';
 import { assertRoom, fullQuota, hasRoomFor } from '../organizations/quotas.ts';
-import { DomainError } from '../problem.ts';
 import { query, rowColumns } from '../query.ts';
 import type { Builder, Placeholders, RowParameters } from '../query.ts';
 import { api_keys, integrations } from '../schema.ts';
@@ -75,10 +81,18 @@ const decide = mutation<CreateParameters, typeof explain>('integrations:create',
  */
 export async function createIntegration(
   operation: Operation,
+  request: z.output<typeof newIntegration>,
+): Promise<Integration> {
+  const event = eventParameters(operation);
+  return beginAgain(() => attemptCreation(operation, event, request));
+}
+
+async function attemptCreation(
+  operation: Operation,
+  event: EventParameters,
   { name, credentials }: z.output<typeof newIntegration>,
 ): Promise<Integration> {
   const integration_id = newId('intg');
-  const event = eventParameters(operation);
   const stored = await storeCredentials(operation, event, integration_id, credentials);
 
   const { event: created, found } = await decide(operation, {
@@ -97,7 +111,7 @@ export async function createIntegration(
   });
   if (!created) {
     assertRoom(found.full);
-    throw new DomainError('temporarily_unavailable', { outcome: 'not_done' });
+    throw notDone(stored);
   }
   return presentIntegration(integrationState.parse(JSON.parse(created.state)));
 }

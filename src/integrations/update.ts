@@ -5,10 +5,12 @@ import type { EventParameters } from '../audit/record.ts';
 import { callerMay } from '../auth/authorize.ts';
 import { purge } from '../credentials/purge.ts';
 import {
+  beginAgain,
   credentialsKey,
   credentialsWriter,
   enqueuePurge,
   intentStands,
+  notDone,
   spendIntent,
   withdrawIntent,
 } from '../credentials/vault.ts';
@@ -146,10 +148,9 @@ export async function updateIntegration(
 ): Promise<Integration> {
   const { env, afterAnswer } = operation;
   const parameters = { ...eventParameters(operation), integration_id, name: name ?? null };
-  const { event, found } = credentials
-    ? await replace(operation, { ...parameters, provider: credentials.provider }, credentials)
-    : await decideRenaming(operation, parameters);
-  if (!event) throw refusal(found, credentials?.provider);
+  const event = credentials
+    ? await beginAgain(() => replace(operation, { ...parameters, provider: credentials.provider }, credentials))
+    : await renameOnly(operation, parameters);
 
   const before = integrationState.parse(JSON.parse(event.state));
   if (credentials) {
@@ -163,24 +164,32 @@ export async function updateIntegration(
   });
 }
 
+async function renameOnly(operation: Operation, parameters: UpdateParameters) {
+  const { event, found } = await decideRenaming(operation, parameters);
+  if (!event) throw refusal(found) ?? notDone({ kv_key: null });
+  return event;
+}
+
 async function replace(
   operation: Operation,
   parameters: UpdateParameters & TargetParameters,
   credentials: z.output<typeof providerCredentials>,
 ) {
   const stored = await storeCredentials(operation, parameters, parameters.integration_id, credentials);
-  return decideReplacement(operation, { ...parameters, ...stored, now: unixNow() });
+  const { event, found } = await decideReplacement(operation, { ...parameters, ...stored, now: unixNow() });
+  if (!event) throw refusal(found, credentials.provider) ?? notDone(stored);
+  return event;
 }
 
 /** Why an update did not happen, by what there is of its target. */
 function refusal(
   { target: [target], full }: { target: { provider: Provider }[]; full: FullQuota[] },
-  wanted: Provider | undefined,
-): DomainError {
+  wanted?: Provider,
+): DomainError | undefined {
   if (!target) return new DomainError('integration_not_found', {});
   if (wanted && wanted !== target.provider) {
     return invalid('credentials.provider', 'must be the provider of the integration');
   }
   assertRoom(full);
-  return new DomainError('temporarily_unavailable', { outcome: 'not_done' });
+  return undefined;
 }

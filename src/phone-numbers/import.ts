@@ -4,7 +4,14 @@ import * as z from 'zod';
 import { eventExists, eventParameters, eventRecorder } from '../audit/record.ts';
 import type { EventParameters } from '../audit/record.ts';
 import { isCallerWith } from '../auth/authorize.ts';
-import { credentialsWriter, intentStands, spendIntent, withdrawIntent } from '../credentials/vault.ts';
+import {
+  beginAgain,
+  credentialsWriter,
+  intentStands,
+  notDone,
+  spendIntent,
+  withdrawIntent,
+} from '../credentials/vault.ts';
 import type { Operation } from '../env.ts';
 import { idSchema, newId } from '../ids.ts';
 import { findProvider, isIntegration } from '../integrations/integration.ts';
@@ -71,8 +78,6 @@ const sipQuotas: Quota[] = [...quotas, 'sip_numbers'];
 const hasRoom = (db: Builder, parameters: Placeholders<EventParameters>) => hasRoomFor(db, parameters, quotas);
 const hasRoomForSip = (db: Builder, parameters: Placeholders<EventParameters>) => hasRoomFor(db, parameters, sipQuotas);
 
-const storeCredentials = credentialsWriter('phone_numbers:create', hasRoomForSip);
-
 type ImportParameters = EventParameters & RowParameters<typeof phone_numbers> & { kv_key: string | null };
 
 /** By any organization: a number is unique in the whole system. */
@@ -84,6 +89,11 @@ const findHolder = query((db, parameters: Placeholders<{ phone_number: string }>
     .select({ taken: sql<number>`1`.as('taken') })
     .from(phone_numbers)
     .where(isHeld(parameters)),
+);
+
+const storeCredentials = credentialsWriter<EventParameters & { phone_number: string }>(
+  'phone_numbers:create',
+  (db, parameters) => sql`${hasRoomForSip(db, parameters)} AND ${not(existsIn(db, phone_numbers, isHeld(parameters)))}`,
 );
 
 /** Inserts the number if the caller may, and if what it needs stands; a number that exists is left alone. */
@@ -150,9 +160,17 @@ export async function importPhoneNumber(
   operation: Operation,
   request: z.output<typeof newPhoneNumber>,
 ): Promise<PhoneNumber> {
+  const event = { ...eventParameters(operation), phone_number: request.phone_number };
+  return beginAgain(() => attemptImport(operation, event, request));
+}
+
+async function attemptImport(
+  operation: Operation,
+  event: EventParameters & { phone_number: string },
+  request: z.output<typeof newPhoneNumber>,
+): Promise<PhoneNumber> {
   const phone_number_id = newId('phon');
   const { visible, credentials } = separateCredentials(request);
-  const event = eventParameters(operation);
   const stored = credentials ? await storeCredentials(operation, event, phone_number_id, credentials) : noCredentials;
 
   const parameters = {
@@ -189,7 +207,7 @@ export async function importPhoneNumber(
   }
   if (found.holders.length > 0) throw new DomainError('phone_number_exists', {});
   assertRoom(found.full);
-  throw new DomainError('temporarily_unavailable', { outcome: 'not_done' });
+  throw notDone(stored);
 }
 
 const noCredentials = { kv_key: null, credentials_version: null, data_key: null, kek_id: null };

@@ -10,23 +10,26 @@ const now = () => Math.floor(Date.now() / 1000);
 const drain = (bindings = env) => drainPurges(bindings);
 const later = (seconds: number) => vi.useFakeTimers({ toFake: ['Date'], now: Date.now() + seconds * 1000 });
 
-/** Garbage in KV, and the outbox row that names it. */
+/** Garbage in KV, and the outbox row that names it, of the organization that the KV key names. */
 async function enqueue(kv_key: string, due_at = now(), attempts = 0, first_due_at = due_at): Promise<void> {
+  const [, organization_id] = kv_key.split('/');
   await env.CREDENTIALS.put(kv_key, 'ciphertext');
   await env.DB.prepare(
     `INSERT INTO credential_purges (kv_key, organization_id, due_at, attempts, first_due_at) VALUES (?, ?, ?, ?, ?)`,
   )
-    .bind(kv_key, 'org_a', due_at, attempts, first_due_at)
+    .bind(kv_key, organization_id, due_at, attempts, first_due_at)
     .run();
 }
 
 /** Many outbox rows at once, without ciphertext: the i-th of them from 0 is due at `due_at`, an SQL expression of i. */
-const enqueueMany = (count: number, due_at: string) =>
+const enqueueMany = (count: number, due_at: string, organization_id = 'org_a') =>
   env.DB.prepare(
     `WITH RECURSIVE n(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i + 1 < ${count})
      INSERT INTO credential_purges (kv_key, organization_id, due_at, attempts, first_due_at)
-       SELECT 'v1/org_a/intg_' || i || '/many', 'org_a', ${due_at}, 0, ${due_at} FROM n`,
-  ).run();
+       SELECT 'v1/' || ?1 || '/intg_' || i || '/many', ?1, ${due_at}, 0, ${due_at} FROM n`,
+  )
+    .bind(organization_id)
+    .run();
 
 const refusing = (times?: number) =>
   failingBindings('CREDENTIALS.delete', { when: 'before', message: 'KV DELETE failed', ...(times && { times }) })
@@ -243,23 +246,212 @@ describe('the drain', () => {
     expect(await stored()).toEqual([kv_key]);
   });
 
-  it('takes at most 500 at once, the oldest first', async () => {
-    await enqueueMany(501, '1000 - i');
+  it('takes turns until nothing is due', async () => {
+    await enqueueMany(501, 'unixepoch()');
+
+    await drain();
+
+    expect(await outbox()).toEqual([]);
+  });
+
+  it('comes back in none of its turns for what KV has refused', async () => {
+    await enqueueMany(501, 'unixepoch()');
+    const { bindings, calls } = failingBindings('CREDENTIALS.delete', {
+      when: 'before',
+      message: 'KV DELETE failed',
+      times: 20,
+    });
+
+    await drain(bindings);
+
+    expect(calls.filter((name) => name === 'CREDENTIALS.delete')).toHaveLength(501);
+    expect(await outbox()).toHaveLength(20);
+  });
+
+  it('makes 900 KV calls and no more, for the oldest first', async () => {
+    await enqueueMany(901, '1000 - i');
     const { bindings, calls } = countedBindings();
 
     await drain(bindings);
 
-    expect(calls.filter((name) => name === 'CREDENTIALS.delete')).toHaveLength(500);
+    expect(calls.filter((name) => name === 'CREDENTIALS.delete')).toHaveLength(900);
     expect(await outbox()).toEqual(['v1/org_a/intg_0/many']);
+  });
+
+  it('shares those calls with the drains of other databases, evenly', async () => {
+    await enqueueMany(901, 'unixepoch()');
+    const { bindings, calls } = countedBindings();
+
+    await drain({ ...bindings, DATABASES: 'DB, DB_1, DB_2' });
+
+    expect(calls.filter((name) => name === 'CREDENTIALS.delete')).toHaveLength(300);
+  });
+
+  it.each([
+    ['25 seconds are over', 26, 'DB'],
+    ['its share of them is over, of several databases', 9, 'DB, DB_1, DB_2'],
+  ])('begins no turn when %s, and leaves nothing claimed', async (_, seconds, DATABASES) => {
+    await enqueueMany(500, 'unixepoch()');
+    let deletes = 0;
+    const bindings = interceptedBindings((name, carryOut) => {
+      if (name === 'CREDENTIALS.delete' && (deletes += 1) === 1) later(seconds);
+      return carryOut();
+    });
+
+    await drain({ ...bindings, DATABASES });
+
+    expect(deletes).toBe(150);
+    expect(await rows('credential_purges')).toEqual(
+      Array.from({ length: 350 }, () => expect.objectContaining({ attempts: 0 })),
+    );
+  });
+
+  it('has at most six KV calls under way', async () => {
+    await enqueueMany(30, 'unixepoch()');
+    let underWay = 0;
+    let most = 0;
+    const bindings = interceptedBindings(async (name, carryOut) => {
+      if (name !== 'CREDENTIALS.delete') return carryOut();
+      most = Math.max(most, (underWay += 1));
+      await carryOut();
+      underWay -= 1;
+      return undefined;
+    });
+
+    await drain(bindings);
+
+    expect(most).toBe(6);
+  });
+});
+
+describe('a turn of the drain', () => {
+  /** Drains, and looks at the outbox between the first turn's claim and what follows its removals. */
+  async function claimedFirst(): Promise<unknown[]> {
+    let batches = 0;
+    let claimed: unknown[] = [];
+    const bindings = interceptedBindings(async (name, carryOut) => {
+      if (name === 'DB.batch' && (batches += 1) === 2) {
+        claimed = (await rows('credential_purges')).filter(({ attempts }) => attempts === 1);
+      }
+      return carryOut();
+    });
+    await drain(bindings);
+    return claimed;
+  }
+
+  const ofOrganization = (organization_id: string) => expect.objectContaining({ organization_id });
+
+  it('has the one removal of an organization in it, whatever 3,000 older ones another has', async () => {
+    await enqueueMany(3000, 'unixepoch() - 1000', 'org_a');
+    await enqueue('v1/org_b/intg_1/due');
+
+    expect(await claimedFirst()).toContainEqual(ofOrganization('org_b'));
+
+    expect(await stored()).toEqual([]);
+    expect(await outbox()).toHaveLength(3001 - 900);
+  });
+
+  it('is shared by organizations evenly, each with its oldest; what one does not need is the others’', async () => {
+    await enqueueMany(400, 'unixepoch() - 1000 - i', 'org_a');
+    await enqueueMany(300, 'unixepoch() - i', 'org_b');
+    await enqueueMany(2, 'unixepoch() - i', 'org_c');
+
+    const claimed = await claimedFirst();
+
+    const nth = (organization_id: string, first: number, count: number) =>
+      Array.from({ length: count }, (_, i) =>
+        expect.objectContaining({ kv_key: `v1/${organization_id}/intg_${first - i}/many` }),
+      );
+    expect(claimed).toHaveLength(150);
+    expect(claimed).toEqual(
+      expect.arrayContaining([...nth('org_a', 399, 74), ...nth('org_b', 299, 74), ...nth('org_c', 1, 2)]),
+    );
+  });
+
+  it('is for those that wait longest where there are more organizations than it has room for', async () => {
+    for (let index = 0; index < 151; index += 1) await enqueueMany(1, String(2000 - index), `org_${index}`);
+
+    const claimed = await claimedFirst();
+
+    expect(claimed).toHaveLength(150);
+    expect(claimed).not.toContainEqual(ofOrganization('org_0'));
+  });
+});
+
+describe('the statements of a turn', () => {
+  /** Drains, and tells how many rows the claim of each turn has read. */
+  async function rowsReadByClaims(): Promise<number[]> {
+    const read: number[] = [];
+    const bindings = interceptedBindings(async (name, carryOut) => {
+      const result = await carryOut();
+      if (name === 'DB.batch' && Array.isArray(result)) read.push(result[1].meta.rows_read);
+      return result;
+    });
+    await drain(bindings);
+    return read;
+  }
+
+  it('do not read what is not due, however much an organization has of it', async () => {
+    await enqueueMany(10_000, 'unixepoch() + 3000');
+    await enqueue('v1/org_a/intg_x/due');
+
+    expect(Math.max(...(await rowsReadByClaims()))).toBeLessThanOrEqual(20);
+  });
+
+  it('read a few rows for each one that is claimed, however many are due at the same second', async () => {
+    await enqueueMany(10_000, 'unixepoch()');
+
+    expect(Math.max(...(await rowsReadByClaims()))).toBeLessThanOrEqual(150 * 12);
+  });
+
+  it('read a few rows for each organization that has any', async () => {
+    for (let index = 0; index < 100; index += 1) await enqueueMany(100, 'unixepoch() + 3000', `org_${index}`);
+
+    expect(Math.max(...(await rowsReadByClaims()))).toBeLessThanOrEqual(100 * 5);
+  });
+
+  it('are index seeks, every one', async () => {
+    await enqueue('v1/org_a/intg_1/due');
+    const seen: { sql: string; parameters: unknown[] }[] = [];
+    const DB: D1Database = new Proxy(env.DB, {
+      get(database, name) {
+        if (name === 'prepare') {
+          return (sql: string) => ({
+            bind(...parameters: unknown[]) {
+              seen.push({ sql, parameters });
+              return database.prepare(sql).bind(...parameters);
+            },
+          });
+        }
+        return (...parameters: unknown[]) => Reflect.apply(Reflect.get(database, name), database, parameters);
+      },
+    });
+
+    await drain({ ...env, DB });
+
+    const plans = await Promise.all(
+      seen.map(({ sql, parameters }) =>
+        env.DB.prepare(`EXPLAIN QUERY PLAN ${sql}`)
+          .bind(...parameters)
+          .all<{ detail: string }>(),
+      ),
+    );
+    const steps = plans.flatMap(({ results }) => results.map(({ detail }) => detail));
+    expect(steps).toContainEqual(
+      expect.stringMatching(/^SEARCH credential_purges .*\(organization_id=\? AND \(due_at,kv_key\)>\(\?,\?\)/),
+    );
+    // What is scanned is what the searches themselves have found, and the claims that are forgotten.
+    const scanned = steps.filter((step) => step.startsWith('SCAN')).map((step) => step.split(' ')[1]);
+    expect(new Set(scanned)).toEqual(new Set(['holders', 'merged', 'json_each']));
   });
 });
 
 describe('the drain’s log', () => {
   it('counts what was purged, what failed, and what is left that is due', async () => {
-    await enqueueMany(502, 'unixepoch()');
+    await enqueueMany(902, 'unixepoch()');
     await enqueue('v1/org_a/intg_x/later', now() + MINUTE);
 
-    expect((await logged(refusing(3))).info).toEqual([{ event: 'purges_drained', purged: 497, failed: 3, left: 5 }]);
+    expect((await logged(refusing(3))).info).toEqual([{ event: 'purges_drained', purged: 897, failed: 3, left: 5 }]);
     expect((await logged()).info).toEqual([{ event: 'purges_drained', purged: 2, failed: 0, left: 3 }]);
     expect((await logged()).info).toEqual([{ event: 'purges_drained', purged: 0, failed: 0, left: 3 }]);
   });
@@ -309,6 +501,6 @@ describe('the drain’s log', () => {
   it('looks at 10,000 rows of the backlog and no more', async () => {
     await enqueueMany(11_000, 'unixepoch() - 100000 + i');
 
-    expect((await logged()).info).toEqual([{ event: 'purges_drained', purged: 500, failed: 0, left: 10_000 }]);
+    expect((await logged()).info).toEqual([{ event: 'purges_drained', purged: 900, failed: 0, left: 10_000 }]);
   });
 });

@@ -1,8 +1,9 @@
 import { env } from 'cloudflare:workers';
-import { describe, expect, it } from 'vitest';
+import { beforeEach, describe, expect, it } from 'vitest';
 import { open, parseKekRing } from '../../src/credentials/envelope.ts';
 import { credentialsKey } from '../../src/credentials/vault.ts';
-import { call, createIntegration, newClient, twilio } from '../fixtures.ts';
+import { countedBindings, interceptedBindings } from '../bindings.ts';
+import { call, createIntegration, newClient, resources, rows, twilio, unusedNumber } from '../fixtures.ts';
 import type { Client } from '../fixtures.ts';
 
 interface Row {
@@ -81,6 +82,7 @@ describe('stored credentials', () => {
 
   it('cannot be stored, and nothing is, while the ring is unreadable; the client learns no word of it', async () => {
     const client = await newClient();
+    const before = await resources();
     const bindings = { ...env, CREDENTIALS_KEKS: 'not-a-ring' };
 
     const { status, text } = await call(client, 'POST', '/api/integrations', {
@@ -90,7 +92,122 @@ describe('stored credentials', () => {
 
     expect(status).toBe(500);
     expect(text).not.toContain('KEKS');
-    const { results } = await env.DB.prepare('SELECT * FROM credential_purges').all();
-    expect(results).toEqual([]);
+    expect(await resources()).toEqual(before);
+  });
+});
+
+describe('a request whose intent to store credentials was refused', () => {
+  let client: Client;
+
+  beforeEach(async () => {
+    client = await newClient();
+    await call(client, 'GET', '/api/nothing');
+  });
+
+  const setLimit = (limit: 'max_integrations' | 'max_audit_events', value: number | null) =>
+    env.DB.prepare(`UPDATE organizations SET ${limit} = ? WHERE organization_id = ?`)
+      .bind(value, client.organization_id)
+      .run();
+
+  /** What it asks for, what is in its way, and how that goes. */
+  const requests = [
+    [
+      'a creation, at a quota',
+      async () => ({
+        method: 'POST',
+        path: '/api/integrations',
+        body: { name: 'Twilio', credentials: twilio },
+        status: 201,
+        obstruct: () => setLimit('max_integrations', 0),
+        clear: () => setLimit('max_integrations', null),
+      }),
+    ],
+    [
+      'an update, at a quota',
+      async () => ({
+        method: 'PUT',
+        path: `/api/integrations/${await createIntegration(client)}`,
+        body: { credentials: { ...twilio, auth_token: 'replaced' } },
+        status: 200,
+        obstruct: () => setLimit('max_audit_events', 0),
+        clear: () => setLimit('max_audit_events', null),
+      }),
+    ],
+    [
+      'an import, of a number that is held',
+      async () => {
+        const [phone_number, holder] = [unusedNumber(), await newClient()];
+        return {
+          method: 'POST',
+          path: '/api/phone-numbers',
+          body: { provider: 'sip', phone_number, sip_password: 'plaintext-password' },
+          status: 201,
+          obstruct: () => call(holder, 'POST', '/api/phone-numbers', { body: { provider: 'sip', phone_number } }),
+          clear: () => env.DB.prepare('DELETE FROM phone_numbers WHERE phone_number = ?').bind(phone_number).run(),
+        };
+      },
+    ],
+  ] as const;
+
+  describe.each(requests)('%s', (_, prepare) => {
+    it('is refused without a write, by its second batch', async () => {
+      const { method, path, body, obstruct } = await prepare();
+      await obstruct();
+      const before = await resources();
+      const { bindings, calls } = countedBindings();
+
+      expect((await call(client, method, path, { body, bindings })).status).toBe(409);
+
+      expect(await resources()).toEqual(before);
+      expect(calls).toEqual(['DB.batch', 'DB.batch']);
+    });
+
+    it.each([{}, { 'Idempotency-Key': 'obstructed' }])(
+      'begins again where what refused it has gone before it decided (%j)',
+      async (headers) => {
+        const { method, path, body, status, obstruct, clear } = await prepare();
+        await obstruct();
+        const [before, events] = [await rows('credential_purges'), await rows('audit_events')];
+        const calls: string[] = [];
+        const bindings = interceptedBindings(async (name, carryOut) => {
+          const result = await carryOut();
+          if (calls.push(name) === 1) await clear();
+          return result;
+        });
+
+        expect((await call(client, method, path, { body, headers, bindings })).status).toBe(status);
+
+        expect(calls.slice(0, 5)).toEqual(['DB.batch', 'DB.batch', 'DB.batch', 'CREDENTIALS.put', 'DB.batch']);
+        expect(await rows('credential_purges')).toEqual(before);
+        const live = [...(await rows('integrations')), ...(await rows('phone_numbers'))].map((row) =>
+          credentialsKey(
+            String(row['organization_id']),
+            String(row['phone_number_id'] ?? row['integration_id']),
+            String(row['credentials_version']),
+          ),
+        );
+        const { keys } = await env.CREDENTIALS.list({ prefix: `v1/${client.organization_id}/` });
+        expect(keys).toHaveLength(1);
+        expect(live).toContain(keys[0]?.name);
+        expect(await rows('audit_events')).toHaveLength(events.length + 1);
+      },
+    );
+
+    it('is not done where that comes and goes each time, and leaves nothing', async () => {
+      const { method, path, body, obstruct, clear } = await prepare();
+      const before = await resources();
+      let batches = 0;
+      const bindings = interceptedBindings(async (name, carryOut) => {
+        if (name !== 'DB.batch') return carryOut();
+        await ((batches += 1) % 2 ? obstruct() : clear());
+        return carryOut();
+      });
+
+      const answer = await call(client, method, path, { body, bindings });
+
+      expect(answer).toMatchObject({ status: 503, body: { outcome: 'not_done' } });
+      expect(await resources()).toEqual(before);
+      expect(batches).toBe(6);
+    });
   });
 });

@@ -265,14 +265,9 @@ describe('an import that is refused', () => {
     const stranger = await newClient();
 
     expect(await refusal({ phone_number })).toMatchObject({ status: 409, body: { code: 'phone_number_exists' } });
-    const { integrations, phone_numbers } = await resources();
-    const bySip = await importing({ provider: 'sip', phone_number, sip_password: 'plaintext-password' }, stranger);
+    const bySip = await refusal({ provider: 'sip', integration_id: undefined, phone_number }, stranger);
     expect(bySip).toMatchObject({ status: 409, body: { code: 'phone_number_exists' } });
     expect(bySip.text.replace(phone_number, '')).not.toContain(client.organization_id);
-    const after = await resources();
-    expect(after).toMatchObject({ integrations, phone_numbers });
-    const garbage = Object.keys(after.CREDENTIALS).filter((key) => key.includes(stranger.organization_id));
-    expect(after.credential_purges.map(({ kv_key }) => kv_key)).toEqual(garbage);
   });
 
   it.each([
@@ -282,6 +277,29 @@ describe('an import that is refused', () => {
     await env.DB.prepare(`UPDATE api_keys SET ${change} WHERE key_id = ?`).bind(client.key_id).run();
 
     expect(await refusal({})).toMatchObject({ status: expectedStatus, body: { code } });
+  });
+
+  it.each([
+    ['this organization', async () => client],
+    ['another', () => newClient()],
+  ])('has stored no credentials where the number is held by %s', async (_, holder) => {
+    const phone_number = unusedNumber();
+    await importing({ provider: 'sip', phone_number, sip_password: 'held' }, await holder());
+    const withCredentials = { provider: 'sip', phone_number, sip_password: 'plaintext-password', inbound_pin: '0042' };
+    const before = await resources();
+    const { bindings, calls } = countedBindings();
+
+    for (const headers of [{}, { 'Idempotency-Key': 'taken' }]) {
+      const { status, body } = await call(client, 'POST', '/api/phone-numbers', {
+        body: withCredentials,
+        headers,
+        bindings,
+      });
+      expect({ status, body }).toMatchObject({ status: 409, body: { code: 'phone_number_exists' } });
+    }
+
+    expect(await resources()).toEqual(before);
+    expect(calls).toEqual(['DB.batch', 'DB.batch', 'DB.batch', 'DB.batch']);
   });
 
   it('lets one of twelve simultaneous imports of a number win', async () => {
