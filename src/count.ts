@@ -1,12 +1,12 @@
-/** Counts are exact up to 10,000, and counted no further (contract.md, Conventions). */
+/** Counts are exact up to 1,000, and counted no further (contract.md, Conventions). */
 import { sql } from 'drizzle-orm';
 import type { SQL } from 'drizzle-orm';
 import type { SQLiteTable } from 'drizzle-orm/sqlite-core';
 import type { Builder } from './query.ts';
 
-const MAX_COUNTED = 10_000;
+const MAX_COUNTED = 1000;
 
-/** Selects `{ count }` of the table's rows of the condition; one more than 10,000 stands for any more. */
+/** Selects `{ count }` of the table's rows of the condition; one more than 1,000 stands for any more. */
 export function boundedCount(db: Builder, table: SQLiteTable, condition: SQL | undefined) {
   const counted = db
     .select({ one: sql`1`.as('one') })

@@ -55,8 +55,8 @@ interface ListDefinition<Filter extends string, Row> {
   keyOf: (row: Row) => Key;
   /** What stands before the first row. */
   start: (filters: Filters<Filter>) => Key;
-  /** Each filter's predicate, by its value and the names of all that are given; none for one that `start` obeys. */
-  predicates: Record<Filter, ((value: Placeholder, given: readonly string[]) => SQL) | undefined>;
+  /** Each filter's predicate, by its value; none for one that `start` obeys. */
+  predicates: Record<Filter, ((value: Placeholder) => SQL) | undefined>;
   /** Selects the listed rows in the order of their key. */
   page: (db: Builder, isListed: SQL | undefined, limit: Placeholder) => Compilable<Row[]>;
 }
@@ -93,7 +93,7 @@ export function keysetList<Filter extends string, Row>(name: string, definition:
   function compile(given: Filter[]) {
     const isListed = and(
       eq(table.organization_id, sql.placeholder('organization_id')),
-      ...given.map((filter) => predicates[filter]?.(sql.placeholder(filter), given)),
+      ...given.map((filter) => predicates[filter]?.(sql.placeholder(filter))),
       sql`${tuple(key)} > ${tuple(key.map((_, index) => sql.placeholder(afterName(index))))}`,
     );
     return {

@@ -271,8 +271,10 @@ export const audit_events = sqliteTable(
     created_at: integer().notNull(),
   },
   (table) => [
-    // Also the list's order: an event's id tells its time.
+    // Also the list's order, `since` and `until` among it: an event's id tells its time.
     primaryKey({ columns: [table.organization_id, table.event_id] }),
+    // One for each filter that the list takes, which takes one of them: an index for two is one more row written for each
+    // event, and without it a page of two reads all that pass one. A replay and the suspensions ask by target too.
     index('audit_events_by_action').on(table.organization_id, table.action, table.event_id),
     index('audit_events_by_target').on(table.organization_id, table.target_id, table.event_id),
     index('audit_events_by_actor').on(table.organization_id, table.actor_key_id, table.event_id),

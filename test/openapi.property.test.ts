@@ -215,10 +215,12 @@ function request({ path, inPath, inQuery, inHeader, bodySchema }: (typeof operat
   });
 }
 
-const told = z.object({ errors: z.array(z.object({ path: z.string() })).default([]) });
+const told = z.object({ errors: z.array(z.object({ path: z.string(), message: z.string() })).default([]) });
 
-/** What the document cannot say: a cursor is one of ours, a time is in the future, two things belong together. */
+/** What the document cannot say: a cursor is one of ours, a time is in the future, two things belong together… */
 const judgedOtherwise = ['cursor', 'expires_at', 'credentials.provider', 'integration_id', 'supports_outbound'];
+/** …or not. */
+const excludesOthers = /^may be given alone or with /;
 
 /** What is wrong with an answer; that its status and body are documented is seen to by `call`. */
 function fault(isValid: boolean, status: number, body: unknown): string | undefined {
@@ -226,7 +228,9 @@ function fault(isValid: boolean, status: number, body: unknown): string | undefi
   if (!isValid) return status < 400 ? 'what the document refuses is accepted' : undefined;
   if ([400, 413, 415].includes(status)) return `what the document accepts is answered with ${status}`;
   if (status !== 422) return undefined;
-  const refused = told.parse(body).errors.filter(({ path }) => !judgedOtherwise.includes(path));
+  const refused = told
+    .parse(body)
+    .errors.filter(({ path, message }) => !judgedOtherwise.includes(path) && !excludesOthers.test(message));
   return refused.length > 0 ? `what the document accepts is refused for its ${refused[0]?.path}` : undefined;
 }
 

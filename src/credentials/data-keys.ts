@@ -112,7 +112,7 @@ export async function kekIdsInUse(database: D1Database): Promise<string[]> {
   return [...new Set(found.flat().map(({ kek_id }) => kek_id))].toSorted();
 }
 
-/** How many data keys these KEKs wrap: exact up to 10,000 in each table, and counted no further. */
+/** How many data keys these KEKs wrap: exact up to 1,000 in each table, and counted no further. */
 export async function countDataKeys(
   database: D1Database,
   kek_ids: string[],

@@ -33,7 +33,7 @@ const paginationSchema = z
     next_cursor: z.string().nullable().meta({ description: 'Opaque; null on the last page.' }),
     has_more: z.boolean(),
     page_size: z.int().min(1).max(100),
-    total_count: z.int().min(0).max(10_000).meta({ description: 'Counted for the first page; at most 10,000.' }),
+    total_count: z.int().min(0).max(1000).meta({ description: 'Counted for the first page; at most 1,000.' }),
     total_count_exact: z.boolean().meta({ description: 'Whether there are no more than `total_count`.' }),
   })
   .meta({ id: 'Pagination' }) satisfies z.ZodType<Pagination>;

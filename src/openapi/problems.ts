@@ -48,7 +48,7 @@ const problems: { [Code in ProblemCode]: { members: z.ZodRawShape; example: Prob
         .array(z.object({ phone_number_id: id('phon'), phone_number: z.string() }))
         .max(100)
         .meta({ description: 'The first 100 phone numbers, ascending.' }),
-      reference_count: z.int().min(0).max(10_000),
+      reference_count: z.int().min(0).max(1000),
       reference_count_exact: z.boolean(),
     },
     example: {

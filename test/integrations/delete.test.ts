@@ -102,8 +102,8 @@ describe('an integration that phone numbers reference', () => {
 
   it.each([
     [123, 123, true, ' and 23 more'],
-    [10_000, 10_000, true, ' and 9900 more'],
-    [10_001, 10_000, false, ' and more than 9900 more'],
+    [1000, 1000, true, ' and 900 more'],
+    [1001, 1000, false, ' and more than 900 more'],
   ])('is refused, naming 100 of its %i numbers', async (count, reference_count, reference_count_exact, more) => {
     const numbers = await fillNumbers(client, integration_id, count);
 

@@ -31,7 +31,7 @@ const ENQUEUE_PURGE = `INSERT INTO credential_purges (kv_key, organization_id, d
 const REMOVE = `DELETE FROM integrations WHERE organization_id = ?1 AND integration_id = ?2 AND EXISTS
   (SELECT 1 FROM audit_events WHERE organization_id = ?1 AND event_id = ?3 AND action = 'integration.deleted')`;
 const REFERENCES = `SELECT phone_number_id, phone_number, (SELECT count(*) FROM
-    (SELECT 1 FROM phone_numbers WHERE organization_id = ?1 AND integration_id = ?2 LIMIT 10001)) AS reference_count
+    (SELECT 1 FROM phone_numbers WHERE organization_id = ?1 AND integration_id = ?2 LIMIT 1001)) AS reference_count
   FROM phone_numbers WHERE organization_id = ?1 AND integration_id = ?2 ORDER BY phone_number LIMIT 100`;
 const CALLER = `SELECT role, expires_at FROM api_keys WHERE key_id = ?2 AND organization_id = ?1 AND ${IS_ALIVE}`;
 const EVENT = 'SELECT action, state, created_at FROM audit_events WHERE organization_id = ?1 AND event_id = ?2';
