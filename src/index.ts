@@ -9,7 +9,8 @@ import { logError } from './log.ts';
 
 /**
  * What the cron does at each turn: the outbox's drain, data keys to be wrapped anew, and what is old enough to be forgotten.
- * Each is bounded, has a turn for each database, and goes on at the next where it left off.
+ * Each is bounded, has a turn for each database, and goes on at the next where it left off. One after the other, because an
+ * invocation has few connections (connections.ts).
  */
 const chores: Record<string, (env: Bindings) => Promise<void>> = {
   drain: drainPurges,
@@ -32,15 +33,15 @@ export default {
         bindings: { ...env, DB },
       })),
     );
-    const turns = everywhere.map(async ({ name, chore, database, bindings }) => {
+    const failures: unknown[] = [];
+    for (const { name, chore, database, bindings } of everywhere) {
       try {
         await chore(bindings);
       } catch (error) {
         logError(`${name}_failed`, error, { database });
-        throw error;
+        failures.push(error);
       }
-    });
-    await Promise.allSettled(turns);
-    await Promise.all(turns);
+    }
+    if (failures.length > 0) throw failures[0];
   },
 } satisfies ExportedHandler<Bindings>;

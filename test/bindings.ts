@@ -5,23 +5,40 @@ import type { Bindings } from '../src/env.ts';
 /** One call on a binding: `DB.batch`, `KEY_CACHE.get`, … */
 export type BindingCall = `${'DB' | 'KEY_CACHE' | 'CREDENTIALS'}.${string}`;
 
-/** Carries a call out, or does not, or does and then throws. */
-export type Interceptor = (call: BindingCall, carryOut: () => Promise<unknown>) => Promise<unknown>;
+/** A statement as D1 gets it. */
+export interface SentStatement {
+  sql: string;
+  values: unknown[];
+}
+
+/** Carries a call out, or does not, or does and then throws. Knows what is sent: statements to D1, parameters to KV. */
+export type Interceptor = (
+  call: BindingCall,
+  carryOut: () => Promise<unknown>,
+  sent: { statements: SentStatement[]; parameters: unknown[] },
+) => Promise<unknown>;
 
 /** The bindings with every call on D1 and both KV namespaces going through the interceptor. */
 export function interceptedBindings(intercept: Interceptor): Bindings {
   const database = env.DB;
   const originals = new WeakMap<D1PreparedStatement, D1PreparedStatement>();
+  const sent = new WeakMap<D1PreparedStatement, SentStatement>();
+  const sentOf = (wrapped: D1PreparedStatement[]) => ({
+    statements: wrapped.flatMap((one) => sent.get(one) ?? []),
+    parameters: [],
+  });
 
-  const statement = (original: D1PreparedStatement): D1PreparedStatement => {
+  const statement = (original: D1PreparedStatement, sql: string, bound: unknown[] = []): D1PreparedStatement => {
     const wrapped: D1PreparedStatement = new Proxy(original, {
       get(_, name) {
-        if (name === 'bind') return (...values: unknown[]) => statement(original.bind(...values));
+        if (name === 'bind') return (...values: unknown[]) => statement(original.bind(...values), sql, values);
+        const method = Reflect.get(original, name);
         return (...parameters: unknown[]) =>
-          intercept(`DB.${String(name)}`, () => Reflect.apply(Reflect.get(original, name), original, parameters));
+          intercept(`DB.${String(name)}`, () => Reflect.apply(method, original, parameters), sentOf([wrapped]));
       },
     });
     originals.set(wrapped, original);
+    sent.set(wrapped, { sql, values: bound });
     return wrapped;
   };
 
@@ -29,16 +46,20 @@ export function interceptedBindings(intercept: Interceptor): Bindings {
     const methods: object = target;
     return new Proxy(target, {
       get(_, name) {
-        if (name === 'prepare') return (sql: string) => statement(target.prepare(sql));
+        if (name === 'prepare') return (sql: string) => statement(target.prepare(sql), sql);
         if (name === 'batch') {
           return (statements: D1PreparedStatement[]) =>
-            intercept('DB.batch', () => target.batch(statements.map((wrapped) => originals.get(wrapped) ?? wrapped)));
+            intercept(
+              'DB.batch',
+              () => target.batch(statements.map((wrapped) => originals.get(wrapped) ?? wrapped)),
+              sentOf(statements),
+            );
         }
         if (name === 'withSession') return (constraint: string) => asked(database.withSession(constraint));
         const carryOut = async (parameters: unknown[]): Promise<unknown> =>
           Reflect.apply(Reflect.get(methods, name), target, parameters);
         if (name === 'getBookmark') return () => Reflect.apply(Reflect.get(methods, name), target, []);
-        return (...parameters: unknown[]) => intercept(`DB.${String(name)}`, () => carryOut(parameters));
+        return (...parameters: unknown[]) => intercept(`DB.${String(name)}`, () => carryOut(parameters), sentOf([]));
       },
     });
   };
@@ -48,7 +69,10 @@ export function interceptedBindings(intercept: Interceptor): Bindings {
     new Proxy(env[label], {
       get(target, name) {
         return (...parameters: unknown[]) =>
-          intercept(`${label}.${String(name)}`, () => Reflect.apply(Reflect.get(target, name), target, parameters));
+          intercept(`${label}.${String(name)}`, () => Reflect.apply(Reflect.get(target, name), target, parameters), {
+            statements: [],
+            parameters,
+          });
       },
     });
 
@@ -63,6 +87,30 @@ export function countedBindings(): { bindings: Bindings; calls: BindingCall[] } 
     return carryOut();
   });
   return { bindings, calls };
+}
+
+/** What one invocation asks of its bindings. */
+export interface Invocation {
+  calls: { call: BindingCall; statements: SentStatement[]; parameters: unknown[] }[];
+  /** How many calls are open at once, at most. */
+  mostOpen: number;
+}
+
+/** Bindings that note what is asked of them. */
+export function notedBindings(): { bindings: Bindings; invocation: Invocation } {
+  const invocation: Invocation = { calls: [], mostOpen: 0 };
+  let open = 0;
+  const bindings = interceptedBindings(async (call, carryOut, sent) => {
+    invocation.calls.push({ call, ...sent });
+    open += 1;
+    invocation.mostOpen = Math.max(invocation.mostOpen, open);
+    try {
+      return await carryOut();
+    } finally {
+      open -= 1;
+    }
+  });
+  return { bindings, invocation };
 }
 
 /** What a fault does to one kind of call, for as many calls as `times` says. */

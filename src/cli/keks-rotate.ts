@@ -1,6 +1,8 @@
 /** `npm run keks:rotate`: guides through the rotation of the key-encryption keys, and takes its steps on the ring's file. */
 import { join, resolve } from 'node:path';
+import pMap from 'p-map';
 import * as z from 'zod';
+import { MAX_CONNECTIONS } from '../connections.ts';
 import { countDataKeys, kekIdsInUse } from '../credentials/data-keys.ts';
 import { addKek, newestKek, newKekId, promoteNewest, retireKek } from '../credentials/ring.ts';
 import type { Ring } from '../credentials/ring.ts';
@@ -66,8 +68,8 @@ if (!step) {
 
 async function findUses(database: D1Database): Promise<Uses> {
   const kek_ids = new Set([...Object.keys(file.ring.keys), ...(await kekIdsInUse(database))]);
-  const counted = [...kek_ids].map(async (id) => [id, await countDataKeys(database, [id])] as const);
-  return new Map(await Promise.all(counted));
+  const count = async (id: string) => [id, await countDataKeys(database, [id])] as const;
+  return new Map(await pMap(kek_ids, count, { concurrency: MAX_CONNECTIONS }));
 }
 
 function usesOf(id: string) {

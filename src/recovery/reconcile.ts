@@ -1,7 +1,9 @@
 /** After a restore of D1: its rows and the ciphertext in KV, which no restore brings back, are made to agree. */
 import { and, eq, not, sql } from 'drizzle-orm';
+import pMap from 'p-map';
 import { eventRecorder, eventSaw, operatorEventParameters } from '../audit/record.ts';
 import type { RecordParameters } from '../audit/record.ts';
+import { MAX_CONNECTIONS } from '../connections.ts';
 import { dataKeysUnder, kekIdsInUse } from '../credentials/data-keys.ts';
 import type { StoredDataKey } from '../credentials/data-keys.ts';
 import { credentialsKey, inState, INTENT_DUE_SECONDS } from '../credentials/vault.ts';
@@ -162,8 +164,9 @@ async function withoutCiphertext(
   const unlisted = dataKeys
     .map((row) => ({ row, kv_key: credentialsKey(row.organization_id, row.subject_id, row.credentials_version) }))
     .filter(({ kv_key }) => !listed.has(kv_key));
-  const asked = unlisted.map(async ({ row, kv_key }) => ((await namespace.get(kv_key, 'arrayBuffer')) ? [] : [row]));
-  return (await Promise.all(asked)).flat();
+  const isGone = async ({ kv_key }: { kv_key: string }) => (await namespace.get(kv_key, 'arrayBuffer')) === null;
+  const gone = await pMap(unlisted, isGone, { concurrency: MAX_CONNECTIONS });
+  return unlisted.filter((_, index) => gone[index]).map(({ row }) => row);
 }
 
 const isMarked = (result: unknown) => Array.isArray(result) && result.length > 0;
