@@ -2,6 +2,7 @@
 import { and, inArray, lte, sql } from 'drizzle-orm';
 import type { Placeholder, SQL } from 'drizzle-orm';
 import pMap, { pMapSkip } from 'p-map';
+import { MAX_CONNECTIONS } from '../connections.ts';
 import { databaseNames } from '../databases.ts';
 import type { Bindings } from '../env.ts';
 import { logAlert, logError, logEvent } from '../log.ts';
@@ -19,8 +20,6 @@ const KV_OPERATIONS_PER_RUN = 900;
 const MILLISECONDS_PER_RUN = 25_000;
 /** Few enough that a turn ends within its lease where KV is slow: six at a time, at two seconds each. */
 const PURGES_PER_TURN = 150;
-/** The platform's limit of connections that an invocation waits for. */
-const SIMULTANEOUS_DELETES = 6;
 /** A claimed purge is left alone for this long, doubled with each attempt: lease and back-off in one. */
 const LEASE_SECONDS = 60;
 const MAX_LEASE_DOUBLINGS = 6;
@@ -190,7 +189,7 @@ function removeAll({ CREDENTIALS }: Bindings, claimed: Claim[]): Promise<Claim[]
         return pMapSkip;
       }
     },
-    { concurrency: SIMULTANEOUS_DELETES },
+    { concurrency: MAX_CONNECTIONS },
   );
 }
 
