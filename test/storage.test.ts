@@ -1,10 +1,13 @@
 /** What calls make us store: bytes of a row, by the growth of the database over many copies, and what they come to. */
 import { env } from 'cloudflare:workers';
+import design from '../docs/design.md?raw';
 import { beforeAll, describe, expect, it } from 'vitest';
 import { quotaDefaults } from '../src/organizations/quotas.ts';
 import { bytesPerRow, readStorage, storedTables } from '../src/organizations/storage.ts';
 import { call, createIntegration, fillKeys, fillNumbers, importNumber, newClient, unusedNumber } from './fixtures.ts';
 import type { Client } from './fixtures.ts';
+import { mutations } from './mutations.ts';
+import type { Mutation } from './mutations.ts';
 
 type Table = (typeof storedTables)[number];
 
@@ -92,6 +95,44 @@ describe('a row', () => {
 
     expect(measured).toBeGreaterThan(estimated * 0.8);
     expect(measured).toBeLessThan(estimated * 1.2);
+  });
+});
+
+describe('what a call stores', () => {
+  async function rowsOf(): Promise<Record<string, unknown>> {
+    const counts = storedTables.map((table) => `(SELECT count(*) FROM ${table}) AS ${table}`);
+    return (await env.DB.prepare(`SELECT ${counts.join()}`).first()) ?? {};
+  }
+
+  /** Bytes of the rows that it left more than there were; what it removed is room for others. */
+  async function bytesOfCall(client: Client, { method, path, body }: Mutation, headers = {}): Promise<number> {
+    const before = await rowsOf();
+    await call(client, method, path, { body, headers });
+    const after = await rowsOf();
+    const added = storedTables.map(
+      (table) => Math.max(0, Number(after[table]) - Number(before[table])) * bytesPerRow[table],
+    );
+    return added.reduce((sum, bytes) => sum + bytes);
+  }
+
+  it('is what docs/design.md tells, for every mutation', async () => {
+    const client = await newClient();
+    const measured = [];
+    for (const { name, prepare } of mutations) {
+      const plain = await bytesOfCall(client, await prepare(client));
+      const keyed = await bytesOfCall(client, await prepare(client), { 'Idempotency-Key': crypto.randomUUID() });
+      measured.push([name, plain, keyed]);
+    }
+
+    const [, section = ''] = design.split('## What a call stores');
+    const told = section
+      .split('\n## ')[0]
+      ?.split('\n')
+      .filter((row) => row.startsWith('| '))
+      .slice(2)
+      .map((row) => row.split('|').slice(1, -1))
+      .map(([name = '', plain, keyed]) => [name.trim(), Number(plain), Number(keyed)]);
+    expect(told).toEqual(measured);
   });
 });
 
