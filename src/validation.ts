@@ -74,11 +74,14 @@ export function queryParameters<Schema extends z.ZodType<object>>(schema: Schema
   return Object.assign(middleware, { validates: { query: schema } });
 }
 
+/** What the typed client need not name. */
+type Unnamed = MiddlewareHandler<AppEnv> & { validates: { query: z.ZodType } };
+
 /** Of a call that has no query parameters. */
-export const noQueryParameters = queryParameters(z.strictObject({}));
+export const noQueryParameters: Unnamed = queryParameters(z.strictObject({}));
 
 /** Of a call that makes or changes something. */
-export const changeParameters = queryParameters(
+export const changeParameters: Unnamed = queryParameters(
   z.strictObject({
     verify: z.enum(['true', 'false']).exactOptional().meta({ description: 'Accepted, and without effect yet.' }),
   }),
