@@ -30,6 +30,20 @@ const preflight = (origin: string, CORS_ORIGINS: string) =>
 const corsHeaders = (headers: Headers) => [...headers.keys()].filter((name) => name.startsWith('access-control-'));
 
 describe('a call from a page of another origin', () => {
+  it('is let in by nothing where no origins are set at all', async () => {
+    const bindings: Env = new Proxy(env, {
+      get: (set, name) => (name === 'CORS_ORIGINS' ? undefined : Reflect.get(set, name)),
+    });
+
+    const { status, headers } = await call(client, 'GET', '/api/integrations', {
+      headers: { Origin: CONSOLE },
+      bindings,
+    });
+
+    expect(status).toBe(200);
+    expect(corsHeaders(headers)).toEqual([]);
+  });
+
   it('is let in by nothing as deployed', async () => {
     expect(env.CORS_ORIGINS).toBe('');
 

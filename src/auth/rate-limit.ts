@@ -12,12 +12,21 @@ import type { Tier } from '../schema.ts';
 /** The bindings know periods of 10 s and 60 s only. */
 const PERIOD_SECONDS = 10;
 
+type Limit = { binding: keyof Bindings & `${string}_LIMIT`; requests: number };
+
 /** Requests of one organization in a period; `test/auth/rate-limit.test.ts` holds them equal to wrangler.toml. */
 export const organizationLimits = {
   starter: { binding: 'STARTER_LIMIT', requests: 100 },
   pro: { binding: 'PRO_LIMIT', requests: 500 },
   enterprise: { binding: 'ENTERPRISE_LIMIT', requests: 5000 },
-} as const satisfies Record<Tier, { binding: keyof Bindings; requests: number }>;
+} as const satisfies Record<Tier, Limit>;
+
+/** Of these, requests that are recorded, and may store something. */
+export const mutationLimits = {
+  starter: { binding: 'STARTER_MUTATIONS_LIMIT', requests: 20 },
+  pro: { binding: 'PRO_MUTATIONS_LIMIT', requests: 100 },
+  enterprise: { binding: 'ENTERPRISE_MUTATIONS_LIMIT', requests: 1000 },
+} as const satisfies Record<Tier, Limit>;
 
 /**
  * Middleware behind `authenticate`: limits by organization, because a limit by key is bypassed by making keys.
@@ -27,9 +36,12 @@ export const organizationLimits = {
  */
 export const limitOrganization = createMiddleware<AppEnv>(async (c, next) => {
   const { organization_id, tier } = c.get('operation').caller;
-  const { binding, requests } = organizationLimits[tier];
-  c.get('headers')['RateLimit-Policy'] = `"${tier}";q=${requests};w=${PERIOD_SECONDS}`;
-  await take(c.env[binding], organization_id);
+  const limits: [string, Limit][] = [[tier, organizationLimits[tier]]];
+  if (c.req.method !== 'GET') limits.push([`${tier}_mutations`, mutationLimits[tier]]);
+  c.get('headers')['RateLimit-Policy'] = limits
+    .map(([name, { requests }]) => `"${name}";q=${requests};w=${PERIOD_SECONDS}`)
+    .join(', ');
+  for (const [, { binding }] of limits) await take(c.env[binding], organization_id);
   await next();
 });
 

@@ -75,9 +75,10 @@ const headers = {
   'Cache-Control': { description: 'Nothing is cached.', required: true, schema: { type: 'string', const: 'no-store' } },
   'RateLimit-Policy': {
     description:
-      'The limit of the organization: requests `q` in a window of `w` seconds. Not where the caller is unknown.',
+      'The limits of the organization that this call counts against: requests `q` in a window of `w` seconds. Not where the ' +
+      'caller is unknown.',
     schema: { type: 'string' },
-    example: '"pro";q=500;w=10',
+    example: '"pro";q=500;w=10, "pro_mutations";q=100;w=10',
   },
   'Idempotency-Replayed': {
     description: 'The request was answered before, and this is that answer.',

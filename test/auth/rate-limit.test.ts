@@ -2,7 +2,7 @@ import { env } from 'cloudflare:workers';
 import { describe, expect, it } from 'vitest';
 import wrangler from '../../wrangler.toml?raw';
 import { newRawKey } from '../../src/auth/api-key.ts';
-import { organizationLimits, subscriberPrefix } from '../../src/auth/rate-limit.ts';
+import { mutationLimits, organizationLimits, subscriberPrefix } from '../../src/auth/rate-limit.ts';
 import { countedBindings } from '../bindings.ts';
 import { call, newClient } from '../fixtures.ts';
 import type { Answer, Client } from '../fixtures.ts';
@@ -22,7 +22,9 @@ const get = (client: Client) => call(client, 'GET', '/api/nothing');
 
 describe('the limit of an organization', () => {
   it('is stated to clients as wrangler.toml has it', () => {
-    for (const { binding, requests } of Object.values(organizationLimits)) {
+    for (const { binding, requests } of [organizationLimits, mutationLimits].flatMap((limits) =>
+      Object.values(limits),
+    )) {
       expect(wrangler).toMatch(
         new RegExp(`name = "${binding}"\\s+namespace_id = "\\d+"\\s+simple = { limit = ${requests}, period = 10 }`),
       );
@@ -34,6 +36,36 @@ describe('the limit of an organization', () => {
 
     const quota = organizationLimits[tier].requests;
     expect(headers.get('RateLimit-Policy')).toBe(`"${tier}";q=${quota};w=10`);
+  });
+
+  it.each([
+    ['starter', 'POST', '/api/integrations'],
+    ['pro', 'PUT', '/api/phone-numbers/phon_000000000000'],
+    ['enterprise', 'DELETE', '/api/api-keys/apikey_000000000000'],
+  ] as const)('is stated with that of mutations to a caller of tier %s by a %s', async (tier, method, path) => {
+    const { headers } = await call(await newClient({ tier }), method, path);
+
+    const [quota, mutations] = [organizationLimits[tier].requests, mutationLimits[tier].requests];
+    expect(headers.get('RateLimit-Policy')).toBe(`"${tier}";q=${quota};w=10, "${tier}_mutations";q=${mutations};w=10`);
+  });
+
+  it('is lower for mutations, which leave its reads alone', async () => {
+    const client = await newClient({ tier: 'starter' });
+    const { bindings, calls } = countedBindings();
+    await get(client);
+
+    const missing = '/api/integrations/intg_000000000000';
+    const answers = await untilLimited(() => call(client, 'DELETE', missing, { bindings }), 75);
+
+    const limited = answers.find(({ status }) => status === 429);
+    expect(limited).toMatchObject({ status: 429, body: { code: 'rate_limited', retry_after_seconds: 10 } });
+    expect(limited?.headers.get('Retry-After')).toBe('10');
+    const passed = answers.filter(({ status }) => status !== 429);
+    expect(passed.map(({ status }) => status)).toEqual(passed.map(() => 404));
+    expect(passed.length).toBeGreaterThanOrEqual(20);
+    expect(calls.filter((name) => name === 'DB.batch')).toHaveLength(passed.length);
+    expect((await get(client)).status).toBe(404);
+    expect((await call(await newClient({ tier: 'starter' }), 'DELETE', missing)).status).toBe(404);
   });
 
   it('is shared by all of its keys, ends in 429 with Retry-After, and spares other organizations', async () => {
@@ -58,7 +90,7 @@ describe('the limit of an organization', () => {
     await get(client);
     const { bindings, calls } = countedBindings();
 
-    const answers = await untilLimited(() => call(client, 'POST', '/api/integrations', { body: '{', bindings }), 250);
+    const answers = await untilLimited(() => call(client, 'POST', '/api/integrations', { body: '{', bindings }), 75);
 
     expect(new Set(answers.map(({ status }) => status))).toEqual(new Set([403, 429]));
     expect(calls).toEqual([]);
@@ -86,14 +118,19 @@ describe('the limit of an IP address on keys that no cache knows', () => {
     expect((await from('203.0.113.8', newRawKey())).status).toBe(401);
   });
 
-  it.each(['ENTERPRISE_LIMIT', 'IP_LIMIT'] as const)('admits everybody while %s fails', async (binding) => {
-    const client = await newClient();
-    const failing: RateLimit = { limit: () => Promise.reject(new Error('the limiter is away')) };
+  it.each(['ENTERPRISE_LIMIT', 'ENTERPRISE_MUTATIONS_LIMIT', 'IP_LIMIT'] as const)(
+    'admits everybody while %s fails',
+    async (binding) => {
+      const client = await newClient();
+      const failing: RateLimit = { limit: () => Promise.reject(new Error('the limiter is away')) };
 
-    const { status } = await call(client, 'GET', '/api/nothing', { bindings: { ...env, [binding]: failing } });
+      const { status } = await call(client, 'DELETE', '/api/integrations/intg_000000000000', {
+        bindings: { ...env, [binding]: failing },
+      });
 
-    expect(status).toBe(404);
-  });
+      expect(status).toBe(404);
+    },
+  );
 
   it.each([
     ['203.0.113.7', '203.0.113.7'],

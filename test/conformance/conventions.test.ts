@@ -366,6 +366,7 @@ describe('a body', () => {
 
 describe('an organization of the tier starter', () => {
   const LIMIT = 100;
+  const MUTATIONS_LIMIT = 20;
 
   /** Sends until the limit is met. A window may end meanwhile, once. */
   async function sendUntilLimited(request: (index: number) => Request) {
@@ -380,7 +381,19 @@ describe('an organization of the tier starter', () => {
 
   const createAsUser = (): Request => ({ as: () => starterUser, body: integration });
 
-  it('is limited to 100 requests in 10 s, and what is refused is not done', async () => {
+  it('is limited to 100 requests in 10 s', async () => {
+    const { passed, limited } = await sendUntilLimited(() => ({
+      as: () => starter,
+      method: 'GET',
+      path: '/api/phone-numbers',
+    }));
+
+    expect(limited).toMatchObject(problem(429, 'rate_limited'));
+    expect(passed.length).toBeGreaterThanOrEqual(LIMIT);
+    expect(passed.filter((status) => status !== 200)).toEqual([]);
+  });
+
+  it('is limited to 20 mutations in 10 s, and what is refused is not done', async () => {
     const { passed, limited } = await sendUntilLimited((index) => ({
       as: () => starter,
       path: '/api/phone-numbers',
@@ -391,7 +404,7 @@ describe('an organization of the tier starter', () => {
     expect(limited.headers.get('Content-Type')).toBe('application/problem+json');
     expect(limited.headers.get('Retry-After')).toMatch(/^[1-9]\d*$/);
     expect(limited.headers.get('Cache-Control')).toBe('no-store');
-    expect(passed.length).toBeGreaterThanOrEqual(LIMIT);
+    expect(passed.length).toBeGreaterThanOrEqual(MUTATIONS_LIMIT);
     expect(passed.filter((status) => status !== 201)).toEqual([]);
     const numbers = await server.rows('phone_numbers');
     expect(numbers.filter((row) => row['organization_id'] === 'org_starter')).toHaveLength(passed.length);
