@@ -31,7 +31,7 @@ const corsHeaders = (headers: Headers) => [...headers.keys()].filter((name) => n
 
 describe('a call from a page of another origin', () => {
   it('is let in by nothing where no origins are set at all', async () => {
-    const bindings: Env = new Proxy(env, {
+    const bindings: typeof env = new Proxy(env, {
       get: (set, name) => (name === 'CORS_ORIGINS' ? undefined : Reflect.get(set, name)),
     });
 

@@ -381,18 +381,6 @@ describe('an organization of the tier starter', () => {
 
   const createAsUser = (): Request => ({ as: () => starterUser, body: integration });
 
-  it('is limited to 100 requests in 10 s', async () => {
-    const { passed, limited } = await sendUntilLimited(() => ({
-      as: () => starter,
-      method: 'GET',
-      path: '/api/phone-numbers',
-    }));
-
-    expect(limited).toMatchObject(problem(429, 'rate_limited'));
-    expect(passed.length).toBeGreaterThanOrEqual(LIMIT);
-    expect(passed.filter((status) => status !== 200)).toEqual([]);
-  });
-
   it('is limited to 20 mutations in 10 s, and what is refused is not done', async () => {
     const { passed, limited } = await sendUntilLimited((index) => ({
       as: () => starter,
@@ -408,6 +396,19 @@ describe('an organization of the tier starter', () => {
     expect(passed.filter((status) => status !== 201)).toEqual([]);
     const numbers = await server.rows('phone_numbers');
     expect(numbers.filter((row) => row['organization_id'] === 'org_starter')).toHaveLength(passed.length);
+  });
+
+  it('is limited to 100 requests in 10 s', async () => {
+    const { passed, limited } = await sendUntilLimited(() => ({
+      as: () => starter,
+      method: 'GET',
+      path: '/api/phone-numbers',
+    }));
+
+    expect(limited).toMatchObject(problem(429, 'rate_limited'));
+    // The mutations of the test before count too.
+    expect(passed.length).toBeGreaterThanOrEqual(LIMIT - 2 * MUTATIONS_LIMIT);
+    expect(passed.filter((status) => status !== 200)).toEqual([]);
   });
 
   it('meets its limit with any of its keys, before their permissions are looked at', async () => {
