@@ -5,7 +5,7 @@ import { routePath } from 'hono/route';
 import { answer, standardHeaders } from './answer.ts';
 import { apiKeyRoutes } from './api-keys/routes.ts';
 import { auditRoutes } from './audit/routes.ts';
-import { authenticate } from './auth/authenticate.ts';
+import { authenticate, requireOrganization } from './auth/authenticate.ts';
 import { limitOrganization } from './auth/rate-limit.ts';
 import { allowOrigins } from './cors.ts';
 import type { AppEnv } from './env.ts';
@@ -53,7 +53,7 @@ export const app = new Hono<AppEnv>()
   .use(frame)
   .route('/health', healthRoutes)
   .use('/api/*', allowOrigins)
-  .use('/api/*', authenticate, limitOrganization)
+  .use('/api/*', authenticate, limitOrganization, requireOrganization)
   .route('/api/integrations', integrationRoutes)
   .route('/api/phone-numbers', phoneNumberRoutes)
   .route('/api/api-keys', apiKeyRoutes)

@@ -22,6 +22,11 @@ export function logEvent(event: string, fields: Record<string, string | number>)
   console.info(JSON.stringify({ event, ...fields }));
 }
 
+/** What is no fault of this system, and may be somebody's attack. */
+export function logWarning(event: string, fields: Record<string, string | number>): void {
+  console.warn(JSON.stringify({ event, ...fields }));
+}
+
 /** What an operator has to look at: a rule of this system's own does not hold, though nothing threw. */
 export function logAlert(event: string, fields: Record<string, string | number>): void {
   console.error(JSON.stringify({ event, ...fields }));

@@ -57,7 +57,7 @@ const callers: string[] = [];
 
 function addressOf({ organization_id }: Client): string {
   if (!callers.includes(organization_id)) callers.push(organization_id);
-  return `2001:db8:0:${callers.indexOf(organization_id).toString(16)}::1`;
+  return `2001:db8:${callers.indexOf(organization_id).toString(16)}::1`;
 }
 
 const isRaw = (body: unknown): body is string | Uint8Array<ArrayBuffer> =>
@@ -74,7 +74,7 @@ export async function start(
   const sent: Record<string, string | null> = {
     'X-API-Key': client.raw_key,
     'X-Organization-Id': client.organization_id,
-    // Each organization calls from an address of its own, lest the tests share the limit on unknown keys.
+    // Each organization calls from a network of its own, lest the tests share the limit on unknown keys.
     'CF-Connecting-IP': addressOf(client),
     ...(body === undefined ? {} : { 'Content-Type': 'application/json' }),
     ...headers,

@@ -15,6 +15,7 @@ import * as z from 'zod';
 import { databaseOf, databases } from '../databases.ts';
 import type { AfterAnswer, Bindings, Operation } from '../env.ts';
 import { logError } from '../log.ts';
+import { DomainError } from '../problem.ts';
 import { batch, existsIn, query } from '../query.ts';
 import type { Builder, Placeholders } from '../query.ts';
 import { api_keys, organizations, roles, tiers } from '../schema.ts';
@@ -27,6 +28,9 @@ const KV_EXPIRATION_SECONDS = 60;
 const KV_EDGE_CACHE_SECONDS = 30;
 const MAX_ISOLATE_ENTRIES = 1000;
 const UNKNOWN_MAX_AGE_SECONDS = 5;
+const REFRESHED_SECONDS_BEFORE = 5;
+/** Longer than a look-up takes, so that waiting is what most do. */
+const WAIT_MILLISECONDS = 2000;
 
 const cachedCaller = z.object({
   key_id: z.string(),
@@ -97,39 +101,99 @@ const markUsed = query(
       ),
 );
 
+interface Asked {
+  key_hash: string;
+  /** The organization that the caller says it is of: where D1 is asked first. */
+  organization_id: string;
+}
+
 /**
  * Finds the caller of a well-formed key.
  *
- * @param organization_id the organization that the caller says it is of: where D1 is asked first
- * @param admitLookup asked before D1 is: well-formed keys are free to make, so a flood of them must end here; throws to refuse
+ * @param admitLookup asked before KV and D1 are, about a key that this isolate has never found good: well-formed keys are
+ *   free to make, so a flood of them must end here; throws to refuse
  * @returns nothing for a key that is unknown, revoked or expired
  * @throws DomainError `temporarily_unavailable` when D1 is needed and away; what `admitLookup` throws
  */
 export async function findCaller(
   env: Bindings,
-  { key_hash, organization_id }: { key_hash: string; organization_id: string },
+  asked: Asked,
   admitLookup: () => Promise<void>,
   afterAnswer: AfterAnswer,
 ): Promise<Caller | undefined> {
+  const { key_hash } = asked;
   const now = unixNow();
-  const remembered = () => fresh(isolateCache.get(key_hash), now);
-  const known = remembered();
-  if (known) return alive(known, now);
-  if (now < (unknownKeys.get(key_hash) ?? 0)) return undefined;
-
-  const cached = fresh(await readCache(env, key_hash), now) ?? remembered();
-  if (cached) {
-    isolateCache.set(key_hash, cached);
-    return alive(cached, now);
+  const known = isolateCache.get(key_hash);
+  if (known && now < known.deadline) {
+    if (known.deadline - now <= REFRESHED_SECONDS_BEFORE) afterAnswer(() => refresh(env, asked));
+    return alive(known, now);
   }
+  if (now < (unknownKeys.get(key_hash) ?? 0)) return undefined;
+  const caller = await once(key_hash, async () => {
+    // What was good a short while ago is its organization's to limit. Found dead, it is forgotten, and takes tokens.
+    if (!known) await admitLookup();
+    return (await readCache(env, key_hash, now)) ?? (await fill(env, asked, afterAnswer));
+  });
+  return caller && alive(caller, now);
+}
 
-  await admitLookup();
-  const found = await lookUp(env, organization_id, { key_hash, now });
+/** Asks anew about a key that is about to be no longer believed, so that no call waits for it. */
+async function refresh(env: Bindings, asked: Asked): Promise<void> {
+  const known = isolateCache.get(asked.key_hash);
+  if (!known || known.deadline - unixNow() > REFRESHED_SECONDS_BEFORE) return;
+  const tasks: (() => Promise<unknown>)[] = [];
+  await once(asked.key_hash, () => fill(env, asked, (task) => void tasks.push(task)));
+  await Promise.all(tasks.map((task) => task()));
+}
+
+/** Look-ups under way, by the key's hash. */
+const lookUps = new Map<string, Promise<Caller | undefined>>();
+
+/**
+ * One look-up of a key at a time: who asks meanwhile hears the same. A call that is cancelled never settles what others wait
+ * for, so each has a timer of its own, and then looks up itself; so does who waited for one that met a limit of its own.
+ */
+async function once(key_hash: string, ask: () => Promise<Caller | undefined>): Promise<Caller | undefined> {
+  for (let other = lookUps.get(key_hash); other; other = lookUps.get(key_hash)) {
+    const heard = await heardInTime(other);
+    if (heard === 'late') break;
+    if (heard !== 'limited') return heard;
+  }
+  const own = ask();
+  lookUps.set(key_hash, own);
+  try {
+    return await own;
+  } finally {
+    if (lookUps.get(key_hash) === own) lookUps.delete(key_hash);
+  }
+}
+
+async function heardInTime(other: Promise<Caller | undefined>): Promise<Caller | 'late' | 'limited' | undefined> {
+  let timer: ReturnType<typeof setTimeout> | undefined;
+  const late = new Promise<'late'>((resolve) => {
+    timer = setTimeout(() => resolve('late'), WAIT_MILLISECONDS);
+  });
+  try {
+    return await Promise.race([other, late]);
+  } catch (error) {
+    if (error instanceof DomainError && error.code === 'rate_limited') return 'limited';
+    throw error;
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
+/** Asks D1, and fills both caches. */
+async function fill(env: Bindings, asked: Asked, afterAnswer: AfterAnswer): Promise<Caller | undefined> {
+  const { key_hash } = asked;
+  const now = unixNow();
+  const found = await lookUp(env, asked.organization_id, { key_hash, now });
   if (!found) unknownKeys.set(key_hash, now + UNKNOWN_MAX_AGE_SECONDS);
-  if (!found?.is_alive) return undefined;
+  if (!found?.is_alive) {
+    forgetKey(key_hash);
+    return undefined;
+  }
   const caller = cachedCaller.parse({ ...found, deadline: now + MAX_AGE_SECONDS });
-  // Of calls that miss at the same time, one fills: KV takes one write a second for each key.
-  if (remembered()) return caller;
   isolateCache.set(key_hash, caller);
   afterAnswer(async () => {
     // The call itself may have ended the key.
@@ -167,18 +231,17 @@ export function dropKey({ env, afterAnswer }: Operation, key_hash: string): void
 }
 
 /** KV out of order is no reason to refuse anybody: D1 answers, behind the limiter. */
-async function readCache(env: Bindings, key_hash: string): Promise<Caller | undefined> {
+async function readCache(env: Bindings, key_hash: string, now: number): Promise<Caller | undefined> {
   try {
     const value = await env.KEY_CACHE.get(key_hash, { type: 'json', cacheTtl: KV_EDGE_CACHE_SECONDS });
-    return cachedCaller.safeParse(value).data;
+    const { data: caller } = cachedCaller.safeParse(value);
+    if (!caller || now >= caller.deadline) return undefined;
+    isolateCache.set(key_hash, caller);
+    return caller;
   } catch (error) {
     logError('key_cache_unreadable', error);
     return undefined;
   }
-}
-
-function fresh(caller: Caller | undefined, now: number): Caller | undefined {
-  return caller && now < caller.deadline ? caller : undefined;
 }
 
 function alive(caller: Caller, now: number): Caller | undefined {

@@ -51,11 +51,12 @@ export const limitOrganization = createMiddleware<AppEnv>(async (c, next) => {
  * @param purpose counted apart from others
  * @throws DomainError `rate_limited`
  */
-export function limitByIp(purpose: 'health' | 'key_lookup', { env, req }: Context<AppEnv>): Promise<void> {
-  // Absent only where there is no Cloudflare in front.
-  const ip = req.header('CF-Connecting-IP') ?? 'unknown';
-  return take(env.IP_LIMIT, `${purpose} ${subscriberPrefix(ip)}`);
+export async function limitByIp(purpose: 'health' | 'key_lookup', c: Context<AppEnv>): Promise<void> {
+  for (const network of networksOf(addressOf(c))) await take(c.env.IP_LIMIT, `${purpose} ${network}`);
 }
+
+/** Absent only where there is no Cloudflare in front. */
+export const addressOf = ({ req }: Context<AppEnv>) => req.header('CF-Connecting-IP') ?? 'unknown';
 
 async function take(limiter: RateLimit, key: string): Promise<void> {
   const { success } = await limiter.limit({ key }).catch((error: unknown) => {
@@ -66,10 +67,15 @@ async function take(limiter: RateLimit, key: string): Promise<void> {
   if (!success) throw new DomainError('rate_limited', { retry_after_seconds: PERIOD_SECONDS });
 }
 
-/** An IPv4 address, or the /64 of an IPv6 address: the least that one subscriber is given (RFC 6177). */
-export function subscriberPrefix(ip: string): string {
-  if (!ip.includes(':')) return ip;
+/**
+ * What an address counts for, the narrowest first: an IPv4 address for itself, an IPv6 address for its /64, the least that one
+ * subscriber is given, and its /48, the most (RFC 6177).
+ */
+export function networksOf(ip: string): [string, ...string[]] {
+  const [, mapped] = /^::ffff:(\d+\.\d+\.\d+\.\d+)$/i.exec(ip) ?? [];
+  if (mapped || !ip.includes(':')) return [mapped ?? ip];
   const [head = [], tail] = ip.split('::').map((part) => (part === '' ? [] : part.split(':')));
   const zeros = tail ? Array.from({ length: 8 - head.length - tail.length }, () => '0') : [];
-  return `${[...head, ...zeros, ...(tail ?? [])].slice(0, 4).join(':')}::/64`;
+  const groups = [...head, ...zeros, ...(tail ?? [])].map((group) => Number.parseInt(group, 16).toString(16));
+  return [`${groups.slice(0, 4).join(':')}::/64`, `${groups.slice(0, 3).join(':')}::/48`];
 }

@@ -38,8 +38,8 @@ imported through it. An integration is deleted with its credentials, and never w
 - Every call carries \`X-API-Key\` and \`X-Organization-Id\`. The organization is called \`client_id\` in answers.
 - Success is \`{"success": true, …}\`; an error is \`application/problem+json\` (RFC 9457) with a sentence in \`detail\` and a
   stable \`code\`.
-- Of several errors the first of these is told: 401, 400 for the header, 403 organization, 429, 403 permission, then those
-  of the path, the query and the body, then 404, then 409.
+- Of several errors the first of these is told: 401, 429, 400 for the header, 403 organization, 403 permission, then those of
+  the path, the query and the body, then 404, then 409.
 - Lists have opaque cursors. Another organization's id is a 404, as a missing one is.
 - Every answer of a call below has an \`X-Request-Id\`, which is the \`request_id\` of a problem and of an audit event.
 - A \`POST\`, \`PUT\` or \`DELETE\` with an \`Idempotency-Key\` acts once: for 24 hours the same request under the same key gets

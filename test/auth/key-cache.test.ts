@@ -2,8 +2,8 @@ import { env } from 'cloudflare:workers';
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { hashKey, newRawKey } from '../../src/auth/api-key.ts';
 import { forgetKey } from '../../src/auth/key-cache.ts';
-import { countedBindings, failingBindings } from '../bindings.ts';
-import { call, newClient, rows } from '../fixtures.ts';
+import { countedBindings, failingBindings, interceptedBindings } from '../bindings.ts';
+import { call, newClient, rows, start } from '../fixtures.ts';
 import type { Client } from '../fixtures.ts';
 
 let client: Client;
@@ -21,6 +21,8 @@ afterEach(() => {
 
 /** Calls that need nothing of D1 but, at most, the caller's key: an unknown path under /api. */
 const admitted = async (bindings = env) => (await call(client, 'GET', '/api/nothing', { bindings })).status === 404;
+
+const unlimited: RateLimit = { limit: async () => ({ success: true }) };
 
 const secondsLater = (seconds: number) => vi.useFakeTimers({ toFake: ['Date'], now: Date.now() + seconds * 1000 });
 
@@ -154,7 +156,8 @@ describe('the key cache', () => {
     const known = await env.KEY_CACHE.get<Record<string, unknown>>((await admitted()) ? hash : '', 'json');
     const entry = (raw_key: string) => JSON.stringify({ ...known, key_hash: hashKey(raw_key) });
     await Promise.all(keys.map(({ raw_key }) => env.KEY_CACHE.put(hashKey(raw_key), entry(raw_key))));
-    const { bindings, calls } = countedBindings();
+    const { bindings: counted, calls } = countedBindings();
+    const bindings = { ...counted, IP_LIMIT: unlimited };
     const callsWith = async (raw_key: string) => {
       const before = calls.length;
       const { status } = await call(client, 'GET', '/api/nothing', { headers: { 'X-API-Key': raw_key }, bindings });
@@ -190,7 +193,7 @@ describe('a well-formed key that is unknown', () => {
   it('evicts no caller, however many there are', async () => {
     await admitted();
     for (let count = 0; count < 1001; count += 1) {
-      await refused(newRawKey(), { ...env, IP_LIMIT: { limit: async () => ({ success: true }) } });
+      await refused(newRawKey(), { ...env, IP_LIMIT: unlimited });
     }
 
     const { bindings, calls } = countedBindings();
@@ -208,5 +211,102 @@ describe('a well-formed key that is unknown', () => {
       .bind(client.organization_id)
       .run();
     expect(await admitted()).toBe(true);
+  });
+});
+
+describe('many calls of one key at the same time', () => {
+  const AT_ONCE = 300;
+
+  it('look it up once where what the isolate knows is too old, and take no token of their address', async () => {
+    await admitted();
+    secondsLater(61);
+    const { bindings: counted, calls } = countedBindings();
+    let tokens = 0;
+    const limiter: RateLimit = { limit: async () => ({ success: (tokens += 1) < 0 }) };
+    const bindings = { ...counted, IP_LIMIT: limiter };
+
+    const answers = await Promise.all(
+      Array.from({ length: AT_ONCE }, () => call(client, 'GET', '/api/integrations?page_size=1', { bindings })),
+    );
+
+    expect(answers.filter(({ status }) => status === 200)).toHaveLength(AT_ONCE);
+    expect(calls.filter((name) => name === 'KEY_CACHE.get')).toHaveLength(1);
+    expect(tokens).toBe(0);
+    // The look-up, the note of its use, and a list for each.
+    expect(calls.filter((name) => name === 'DB.batch')).toHaveLength(AT_ONCE + 2);
+  });
+
+  it('look it up once where nothing is known of it', async () => {
+    const { bindings, calls } = countedBindings();
+
+    const answers = await Promise.all(
+      Array.from({ length: AT_ONCE }, () => call(client, 'GET', '/api/nothing', { bindings })),
+    );
+
+    expect(answers.filter(({ status }) => status === 404)).toHaveLength(AT_ONCE);
+    expect(calls.filter((name) => name === 'KEY_CACHE.get')).toHaveLength(1);
+  });
+
+  it('do not wait for one that never ends', async () => {
+    const stuck = interceptedBindings((name, carryOut) =>
+      name === 'KEY_CACHE.get' ? new Promise(() => {}) : carryOut(),
+    );
+    void start(client, 'GET', '/api/nothing', { bindings: stuck });
+    vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout'], shouldAdvanceTime: true, advanceTimeDelta: 100 });
+
+    const waiting = admitted();
+    await vi.advanceTimersByTimeAsync(5000);
+
+    expect(await waiting).toBe(true);
+  });
+
+  it('are refused as one is: a limit that another met is not theirs', async () => {
+    let asked = 0;
+    const limiter: RateLimit = { limit: async () => ({ success: (asked += 1) > 1 }) };
+    const bindings = { ...env, IP_LIMIT: limiter };
+
+    const answers = await Promise.all([
+      call(client, 'GET', '/api/nothing', { headers: { 'CF-Connecting-IP': '203.0.113.1' }, bindings }),
+      call(client, 'GET', '/api/nothing', { headers: { 'CF-Connecting-IP': '203.0.113.2' }, bindings }),
+    ]);
+
+    expect(answers.map(({ status }) => status)).toEqual([429, 404]);
+  });
+});
+
+describe('a key that is in use', () => {
+  it('is asked about shortly before its time, behind an answer, so that no call waits', async () => {
+    await admitted();
+    secondsLater(57);
+    const { bindings, calls } = countedBindings();
+
+    const answer = await start(client, 'GET', '/api/nothing', { bindings });
+    expect(calls).toEqual([]);
+    await answer.settle();
+    expect(calls.toSorted()).toEqual(['DB.batch', 'DB.batch', 'KEY_CACHE.put']);
+
+    secondsLater(8);
+    calls.length = 0;
+    expect(await admitted(bindings)).toBe(true);
+    expect(calls).toEqual([]);
+  });
+
+  it('takes tokens again once it was found dead', async () => {
+    await admitted();
+    await revoke();
+    secondsLater(61);
+    let tokens = 0;
+    const limiter: RateLimit = {
+      limit: async () => {
+        tokens += 1;
+        return { success: true };
+      },
+    };
+    const bindings = { ...env, IP_LIMIT: limiter };
+
+    await admitted(bindings);
+    expect(tokens).toBe(0);
+    await admitted(bindings);
+    expect(tokens).toBeGreaterThan(0);
   });
 });

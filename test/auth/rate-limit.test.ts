@@ -2,7 +2,7 @@ import { env } from 'cloudflare:workers';
 import { describe, expect, it } from 'vitest';
 import wrangler from '../../wrangler.toml?raw';
 import { newRawKey } from '../../src/auth/api-key.ts';
-import { mutationLimits, organizationLimits, subscriberPrefix } from '../../src/auth/rate-limit.ts';
+import { mutationLimits, networksOf, organizationLimits } from '../../src/auth/rate-limit.ts';
 import { countedBindings } from '../bindings.ts';
 import { call, newClient } from '../fixtures.ts';
 import type { Answer, Client } from '../fixtures.ts';
@@ -97,6 +97,20 @@ describe('the limit of an organization', () => {
   });
 });
 
+describe('a good key with a wrong organization', () => {
+  it.each([
+    ['another', { 'X-Organization-Id': 'org_another' }, 403],
+    ['none', { 'X-Organization-Id': null }, 400],
+  ])('is limited like any other: %s', async (_, headers, status) => {
+    const client = await newClient({ tier: 'starter' });
+
+    const answers = await untilLimited(() => call(client, 'GET', '/api/nothing', { headers }), 250);
+
+    expect(new Set(answers.map((answer) => answer.status))).toEqual(new Set([status, 429]));
+    expect(answers.filter((answer) => answer.status === status).length).toBeGreaterThanOrEqual(100);
+  });
+});
+
 describe('the limit of an IP address on keys that no cache knows', () => {
   it('ends a flood of well-formed keys before D1, and spares known keys and other addresses', async () => {
     const client = await newClient();
@@ -112,7 +126,7 @@ describe('the limit of an IP address on keys that no cache knows', () => {
     expect(limited?.headers.get('Retry-After')).toBe('10');
     const passed = answers.filter(({ status }) => status !== 429);
     expect(passed.length).toBeGreaterThanOrEqual(200);
-    expect(calls.filter((name) => name === 'KEY_CACHE.get')).toHaveLength(answers.length);
+    expect(calls.filter((name) => name === 'KEY_CACHE.get')).toHaveLength(passed.length);
     expect(calls.filter((name) => name === 'DB.batch')).toHaveLength(passed.length);
     expect((await from('203.0.113.7', client.raw_key)).status).toBe(404);
     expect((await from('203.0.113.8', newRawKey())).status).toBe(401);
@@ -133,13 +147,36 @@ describe('the limit of an IP address on keys that no cache knows', () => {
   );
 
   it.each([
-    ['203.0.113.7', '203.0.113.7'],
-    ['2001:db8:1:2:3:4:5:6', '2001:db8:1:2::/64'],
-    ['2001:db8:1:2::6', '2001:db8:1:2::/64'],
-    ['2001:db8::6', '2001:db8:0:0::/64'],
-    ['::1', '0:0:0:0::/64'],
-    ['2001:db8:1:2:3::', '2001:db8:1:2::/64'],
-  ])('takes %s as %s', (ip, prefix) => {
-    expect(subscriberPrefix(ip)).toBe(prefix);
+    ['203.0.113.7', ['203.0.113.7']],
+    ['::ffff:203.0.113.7', ['203.0.113.7']],
+    ['2001:db8:1:2:3:4:5:6', ['2001:db8:1:2::/64', '2001:db8:1::/48']],
+    ['2001:0DB8:0001:0002:0003:4:5:6', ['2001:db8:1:2::/64', '2001:db8:1::/48']],
+    ['2001:db8:1:2::6', ['2001:db8:1:2::/64', '2001:db8:1::/48']],
+    ['2001:db8::6', ['2001:db8:0:0::/64', '2001:db8:0::/48']],
+    ['::1', ['0:0:0:0::/64', '0:0:0::/48']],
+    ['2001:db8:1:2:3::', ['2001:db8:1:2::/64', '2001:db8:1::/48']],
+  ])('takes %s for %j', (ip, networks) => {
+    expect(networksOf(ip)).toEqual(networks);
+  });
+
+  it('ends a flood from 260 /64s of one /48 before KV and D1, at its own limit', async () => {
+    const { bindings, calls } = countedBindings();
+    const refused = await newClient();
+    const answers = await Promise.all(
+      Array.from({ length: 260 }, (_, index) =>
+        call(refused, 'GET', '/api/nothing', {
+          headers: { 'X-API-Key': newRawKey(), 'CF-Connecting-IP': `2001:db8:f100:${index.toString(16)}::1` },
+          bindings,
+        }),
+      ),
+    );
+
+    const passed = answers.filter(({ status }) => status === 401);
+    expect(answers.filter(({ status }) => status === 429)).toHaveLength(answers.length - passed.length);
+    // A period of the limiter may end meanwhile, once: then it is met by as many again, which are not there.
+    expect(passed.length).toBeLessThan(260);
+    for (const name of ['KEY_CACHE.get', 'DB.batch']) {
+      expect(calls.filter((called) => called === name)).toHaveLength(passed.length);
+    }
   });
 });
