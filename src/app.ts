@@ -8,6 +8,7 @@ import { auditRoutes } from './audit/routes.ts';
 import { authenticate, requireOrganization } from './auth/authenticate.ts';
 import { limitOrganization } from './auth/rate-limit.ts';
 import { allowOrigins } from './cors.ts';
+import { refuseGrowth } from './database-size.ts';
 import type { AppEnv } from './env.ts';
 import { healthRoutes } from './health.ts';
 import { integrationRoutes } from './integrations/routes.ts';
@@ -53,7 +54,7 @@ export const app = new Hono<AppEnv>()
   .use(frame)
   .route('/health', healthRoutes)
   .use('/api/*', allowOrigins)
-  .use('/api/*', authenticate, limitOrganization, requireOrganization)
+  .use('/api/*', authenticate, limitOrganization, requireOrganization, refuseGrowth)
   .route('/api/integrations', integrationRoutes)
   .route('/api/phone-numbers', phoneNumberRoutes)
   .route('/api/api-keys', apiKeyRoutes)

@@ -5,6 +5,8 @@ import { rewrapDataKeys } from './credentials/rewrap.ts';
 import { databaseNames, databases } from './databases.ts';
 import type { Bindings } from './env.ts';
 import { forgetIdempotencyKeys } from './idempotency.ts';
+import { watchSize } from './database-size.ts';
+import { BULK_CALL_MILLISECONDS, CALL_MILLISECONDS, withDeadlines } from './deadlines.ts';
 import { logError } from './log.ts';
 
 /**
@@ -18,12 +20,19 @@ const chores: Record<string, (env: Bindings) => Promise<void>> = {
   audit_retention: forgetOldEvents,
   refusal_retention: forgetRefusals,
   rewrap: rewrapDataKeys,
+  database_size: watchSize,
 };
 
 export default {
-  fetch: app.fetch,
+  fetch: (request: Request, env: Bindings, context: ExecutionContext) =>
+    app.fetch(
+      request,
+      withDeadlines(env, (late) => context.waitUntil(late), CALL_MILLISECONDS),
+      context,
+    ),
   /** @throws the first chore's error, once every chore had its turn: the platform counts failed runs */
-  async scheduled(_controller, env) {
+  async scheduled(_controller: ScheduledController, untimed: Bindings, context?: ExecutionContext) {
+    const env = withDeadlines(untimed, (late) => context?.waitUntil(late), BULK_CALL_MILLISECONDS);
     const names = databaseNames(env);
     const everywhere = databases(env).flatMap((DB, index) =>
       Object.entries(chores).map(([name, chore]) => ({

@@ -10,6 +10,7 @@ import { drizzle } from 'drizzle-orm/sqlite-proxy';
 import type { SqliteRemoteDatabase } from 'drizzle-orm/sqlite-proxy';
 import type * as z from 'zod';
 import type { PreparedQueryConfig, SQLitePreparedQuery, SQLiteTable } from 'drizzle-orm/sqlite-core';
+import { DeadlineError, originalOf } from './deadlines.ts';
 import { DomainError } from './problem.ts';
 import { MAX_TRIES, retry } from './retry.ts';
 
@@ -186,6 +187,11 @@ export type Database = Pick<D1Database, 'prepare' | 'batch'>;
 
 const MAX_TRIES_WHEN_OVERLOADED = 2;
 
+const sizes = new WeakMap<object, number>();
+
+/** How large a database was by its last batch in this isolate: bytes, 0 before the first. */
+export const sizeOf = (database: Database): number => sizes.get(originalOf(database)) ?? 0;
+
 type ResultOf<Query> = Query extends BoundQuery<infer Result> ? Result : never;
 
 /** Queries by name: so are their results. */
@@ -214,7 +220,7 @@ function mapEach<Queries extends Group>(group: Queries, rowsOf: (name: string) =
 /**
  * Runs the queries in one D1 batch: one round trip, one transaction; on the primary, unless a session says otherwise.
  *
- * A failed batch is tried again as it is, because the failure may have followed the commit ("Network connection
+ * A batch that a deadline ended is not tried again. A failed one is, as it is, because the failure may have followed the commit ("Network connection
  * lost"). So every batch must be safe to repeat, and to land late, after a later try was answered: ids and times are
  * minted by its caller, before the first try.
  *
@@ -236,11 +242,17 @@ async function run(
       (error) => {
         const failure = classify(error);
         if (failure === 'sql') return 1;
+        if (failure === 'late') {
+          inDoubt = writes;
+          return 1;
+        }
         if (failure === 'overloaded') return MAX_TRIES_WHEN_OVERLOADED;
         if (failure === 'in_doubt') inDoubt = writes;
         return MAX_TRIES;
       },
     );
+    const size = answers.at(-1)?.meta.size_after;
+    if (size !== undefined) sizes.set(originalOf(database), size);
     return { rows: answers.map(({ results }) => results), inDoubt };
   } catch (error) {
     if (classify(error) === 'sql') throw error;
@@ -274,7 +286,8 @@ export async function batchOfGroups<const Groups extends readonly Group[]>(datab
  * What D1's message says of a failed batch: whether it is worth another try, and whether it may have committed.
  * SQLite's own errors come with their code; D1's other errors are about reaching or running the database.
  */
-function classify(error: unknown): 'overloaded' | 'never_ran' | 'sql' | 'in_doubt' {
+function classify(error: unknown): 'overloaded' | 'never_ran' | 'sql' | 'late' | 'in_doubt' {
+  if (error instanceof DeadlineError) return 'late';
   const message = messageOf(error);
   if (message.includes('overloaded')) return 'overloaded';
   if (/Cannot resolve D1 DB|while starting up D1 DB|Exceeded maximum DB size|SQLITE_(BUSY|LOCKED|FULL)/.test(message)) {

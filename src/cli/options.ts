@@ -2,6 +2,7 @@
 import { createInterface } from 'node:readline/promises';
 import { parseArgs } from 'node:util';
 import * as z from 'zod';
+import { BULK_CALL_MILLISECONDS, withDeadlines } from '../deadlines.ts';
 import { organizationIdPattern } from '../ids.ts';
 import { assertOneDatabase, migrateLocal, openLocal, openRemote, stateDirectory } from './platform.ts';
 import type { OperatorBindings } from './platform.ts';
@@ -65,7 +66,7 @@ export async function withBindings<Result>(
   if (!remote) await migrateLocal(directory);
   const { env, dispose } = remote ? await openRemote() : await openLocal(directory);
   try {
-    return await work(env);
+    return await work(withDeadlines(env, () => {}, BULK_CALL_MILLISECONDS));
   } finally {
     await dispose();
   }

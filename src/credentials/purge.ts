@@ -4,6 +4,7 @@ import type { Placeholder, SQL } from 'drizzle-orm';
 import pMap, { pMapSkip } from 'p-map';
 import { MAX_CONNECTIONS } from '../connections.ts';
 import { databaseNames } from '../databases.ts';
+import { originalOf } from '../deadlines.ts';
 import type { Bindings } from '../env.ts';
 import { logAlert, logError, logEvent } from '../log.ts';
 import { batch, query } from '../query.ts';
@@ -122,7 +123,7 @@ const forgetClaimed = query((db, { claims }: Placeholders<{ claims: string }>) =
  * KV keys of purges that are done, by the database whose outbox still names them, and until when (in milliseconds) more may
  * join: the call that gathers them could end before its time.
  */
-const gathered = new WeakMap<D1Database, { kv_keys: string[]; until: number }>();
+const gathered = new WeakMap<object, { kv_keys: string[]; until: number }>();
 
 /**
  * Removes the ciphertext behind one KV key, then its outbox row: one KV call, and one D1 call for all that an isolate has
@@ -132,15 +133,15 @@ const gathered = new WeakMap<D1Database, { kv_keys: string[]; until: number }>()
  */
 export async function purge({ CREDENTIALS, DB }: Bindings, kv_key: string): Promise<void> {
   await CREDENTIALS.delete(kv_key);
-  const others = gathered.get(DB);
+  const others = gathered.get(originalOf(DB));
   if (others && Date.now() < others.until) {
     others.kv_keys.push(kv_key);
     return;
   }
   const kv_keys = [kv_key];
-  gathered.set(DB, { kv_keys, until: Date.now() + MAX_GATHERED_MILLISECONDS });
+  gathered.set(originalOf(DB), { kv_keys, until: Date.now() + MAX_GATHERED_MILLISECONDS });
   await new Promise((resolve) => setTimeout(resolve, GATHERED_MILLISECONDS));
-  gathered.delete(DB);
+  gathered.delete(originalOf(DB));
   await batch(DB, [forgetPurged.bind({ kv_keys: JSON.stringify(kv_keys) })]);
 }
 

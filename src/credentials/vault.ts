@@ -18,6 +18,7 @@ import type { EventParameters, ManyRecordParameters, RecordParameters } from '..
 import { assertCallerMay, callerKey, isCallerWith } from '../auth/authorize.ts';
 import type { Permission } from '../auth/permissions.ts';
 import type { Operation } from '../env.ts';
+import { DeadlineError } from '../deadlines.ts';
 import { logError } from '../log.ts';
 import { DomainError } from '../problem.ts';
 import { batch, existsIn, query } from '../query.ts';
@@ -157,7 +158,7 @@ export function credentialsWriter<Parameters extends EventParameters>(
         }
         return stored;
       },
-      (error) => (error === putFailure ? MAX_TRIES : 1),
+      (error) => (putFailure && error === putFailure && !(putFailure.cause instanceof DeadlineError) ? MAX_TRIES : 1),
     );
   };
 }
