@@ -18,8 +18,21 @@ export type Interceptor = (
   sent: { statements: SentStatement[]; parameters: unknown[] },
 ) => Promise<unknown>;
 
-/** The bindings with every call on D1 and both KV namespaces going through the interceptor. */
-export function interceptedBindings(intercept: Interceptor): Bindings {
+/** Takes a condition away from a statement, and leaves its parameters where they are. */
+export const without =
+  (condition: RegExp): ((sql: string) => string) =>
+  (sql) =>
+    sql.replaceAll(condition, (matched) => {
+      const parameters = matched.split('?').length - 1;
+      return `(${['1', ...Array.from({ length: parameters }, () => '(? IS NULL OR 1)')].join(' AND ')})`;
+    });
+
+/**
+ * The bindings with every call on D1 and both KV namespaces going through the interceptor.
+ *
+ * @param mutate rewrites each statement: for a mutant
+ */
+export function interceptedBindings(intercept: Interceptor, mutate = (sql: string) => sql): Bindings {
   const database = env.DB;
   const originals = new WeakMap<D1PreparedStatement, D1PreparedStatement>();
   const sent = new WeakMap<D1PreparedStatement, SentStatement>();
@@ -46,7 +59,7 @@ export function interceptedBindings(intercept: Interceptor): Bindings {
     const methods: object = target;
     return new Proxy(target, {
       get(_, name) {
-        if (name === 'prepare') return (sql: string) => statement(target.prepare(sql), sql);
+        if (name === 'prepare') return (sql: string) => statement(target.prepare(mutate(sql)), sql);
         if (name === 'batch') {
           return (statements: D1PreparedStatement[]) =>
             intercept(

@@ -218,6 +218,7 @@ const tables = [
   'audit_events',
   'credential_purges',
   'idempotency_keys',
+  'key_encryption_keys',
 ] as const;
 type Table = (typeof tables)[number];
 

@@ -6,6 +6,7 @@ import { applyD1Migrations, reset } from 'cloudflare:test';
 import { env } from 'cloudflare:workers';
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import type { Bindings } from '../../src/env.ts';
+import { interceptedBindings, without } from '../bindings.ts';
 import {
   actionsOn,
   call,
@@ -26,31 +27,16 @@ type Mutant = (sql: string) => string;
 /** The bindings with a mutant's statements; `applied` tells whether any was another. */
 function mutatedBindings(mutant: Mutant) {
   const applied = new Set<string>();
-  const asked = <Asked extends D1Database | D1DatabaseSession>(target: Asked): Asked => {
-    const methods: object = target;
-    return new Proxy(target, {
-      get(_, name) {
-        if (name === 'withSession') return (from: string) => asked(env.DB.withSession(from));
-        if (name !== 'prepare') return Reflect.get(methods, name).bind(target);
-        return (sql: string) => {
-          const mutated = mutant(sql);
-          if (mutated !== sql) applied.add(sql);
-          return target.prepare(mutated);
-        };
-      },
-    });
-  };
-  return { bindings: { ...env, DB: asked(env.DB) }, applied };
+  const bindings = interceptedBindings(
+    (_, carryOut) => carryOut(),
+    (sql) => {
+      const mutated = mutant(sql);
+      if (mutated !== sql) applied.add(sql);
+      return mutated;
+    },
+  );
+  return { bindings, applied };
 }
-
-/** Takes a condition away and leaves its parameters where they are. */
-const without =
-  (condition: RegExp): Mutant =>
-  (sql) =>
-    sql.replaceAll(condition, (matched) => {
-      const parameters = matched.split('?').length - 1;
-      return `(${['1', ...Array.from({ length: parameters }, () => '(? IS NULL OR 1)')].join(' AND ')})`;
-    });
 
 const theRule = without(/(?<=iif\()exists \(select 1 from "phone_numbers" where \([^()]*\)\)/g);
 /** The decision is `deleted`, whatever references there are. */

@@ -11,6 +11,7 @@ const tables = [
   'audit_events',
   'credential_purges',
   'idempotency_keys',
+  'key_encryption_keys',
 ] as const;
 
 /** @returns the restore to what D1 has now */
@@ -24,7 +25,25 @@ export async function restorePoint(): Promise<() => Promise<void>> {
     }),
   );
   const insertions = (await Promise.all(saved)).flat();
+  // The triggers count what comes back once more.
+  const counters = await Promise.all(
+    counted.map(async ([table, id]) => (await rows(table)).map((row) => reset(table, id, row))),
+  );
   return async () => {
-    await env.DB.batch([...deletions, ...insertions]);
+    await env.DB.batch([...deletions, ...insertions, ...counters.flat()]);
   };
+}
+
+const counted = [
+  ['organizations', 'organization_id'],
+  ['integrations', 'integration_id'],
+] as const;
+
+function reset(table: string, id: string, row: Record<string, unknown>): D1PreparedStatement {
+  const names = Object.keys(row).filter((name) => name.endsWith('_count'));
+  const assignments = names.map((name) => `${name} = ?`).join();
+  return env.DB.prepare(`UPDATE ${table} SET ${assignments} WHERE ${id} = ?`).bind(
+    ...names.map((name) => row[name]),
+    row[id],
+  );
 }
