@@ -5,8 +5,8 @@
 import { and, eq, inArray, sql } from 'drizzle-orm';
 import type { SQL } from 'drizzle-orm';
 import type { SQLiteColumn, SQLiteTable } from 'drizzle-orm/sqlite-core';
-import { eventsRecorder, isOneOfEvents } from './audit/record.ts';
-import type { ManyRecordParameters, RecordParameters } from './audit/record.ts';
+import { eventsRecorder, isOfOperation } from './audit/record.ts';
+import type { RecordParameters } from './audit/record.ts';
 import { enqueuePurges } from './credentials/vault.ts';
 import { newEventId } from './ids.ts';
 import { batch, query } from './query.ts';
@@ -23,6 +23,11 @@ const ROWS_PER_LIST = 10_000;
 export type OnProgress = (done: number, total: number) => void;
 
 type OrganizationParameters = Pick<RecordParameters, 'organization_id'>;
+
+interface BatchParameters extends RecordParameters {
+  /** JSON array. */
+  ids: string;
+}
 
 interface Definition {
   table: SQLiteTable & { organization_id: SQLiteColumn };
@@ -67,15 +72,19 @@ export function inBatches({ table, id, action, condition, act }: Definition) {
       .limit(ROWS_PER_LIST),
   );
 
-  const record = eventsRecorder<ManyRecordParameters>(table, id, action, (db, parameters) =>
-    and(isOf(parameters), condition(db, parameters)),
+  const record = eventsRecorder<BatchParameters>(table, id, action, (db, parameters) =>
+    and(
+      inArray(id, sql`(SELECT value FROM json_each(${parameters.ids}))`),
+      isOf(parameters),
+      condition(db, parameters),
+    ),
   );
 
-  const actOnRecorded = query((db, parameters: Placeholders<ManyRecordParameters>) => {
+  const actOnRecorded = query((db, parameters: Placeholders<RecordParameters>) => {
     const recorded = db
       .select({ target_id: audit_events.target_id })
       .from(audit_events)
-      .where(isOneOfEvents(parameters));
+      .where(isOfOperation(parameters));
     return act(db, and(isOf(parameters), inArray(id, recorded)));
   });
 
@@ -90,8 +99,9 @@ export function inBatches({ table, id, action, condition, act }: Definition) {
       for (let from = 0; from < listed.length; from += ROWS_PER_BATCH) {
         const rows = listed.slice(from, from + ROWS_PER_BATCH);
         const now = unixNow();
-        const event_ids = JSON.stringify(Object.fromEntries(rows.map((row) => [row.id, newEventId()])));
-        const parameters = { ...operation, event_ids, now, event_time: now };
+        const ids = JSON.stringify(rows.map((row) => row.id));
+        // Each batch is an operation of its own, so that its events lie in the order of their time.
+        const parameters = { ...operation, event_id: newEventId(), ids, now, event_time: now };
         await batch(database, [
           record.bind(parameters),
           enqueuePurges.bind(parameters),

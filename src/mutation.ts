@@ -2,15 +2,14 @@
  * What every mutation has in common: one batch that asks, decides, acts and reads the decision back, and how its results are
  * judged, on the first try, on a repeat of the batch, and on a repeat of the request under its Idempotency-Key.
  */
-import { and, eq, gt, lt, ne, not, sql } from 'drizzle-orm';
+import { and, eq, ne, not, sql } from 'drizzle-orm';
 import { alias } from 'drizzle-orm/sqlite-core';
-import { assertNothingInDoubt, isEvent, isRefusal } from './audit/record.ts';
+import { assertNothingInDoubt, isEvent, isOfOperation, isRefusal } from './audit/record.ts';
 import type { EventParameters } from './audit/record.ts';
 import { assertCallerMay, isLivingCaller } from './auth/authorize.ts';
 import type { Permission } from './auth/permissions.ts';
 import type { Operation } from './env.ts';
 import { assertSameRequest, isScope } from './idempotency.ts';
-import { OPERATION_LENGTH } from './ids.ts';
 import { batchOfGroups, bindEach, query } from './query.ts';
 import type { Builder, CompiledQuery, Placeholders } from './query.ts';
 import { api_keys, audit_events, idempotency_keys } from './schema.ts';
@@ -62,22 +61,13 @@ const decisiveEventId = (db: Builder, parameters: Placeholders<EventParameters>)
 /** Selects the events that the request's operation left beside its decision, by their ids ({@link eventIdBeside}). */
 export const isBesideDecision = (db: Builder, parameters: Placeholders<EventParameters>) => {
   const decisive = decisiveEventId(db, parameters);
-  const operation = sql`substr(${decisive}, 1, ${sql.raw(String(OPERATION_LENGTH))})`;
   const decision = alias(audit_events, 'decision');
-  return and(
-    eq(audit_events.organization_id, parameters.organization_id),
-    gt(audit_events.event_id, operation),
-    lt(audit_events.event_id, sql`${operation} || 'g'`),
-    ne(audit_events.event_id, decisive),
-    // Another operation may have begun its ids alike.
-    eq(
-      audit_events.request_id,
-      db
-        .select({ request_id: decision.request_id })
-        .from(decision)
-        .where(and(eq(decision.organization_id, parameters.organization_id), eq(decision.event_id, decisive))),
-    ),
-  );
+  const { organization_id } = parameters;
+  const request_id = db
+    .select({ request_id: decision.request_id })
+    .from(decision)
+    .where(and(eq(decision.organization_id, organization_id), eq(decision.event_id, decisive)));
+  return and(isOfOperation({ organization_id, event_id: decisive, request_id }), ne(audit_events.event_id, decisive));
 };
 
 /**
@@ -95,7 +85,7 @@ const findDecision = query((db, parameters: Placeholders<EventParameters>) => {
         created_at: audit_events.created_at,
       },
       fingerprint: idempotency_keys.fingerprint,
-      caller: { role: api_keys.role, expires_at: api_keys.expires_at },
+      caller: { user_id: api_keys.user_id, role: api_keys.role, expires_at: api_keys.expires_at },
     })
     .from(sql`(SELECT 1)`)
     .leftJoin(

@@ -23,7 +23,7 @@
  *
  * Undocumented, and refused by the emulator: more than 5 terms of a compound SELECT, an expression deeper than 100. There is
  * no queue. The 30 seconds cannot be tried here: every batch is of bounded rows, 5,000 at most (forget.ts, in-batches.ts), but
- * for the operator's counts.
+ * for the operator's counts, and where keys are revoked together: those of an organization that live, 10,000 by its quota.
  *
  * @see https://developers.cloudflare.com/d1/platform/limits/
  * @see https://developers.cloudflare.com/kv/platform/limits/
@@ -33,8 +33,7 @@ import { createScheduledController } from 'cloudflare:test';
 import { env } from 'cloudflare:workers';
 import { beforeAll, describe, expect, it, vi } from 'vitest';
 import { createOperatorKey } from '../src/api-keys/operator-key.ts';
-import { revokeKeysInBatches } from '../src/api-keys/revoke-all.ts';
-import { operatorEventParameters } from '../src/audit/record.ts';
+import { revokeAllKeys } from '../src/api-keys/revoke-all.ts';
 import { hashKey, newRawKey } from '../src/auth/api-key.ts';
 import { forgetKey } from '../src/auth/key-cache.ts';
 import { countDataKeys, kekIdsInUse } from '../src/credentials/data-keys.ts';
@@ -255,9 +254,7 @@ async function commandEverything(client: Client): Promise<void> {
   await note(commands, 'recovery:reconcile', async (bindings) =>
     expect((await reconcile(bindings)).credentials_missing.length).toBeGreaterThan(100),
   );
-  await note(commands, 'keys:revoke-all', ({ DB }) =>
-    revokeKeysInBatches(DB, operatorEventParameters(organization_id)),
-  );
+  await note(commands, 'keys:revoke-all', ({ DB }) => revokeAllKeys(DB, organization_id));
   await note(commands, 'organizations:offboard', ({ DB }) => offboardOrganization(DB, organization_id));
   await note(commands, 'recovery:export and :replay', async ({ DB }) => {
     for await (const events of exportEvents(DB, 0)) await replayEvents(DB, events);

@@ -2,13 +2,13 @@
  * Audit events. An event is written by the batch of the mutation that it tells of, and is its decision: whether the event
  * is there says whether the mutation happened, on the first try and on every repeat of the batch.
  */
-import { and, eq, getTableColumns, inArray, sql } from 'drizzle-orm';
-import type { SQL } from 'drizzle-orm';
+import { and, eq, getTableColumns, gt, lt, sql } from 'drizzle-orm';
+import type { SQL, SQLWrapper } from 'drizzle-orm';
 import type { SQLiteColumn, SQLiteTable } from 'drizzle-orm/sqlite-core';
 import type { CallerParameters } from '../auth/authorize.ts';
 import type { Operation } from '../env.ts';
 import { withoutIdempotencyKey } from '../idempotency.ts';
-import { newEventId } from '../ids.ts';
+import { newEventId, OPERATION_LENGTH } from '../ids.ts';
 import { DomainError } from '../problem.ts';
 import { existsIn, jsonObject, query } from '../query.ts';
 import type { Builder, CompiledQuery, Placeholders } from '../query.ts';
@@ -35,12 +35,6 @@ export interface EventParameters extends RecordParameters, CallerParameters {
 }
 
 type EventKey = Pick<RecordParameters, 'organization_id' | 'event_id'>;
-
-/** {@link RecordParameters} of one event for each of many targets. */
-export interface ManyRecordParameters extends Omit<RecordParameters, 'event_id'> {
-  /** JSON object: each target's id, and the id of its event. */
-  event_ids: string;
-}
 
 /** Mints an operation: its event's id, its caller and its time. Once for each call, before the first try. */
 export function eventParameters({ caller, request_id, idempotency }: Operation): EventParameters {
@@ -73,14 +67,21 @@ export function operatorEventParameters(organization_id: string): RecordParamete
 export const isEvent = ({ organization_id, event_id }: Placeholders<EventKey>) =>
   and(eq(audit_events.organization_id, organization_id), eq(audit_events.event_id, event_id));
 
-/** Selects those of many targets' events that were recorded. */
-export const isOneOfEvents = ({
+/** What all ids of an operation's events begin with (ids.ts). */
+const operationOf = (event_id: SQLWrapper) => sql`substr(${event_id}, 1, ${sql.raw(String(OPERATION_LENGTH))})`;
+
+/** Selects all events of one operation, of which `event_id` is one or would be. */
+export const isOfOperation = ({
   organization_id,
-  event_ids,
-}: Placeholders<Pick<ManyRecordParameters, 'organization_id' | 'event_ids'>>) =>
+  event_id,
+  request_id,
+}: Readonly<Record<'organization_id' | 'event_id' | 'request_id', SQLWrapper>>) =>
   and(
     eq(audit_events.organization_id, organization_id),
-    inArray(audit_events.event_id, sql`(SELECT value FROM json_each(${event_ids}))`),
+    gt(audit_events.event_id, operationOf(event_id)),
+    lt(audit_events.event_id, sql`${operationOf(event_id)} || 'g'`),
+    // Another operation may have begun its ids alike.
+    eq(audit_events.request_id, request_id),
   );
 
 /** Selects the events that tell of a refusal. */
@@ -113,44 +114,40 @@ export function eventRecorder<Parameters extends RecordParameters>(
   action: AuditAction | ((db: Builder, parameters: Placeholders<Parameters>) => SQL<AuditAction>),
   condition: (db: Builder, parameters: Placeholders<Parameters>) => SQL | undefined,
 ): CompiledQuery<Parameters, unknown> {
-  return query((db, parameters: Placeholders<Parameters>) =>
-    db
+  return query((db, parameters: Placeholders<Parameters>) => {
+    const decided = typeof action === 'string' ? quoted(action) : action(db, parameters);
+    const event_id = sql<string>`${parameters.event_id}`;
+    return db
       .insert(audit_events)
       .select(
         db
-          .select(
-            eventColumns(
-              table,
-              target_id,
-              typeof action === 'string' ? quoted(action) : action(db, parameters),
-              sql<string>`${parameters.event_id}`,
-              parameters,
-            ),
-          )
+          .select(eventColumns(table, target_id, decided, event_id, parameters))
           .from(table)
           .where(condition(db, parameters)),
       )
-      .onConflictDoNothing(),
-  );
+      .onConflictDoNothing();
+  });
 }
 
-/** {@link eventRecorder} for many rows at once: of those rows of `event_ids` that the condition selects. */
-export function eventsRecorder<Parameters extends ManyRecordParameters>(
+/**
+ * {@link eventRecorder} for all rows that the condition selects: each has an event of its own, whose id follows from the
+ * operation's and the target's, as `eventIdBeside` has it (ids.ts).
+ */
+export function eventsRecorder<Parameters extends RecordParameters>(
   table: SQLiteTable,
   target_id: SQLiteColumn,
   action: AuditAction,
   condition: (db: Builder, parameters: Placeholders<Parameters>) => SQL | undefined,
 ): CompiledQuery<Parameters, unknown> {
   return query((db, parameters: Placeholders<Parameters>) => {
-    const { event_ids } = parameters;
-    const event_id = sql<string>`json_extract(${event_ids}, '$.' || ${target_id})`;
+    const event_id = sql<string>`${operationOf(parameters.event_id)} || substr(${target_id}, -12)`;
     return db
       .insert(audit_events)
       .select(
         db
           .select(eventColumns(table, target_id, quoted(action), event_id, parameters))
           .from(table)
-          .where(and(inArray(target_id, sql`(SELECT key FROM json_each(${event_ids}))`), condition(db, parameters))),
+          .where(condition(db, parameters)),
       )
       .onConflictDoNothing();
   });

@@ -83,7 +83,15 @@ export const callerExpiry = (permission: Permission, db: Builder, parameters: Pl
     .from(api_keys)
     .where(isCallerWith(permission, db, parameters));
 
+/** {@link callerMay} where the caller's user matters too. */
+export const callerUser = (permission: Permission, db: Builder, parameters: Placeholders<CallerParameters>) =>
+  db
+    .select({ user_id: api_keys.user_id })
+    .from(api_keys)
+    .where(isCallerWith(permission, db, parameters));
+
 export interface CallerKey {
+  user_id: string;
   role: Role;
   /** Unix seconds; null for a key that does not expire. */
   expires_at: number | null;
@@ -92,7 +100,7 @@ export interface CallerKey {
 /** The caller's key as D1 has it, or no row for a dead one: what {@link assertCallerMay} judges. */
 export const callerKey = query((db, parameters: Placeholders<CallerParameters>) =>
   db
-    .select({ role: api_keys.role, expires_at: api_keys.expires_at })
+    .select({ user_id: api_keys.user_id, role: api_keys.role, expires_at: api_keys.expires_at })
     .from(api_keys)
     .where(isLivingCaller(db, parameters)),
 );

@@ -7,9 +7,7 @@ await runOrganizationCommand('keys:revoke-all', {
   effect:
     'Every key is revoked, for good: it stops at once for writes, within 60 s for reads. keys:create makes a new one.',
   async act(database, organization_id) {
-    const revoked = await revokeAllKeys(database, organization_id, (done, total) =>
-      console.log(`keys: ${done}/${total}`),
-    );
+    const revoked = await revokeAllKeys(database, organization_id);
     return `${counted(revoked, 'key')} of ${organization_id} revoked.`;
   },
 });

@@ -3,7 +3,7 @@ import { offboardOrganization } from '../organizations/offboard.ts';
 import { counted } from './options.ts';
 import { runOrganizationCommand } from './organization-command.ts';
 
-const labels = { phone_numbers: 'phone numbers', integrations: 'integrations', keys: 'keys' };
+const labels = { phone_numbers: 'phone numbers', integrations: 'integrations' };
 
 await runOrganizationCommand('organizations:offboard', {
   effect:

@@ -13,8 +13,8 @@ import { and, eq, inArray, isNotNull, not, sql } from 'drizzle-orm';
 import type { Placeholder, SQL } from 'drizzle-orm';
 import type { SQLiteColumn } from 'drizzle-orm/sqlite-core';
 import { nanoid } from 'nanoid';
-import { eventExists, isEvent, isOneOfEvents } from '../audit/record.ts';
-import type { EventParameters, ManyRecordParameters, RecordParameters } from '../audit/record.ts';
+import { eventExists, isEvent, isOfOperation } from '../audit/record.ts';
+import type { EventParameters, RecordParameters } from '../audit/record.ts';
 import { assertCallerMay, callerKey, isCallerWith } from '../auth/authorize.ts';
 import type { Permission } from '../auth/permissions.ts';
 import type { Operation } from '../env.ts';
@@ -253,10 +253,8 @@ export const spendIntent = query((db, parameters: Placeholders<EventParameters &
 );
 
 /** Makes {@link enqueuePurge}, of the events that the predicate selects. */
-const purgeEnqueuer = <Parameters extends Pick<RecordParameters, 'now'>>(
-  isTheirs: (parameters: Placeholders<Parameters>) => SQL | undefined,
-) =>
-  query((db, parameters: Placeholders<Parameters>) => {
+const purgeEnqueuer = (isTheirs: (parameters: Placeholders<RecordParameters>) => SQL | undefined) =>
+  query((db, parameters: Placeholders<RecordParameters>) => {
     const version = sql<string>`json_extract(${audit_events.state}, '$.credentials_version')`;
     return (
       db
@@ -286,10 +284,10 @@ const purgeEnqueuer = <Parameters extends Pick<RecordParameters, 'now'>>(
  * Follows the event that made a version garbage, in its batch: the version that the row had when the event saw it goes to
  * the outbox. (The row itself may be gone, or have moved on.)
  */
-export const enqueuePurge = purgeEnqueuer<RecordParameters>(isEvent);
+export const enqueuePurge = purgeEnqueuer(isEvent);
 
-/** {@link enqueuePurge} of many events. */
-export const enqueuePurges = purgeEnqueuer<ManyRecordParameters>(isOneOfEvents);
+/** {@link enqueuePurge} of all events of an operation. */
+export const enqueuePurges = purgeEnqueuer(isOfOperation);
 
 let parsedRing: { secret: string; ring: KekRing } | undefined;
 

@@ -1,5 +1,5 @@
 import { and, eq, ne } from 'drizzle-orm';
-import { revokeKeysInBatches } from '../api-keys/revoke-all.ts';
+import { revokeAllKeys } from '../api-keys/revoke-all.ts';
 import { eventExists, eventRecorder, operatorEventParameters } from '../audit/record.ts';
 import type { RecordParameters } from '../audit/record.ts';
 import { inBatches } from '../in-batches.ts';
@@ -44,11 +44,10 @@ const deleteIntegrations = inBatches({
   act: (db, isRecorded) => db.delete(integrations).where(isRecorded),
 });
 
-/** What an offboarding ends, in this order: the numbers reference the integrations. */
+/** What an offboarding ends in batches, in this order: the numbers reference the integrations. */
 const steps = [
   ['phone_numbers', deletePhoneNumbers],
   ['integrations', deleteIntegrations],
-  ['keys', revokeKeysInBatches],
 ] as const;
 
 export type OffboardingStep = (typeof steps)[number][0];
@@ -61,14 +60,14 @@ export type OffboardingStep = (typeof steps)[number][0];
  * nothing comes back behind the steps that follow. Interrupted anywhere, it is finished by a second call.
  *
  * @param onProgress told after each batch of a step
- * @returns how much of each step this call did; nothing where there is no such organization
+ * @returns how much this call ended; nothing where there is no such organization
  * @throws DomainError `temporarily_unavailable`
  */
 export async function offboardOrganization(
   database: D1Database,
   organization_id: string,
   onProgress: (step: OffboardingStep, done: number, total: number) => void = () => {},
-): Promise<Record<OffboardingStep, number> | undefined> {
+): Promise<Record<OffboardingStep | 'keys', number> | undefined> {
   const operation = operatorEventParameters(organization_id);
   const [, , [organization]] = await batch(database, [
     recordOffboarding.bind(operation),
@@ -80,5 +79,6 @@ export async function offboardOrganization(
   for (const [step, endAll] of steps) {
     ended[step] = await endAll(database, operation, (done, total) => onProgress(step, done, total));
   }
+  ended.keys = await revokeAllKeys(database, organization_id, operation.request_id);
   return ended;
 }
