@@ -42,7 +42,7 @@ export interface Problem {
   request_id: string;
   /** Of `permission_denied`. */
   required_permission?: string;
-  exceeds?: 'role' | 'expires_at';
+  exceeds?: 'role' | 'expires_at' | 'user';
   /** Of `rate_limited`. */
   retry_after_seconds?: number;
   /** Of `validation_failed`. */

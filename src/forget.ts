@@ -2,15 +2,15 @@
 import { batch } from './query.ts';
 import type { BoundQuery } from './query.ts';
 
-/** Rows that one statement deletes at most: it holds up D1, which is single-threaded, for a fraction of a second. */
+/** Rows that one statement deletes or changes at most: it holds up D1, which is single-threaded, for a fraction of a second. */
 export const ROWS_PER_STATEMENT = 5000;
 /** In a minute, ten times what an organization of the highest tier can bring. */
 const STATEMENTS_PER_TURN = 60;
 
 /**
- * Runs a deletion of at most {@link ROWS_PER_STATEMENT} rows, which returns them, until it finds fewer.
+ * Runs a deletion of at most {@link ROWS_PER_STATEMENT} rows, or an end of them, which returns them, until it finds fewer.
  *
- * @returns how many rows are gone
+ * @returns how many rows there were
  * @throws DomainError `temporarily_unavailable`
  */
 export async function forgetInTurns(database: D1Database, deletion: BoundQuery<unknown[]>): Promise<number> {

@@ -1,3 +1,4 @@
+import { forgetEndedKeys } from './api-keys/retention.ts';
 import { app } from './app.ts';
 import { forgetOldEvents, forgetRefusals } from './audit/retention.ts';
 import { drainPurges } from './credentials/purge.ts';
@@ -19,6 +20,7 @@ const chores: Record<string, (env: Bindings) => Promise<void>> = {
   idempotency_keys: forgetIdempotencyKeys,
   audit_retention: forgetOldEvents,
   refusal_retention: forgetRefusals,
+  api_key_retention: forgetEndedKeys,
   rewrap: rewrapDataKeys,
   database_size: watchSize,
 };

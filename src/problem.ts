@@ -18,7 +18,7 @@ export interface ProblemMembers {
   missing_organization_id: object;
   organization_mismatch: object;
   /** `exceeds`: what was asked for is above the key's own, whatever its permissions. */
-  permission_denied: { required_permission: Permission; exceeds?: 'role' | 'expires_at' };
+  permission_denied: { required_permission: Permission; exceeds?: 'role' | 'expires_at' | 'user' };
   rate_limited: { retry_after_seconds: number };
   malformed_json: object;
   payload_too_large: object;

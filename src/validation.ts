@@ -19,10 +19,13 @@ const limitBody = bodyLimit({
   },
 });
 
+/** What the typed client must name, unless all of it is optional. */
+type Named<Target extends string, Input> = object extends Input ? { [T in Target]?: Input } : { [T in Target]: Input };
+
 type Validated<Target extends 'json' | 'param' | 'query', Schema extends z.ZodType> = MiddlewareHandler<
   AppEnv,
   string,
-  { in: { [T in Target]: z.input<Schema> }; out: { [T in Target]: z.output<Schema> } }
+  { in: Named<Target, z.input<Schema>>; out: { [T in Target]: z.output<Schema> } }
 >;
 
 /**

@@ -19,6 +19,10 @@ export const apiKeySchema = z
     created_at: time,
     last_used_at: time.nullable().meta({ description: 'To about a minute.' }),
     expires_at: time.nullable().meta({ description: 'Null for a key that does not expire.' }),
+    created_by: id('apikey').nullable().meta({
+      description:
+        'The key that made it or rotated it; null for one that an operator made, or that is older than this member.',
+    }),
   })
   .meta({ id: 'ApiKey' }) satisfies z.ZodType<ApiKey>;
 
@@ -33,6 +37,7 @@ const apiKeyExample = presentApiKey({
   created_at: 1_705_314_600,
   last_used_at: null,
   expires_at: null,
+  created_by: 'apikey_f6e5d4c3b2a1',
 });
 
 const rawKeySchema = z
@@ -70,7 +75,7 @@ export const apiKeyOperations: Operations = {
     summary: 'Rotate an API key',
     description:
       'Makes a key of the same name, user, role and expiry. The old one, `previous_key`, lives on for the overlap, and no ' +
-      'longer than it would have.',
+      'longer than it would have. One rotates the keys of one’s own user, or as admin any.',
     bodies: { default: { overlap_seconds: 3600 } },
     answer: action(
       201,
@@ -102,8 +107,19 @@ export const apiKeyOperations: Operations = {
     tag,
     summary: 'Revoke an API key',
     description:
-      'From then on the key changes nothing; it may read for 60 seconds at most. To revoke it again changes nothing.',
-    answer: action(200, 'API key revoked successfully', apiKeySchema, { ...apiKeyExample, status: 'revoked' }),
+      'From then on the key changes nothing; it may read for 60 seconds at most. To revoke it again changes nothing. ' +
+      'With `descendants=true` the keys that it made are revoked with it, whether it was living still or not.',
+    answer: action(
+      200,
+      'API key revoked successfully',
+      apiKeySchema.extend({
+        revoked_descendants: z
+          .array(apiKeySchema)
+          .optional()
+          .meta({ description: 'With `descendants=true`: those that were living.' }),
+      }),
+      { ...apiKeyExample, status: 'revoked' },
+    ),
     problems: ['api_key_not_found'],
   },
 };

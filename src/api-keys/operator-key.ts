@@ -92,10 +92,11 @@ export async function createOperatorKey(
     created_at: now,
     last_used_at: null,
     expires_at,
+    created_by: null,
   };
   const [, , , [event], [found]] = await batch(database, [
     (tier ? ensureOrganizationOfTier : ensureOrganization).bind(organization),
-    insertKey.bind({ ...operation, ...state, key_hash: hashKey(raw_key), created_by: null, ended_at: null }),
+    insertKey.bind({ ...operation, ...state, key_hash: hashKey(raw_key), ended_at: null }),
     recordCreation.bind({ ...operation, key_id: state.key_id }),
     readEvent.bind(operation),
     readStatus.bind(operation),

@@ -4,6 +4,7 @@ import type { RecordParameters } from '../audit/record.ts';
 import { batch, existsIn, query } from '../query.ts';
 import type { Builder, Placeholders } from '../query.ts';
 import { api_keys, audit_events } from '../schema.ts';
+import { isKeyOf } from './api-key.ts';
 
 /** Predicate: no try of this operation has revoked anything yet, so that a late one leaves the keys that were made since. */
 const isFirst = (db: Builder, parameters: Placeholders<RecordParameters>) =>
@@ -23,22 +24,14 @@ const recordRevocations = eventsRecorder<RecordParameters>(
     ),
 );
 
-/** The keys whose events an operation has recorded. */
-const recordedKeys = (db: Builder, parameters: Placeholders<RecordParameters>) =>
-  db.select({ target_id: audit_events.target_id }).from(audit_events).where(isOfOperation(parameters));
-
-const markRevoked = query((db, parameters: Placeholders<RecordParameters>) =>
-  db
+/** Follows the events of an operation that revokes, in its batch. */
+export const revokeRecorded = query((db, parameters: Placeholders<RecordParameters>) => {
+  const recorded = db.select({ target_id: audit_events.target_id }).from(audit_events).where(isOfOperation(parameters));
+  return db
     .update(api_keys)
     .set({ status: 'revoked' })
-    .where(
-      and(
-        // For keys named by id: the plus keeps SQLite from going through all that the organization has instead.
-        sql`+${api_keys.organization_id} = ${parameters.organization_id}`,
-        inArray(api_keys.key_id, recordedKeys(db, parameters)),
-      ),
-    ),
-);
+    .where(and(isKeyOf(parameters), inArray(api_keys.key_id, recorded)));
+});
 
 const countRecorded = query((db, parameters: Placeholders<RecordParameters>) =>
   db
@@ -63,7 +56,7 @@ export async function revokeAllKeys(
   const operation = { ...operatorEventParameters(organization_id), request_id };
   const [, , [recorded]] = await batch(database, [
     recordRevocations.bind(operation),
-    markRevoked.bind(operation),
+    revokeRecorded.bind(operation),
     countRecorded.bind(operation),
   ]);
   return recorded?.count ?? 0;

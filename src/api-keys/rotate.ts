@@ -2,9 +2,9 @@ import { and, eq, lte, not, or, sql } from 'drizzle-orm';
 import * as z from 'zod';
 import { eventExists, eventParameters, eventRecorder } from '../audit/record.ts';
 import type { EventParameters } from '../audit/record.ts';
-import { callerExpiry, callerRank, expiryOf, rankOf } from '../auth/authorize.ts';
+import { callerExpiry, callerRank, callerUser, expiryOf, rankOf } from '../auth/authorize.ts';
 import type { CallerKey } from '../auth/authorize.ts';
-import { dropKey, isAlive } from '../auth/key-cache.ts';
+import { dropKeys, isAlive } from '../auth/key-cache.ts';
 import { isAbove } from '../auth/permissions.ts';
 import type { Operation } from '../env.ts';
 import { eventIdBeside, newId } from '../ids.ts';
@@ -43,7 +43,8 @@ interface RotateParameters extends EventParameters {
 }
 
 /**
- * A living key, of a role no higher and an expiry no later than the caller's. Where the old key ends at once, there is room
+ * A living key, of a role no higher and an expiry no later than the caller's, and of the caller's own user, unless the caller
+ * is an admin: its successor acts in the name of that user. Where the old key ends at once, there is room
  * for the new one.
  */
 const recordRotation = eventRecorder<RotateParameters>(api_keys, api_keys.key_id, 'api_key.rotated', (db, parameters) =>
@@ -52,6 +53,10 @@ const recordRotation = eventRecorder<RotateParameters>(api_keys, api_keys.key_id
     isAlive(db, parameters),
     lte(rankOf(api_keys.role), callerRank('api_keys:rotate', db, parameters)),
     lte(expiryOf(api_keys.expires_at), callerExpiry('api_keys:rotate', db, parameters)),
+    or(
+      eq(api_keys.user_id, callerUser('api_keys:rotate', db, parameters)),
+      lte(rankOf(sql`'admin'`), callerRank('api_keys:rotate', db, parameters)),
+    ),
     hasRoomFor(db, parameters, ['audit_events']),
     or(lte(parameters.ends_at, parameters.now), hasRoomFor(db, parameters, ['api_keys'])),
   ),
@@ -99,10 +104,14 @@ const recordSuccessor: CompiledQuery<RotateParameters, unknown> = {
     }),
 };
 
+/** Without overlap it has ended with that, and makes room for its successor. */
 const endOldKey = query((db, parameters: Placeholders<RotateParameters>) =>
   db
     .update(api_keys)
-    .set({ expires_at: sql`min(${expiryOf(api_keys.expires_at)}, ${parameters.ends_at})` })
+    .set({
+      expires_at: sql`min(${expiryOf(api_keys.expires_at)}, ${parameters.ends_at})`,
+      ended_at: sql`coalesce(${api_keys.ended_at}, iif(${parameters.ends_at} <= ${parameters.now}, ${parameters.ends_at}, NULL))`,
+    })
     .where(and(isApiKey(parameters), eventExists(db, parameters))),
 );
 
@@ -125,8 +134,8 @@ const decide = mutation('api_keys:rotate', {
  *
  * @returns both keys as clients see them, and the new raw key, which is seen this once: a repeat under the same
  *   Idempotency-Key is without it
- * @throws DomainError `api_key_not_found`, `api_key_inactive`, `permission_denied` for a key above the caller's own, `quota_exceeded`,
- *   and what any mutation does (mutation.ts)
+ * @throws DomainError `api_key_not_found`, `api_key_inactive`, `permission_denied` for a key above the caller's own or of another user,
+ *   `quota_exceeded`, and what any mutation does (mutation.ts)
  */
 export async function rotateApiKey(
   operation: Operation,
@@ -151,7 +160,7 @@ export async function rotateApiKey(
   const [successor] = decision.found.successor;
   if (!successor) throw new Error('A rotation left no successor.');
 
-  if (rotated) dropKey(operation, rotated.key_hash);
+  if (rotated) dropKeys(operation, [rotated.key_hash]);
   const previous = apiKeyState.parse(JSON.parse(decision.event.state));
   const ends_at = decision.event.created_at + overlap_seconds;
   const keys = {
@@ -163,16 +172,17 @@ export async function rotateApiKey(
 
 /** Why a key was not rotated. */
 function refusal(
-  { role, status, expires_at }: ApiKeyState,
+  { user_id, role, status, expires_at }: ApiKeyState,
   { caller, found }: { caller: CallerKey; found: { full: FullQuota[] } },
   now: number,
 ): DomainError {
   if (isAbove(role, caller.role)) return exceeding('role');
+  if (user_id !== caller.user_id && caller.role !== 'admin') return exceeding('user');
   if (status !== 'active' || (expires_at !== null && expires_at <= now)) return new DomainError('api_key_inactive', {});
   const [full] = found.full;
   const outlives = caller.expires_at !== null && (expires_at === null || expires_at > caller.expires_at);
   return full && !outlives ? new DomainError('quota_exceeded', full) : exceeding('expires_at');
 }
 
-const exceeding = (exceeds: 'role' | 'expires_at') =>
+const exceeding = (exceeds: 'role' | 'expires_at' | 'user') =>
   new DomainError('permission_denied', { required_permission: 'api_keys:rotate', exceeds });

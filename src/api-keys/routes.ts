@@ -6,11 +6,11 @@ import type { AppEnv } from '../env.ts';
 import { idSchema } from '../ids.ts';
 import { acceptIdempotencyKey } from '../idempotency.ts';
 import { acceptBookmark } from '../session.ts';
-import { changeParameters, jsonBody, noQueryParameters, pathParameters, queryParameters } from '../validation.ts';
+import { changeParameters, jsonBody, pathParameters, queryParameters } from '../validation.ts';
 import { presentApiKey } from './api-key.ts';
 import { createApiKey, newApiKey } from './create.ts';
 import { apiKeysQuery, listApiKeys } from './read.ts';
-import { revokeApiKey } from './revoke.ts';
+import { revocation, revokeApiKey } from './revoke.ts';
 import { rotateApiKey, rotation } from './rotate.ts';
 
 const apiKeyPath = z.object({ key_id: idSchema('apikey') });
@@ -51,10 +51,10 @@ export const apiKeyRoutes = new Hono<AppEnv>()
     '/:key_id',
     requirePermission('api_keys:revoke'),
     pathParameters(apiKeyPath),
-    noQueryParameters,
+    queryParameters(revocation),
     acceptIdempotencyKey,
     async (c) => {
-      const data = await revokeApiKey(c.get('operation'), c.req.valid('param').key_id);
+      const data = await revokeApiKey(c.get('operation'), c.req.valid('param').key_id, c.req.valid('query'));
       return answer(c, 200, { success: true, message: 'API key revoked successfully', data });
     },
   );

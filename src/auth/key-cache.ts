@@ -11,7 +11,9 @@
  */
 import { and, eq, gt, isNull, lt, or, sql } from 'drizzle-orm';
 import { LRUCache } from 'lru-cache';
+import pMap from 'p-map';
 import * as z from 'zod';
+import { MAX_CONNECTIONS } from '../connections.ts';
 import { databaseOf, databases } from '../databases.ts';
 import type { AfterAnswer, Bindings, Operation } from '../env.ts';
 import { logError } from '../log.ts';
@@ -31,6 +33,8 @@ const UNKNOWN_MAX_AGE_SECONDS = 5;
 const REFRESHED_SECONDS_BEFORE = 5;
 /** Longer than a look-up takes, so that waiting is what most do. */
 const WAIT_MILLISECONDS = 2000;
+/** Of the 1,000 operations that an invocation may do, which has done some others. */
+const MAX_DROPPED = 900;
 
 const cachedCaller = z.object({
   key_id: z.string(),
@@ -224,10 +228,18 @@ export function forgetKey(key_hash: string): void {
   isolateCache.delete(key_hash);
 }
 
-/** Tidies up behind a revocation or a rotation: the deadline alone would end the entries too, but later. */
-export function dropKey({ env, afterAnswer }: Operation, key_hash: string): void {
-  forgetKey(key_hash);
-  afterAnswer(() => env.KEY_CACHE.delete(key_hash));
+/**
+ * Tidies up behind a revocation or a rotation: the deadline alone would end the entries too, but later. So it does those in KV
+ * that are more than one invocation may delete.
+ */
+export function dropKeys({ env, afterAnswer }: Operation, key_hashes: readonly string[]): void {
+  key_hashes.forEach(forgetKey);
+  afterAnswer(() =>
+    pMap(key_hashes.slice(0, MAX_DROPPED), (key_hash) => env.KEY_CACHE.delete(key_hash), {
+      concurrency: MAX_CONNECTIONS,
+      stopOnError: false,
+    }),
+  );
 }
 
 /** KV out of order is no reason to refuse anybody: D1 answers, behind the limiter. */

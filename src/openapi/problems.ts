@@ -20,8 +20,8 @@ const problems: { [Code in ProblemCode]: { members: z.ZodRawShape; example: Prob
   permission_denied: {
     members: {
       required_permission: z.enum(permissions),
-      exceeds: z.enum(['role', 'expires_at']).optional().meta({
-        description: 'Told where the key has the permission, but not beyond its own role or expiry.',
+      exceeds: z.enum(['role', 'expires_at', 'user']).optional().meta({
+        description: 'Told where the key has the permission, but not beyond its own role, expiry or user.',
       }),
     },
     example: { required_permission: 'integrations:delete' },

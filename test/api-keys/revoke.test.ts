@@ -56,7 +56,7 @@ describe('a revoked key', () => {
     expect(text).toBe(
       `{"success":true,"message":"API key revoked successfully","data":{"key_id":"${target.key_id}","name":"Test",` +
         `"role":"admin","prefix":"${String(prefix)}","client_id":"${client.organization_id}","user_id":"user_operator",` +
-        '"status":"revoked","created_at":"2024-01-15T10:30:00Z","last_used_at":null,"expires_at":null}}',
+        '"status":"revoked","created_at":"2024-01-15T10:30:00Z","last_used_at":null,"expires_at":null,"created_by":null}}',
     );
     expect(await statusOf(target)).toBe('revoked');
   });
