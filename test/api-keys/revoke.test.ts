@@ -1,7 +1,9 @@
 import { env } from 'cloudflare:workers';
 import { beforeEach, describe, expect, it } from 'vitest';
+import * as z from 'zod';
 import { hashKey } from '../../src/auth/api-key.ts';
-import { countedBindings } from '../bindings.ts';
+import { eventIdBeside } from '../../src/ids.ts';
+import { countedBindings, interceptedBindings } from '../bindings.ts';
 import {
   actionsOn,
   call,
@@ -9,12 +11,14 @@ import {
   createIntegration,
   eventsOn,
   everythingStored,
+  fillKeys,
   importNumber,
   keyChanges,
   newClient,
   page,
   resources,
   rowOf,
+  rows,
   start,
   twilio,
   unusedNumber,
@@ -296,5 +300,279 @@ describe('simultaneous calls', () => {
 
     expect(new Set(answers.map(({ status }) => status))).toEqual(new Set([200, 401]));
     expect(new Set([await statusOf(client), await statusOf(target)])).toEqual(new Set(['active', 'revoked']));
+  });
+});
+
+describe('a key that is revoked with its descendants', () => {
+  const made = z.object({ data: z.object({ raw_key: z.string(), key: z.object({ key_id: z.string() }) }) });
+  const revoked = z.object({
+    data: z.looseObject({ status: z.string(), revoked_descendants: z.array(z.looseObject({ key_id: z.string() })) }),
+  });
+
+  /** A key that another one makes, known to the caches. */
+  async function madeBy(maker: Client, role: Role = 'admin'): Promise<Client> {
+    const { body } = await call(maker, 'POST', '/api/api-keys', { body: { name: 'Made', role } });
+    const { raw_key, key } = made.parse(body).data;
+    const child = { organization_id: maker.organization_id, raw_key, key_id: key.key_id };
+    await call(child, 'GET', '/api/nothing');
+    return child;
+  }
+
+  async function rotatedBy(rotating: Client, of = rotating): Promise<Client> {
+    const { body } = await call(rotating, 'POST', `/api/api-keys/${of.key_id}/rotate`, {
+      body: { overlap_seconds: 0 },
+    });
+    const { raw_key, key } = made.parse(body).data;
+    return { organization_id: of.organization_id, raw_key, key_id: key.key_id };
+  }
+
+  const path = (of: Client) => `/api/api-keys/${of.key_id}?descendants=true`;
+  const revokeAll = (of = target, by = client, options: Parameters<typeof call>[3] = {}) =>
+    call(by, 'DELETE', path(of), options);
+  const descendantsIn = (body: unknown) => revoked.parse(body).data.revoked_descendants.map(({ key_id }) => key_id);
+  const statuses = (...keys: Client[]) => Promise.all(keys.map(statusOf));
+
+  it('takes those that it made, and those that they made, and no other', async () => {
+    const child = await madeBy(target);
+    const grandchild = await madeBy(child, 'user');
+    const successor = await rotatedBy(await madeBy(child));
+    const sibling = await madeBy(client);
+    const stranger = await madeBy(await newClient());
+
+    const { status, body } = await revokeAll();
+
+    expect(status).toBe(200);
+    expect(descendantsIn(body).toSorted()).toEqual(
+      [child, grandchild, successor].map(({ key_id }) => key_id).toSorted(),
+    );
+    expect(await statuses(target, child, grandchild, successor)).toEqual(Array.from({ length: 4 }, () => 'revoked'));
+    expect(await statuses(client, sibling, stranger)).toEqual(Array.from({ length: 3 }, () => 'active'));
+    for (const key of [target, child, grandchild, successor]) {
+      expect(await isAdmitted(key)).toBe(false);
+      expect(await env.KEY_CACHE.get(hashKey(key.raw_key))).toBeNull();
+    }
+  });
+
+  it('is answered as without them, and with each as it is listed from then on', async () => {
+    const child = await madeBy(target);
+    await madeBy(child, 'user');
+
+    const { data } = revoked.parse((await revokeAll()).body);
+
+    const { data: listed } = await page(client, '/api/api-keys');
+    const { revoked_descendants, ...key } = data;
+    expect(key).toEqual(listed.find(({ key_id }) => key_id === target.key_id));
+    expect(revoked_descendants).toEqual(
+      listed.filter(({ key_id }) => key_id !== target.key_id && key_id !== client.key_id),
+    );
+    expect(revoked_descendants[0]).toMatchObject({ status: 'revoked', created_by: target.key_id });
+  });
+
+  it('has an event, and each of them one of its own, of the same operation and with the state just before', async () => {
+    const child = await madeBy(target);
+    const { key_hash: _, ended_at: _ended, ...state } = await rowOf('api_keys', child.key_id);
+
+    const { headers } = await revokeAll();
+
+    const events = (await rows('audit_events')).filter(
+      ({ action, organization_id }) => action === 'api_key.revoked' && organization_id === client.organization_id,
+    );
+    const root = events.find(({ target_id }) => target_id === target.key_id);
+    const own = events.find(({ target_id }) => target_id === child.key_id);
+    expect(events).toHaveLength(2);
+    expect(own).toMatchObject({
+      event_id: eventIdBeside(String(root?.['event_id']), child.key_id),
+      actor_key_id: client.key_id,
+      request_id: headers.get('X-Request-Id'),
+    });
+    expect(JSON.parse(String(own?.['state']))).toEqual(state);
+  });
+
+  it.each([
+    ['revoked', `status = 'revoked'`],
+    ['expired', 'expires_at = 1'],
+    ['over', 'expires_at = 1, ended_at = 1'],
+  ])('reaches them through one that is %s, which stays as it was', async (_, assignment) => {
+    const dead = await madeBy(target);
+    const living = await madeBy(dead, 'user');
+    await changeKey(dead, assignment);
+    const before = await rowOf('api_keys', dead.key_id);
+
+    const { body } = await revokeAll();
+
+    expect(descendantsIn(body)).toEqual([living.key_id]);
+    expect(await statusOf(living)).toBe('revoked');
+    expect(await rowOf('api_keys', dead.key_id)).toEqual(before);
+    expect(await actionsOn(dead.key_id)).toEqual(['api_key.created']);
+  });
+
+  it('may have been revoked before: they still are', async () => {
+    const child = await madeBy(target);
+    await revoke();
+
+    const { status, body } = await revokeAll();
+
+    expect(status).toBe(200);
+    expect(descendantsIn(body)).toEqual([child.key_id]);
+    expect(await statusOf(child)).toBe('revoked');
+    expect(await actionsOn(target.key_id)).toEqual(['api_key.created', 'api_key.revoked', 'api_key.revoked']);
+  });
+
+  it('is revoked once: a second time is a 200 with none, and no event', async () => {
+    await madeBy(target);
+    await revokeAll();
+    const before = await everythingStored();
+
+    const { status, body } = await revokeAll();
+
+    expect(status).toBe(200);
+    expect(descendantsIn(body)).toEqual([]);
+    expect(await everythingStored()).toEqual(before);
+  });
+
+  it('may be the caller, or have made it: the answer still tells', async () => {
+    const child = await madeBy(target);
+
+    const { status, body } = await revokeAll(target, child);
+
+    expect(status).toBe(200);
+    expect(descendantsIn(body)).toEqual([child.key_id]);
+    expect(await isAdmitted(child)).toBe(false);
+    expect(await revokeAll(client, client)).toMatchObject({ status: 200 });
+    expect(await statusOf(client)).toBe('revoked');
+  });
+
+  describe.each([
+    ['itself', async () => [target, client] as const],
+    ['one that it made', async () => [await colleague('agent_manager'), await colleague('agent_manager')] as const],
+  ])('and whose role, or that of %s, is above the caller’s', (who, prepare) => {
+    it('is refused, all of it', async () => {
+      const [of] = await prepare();
+      const by = await colleague('agent_manager');
+      const child = await madeBy(of, 'user');
+      const promoted = await madeBy(of, 'user');
+      if (who === 'one that it made') await changeKey(promoted, `role = 'admin'`);
+      const before = await everythingStored();
+
+      const { status, body } = await revokeAll(of, by);
+
+      expect(status).toBe(403);
+      expect(body).toMatchObject({
+        code: 'permission_denied',
+        required_permission: 'api_keys:revoke',
+        exceeds: 'role',
+      });
+      expect(await everythingStored()).toEqual(before);
+      expect(await statuses(of, child, promoted)).toEqual(['active', 'active', 'active']);
+    });
+  });
+
+  it('is not refused for a dead one above the caller’s role', async () => {
+    const [of, by] = [await colleague('agent_manager'), await colleague('agent_manager')];
+    await changeKey(await madeBy(of, 'user'), `role = 'admin', expires_at = 1`);
+
+    expect((await revokeAll(of, by)).status).toBe(200);
+  });
+
+  it('is the same 404 for a key that is missing and for another organization’s, whose keys live on', async () => {
+    const child = await madeBy(target);
+    const stranger = await newClient();
+    await call(stranger, 'GET', '/api/nothing');
+    const before = await everythingStored();
+
+    for (const of of [target, { ...target, key_id: 'apikey_000000000000' }]) {
+      expect(await revokeAll(of, stranger)).toMatchObject({ status: 404, body: { code: 'api_key_not_found' } });
+    }
+
+    expect(await everythingStored()).toEqual(before);
+    expect(await statusOf(child)).toBe('active');
+  });
+
+  it('takes no key of another organization whose maker it is said to be', async () => {
+    const stranger = await newClient();
+    await changeKey(stranger, `created_by = '${target.key_id}'`);
+
+    expect(descendantsIn((await revokeAll()).body)).toEqual([]);
+
+    expect(await statusOf(stranger)).toBe('active');
+  });
+
+  it.each(keyChanges)('is nobody’s by a key that, cached as alive, %s', async (_, assignment, status) => {
+    const child = await madeBy(target);
+    await changeKey(client, assignment);
+
+    expect((await revokeAll()).status).toBe(status);
+
+    expect(await statuses(target, child)).toEqual(['active', 'active']);
+  });
+
+  it('is answered again under its Idempotency-Key, with the same descendants', async () => {
+    await madeBy(await madeBy(target), 'user');
+    const headers = { 'Idempotency-Key': 'once' };
+    const first = await revokeAll(target, client, { headers });
+
+    const again = await revokeAll(target, client, { headers });
+
+    expect(again.headers.get('Idempotency-Replayed')).toBe('true');
+    expect(again.text).toBe(first.text);
+    expect(descendantsIn(again.body)).toHaveLength(2);
+    expect(await call(client, 'DELETE', `/api/api-keys/${target.key_id}`, { headers })).toMatchObject({
+      status: 422,
+      body: { code: 'idempotency_key_reused' },
+    });
+  });
+
+  it('takes them by one batch, no try of which undoes or adds anything later', async () => {
+    const child = await madeBy(target);
+    let land = async (): Promise<unknown> => undefined;
+    let batches = 0;
+    const bindings = interceptedBindings((name, carryOut) => {
+      if (name !== 'DB.batch') return carryOut();
+      batches += 1;
+      land = carryOut;
+      return carryOut();
+    });
+    await revokeAll(target, client, { bindings });
+    expect(batches).toBe(1);
+    expect(await statusOf(child)).toBe('revoked');
+    const before = await everythingStored();
+
+    await land();
+
+    expect(await everythingStored()).toEqual(before);
+  });
+
+  it.each(['false', undefined])('takes them not where descendants is %s', async (descendants) => {
+    const child = await madeBy(target);
+    const query = descendants === undefined ? '' : `?descendants=${descendants}`;
+
+    const { status, body } = await call(client, 'DELETE', `/api/api-keys/${target.key_id}${query}`);
+
+    expect(status).toBe(200);
+    expect(revoked.shape.data.partial().parse(Object(body).data)).not.toHaveProperty('revoked_descendants');
+    expect(await isAdmitted(child)).toBe(true);
+  });
+
+  it.each(['descendants=1', 'descendants=', 'descendants=true&descendants=true', 'descendant=true'])(
+    'is a 422 for ?%s, and lives on',
+    async (query) => {
+      expect(await call(client, 'DELETE', `/api/api-keys/${target.key_id}?${query}`)).toMatchObject({ status: 422 });
+      expect(await statusOf(target)).toBe('active');
+    },
+  );
+
+  it('reads rows in proportion to them, whatever else the organization has', async () => {
+    await madeBy(target);
+    await fillKeys(client, 5_000);
+    let read = 0;
+    const bindings = interceptedBindings(async (name, carryOut) => {
+      const result = await carryOut();
+      if (name === 'DB.batch' && Array.isArray(result)) for (const { meta } of result) read += meta.rows_read;
+      return result;
+    });
+
+    await revokeAll(target, client, { bindings });
+
+    expect(read).toBeLessThan(200);
   });
 });
