@@ -129,7 +129,7 @@ describe('a new API key', () => {
 
     expect(status).toBe(201);
     const { key_id } = created.parse(JSON.parse(text)).data.key;
-    const { key_hash: _, ...state } = await rowOf('api_keys', key_id);
+    const { key_hash: _, ended_at: _ended, ...state } = await rowOf('api_keys', key_id);
     expect(await eventsOn(key_id)).toEqual([
       expect.objectContaining({
         action: 'api_key.created',

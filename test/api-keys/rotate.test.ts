@@ -40,6 +40,12 @@ async function successorOf(answer: Awaited<ReturnType<typeof rotate>>): Promise<
 const now = () => Math.floor(Date.now() / 1000);
 const iso = (seconds: number) => new Date(seconds * 1000).toISOString().replace('.000Z', 'Z');
 
+/** Keys of an organization that have not ended, as its quota counts them. */
+async function livingKeys(): Promise<unknown> {
+  const all = await rows('organizations');
+  return all.find(({ organization_id }) => organization_id === client.organization_id)?.['api_key_count'];
+}
+
 const expiryOf = async ({ key_id }: { key_id: string }) => (await rowOf('api_keys', key_id))['expires_at'];
 
 const mutates = async (by: Client) => (await call(by, 'DELETE', '/api/integrations/intg_000000000000')).status === 404;
@@ -129,6 +135,40 @@ describe('a rotated key', () => {
     expect((await call(cold, 'GET', '/api/integrations')).status).toBe(401);
   });
 
+  it('has ended, for the quota too, where there is no overlap, and has not where there is one', async () => {
+    const before = await livingKeys();
+
+    await rotate(0);
+
+    expect(await livingKeys()).toBe(before);
+    const { ended_at, expires_at } = await rowOf('api_keys', old.key_id);
+    expect(ended_at).toBe(expires_at);
+    const other = await colleague('user');
+    await rotate(1, other);
+    expect(await rowOf('api_keys', other.key_id)).toMatchObject({ ended_at: null });
+  });
+
+  it('may be another user’s, whose key its successor is, where the caller is an admin', async () => {
+    await changeKey(old, `user_id = 'user_colleague'`);
+
+    const answer = await rotate();
+
+    expect(answer).toMatchObject({ status: 201, body: { data: { key: { user_id: 'user_colleague' } } } });
+    expect((await successorOf(answer)).key_id).not.toBe(old.key_id);
+  });
+
+  it('may be another one of the caller’s user, where the caller is none', async () => {
+    const manager = await colleague('agent_manager');
+
+    expect((await rotate(HOUR, old, manager)).status).toBe(201);
+  });
+
+  it('says of its successor which key made it', async () => {
+    expect(await rotate()).toMatchObject({
+      body: { data: { key: { created_by: client.key_id }, previous_key: { created_by: null } } },
+    });
+  });
+
   it('may be the caller’s own', async () => {
     const answer = await rotate(0, client);
 
@@ -187,6 +227,29 @@ describe('a rotation is refused', () => {
 
     expect(status).toBe(403);
     expect(body).toMatchObject({ required_permission: 'api_keys:rotate', exceeds: 'role' });
+  });
+
+  it('by 403 where the key is another user’s and the caller no admin, lest it act in that user’s name', async () => {
+    const manager = await colleague('agent_manager');
+    await changeKey(old, `user_id = 'user_colleague'`);
+
+    const { status, body } = await untouched(() => rotate(HOUR, old, manager));
+
+    expect(status).toBe(403);
+    expect(body).toMatchObject({
+      code: 'permission_denied',
+      required_permission: 'api_keys:rotate',
+      exceeds: 'user',
+      detail: 'The API key has the permission api_keys:rotate, but not beyond its own user.',
+    });
+  });
+
+  it('by 403 where the caller was an admin when it was cached', async () => {
+    await changeKey(old, `user_id = 'user_colleague'`);
+    await call(client, 'GET', '/api/nothing');
+    await changeKey(client, `role = 'agent_manager'`);
+
+    expect(await untouched(() => rotate())).toMatchObject({ status: 403, body: { exceeds: 'user' } });
   });
 
   it('by 403 where the key ends later than the caller’s, lest the caller outlive its own end', async () => {
