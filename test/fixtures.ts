@@ -151,11 +151,9 @@ export const keyChanges = [
 export const changeKey = ({ key_id }: Client, assignment: string) =>
   env.DB.prepare(`UPDATE api_keys SET ${assignment} WHERE key_id = ?`).bind(key_id).run();
 
-const idColumns = { integrations: 'integration_id', phone_numbers: 'phone_number_id', api_keys: 'key_id' };
-
-/** The one row of a table with this id. */
-export async function rowOf(table: keyof typeof idColumns, id: string) {
-  const row = (await rows(table)).find((found) => found[idColumns[table]] === id);
+/** The one row of a table with this id of its own. */
+export async function rowOf(table: 'integrations' | 'phone_numbers' | 'api_keys', id: string) {
+  const row = (await rows(table)).find(({ created_by: _, ...own }) => Object.values(own).includes(id));
   if (!row) throw new Error('no row');
   return row;
 }

@@ -52,6 +52,18 @@ async function revokedKey(client: Client): Promise<string> {
   return key_id;
 }
 
+const madeKey = z.object({ data: z.object({ raw_key: z.string(), key: z.object({ key_id: z.string() }) }) });
+
+/** A key that has made one, which has made another. */
+async function maker(client: Client): Promise<string> {
+  const key = await otherKey(client, 'admin');
+  const { body } = await call(key, 'POST', '/api/api-keys', { body: { name: 'Made', role: 'admin' } });
+  const { raw_key, key: made } = madeKey.parse(body).data;
+  const child = { ...key, raw_key, key_id: made.key_id };
+  await call(child, 'POST', '/api/api-keys', { body: { name: 'Made', role: 'user' } });
+  return key.key_id;
+}
+
 const create = (body: object): Mutation => ({ method: 'POST', path: '/api/integrations', body });
 const importing = (body: object): Mutation => ({ method: 'POST', path: '/api/phone-numbers', body });
 const creatingKey = (body: object): Mutation => ({ method: 'POST', path: '/api/api-keys', body });
@@ -242,5 +254,15 @@ export const mutations: Case[] = [
     name: 'the revocation of no API key',
     status: 404,
     prepare: async () => deleting(`/api/api-keys/${NO_KEY}`),
+  },
+  {
+    name: 'the revocation of an API key with the two that come from it',
+    status: 200,
+    prepare: async (client) => deleting(`/api/api-keys/${await maker(client)}?descendants=true`),
+  },
+  {
+    name: 'the revocation of no API key with what comes from it',
+    status: 404,
+    prepare: async () => deleting(`/api/api-keys/${NO_KEY}?descendants=true`),
   },
 ];
