@@ -1,6 +1,6 @@
 /** Every mutation of the API, done and refused: what the tests of repeats and of faults go through, one by one. */
 import * as z from 'zod';
-import { call, createIntegration, importNumber, newClient, twilio, unusedNumber } from './fixtures.ts';
+import { call, changeKey, createIntegration, importNumber, newClient, twilio, unusedNumber } from './fixtures.ts';
 import type { Client } from './fixtures.ts';
 
 export interface Mutation {
@@ -54,13 +54,14 @@ async function revokedKey(client: Client): Promise<string> {
 
 const madeKey = z.object({ data: z.object({ raw_key: z.string(), key: z.object({ key_id: z.string() }) }) });
 
-/** A key that has made one, which has made another. */
+/** A key that has made one, which has made another; they are of the least role by now, which any other may revoke. */
 async function maker(client: Client): Promise<string> {
   const key = await otherKey(client, 'admin');
   const { body } = await call(key, 'POST', '/api/api-keys', { body: { name: 'Made', role: 'admin' } });
-  const { raw_key, key: made } = madeKey.parse(body).data;
-  const child = { ...key, raw_key, key_id: made.key_id };
+  const { raw_key, key: second } = madeKey.parse(body).data;
+  const child = { ...key, raw_key, key_id: second.key_id };
   await call(child, 'POST', '/api/api-keys', { body: { name: 'Made', role: 'user' } });
+  for (const made of [key, child]) await changeKey(made, `role = 'user'`);
   return key.key_id;
 }
 
