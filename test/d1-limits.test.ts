@@ -224,6 +224,25 @@ async function turnTheCron(client: Client): Promise<void> {
   );
 }
 
+/** A key with more descendants than an invocation may do operations. */
+async function revokeMany(client: Client): Promise<void> {
+  const { organization_id } = client;
+  const root = await newClient({ organization_id });
+  await fillKeys(client, MANY);
+  await env.DB.prepare(
+    `UPDATE api_keys SET created_by = ?, expires_at = NULL WHERE organization_id = ? AND user_id = 'user_filled'`,
+  )
+    .bind(root.key_id, organization_id)
+    .run();
+  await note(invocations, 'the revocation of a key with many', async (bindings) => {
+    const { status, text } = await call(client, 'DELETE', `/api/api-keys/${root.key_id}?descendants=true`, {
+      bindings,
+    });
+    expect(status).toBe(200);
+    expect(JSON.parse(text).data.revoked_descendants.length).toBeGreaterThanOrEqual(MANY);
+  });
+}
+
 async function commandEverything(client: Client): Promise<void> {
   const { organization_id } = client;
   const integration_id = await createIntegration(client);
@@ -304,6 +323,7 @@ beforeAll(async () => {
   stored = Object.values((await everythingStored()).d1).flat();
   await readEverything(client);
   await turnTheCron(client);
+  await revokeMany(client);
   await commandEverything(client);
   return () => vi.restoreAllMocks();
 }, SEEDING_MILLISECONDS);

@@ -153,7 +153,9 @@ export const changeKey = ({ key_id }: Client, assignment: string) =>
 
 /** The one row of a table with this id of its own. */
 export async function rowOf(table: 'integrations' | 'phone_numbers' | 'api_keys', id: string) {
-  const row = (await rows(table)).find((found) => Object.values({ ...found, created_by: null }).includes(id));
+  const isOf = (found: Record<string, unknown>) =>
+    Object.entries(found).some(([name, value]) => value === id && name !== 'created_by');
+  const row = (await rows(table)).find(isOf);
   if (!row) throw new Error('no row');
   return row;
 }

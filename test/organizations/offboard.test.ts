@@ -214,6 +214,22 @@ describe('the batches of an offboarding', () => {
     ]);
   });
 
+  it('are each an operation of its own, whose events have ids that begin alike and end as their targets’', async () => {
+    await offboard();
+
+    const events = (await belongings(client)).d1['audit_events'] ?? [];
+    const deleted = events.filter(({ action }) => action === 'phone_number.deleted');
+    const operations = Map.groupBy(deleted, ({ event_id }) => String(event_id).slice(0, 24));
+    expect([...operations.values()].map(({ length }) => length).toSorted((one, other) => other - one)).toEqual([
+      100,
+      100,
+      NUMBERS - 200,
+    ]);
+    for (const { event_id, target_id } of deleted) {
+      expect(String(event_id).slice(24)).toBe(String(target_id).slice(-12));
+    }
+  });
+
   // The first, then for numbers and integrations a look, their batches and a last look, then the keys.
   const BATCHES = 1 + (1 + 3 + 1) + (1 + 1 + 1) + 1;
 
