@@ -142,7 +142,7 @@ describe('an operator', () => {
   it('revokes all keys of an organization', async () => {
     const { done, before, after } = await previewThenDo('keys:revoke-all', first());
 
-    expect(done).toContain('keys: 3/3\n3 keys of org_first revoked.\n');
+    expect(done).toContain('3 keys of org_first revoked.\n');
     expect(after).toEqual({ ...before, active_keys: 0, events: before.events + 3 });
   });
 
