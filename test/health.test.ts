@@ -33,7 +33,7 @@ describe('the health of the service', () => {
     const { status, body, headers } = await health();
 
     expect(status).toBe(200);
-    expect(body).toEqual({ status: 'ok', version: packageJson.version, database: 'ok' });
+    expect(body).toEqual({ status: 'ok', version: packageJson.version, database: 'ok', credentials: 'ok' });
     expect(headers.get('Cache-Control')).toBe('no-store');
   });
 
@@ -43,9 +43,21 @@ describe('the health of the service', () => {
 
     expect(await health(bindings)).toMatchObject({
       status: 503,
-      body: { status: 'unavailable', version: packageJson.version, database: 'unavailable' },
+      body: { status: 'unavailable', version: packageJson.version, database: 'unavailable', credentials: 'ok' },
     });
   });
+
+  it.each(['not-a-ring', JSON.stringify({ current: 'k1', keys: { k1: btoa('\0'.repeat(32)) } })])(
+    'is a 503 where the ring of key-encryption keys is not usable',
+    async (CREDENTIALS_KEKS) => {
+      vi.spyOn(console, 'error').mockImplementation(() => {});
+
+      expect(await health({ ...env, CREDENTIALS_KEKS })).toMatchObject({
+        status: 503,
+        body: { status: 'unavailable', database: 'ok', credentials: 'unavailable' },
+      });
+    },
+  );
 
   it('costs D1 one call in 5 s, however often it is asked, and nothing else', async () => {
     const { bindings, calls } = countedBindings();

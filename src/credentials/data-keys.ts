@@ -6,7 +6,9 @@ import { boundedCount, toldCount } from '../count.ts';
 import { batch, query } from '../query.ts';
 import type { Placeholders } from '../query.ts';
 import { integrations, phone_numbers } from '../schema.ts';
+import { unixNow } from '../time.ts';
 import type { WrappedDataKey } from './envelope.ts';
+import { findKek, isKnownKek, isSameKek, recordKek } from './kek-check.ts';
 
 const ROWS_PER_PAGE = 100;
 
@@ -24,6 +26,7 @@ const BEFORE_ALL: Place = { organization_id: '', subject_id: '' };
 interface Replacement extends Omit<StoredDataKey, 'table'> {
   new_data_key: string;
   new_kek_id: string;
+  new_check_value: string;
 }
 
 interface Holders {
@@ -78,6 +81,7 @@ function statements({ table, subject_id, isAfter, order }: Holders) {
             eq(credentials_version, parameters.credentials_version),
             eq(kek_id, parameters.kek_id),
             eq(data_key, parameters.data_key),
+            isKnownKek(db, { kek_id: parameters.new_kek_id, check_value: parameters.new_check_value }),
           ),
         )
         .returning({ subject_id: sql<string>`${subject_id}`.as('subject_id') }),
@@ -145,19 +149,27 @@ export async function* dataKeysUnder(database: D1Database, kek_ids: string[]): A
 }
 
 /**
- * Replaces data keys in one transaction, each where its row still holds the one that was read.
+ * Replaces data keys in one transaction, each where its row still holds the one that was read; none where the KEK is another
+ * than the one that is known by its name (kek-check.ts).
  *
  * @returns how many
  */
 export async function replaceDataKeys(
   database: D1Database,
+  kek: { kek_id: string; check_value: string },
   replacements: (StoredDataKey & { rewrapped: WrappedDataKey })[],
 ): Promise<number> {
-  const replaced = await batch(
-    database,
-    replacements.map(({ table, rewrapped, ...row }) =>
-      holders[table].replace.bind({ ...row, new_data_key: rewrapped.data_key, new_kek_id: rewrapped.kek_id }),
+  const [, known, ...replaced] = await batch(database, [
+    recordKek.bind({ ...kek, now: unixNow() }),
+    findKek.bind(kek),
+    ...replacements.map(({ table, rewrapped, ...row }) =>
+      holders[table].replace.bind({
+        ...row,
+        new_data_key: rewrapped.data_key,
+        new_kek_id: kek.kek_id,
+        new_check_value: kek.check_value,
+      }),
     ),
-  );
-  return replaced.flat().length;
+  ]);
+  return isSameKek(kek, known) ? replaced.flat().length : 0;
 }

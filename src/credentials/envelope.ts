@@ -29,6 +29,8 @@ export interface WrappedDataKey {
 export interface KekRing {
   current: string;
   keys: ReadonlyMap<string, CryptoKey>;
+  /** By id: base64 of a hash of the key's bytes, which tells them from others and nothing else. */
+  checkValues: ReadonlyMap<string, string>;
 }
 
 const ringSecret = z.lazy(() =>
@@ -49,20 +51,41 @@ const ringSecret = z.lazy(() =>
 /**
  * Parses the secret `CREDENTIALS_KEKS`: `{"current": "k2", "keys": {"k1": base64 of 32 bytes, "k2": …}}`.
  *
- * @throws Error, without a word of the secret, when it is of another form
+ * @throws Error, without a word of the keys, when it is of another form, or a key is all zeros, or two are the same
  */
 export async function parseKekRing(secret: string): Promise<KekRing> {
   const { success, data } = ringSecret.safeParse(parseJson(secret));
   if (!success) {
     throw new Error('CREDENTIALS_KEKS is not {"current": "<id>", "keys": {"<id>": "<base64 of 32 bytes>", …}}');
   }
-  const keys = await Promise.all(
-    Object.entries(data.keys).map(async ([id, bytes]) => [id, await importKey(bytes)] as const),
-  );
-  return { current: data.current, keys: new Map(keys) };
+  const keys = new Map<string, CryptoKey>();
+  const checkValues = new Map<string, string>();
+  const ids = new Map<string, string>();
+  for (const [id, bytes] of Object.entries(data.keys)) {
+    if (bytes.every((byte) => byte === 0)) throw new Error(`CREDENTIALS_KEKS: the key ${id} is all zeros`);
+    const checkValue = await checkValueOf(bytes);
+    const same = ids.get(checkValue);
+    if (same !== undefined) throw new Error(`CREDENTIALS_KEKS: ${same} and ${id} are the same key`);
+    ids.set(checkValue, id);
+    checkValues.set(id, checkValue);
+    keys.set(id, await importKey(bytes));
+    bytes.fill(0);
+  }
+  return { current: data.current, keys, checkValues };
 }
 
-/** Encrypts credentials under a new data key. `kv_key` binds both to their place. */
+/** Of these bytes in this role alone: not a hash that could be known from elsewhere. */
+async function checkValueOf(bytes: Uint8Array): Promise<string> {
+  const role = new TextEncoder().encode('patchbay key-encryption key: ');
+  const checked = new Uint8Array(role.length + bytes.length);
+  checked.set(role);
+  checked.set(bytes, role.length);
+  const digest = await crypto.subtle.digest('SHA-256', checked);
+  checked.fill(0);
+  return encodeBase64(digest);
+}
+
+/** Encrypts credentials under a new data key, whose bytes are overwritten, as in what follows. `kv_key` binds both to their place. */
 export async function seal(
   ring: KekRing,
   kv_key: string,
@@ -70,11 +93,15 @@ export async function seal(
 ): Promise<WrappedDataKey & { ciphertext: Uint8Array<ArrayBuffer> }> {
   const dataKey = crypto.getRandomValues(new Uint8Array(KEY_BYTES));
   const text = new TextEncoder().encode(JSON.stringify(credentials));
-  const [ciphertext, wrapped] = await Promise.all([
-    encrypt(await importKey(dataKey), kv_key, text),
-    encrypt(kekOf(ring, ring.current), kv_key, dataKey),
-  ]);
-  return { ciphertext, data_key: encodeBase64(wrapped.buffer), kek_id: ring.current };
+  try {
+    const [ciphertext, wrapped] = await Promise.all([
+      encrypt(await importKey(dataKey), kv_key, text),
+      encrypt(kekOf(ring, ring.current), kv_key, dataKey),
+    ]);
+    return { ciphertext, data_key: encodeBase64(wrapped.buffer), kek_id: ring.current };
+  } finally {
+    dataKey.fill(0);
+  }
 }
 
 /**
@@ -88,8 +115,12 @@ export async function rewrap(
   { data_key, kek_id }: WrappedDataKey,
 ): Promise<WrappedDataKey> {
   const dataKey = await decrypt(kekOf(ring, kek_id), kv_key, decodeBase64(data_key));
-  const wrapped = await encrypt(kekOf(ring, ring.current), kv_key, dataKey);
-  return { data_key: encodeBase64(wrapped.buffer), kek_id: ring.current };
+  try {
+    const wrapped = await encrypt(kekOf(ring, ring.current), kv_key, dataKey);
+    return { data_key: encodeBase64(wrapped.buffer), kek_id: ring.current };
+  } finally {
+    dataKey.fill(0);
+  }
 }
 
 /**
@@ -104,7 +135,8 @@ export async function open(
   ciphertext: Uint8Array<ArrayBuffer>,
 ): Promise<Credentials> {
   const dataKey = await decrypt(kekOf(ring, kek_id), kv_key, decodeBase64(data_key));
-  const text = await decrypt(await importKey(dataKey), kv_key, ciphertext);
+  const key = await importKey(dataKey).finally(() => dataKey.fill(0));
+  const text = await decrypt(key, kv_key, ciphertext);
   return z.record(z.string(), z.string()).parse(JSON.parse(new TextDecoder().decode(text)));
 }
 

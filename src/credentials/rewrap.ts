@@ -5,6 +5,7 @@ import { countDataKeys, dataKeysUnder, kekIdsInUse, replaceDataKeys } from './da
 import type { StoredDataKey } from './data-keys.ts';
 import { rewrap } from './envelope.ts';
 import type { WrappedDataKey } from './envelope.ts';
+import { currentKek } from './kek-check.ts';
 import { credentialsKey, kekRing } from './vault.ts';
 
 /** One D1 statement each, far within the 1,000 that D1 carries out for one invocation of a Worker. */
@@ -19,7 +20,8 @@ const UNOPENED_PER_RUN = 1000;
  * every row readable: by the old KEK or by the current one. The next run goes on, for what is done is not found any more.
  *
  * Logs `data_keys_rewrapped` (`rewrapped`, and how many are `left`); alerts by `data_keys_unopened` where some do not open
- * under the KEK that their rows name, and by `kek_missing` where the ring has no such KEK: their credentials cannot be read.
+ * under the KEK that their rows name, by `kek_mismatch` where the current KEK is another than the one that was known by its
+ * name (nothing is wrapped under it), and by `kek_missing` where the ring has no such KEK: their credentials cannot be read.
  *
  * @throws DomainError `temporarily_unavailable`; Error for a malformed ring
  */
@@ -45,7 +47,7 @@ export async function rewrapDataKeys(env: Bindings): Promise<void> {
     }
     if (opened.length === REWRAPPED_PER_RUN || unopened >= UNOPENED_PER_RUN) break;
   }
-  const rewrapped = opened.length > 0 ? await replaceDataKeys(env.DB, opened) : 0;
+  const rewrapped = opened.length > 0 ? await replaceDataKeys(env.DB, currentKek(ring), opened) : 0;
   if (unopened > 0) logAlert('data_keys_unopened', { count: unopened });
   logEvent('data_keys_rewrapped', { rewrapped, left: (await countDataKeys(env.DB, old)).count });
 }

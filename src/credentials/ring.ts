@@ -41,7 +41,9 @@ export function newestKek({ current, keys }: Ring): string {
  */
 export function addKek({ current, keys }: Ring, kek_id: string): Ring {
   const bytes = crypto.getRandomValues(new Uint8Array(KEY_BYTES));
-  return { current, keys: { ...keys, [kek_id]: encodeBase64(bytes.buffer) } };
+  const text = encodeBase64(bytes.buffer);
+  bytes.fill(0);
+  return { current, keys: { ...keys, [kek_id]: text } };
 }
 
 /** Makes the newest KEK the one that wraps data keys. */

@@ -24,11 +24,12 @@ import { DomainError } from '../problem.ts';
 import { batch, existsIn, query } from '../query.ts';
 import type { Builder, Placeholders } from '../query.ts';
 import { MAX_TRIES, retry } from '../retry.ts';
-import { api_keys, audit_events, credential_purges } from '../schema.ts';
+import { api_keys, audit_events, credential_purges, key_encryption_keys } from '../schema.ts';
 import type { AuditAction, PurgeState } from '../schema.ts';
 import { unixNow } from '../time.ts';
 import { parseKekRing, seal } from './envelope.ts';
 import type { Credentials, KekRing, WrappedDataKey } from './envelope.ts';
+import { currentKek, isKnownKek, isSameKek, recordKek } from './kek-check.ts';
 
 /** Longer than a request lives: a purge must not overtake a create that is merely slow. */
 export const INTENT_DUE_SECONDS = 3600;
@@ -56,6 +57,8 @@ export function credentialsKey(organization_id: string, subject_id: string, vers
 /** For an insert into the outbox. */
 export const inState = (state: PurgeState) => sql<PurgeState>`${sql.raw(`'${state}'`)}`.as('state');
 
+type KekCheck = ReturnType<typeof currentKek>;
+
 interface IntentParameters {
   organization_id: string;
   /** Null where there are no credentials, and so no intent. */
@@ -78,8 +81,15 @@ function intentColumns({ kv_key }: Placeholders<IntentParameters>, now: Placehol
   };
 }
 
-const findIntent = query((db, parameters: Placeholders<IntentParameters>) =>
-  db.select({ kv_key: credential_purges.kv_key }).from(credential_purges).where(isIntent(parameters)),
+/** What the KEK is known by, and whether there is the intent. */
+const findBegun = query((db, parameters: Placeholders<IntentParameters & KekCheck>) =>
+  db
+    .select({
+      check_value: key_encryption_keys.check_value,
+      has_intent: sql<number>`${existsIn(db, credential_purges, isIntent(parameters))}`.as('has_intent'),
+    })
+    .from(key_encryption_keys)
+    .where(eq(key_encryption_keys.kek_id, parameters.kek_id)),
 );
 
 /**
@@ -96,7 +106,7 @@ export function credentialsWriter<Parameters extends EventParameters>(
   permission: Permission,
   precondition?: (db: Builder, parameters: Placeholders<Parameters>) => SQL,
 ) {
-  const recordIntent = query((db, parameters: Placeholders<Parameters & IntentParameters>) =>
+  const recordIntent = query((db, parameters: Placeholders<Parameters & IntentParameters & KekCheck>) =>
     db
       .insert(credential_purges)
       .select(
@@ -107,6 +117,7 @@ export function credentialsWriter<Parameters extends EventParameters>(
             and(
               isCallerWith(permission, db, parameters),
               precondition?.(db, parameters),
+              isKnownKek(db, parameters),
               not(eventExists(db, parameters)),
             ),
           ),
@@ -114,16 +125,19 @@ export function credentialsWriter<Parameters extends EventParameters>(
       .onConflictDoNothing(),
   );
 
-  /** Seals a version, and records the intent to purge it. */
+  /** Records the intent to purge a version, and seals it, under a KEK that is known to be the one of its name. */
   async function begin({ env }: Operation, event: Parameters, subject_id: string, credentials: Credentials) {
     const credentials_version = nanoid();
     const kv_key = credentialsKey(event.organization_id, subject_id, credentials_version);
-    const { ciphertext, ...wrapped } = await seal(await kekRing(env.CREDENTIALS_KEKS), kv_key, credentials);
-    const intent = { ...event, kv_key };
-    const [[caller], , recorded] = await beforeDecision(
-      batch(env.DB, [callerKey.bind(event), recordIntent.bind(intent), findIntent.bind(intent)]),
+    const ring = await kekRing(env.CREDENTIALS_KEKS);
+    const kek = currentKek(ring);
+    const intent = { ...event, ...kek, kv_key };
+    const [[caller], , , begun] = await beforeDecision(
+      batch(env.DB, [callerKey.bind(event), recordKek.bind(intent), recordIntent.bind(intent), findBegun.bind(intent)]),
     );
-    const stored: StoredCredentials = { kv_key: recorded.length > 0 ? kv_key : null, credentials_version, ...wrapped };
+    if (!isSameKek(kek, begun)) throw nothingDone(undefined);
+    const { ciphertext, ...wrapped } = await seal(ring, kv_key, credentials);
+    const stored: StoredCredentials = { kv_key: begun[0]?.has_intent ? kv_key : null, credentials_version, ...wrapped };
     return { caller, ciphertext, stored };
   }
 

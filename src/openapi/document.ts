@@ -114,6 +114,9 @@ const healthSchema = z.object({
   status: z.enum(['ok', 'unavailable']),
   version: z.string(),
   database: z.enum(['ok', 'unavailable']).meta({ description: 'Whether D1 answers, remembered for 5 seconds.' }),
+  credentials: z
+    .enum(['ok', 'unavailable'])
+    .meta({ description: 'Whether the key-encryption keys are usable; likewise.' }),
 });
 
 type JsonObject = Record<string, unknown>;
@@ -295,7 +298,7 @@ function health(components: Components): JsonObject {
     content: {
       'application/json': {
         schema: components.schema(healthSchema),
-        example: { status, version: VERSION, database: status },
+        example: { status, version: VERSION, database: status, credentials: 'ok' },
       },
     },
   });
@@ -306,7 +309,7 @@ function health(components: Components): JsonObject {
     security: [],
     responses: {
       200: answer('ok', 'Healthy.'),
-      503: answer('unavailable', 'D1 does not answer.'),
+      503: answer('unavailable', 'D1 does not answer, or the key-encryption keys are not usable.'),
       ...components.problemsByStatus(['rate_limited', 'internal_error'], ['X-Request-Id', 'Cache-Control']),
     },
   };
