@@ -42,23 +42,32 @@ interface Fault {
   kind: 'before' | 'after' | 'late';
 }
 
+/** What of an answer the model looks at. */
+type Told = Pick<Answer, 'body' | 'text'>;
+
 interface Request {
   method: string;
   path: string;
   body?: object;
   /** What the model does with it. */
-  expected: (model: Model, answer: Answer) => number;
+  expected: (model: Model, answer: Told) => number;
 }
 
 /** One request under way, or answered. */
 interface Sent extends Request {
   caller: Client;
-  idempotency_key: string;
+  /** Null for a request without one. */
+  idempotency_key: string | null;
   fault: Fault | null;
   answer?: Answer;
-  /** Its place in the order of D1's batches: the first that left its decision behind, or else its last. */
+  /** In the order of D1's batches: its last before its answer. */
   lastBatch?: number;
+  /** In the same order, the one that left its event behind, and the event. */
+  decision?: { batch: number; event: Event };
 }
+
+const auditEvent = z.object({ event_id: z.string(), action: z.string(), target_id: z.string() });
+type Event = z.output<typeof auditEvent>;
 
 /** The organization as a list of what D1 decided makes it. */
 class Model {
@@ -66,7 +75,7 @@ class Model {
   readonly numbers = new Map<string, { phone_number: string; integration_id: string | null; held: boolean }>();
   readonly deadKeys = new Set<string>();
   readonly keys = new Set<string>();
-  /** Statuses by Idempotency-Key and caller. */
+  /** Statuses of what acted, by Idempotency-Key and caller. */
   readonly answered = new Map<string, number>();
 
   referencesTo(integration_id: string): string[] {
@@ -78,7 +87,7 @@ class Model {
 const created = z.object({ data: z.looseObject({}).default({}) });
 
 /** Nothing where the answer is an error, which the model is about to say. */
-const idOf = (answer: Answer, name: string) => String(created.parse(answer.body).data[name]);
+const idOf = (answer: Told, name: string) => String(created.parse(answer.body).data[name]);
 
 /** The organization as it is: what the commands act on. */
 class Organization {
@@ -89,15 +98,13 @@ class Organization {
   readonly numbers = [unusedNumber(), unusedNumber(), unusedNumber()];
   readonly sent: Sent[] = [];
   readonly underway: Promise<unknown>[] = [];
-  /** By Idempotency-Key and caller: the batch that left the decision behind. */
-  readonly decidedBy = new Map<string, number>();
   private readonly scheduler: fc.Scheduler;
   private readonly inFlight = new Set<Promise<unknown>>();
   private readonly latePuts = new Set<Promise<unknown>>();
   private batches = 0;
   drains = 0;
-  /** What all decisions have left behind so far. */
-  private decisions = '';
+  /** Of all decisions so far. */
+  private readonly events = new Set<string>();
 
   constructor(scheduler: fc.Scheduler, callers: [Client, ...Client[]]) {
     this.scheduler = scheduler;
@@ -107,7 +114,7 @@ class Organization {
 
   /** What was made before the first command is not one's decision. */
   async begin(): Promise<void> {
-    this.decisions = await this.readDecisions();
+    for (const { event_id } of await this.readEvents()) this.events.add(event_id);
   }
 
   /** One step of the scheduler: what it lets go is carried out before the next. */
@@ -130,7 +137,7 @@ class Organization {
     }
   }
 
-  send(request: Request, caller: Client, idempotency_key: string, fault: Fault | null): void {
+  send(request: Request, caller: Client, idempotency_key: string | null, fault: Fault | null): void {
     const sent: Sent = { ...request, caller, idempotency_key, fault };
     this.sent.push(sent);
     let calls = 0;
@@ -158,6 +165,8 @@ class Organization {
     const headers = { 'Idempotency-Key': idempotency_key };
     const whole = start(caller, method, path, { body, headers, bindings }).then((answer) => {
       sent.answer = answer;
+      // One whose key another call looked up may have asked D1 nothing itself.
+      sent.lastBatch ??= this.batches;
       this.learn(answer);
       return answer.settle();
     });
@@ -183,23 +192,24 @@ class Organization {
     this.underway.push(this.step('outbox due', due).then(() => drainPurges(bindings)));
   }
 
-  /** Whether this batch is the one that decided: it left an event, or what a repeat is answered from. */
+  /** Whether this batch is the one that decided: it left an event. (A rotation leaves two, of which the first is told.) */
   private async noteBatch(sent: Sent): Promise<void> {
     this.batches += 1;
-    if (!sent.answer) sent.lastBatch = this.batches;
-    const decisions = await this.readDecisions();
-    if (decisions !== this.decisions) this.decidedBy.set(scopeOf(sent), this.batches);
-    this.decisions = decisions;
+    const batch = this.batches;
+    if (!sent.answer) sent.lastBatch = batch;
+    const left = (await this.readEvents()).filter(({ event_id }) => !this.events.has(event_id));
+    for (const { event_id } of left) this.events.add(event_id);
+    const [event] = left;
+    if (event) sent.decision ??= { batch, event };
   }
 
-  private async readDecisions(): Promise<string> {
-    const counts = await env.DB.prepare(
-      `SELECT (SELECT count(*) FROM audit_events WHERE organization_id = ?1) AS events,
-         (SELECT count(*) FROM idempotency_keys WHERE organization_id = ?1) AS remembered`,
+  private async readEvents(): Promise<Event[]> {
+    const { results } = await env.DB.prepare(
+      'SELECT event_id, action, target_id FROM audit_events WHERE organization_id = ?',
     )
       .bind(this.organization_id)
-      .first();
-    return JSON.stringify(counts);
+      .all();
+    return z.array(auditEvent).parse(results);
   }
 
   /** Things that an answer brings are there for later commands. */
@@ -224,7 +234,11 @@ class Organization {
   }
 }
 
-const scopeOf = ({ caller, idempotency_key }: Sent) => `${caller.key_id} ${idempotency_key}`;
+/** Nothing for a request without a key: it is its own. */
+const scopeOf = ({ caller, idempotency_key }: Sent) =>
+  idempotency_key === null ? undefined : `${caller.key_id} ${idempotency_key}`;
+
+const hasActed = ({ decision }: Sent) => decision !== undefined && !decision.event.action.endsWith('_refused');
 
 const nth = <Item>(items: Item[], index: number): Item => {
   const item = items[index % items.length];
@@ -367,7 +381,7 @@ function requestOf(wish: Wish, organization: Organization): Request {
   }
 }
 
-function importInto(model: Model, answer: Answer, phone_number: string, integration_id: string | null): number {
+function importInto(model: Model, answer: Told, phone_number: string, integration_id: string | null): number {
   if ([...model.numbers.values()].some((number) => number.phone_number === phone_number)) return 409;
   model.numbers.set(idOf(answer, 'phone_number_id'), { phone_number, integration_id, held: false });
   return 201;
@@ -380,11 +394,13 @@ interface Begun {
 class Mutate implements fc.AsyncCommand<Begun, Organization> {
   private readonly wish: Wish;
   private readonly caller: number;
+  private readonly keyed: boolean;
   private readonly fault: Fault | null;
 
-  constructor(wish: Wish, caller: number, fault: Fault | null) {
+  constructor(wish: Wish, caller: number, keyed: boolean, fault: Fault | null) {
     this.wish = wish;
     this.caller = caller;
+    this.keyed = keyed;
     this.fault = fault;
   }
 
@@ -394,10 +410,11 @@ class Mutate implements fc.AsyncCommand<Begun, Organization> {
     begun.requests += 1;
     // A key that was rotated ends, and may rotate none that does not: rotations are the first one's.
     const caller = nth(organization.callers, this.wish.does === 'rotate' ? 0 : this.caller);
-    organization.send(requestOf(this.wish, organization), caller, `key-${begun.requests}`, this.fault);
+    const idempotency_key = this.keyed ? `key-${begun.requests}` : null;
+    organization.send(requestOf(this.wish, organization), caller, idempotency_key, this.fault);
   }
 
-  toString = () => JSON.stringify([this.wish, this.caller, this.fault]);
+  toString = () => JSON.stringify([this.wish, this.caller, this.keyed, this.fault]);
 }
 
 /** The client has heard nothing, or believes so. */
@@ -468,7 +485,9 @@ const fault = fc.option(
 const command = fc.oneof(
   {
     weight: 12,
-    arbitrary: fc.tuple(wish, index, fault).map(([wanted, caller, met]) => new Mutate(wanted, caller, met)),
+    arbitrary: fc
+      .tuple(wish, index, fc.boolean(), fault)
+      .map(([wanted, caller, keyed, met]) => new Mutate(wanted, caller, keyed, met)),
   },
   { weight: 2, arbitrary: fc.tuple(fc.nat({ max: 30 }), fault).map(([which, met]) => new Repeat(which, met)) },
   fc.constant(new Drain()),
@@ -498,33 +517,49 @@ async function newOrganization(scheduler: fc.Scheduler): Promise<{ organization:
   return { organization, model };
 }
 
+/** The answer that an event alone would have: of a request that was told of nothing. */
+const answerOf = ({ target_id, event_id }: Event): Told => ({
+  body: { data: { integration_id: target_id, phone_number_id: target_id } },
+  text: event_id,
+});
+
 /** Takes the mutations in the order of their decisions, and holds each answer to what the model says. */
-function assertExplained({ sent, decidedBy, drains }: Organization, model: Model): void {
-  const placeOf = (request: Sent) => {
-    const { answer, lastBatch = 0 } = request;
-    // A repeat that came to the first one's answer stands where it asked; so does what a dead key asked for.
-    const decides = answer?.status !== 401 && !answer?.headers.has('Idempotency-Replayed');
-    return (decides && decidedBy.get(scopeOf(request))) || lastBatch;
+function assertExplained({ sent, drains }: Organization, model: Model): void {
+  const placeOf = ({ answer, decision, lastBatch = 0 }: Sent) => {
+    // What dead keys and repeats are told stands where they asked; so do the references that a refusal names.
+    const isToldLast =
+      answer?.status === 401 ||
+      answer?.headers.has('Idempotency-Replayed') ||
+      answer?.text.includes('"code":"integration_in_use"');
+    return isToldLast ? lastBatch : (decision?.batch ?? lastBatch);
   };
-  // A drain was faster than the request, or it was refused while an earlier try was under way: nothing comes of it.
+  // A drain was faster than the request, or it was refused while an earlier try was under way.
   const isUnavailable = ({ answer }: Sent) => answer?.status === 503;
   const isDue = ({ answer, fault: met }: Sent) =>
-    answer?.text.includes('"outcome":"not_done"') ? drains > 0 : met !== null;
+    met !== null || (drains > 0 && answer?.text.includes('"outcome":"not_done"'));
   expect(sent.filter((request) => isUnavailable(request) && !isDue(request))).toEqual([]);
 
-  const judged = sent.filter((request) => !isUnavailable(request));
+  // That try may have acted since: then it counts, though nobody was told.
+  const judged = sent.filter((request) => !isUnavailable(request) || hasActed(request));
   const inOrder = judged.toSorted((one, other) => placeOf(one) - placeOf(other));
   for (const request of inOrder) {
-    const { answer, caller, method, path } = request;
+    const { answer, decision, caller, method, path } = request;
     if (!answer) throw new Error(`${method} ${path} was not answered`);
     const scope = scopeOf(request);
-    const known = model.answered.get(scope);
+    if (isUnavailable(request) && decision) {
+      const acted = request.expected(model, answerOf(decision.event));
+      if (acted >= 400) throw new Error(`${method} ${path} has acted late, where it is to be refused: ${acted}`);
+      if (scope !== undefined) model.answered.set(scope, acted);
+      continue;
+    }
+    const known = scope === undefined ? undefined : model.answered.get(scope);
     const isReplay = answer.headers.has('Idempotency-Replayed');
-    const isDead = model.deadKeys.has(caller.key_id);
+    // What left an event was decided while its key lived.
+    const isDead = !decision && model.deadKeys.has(caller.key_id);
     const status = isDead ? 401 : (known ?? request.expected(model, answer));
     expect(answer.status, `${method} ${path}: ${answer.text}`).toBe(status);
     expect(isReplay, `${method} ${path} is a replay`).toBe(!isDead && known !== undefined);
-    if (status !== 401) model.answered.set(scope, status);
+    if (scope !== undefined && !isReplay && hasActed(request)) model.answered.set(scope, status);
   }
 }
 
