@@ -14,6 +14,7 @@ import type { Bindings } from '../../src/env.ts';
 import { removeDirectory, run, temporaryDirectory } from '../conformance/server.ts';
 
 const first = randomBytes(32).toString('base64');
+const second = randomBytes(32).toString('base64');
 const secret = z.object({ CREDENTIALS_KEKS: z.string(), OTHER: z.literal('kept') });
 const ringFormat = z.object({ current: z.string(), keys: z.record(z.string(), z.string()) });
 
@@ -171,7 +172,7 @@ it('needs the ring’s file for the deployed database, because a secret cannot b
 
 it('changes the ring of a .dev.vars, and no other line', async () => {
   const path = join(directory, '.dev.vars');
-  const line = (current: string) => `CREDENTIALS_KEKS='${JSON.stringify({ current, keys: { k1: first, k2: first } })}'`;
+  const line = (current: string) => `CREDENTIALS_KEKS='${JSON.stringify({ current, keys: { k1: first, k2: second } })}'`;
   await writeFile(path, `# Secrets\n${line('k1')}\nOTHER="kept"\n`);
 
   const file = await readRingFile(path);
@@ -188,7 +189,7 @@ it.each([
   ['more than one line', (value: string) => `CREDENTIALS_KEKS='${value.replace(',', ',\n')}'\nOTHER=kept\n`],
 ])('leaves a .dev.vars with %s as it was, and says why', async (_, text) => {
   const path = join(directory, '.dev.vars');
-  const before = text(JSON.stringify({ current: 'k1', keys: { k1: first, k2: first } }));
+  const before = text(JSON.stringify({ current: 'k1', keys: { k1: first, k2: second } }));
   await writeFile(path, before);
 
   const file = await readRingFile(path);

@@ -65,7 +65,7 @@ describe('the OpenAPI document', () => {
   it('tells the version that GET /health tells', async () => {
     const { body } = await server.call(server.demo, 'GET', '/health');
 
-    expect(body).toEqual({ status: 'ok', version: info.version, database: 'ok' });
+    expect(body).toEqual({ status: 'ok', version: info.version, database: 'ok', credentials: 'ok' });
   });
 
   const bodies = Object.entries(paths).flatMap(([path, operations]) =>
