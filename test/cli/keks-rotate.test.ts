@@ -172,7 +172,8 @@ it('needs the ring’s file for the deployed database, because a secret cannot b
 
 it('changes the ring of a .dev.vars, and no other line', async () => {
   const path = join(directory, '.dev.vars');
-  const line = (current: string) => `CREDENTIALS_KEKS='${JSON.stringify({ current, keys: { k1: first, k2: second } })}'`;
+  const line = (current: string) =>
+    `CREDENTIALS_KEKS='${JSON.stringify({ current, keys: { k1: first, k2: second } })}'`;
   await writeFile(path, `# Secrets\n${line('k1')}\nOTHER="kept"\n`);
 
   const file = await readRingFile(path);
