@@ -18,8 +18,6 @@ export const apiKeyState = z.lazy(() =>
     created_at: z.int(),
     last_used_at: z.int().nullable(),
     expires_at: z.int().nullable(),
-    /** The states of older events do without. */
-    created_by: z.string().nullable().default(null),
   }),
 );
 
@@ -52,7 +50,6 @@ export function presentApiKey(state: ApiKeyState) {
     created_at: toIso(state.created_at),
     last_used_at: state.last_used_at === null ? null : toIso(state.last_used_at),
     expires_at: state.expires_at === null ? null : toIso(state.expires_at),
-    created_by: state.created_by,
   };
 }
 

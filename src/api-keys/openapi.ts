@@ -19,10 +19,6 @@ export const apiKeySchema = z
     created_at: time,
     last_used_at: time.nullable().meta({ description: 'To about a minute.' }),
     expires_at: time.nullable().meta({ description: 'Null for a key that does not expire.' }),
-    created_by: id('apikey').nullable().meta({
-      description:
-        'The key that made it or rotated it; null for one that an operator made, or that is older than this member.',
-    }),
   })
   .meta({ id: 'ApiKey' }) satisfies z.ZodType<ApiKey>;
 
@@ -37,7 +33,6 @@ const apiKeyExample = presentApiKey({
   created_at: 1_705_314_600,
   last_used_at: null,
   expires_at: null,
-  created_by: 'apikey_f6e5d4c3b2a1',
 });
 
 const rawKeySchema = z

@@ -64,7 +64,7 @@ describe('a new API key', () => {
       `{"success":true,"message":"API key created successfully","data":{"raw_key":"${raw_key}","key":{` +
         `"key_id":"${key.key_id}","name":"CI","role":"agent_manager","prefix":"${raw_key.slice(0, 12)}",` +
         `"client_id":"${client.organization_id}","user_id":"user_operator","status":"active",` +
-        `"created_at":"${iso(Number(row['created_at']))}","last_used_at":null,"expires_at":null,"created_by":"${client.key_id}"}}}`,
+        `"created_at":"${iso(Number(row['created_at']))}","last_used_at":null,"expires_at":null}}}`,
     );
     expect(key.key_id).toMatch(/^apikey_[a-f0-9]{12}$/);
     expect(raw_key).toMatch(/^bk_live_[0-9A-Za-z]{56}$/);

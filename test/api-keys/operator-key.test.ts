@@ -30,7 +30,6 @@ describe('an operator’s key', () => {
       created_at: expect.stringMatching(/^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$/),
       last_used_at: null,
       expires_at: null,
-      created_by: null,
     });
     const stored = JSON.stringify(await everythingStored());
     expect(stored).toContain(hashKey(raw_key));

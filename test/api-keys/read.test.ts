@@ -22,7 +22,7 @@ describe('the list of API keys', () => {
     expect((await call(client, 'GET', all)).text).toBe(
       `{"success":true,"data":[{"key_id":"${client.key_id}","name":"CI","role":"admin","prefix":"bk_live_abcd",` +
         `"client_id":"${client.organization_id}","user_id":"user_ada","status":"active",` +
-        '"created_at":"2024-01-15T10:30:00Z","last_used_at":"2024-01-15T10:30:01Z","expires_at":"2999-01-15T10:30:02Z","created_by":null}],' +
+        '"created_at":"2024-01-15T10:30:00Z","last_used_at":"2024-01-15T10:30:01Z","expires_at":"2999-01-15T10:30:02Z"}],' +
         '"pagination":{"next_cursor":null,"has_more":false,"page_size":20,"total_count":1,"total_count_exact":true}}',
     );
   });

@@ -109,8 +109,6 @@ describe('a key that ended 90 days ago', () => {
 
     await forgetEndedKeys(env);
 
-    const { data } = await page(client, '/api/api-keys');
-    expect(data).toContainEqual(expect.objectContaining({ key_id: made.key_id, created_by: old.key_id }));
     const { status } = await call(client, 'DELETE', `/api/api-keys/${old.key_id}?descendants=true`);
     expect(status).toBe(404);
     expect(await rowOf('api_keys', made.key_id)).toMatchObject({ status: 'active' });

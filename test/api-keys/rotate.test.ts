@@ -163,10 +163,10 @@ describe('a rotated key', () => {
     expect((await rotate(HOUR, old, manager)).status).toBe(201);
   });
 
-  it('says of its successor which key made it', async () => {
-    expect(await rotate()).toMatchObject({
-      body: { data: { key: { created_by: client.key_id }, previous_key: { created_by: null } } },
-    });
+  it('has the calling key on record as the maker of its successor', async () => {
+    const { key_id } = await successorOf(await rotate());
+
+    expect(await rowOf('api_keys', key_id)).toMatchObject({ created_by: client.key_id });
   });
 
   it('may be the caller’s own', async () => {
