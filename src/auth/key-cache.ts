@@ -150,8 +150,8 @@ async function refresh(env: Bindings, asked: Asked): Promise<void> {
   await Promise.all(tasks.map((task) => task()));
 }
 
-/** Look-ups under way, by the key's hash. */
-const lookUps = new Map<string, Promise<Caller | undefined>>();
+/** Look-ups under way, by the key's hash. As many as there are entries: one whose call is cancelled is never taken out. */
+const lookUps = new LRUCache<string, Promise<Caller | undefined>>({ max: MAX_ISOLATE_ENTRIES });
 
 /**
  * One look-up of a key at a time: who asks meanwhile hears the same. A call that is cancelled never settles what others wait

@@ -28,6 +28,8 @@ export const mutationLimits = {
   enterprise: { binding: 'ENTERPRISE_MUTATIONS_LIMIT', requests: 1000 },
 } as const satisfies Record<Tier, Limit>;
 
+const readingMethods = new Set(['GET', 'HEAD']);
+
 /**
  * Middleware behind `authenticate`: limits by organization, because a limit by key is bypassed by making keys.
  * States the policy in `RateLimit-Policy` (draft-ietf-httpapi-ratelimit-headers).
@@ -37,7 +39,7 @@ export const mutationLimits = {
 export const limitOrganization = createMiddleware<AppEnv>(async (c, next) => {
   const { organization_id, tier } = c.get('operation').caller;
   const limits: [string, Limit][] = [[tier, organizationLimits[tier]]];
-  if (c.req.method !== 'GET') limits.push([`${tier}_mutations`, mutationLimits[tier]]);
+  if (!readingMethods.has(c.req.method)) limits.push([`${tier}_mutations`, mutationLimits[tier]]);
   c.get('headers')['RateLimit-Policy'] = limits
     .map(([name, { requests }]) => `"${name}";q=${requests};w=${PERIOD_SECONDS}`)
     .join(', ');
