@@ -3,10 +3,10 @@
  * lets it.
  */
 
-/** Of a call that a client waits for. */
+/** Of every call, but for batches of {@link BULK_BATCH_MILLISECONDS}. */
 export const CALL_MILLISECONDS = 5_000;
-/** Of the cron's and the operator's calls, which may do much at once; D1 itself ends a batch after as long. */
-export const BULK_CALL_MILLISECONDS = 30_000;
+/** Of the cron's and the operator's batches, which may do much at once; D1 itself ends a batch after as long. */
+export const BULK_BATCH_MILLISECONDS = 30_000;
 
 /** A call that did not answer in time. It goes on: whether it will be carried out is unknown. */
 export class DeadlineError extends Error {
@@ -22,18 +22,19 @@ const originals = new WeakMap<object, object>();
 export const originalOf = (binding: object): object => originals.get(binding) ?? binding;
 
 /**
- * Bindings whose calls reject with {@link DeadlineError} after the given time.
+ * Bindings whose calls reject with {@link DeadlineError} once they are late.
  *
  * @param keep receives the promise of each call that is late, which never rejects
+ * @param batchMilliseconds the deadline of D1's batches; other calls have {@link CALL_MILLISECONDS}
  */
 export function withDeadlines<Env extends object>(
   env: Env,
   keep: (late: Promise<unknown>) => void,
-  milliseconds: number,
+  batchMilliseconds: number,
 ): Env {
   const wrapped = new Map<string | symbol, unknown>();
 
-  function inTime(call: string, answering: Promise<unknown>): Promise<unknown> {
+  function inTime(call: string, milliseconds: number, answering: Promise<unknown>): Promise<unknown> {
     return new Promise((resolve, reject) => {
       const timer = setTimeout(() => {
         keep(answering.catch(() => {}));
@@ -52,7 +53,10 @@ export function withDeadlines<Env extends object>(
         if (typeof member !== 'function') return member;
         return (...parameters: unknown[]) => {
           const result: unknown = Reflect.apply(member, target, parameters);
-          if (result instanceof Promise) return inTime(`${name}.${String(property)}`, result);
+          if (result instanceof Promise) {
+            const milliseconds = property === 'batch' ? batchMilliseconds : CALL_MILLISECONDS;
+            return inTime(`${name}.${String(property)}`, milliseconds, result);
+          }
           return property === 'withSession' ? wrap(name, result, originalOf(target)) : result;
         };
       },

@@ -3,16 +3,16 @@ import { app } from './app.ts';
 import { forgetOldEvents, forgetRefusals } from './audit/retention.ts';
 import { drainPurges } from './credentials/purge.ts';
 import { rewrapDataKeys } from './credentials/rewrap.ts';
+import { watchSize } from './database-size.ts';
 import { databaseNames, databases } from './databases.ts';
+import { BULK_BATCH_MILLISECONDS, CALL_MILLISECONDS, withDeadlines } from './deadlines.ts';
 import type { Bindings } from './env.ts';
 import { forgetIdempotencyKeys } from './idempotency.ts';
-import { watchSize } from './database-size.ts';
-import { BULK_CALL_MILLISECONDS, CALL_MILLISECONDS, withDeadlines } from './deadlines.ts';
 import { logError } from './log.ts';
 
 /**
- * What the cron does at each turn: the outbox's drain, data keys to be wrapped anew, and what is old enough to be forgotten.
- * Each is bounded, has a turn for each database, and goes on at the next where it left off. One after the other, because an
+ * What the cron does at each turn: the outbox's drain, data keys to be wrapped anew, what is old enough to be forgotten,
+ * and a look at the database's size. Each is bounded, has a turn for each database, and goes on at the next where it left off. One after the other, because an
  * invocation has few connections (connections.ts).
  */
 const chores: Record<string, (env: Bindings) => Promise<void>> = {
@@ -34,7 +34,7 @@ export default {
     ),
   /** @throws the first chore's error, once every chore had its turn: the platform counts failed runs */
   async scheduled(_controller: ScheduledController, untimed: Bindings, context?: ExecutionContext) {
-    const env = withDeadlines(untimed, (late) => context?.waitUntil(late), BULK_CALL_MILLISECONDS);
+    const env = withDeadlines(untimed, (late) => context?.waitUntil(late), BULK_BATCH_MILLISECONDS);
     const names = databaseNames(env);
     const everywhere = databases(env).flatMap((DB, index) =>
       Object.entries(chores).map(([name, chore]) => ({

@@ -220,9 +220,9 @@ function mapEach<Queries extends Group>(group: Queries, rowsOf: (name: string) =
 /**
  * Runs the queries in one D1 batch: one round trip, one transaction; on the primary, unless a session says otherwise.
  *
- * A batch that a deadline ended is not tried again. A failed one is, as it is, because the failure may have followed the commit ("Network connection
+ * A failed batch is tried again as it is, because the failure may have followed the commit ("Network connection
  * lost"). So every batch must be safe to repeat, and to land late, after a later try was answered: ids and times are
- * minted by its caller, before the first try.
+ * minted by its caller, before the first try. One that its deadline ended is not tried again.
  *
  * @returns the rows in the queries' order; `inDoubt` says that an earlier try may yet land, or has
  * @throws DomainError `temporarily_unavailable` when D1 stays away; its `outcome` is `not_done` where no try can have

@@ -6,7 +6,18 @@ import { hashKey } from '../src/auth/api-key.ts';
 import { forgetKey } from '../src/auth/key-cache.ts';
 import worker from '../src/index.ts';
 import { interceptedBindings } from './bindings.ts';
-import { call, createIntegration, newClient, resources, rows, start, twilio, unusedNumber } from './fixtures.ts';
+import {
+  call,
+  createIntegration,
+  newClient,
+  openCredentials,
+  resources,
+  rowOf,
+  rows,
+  start,
+  twilio,
+  unusedNumber,
+} from './fixtures.ts';
 import type { Client } from './fixtures.ts';
 
 const { setTimeout: realTimeout } = globalThis;
@@ -37,6 +48,7 @@ async function passing<Result>(promise: Promise<Result>, milliseconds = 60_000):
     for (let turn = 0; turn < 4; turn += 1) await realTurn();
     await vi.advanceTimersByTimeAsync(500);
   }
+  if (state.open) throw new Error(`is open after ${milliseconds} ms`);
   return settled;
 }
 
@@ -107,6 +119,40 @@ describe('a call of D1 that never answers', () => {
     expect(body).toMatchObject({ outcome: 'not_done' });
   });
 
+  it.each([
+    ['DELETE', 'unknown'],
+    ['GET', 'not_done'],
+  ])('is the last try, also where an earlier one failed: a %s is %s', async (method, outcome) => {
+    let calls = 0;
+    const bindings = interceptedBindings((name, carryOut) => {
+      if (name !== 'DB.batch') return carryOut();
+      calls += 1;
+      return calls === 1 ? Promise.reject(new Error('SQLITE_BUSY')) : new Promise(() => {});
+    });
+
+    const { status, body } = await passing(start(client, method, '/api/integrations/intg_000000000000', { bindings }));
+
+    expect(status).toBe(503);
+    expect(body).toMatchObject({ outcome });
+    expect(calls).toBe(2);
+  });
+
+  it('leaves to a repeat under its Idempotency-Key what was carried out', async () => {
+    const headers = { 'Idempotency-Key': crypto.randomUUID() };
+    const path = '/api/api-keys';
+    const body = { name: 'New', role: 'user' };
+    const { bindings } = hanging('DB.batch', 1, true);
+
+    const unknown = await passing(start(client, 'POST', path, { body, headers, bindings }));
+    const repeated = await passing(start(client, 'POST', path, { body, headers }));
+
+    expect(unknown).toMatchObject({ status: 503, body: { outcome: 'unknown' } });
+    expect(repeated.status).toBe(201);
+    expect(repeated.headers.get('Idempotency-Replayed')).toBe('true');
+    const made = (await rows('api_keys')).filter((row) => row['organization_id'] === client.organization_id);
+    expect(made).toHaveLength(2);
+  });
+
   it('makes /health say so', async () => {
     const { bindings } = hanging('DB.batch');
 
@@ -123,6 +169,18 @@ describe('a call of D1 that never answers', () => {
 
     expect(calls()).toBeGreaterThan(1);
     expect(logged.join()).toContain('drain_failed');
+  });
+
+  it('is waited for longer by the cron, whose batches may do much', async () => {
+    let calls = 0;
+    const bindings = interceptedBindings(async (name, carryOut) => {
+      if (name === 'DB.batch' && (calls += 1) === 1) await new Promise((resolve) => setTimeout(resolve, 20_000));
+      return carryOut();
+    });
+
+    await passing(worker.scheduled(createScheduledController(), bindings));
+
+    expect(logged).toEqual([]);
   });
 });
 
@@ -149,6 +207,46 @@ describe('a call of KV that never answers', () => {
     expect(status).toBe(404);
   });
 
+  it('leaves an update not done, with the credentials as they were', async () => {
+    vi.useRealTimers();
+    const integration_id = await createIntegration(client);
+    vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout'] });
+    const before = await rowOf('integrations', integration_id);
+    const body = { credentials: { ...twilio, auth_token: 'plaintext-replacement' } };
+    const { bindings, calls } = hanging('CREDENTIALS.put');
+
+    const answer = await passing(start(client, 'PUT', `/api/integrations/${integration_id}`, { body, bindings }));
+
+    expect(answer).toMatchObject({ status: 503, body: { outcome: 'not_done' } });
+    expect(calls()).toBe(1);
+    expect(await rowOf('integrations', integration_id)).toEqual(before);
+    expect(await openCredentials(integration_id)).toEqual(twilio);
+  });
+
+  it.each(['KEY_CACHE.put', 'DB.batch'])('takes no answer back where it notes a key’s use: %s', async (name) => {
+    forgetKey(hashKey(client.raw_key));
+    await env.KEY_CACHE.delete(hashKey(client.raw_key));
+    // The look-up is a batch as well, the first.
+    const { bindings } = hanging(name, name === 'DB.batch' ? 2 : 1);
+
+    const answer = await passing(start(client, 'GET', '/api/nothing', { bindings }));
+    await passing(answer.settle());
+
+    expect(answer.status).toBe(404);
+    expect(logged.join()).toContain(`${name} did not answer in time`);
+  });
+
+  it('takes no revocation back', async () => {
+    const { bindings } = hanging('KEY_CACHE.delete');
+
+    const answer = await passing(start(client, 'DELETE', `/api/api-keys/${client.key_id}`, { bindings }));
+    await passing(answer.settle());
+
+    expect(answer.status).toBe(200);
+    expect(logged.join()).toContain('KEY_CACHE.delete did not answer in time');
+    expect(await rowOf('api_keys', client.key_id)).toMatchObject({ status: 'revoked' });
+  });
+
   it('takes no answer back, and leaves a removal to the cron', async () => {
     vi.useRealTimers();
     const integration_id = await createIntegration(client);
@@ -163,6 +261,23 @@ describe('a call of KV that never answers', () => {
     const owed = (await rows('credential_purges')).filter((row) => row['organization_id'] === client.organization_id);
     expect(owed).toMatchObject([{ state: 'owed' }]);
   });
+
+  it('holds the cron for the time of one call each, not of a batch', async () => {
+    const kv_key = `v1/${client.organization_id}/x/y`;
+    await env.DB.prepare(
+      'INSERT INTO credential_purges (kv_key, organization_id, due_at, attempts, first_due_at) VALUES (?, ?, 0, 0, 0)',
+    )
+      .bind(kv_key, client.organization_id)
+      .run();
+    const bindings = interceptedBindings((name, carryOut, { parameters }) =>
+      name === 'CREDENTIALS.delete' && parameters[0] === kv_key ? new Promise(() => {}) : carryOut(),
+    );
+
+    await passing(worker.scheduled(createScheduledController(), bindings), 10_000);
+
+    expect(logged.join()).toContain('CREDENTIALS.delete did not answer in time');
+    expect(await rows('credential_purges')).toContainEqual(expect.objectContaining({ kv_key, attempts: 1 }));
+  });
 });
 
 describe('a rate limiter that never answers', () => {
@@ -175,6 +290,20 @@ describe('a rate limiter that never answers', () => {
     );
 
     expect(status).toBe(201);
+  });
+});
+
+describe('a rate limiter of networks that never answers', () => {
+  const bindings = { ...env, IP_LIMIT: { limit: () => new Promise<never>(() => {}) } };
+
+  it('admits the look-up of a key', async () => {
+    forgetKey(hashKey(client.raw_key));
+
+    expect(await passing(start(client, 'GET', '/api/nothing', { bindings }))).toMatchObject({ status: 404 });
+  });
+
+  it('admits a call of /health', async () => {
+    expect(await passing(start(client, 'GET', '/health', { bindings }))).not.toMatchObject({ status: 429 });
   });
 });
 

@@ -2,7 +2,7 @@
 import { createInterface } from 'node:readline/promises';
 import { parseArgs } from 'node:util';
 import * as z from 'zod';
-import { BULK_CALL_MILLISECONDS, withDeadlines } from '../deadlines.ts';
+import { BULK_BATCH_MILLISECONDS, withDeadlines } from '../deadlines.ts';
 import { organizationIdPattern } from '../ids.ts';
 import { assertOneDatabase, migrateLocal, openLocal, openRemote, stateDirectory } from './platform.ts';
 import type { OperatorBindings } from './platform.ts';
@@ -66,7 +66,7 @@ export async function withBindings<Result>(
   if (!remote) await migrateLocal(directory);
   const { env, dispose } = remote ? await openRemote() : await openLocal(directory);
   try {
-    return await work(withDeadlines(env, () => {}, BULK_CALL_MILLISECONDS));
+    return await work(withDeadlines(env, () => {}, BULK_BATCH_MILLISECONDS));
   } finally {
     await dispose();
   }
