@@ -43,5 +43,9 @@ export function logError(
 
 function chain(error: unknown): { name: string; message: string }[] {
   if (!(error instanceof Error)) return [];
-  return [{ name: error.name, message: error.message }, ...chain(error.cause)];
+  // Of many calls that failed together, the first tells why.
+  return [
+    { name: error.name, message: error.message },
+    ...chain(error instanceof AggregateError ? error.errors[0] : error.cause),
+  ];
 }

@@ -1,6 +1,7 @@
 import { env } from 'cloudflare:workers';
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { drainPurges, purge } from '../../src/credentials/purge.ts';
+import { CALL_MILLISECONDS, withDeadlines } from '../../src/deadlines.ts';
 import { countedBindings, failingBindings, interceptedBindings } from '../bindings.ts';
 import { rows } from '../fixtures.ts';
 
@@ -73,6 +74,22 @@ describe('a purge behind its answer', () => {
 
     expect(calls).toEqual([...keys.map(() => 'CREDENTIALS.delete'), 'DB.batch']);
     expect({ outbox: await outbox(), stored: await stored() }).toEqual({ outbox: [], stored: [] });
+  });
+
+  it('is forgotten with those of other invocations, each of which has deadlines of its own', async () => {
+    const { bindings, calls } = countedBindings();
+
+    await Promise.all(
+      keys.map((kv_key) =>
+        purge(
+          withDeadlines(bindings, () => {}, CALL_MILLISECONDS),
+          kv_key,
+        ),
+      ),
+    );
+
+    expect(calls.filter((call) => call === 'DB.batch')).toHaveLength(1);
+    expect(await outbox()).toEqual([]);
   });
 
   it('is forgotten alone where there are none, each time', async () => {
