@@ -123,7 +123,8 @@ async function readCosts(): Promise<{ name: string; costs: Costs }[]> {
   return all;
 }
 
-const done = mutations.filter(({ status }) => status < 300);
+/** But for the revocation with descendants: how many rows it reads depends on the order of random ids. */
+const done = mutations.filter(({ status, name }) => status < 300 && !name.includes('with the two that come from it'));
 const refused = mutations.filter(({ name }) => name === 'the deletion of an integration in use');
 
 async function mutationCosts(): Promise<{ name: string; costs: Costs }[]> {
