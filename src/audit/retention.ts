@@ -1,4 +1,5 @@
 import { and, asc, eq, gt, inArray, lt, sql } from 'drizzle-orm';
+import type { SQL } from 'drizzle-orm';
 import type { Bindings } from '../env.ts';
 import { forgetInTurns, ROWS_PER_STATEMENT } from '../forget.ts';
 import { eventIdsFrom } from '../ids.ts';
@@ -20,24 +21,33 @@ const REFUSALS_NEEDED_SECONDS = HOUR_SECONDS;
 const refusals = auditActions.filter((action) => action.endsWith('_refused'));
 
 /**
- * Each organization's oldest events, by the prefix of the primary key: an event's id tells its time. SQLite's planner, which
+ * Makes the statement that deletes each organization's oldest events (of a condition), by the prefix of the primary key: an event's id tells its time. SQLite's planner, which
  * has no statistics, keeps the order of a cross join: the other way round it would read every event.
  */
-const deleteEventsBefore = query((db, { event_id }: Placeholders<{ event_id: string }>) =>
-  db
-    .delete(audit_events)
-    .where(
-      sql`(${audit_events.organization_id}, ${audit_events.event_id}) IN ${db
-        .select({ organization_id: audit_events.organization_id, event_id: audit_events.event_id })
-        .from(organizations)
-        .crossJoin(audit_events)
-        .where(
-          and(eq(audit_events.organization_id, organizations.organization_id), lt(audit_events.event_id, event_id)),
-        )
-        .limit(ROWS_PER_STATEMENT)}`,
-    )
-    .returning({ event_id: audit_events.event_id }),
-);
+const oldestDeleter = (condition?: SQL) =>
+  query((db, { event_id }: Placeholders<{ event_id: string }>) =>
+    db
+      .delete(audit_events)
+      .where(
+        sql`(${audit_events.organization_id}, ${audit_events.event_id}) IN ${db
+          .select({ organization_id: audit_events.organization_id, event_id: audit_events.event_id })
+          .from(organizations)
+          .crossJoin(audit_events)
+          .where(
+            and(
+              eq(audit_events.organization_id, organizations.organization_id),
+              condition,
+              lt(audit_events.event_id, event_id),
+            ),
+          )
+          .limit(ROWS_PER_STATEMENT)}`,
+      )
+      .returning({ event_id: audit_events.event_id }),
+  );
+
+const deleteEventsBefore = oldestDeleter();
+/** By the index of actions. */
+const deleteRefusalsBefore = oldestDeleter(inArray(audit_events.action, refusals));
 
 /**
  * The cron's turn: deletes audit events that are older than `AUDIT_RETENTION_DAYS`.
@@ -51,27 +61,6 @@ export async function forgetOldEvents(env: Bindings): Promise<void> {
   const count = await forgetInTurns(env.DB, deleteEventsBefore.bind({ event_id }));
   if (count > 0) logEvent('audit_events_forgotten', { count });
 }
-
-/** Each organization's oldest refusals, by the index of actions; the order of the join as above. */
-const deleteRefusalsBefore = query((db, { event_id }: Placeholders<{ event_id: string }>) =>
-  db
-    .delete(audit_events)
-    .where(
-      sql`(${audit_events.organization_id}, ${audit_events.event_id}) IN ${db
-        .select({ organization_id: audit_events.organization_id, event_id: audit_events.event_id })
-        .from(organizations)
-        .crossJoin(audit_events)
-        .where(
-          and(
-            eq(audit_events.organization_id, organizations.organization_id),
-            inArray(audit_events.action, refusals),
-            lt(audit_events.event_id, event_id),
-          ),
-        )
-        .limit(ROWS_PER_STATEMENT)}`,
-    )
-    .returning({ event_id: audit_events.event_id }),
-);
 
 const mostRefusals = sql<number>`${limitOf('audit_events')} * ${sql.raw(String(REFUSALS_SHARE))}`;
 
