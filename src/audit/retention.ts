@@ -21,8 +21,9 @@ const REFUSALS_NEEDED_SECONDS = HOUR_SECONDS;
 const refusals = auditActions.filter((action) => action.endsWith('_refused'));
 
 /**
- * Makes the statement that deletes each organization's oldest events (of a condition), by the prefix of the primary key: an event's id tells its time. SQLite's planner, which
- * has no statistics, keeps the order of a cross join: the other way round it would read every event.
+ * Makes the statement that deletes each organization's oldest events (of a condition), by an index that ends with their ids,
+ * which tell their times. SQLite's planner, which has no statistics, keeps the order of a cross join: the other way round it
+ * would read every event.
  */
 const oldestDeleter = (condition?: SQL) =>
   query((db, { event_id }: Placeholders<{ event_id: string }>) =>
