@@ -71,7 +71,7 @@ export function queryParameters<Schema extends z.ZodType<object>>(schema: Schema
       const [value, ...others] = pairs.map(([, text]) => text);
       return [name, others.length > 0 ? [value, ...others] : value];
     });
-    c.req.addValidatedData('query', parse(schema, Object.fromEntries(values)));
+    c.req.addValidatedData('query', parse(schema, Object.fromEntries(values), 'query parameter'));
     await next();
   };
   return Object.assign(middleware, { validates: { query: schema } });
@@ -107,16 +107,21 @@ function parseJson(bytes: ArrayBuffer): unknown {
   }
 }
 
-/** @throws DomainError `validation_failed` */
-export function parse<Schema extends z.ZodType>(schema: Schema, value: unknown): z.output<Schema> {
-  const { success, data, error } = schema.safeParse(value, { error: clearMessage });
+/**
+ * @param member what a member of the value is to its sender
+ * @throws DomainError `validation_failed`
+ */
+export function parse<Schema extends z.ZodType>(schema: Schema, value: unknown, member = 'member'): z.output<Schema> {
+  const { success, data, error } = schema.safeParse(value, { error: clearMessage(member) });
   if (success) return data;
   const errors = error.issues.map(({ path, message }) => ({ path: path.join('.'), message }));
   throw new DomainError('validation_failed', { errors });
 }
 
 /** Where Zod's own message is unclear, or quotes the client. */
-const clearMessage: z.core.$ZodErrorMap = ({ code, input }) => {
-  if (code === 'unrecognized_keys') return 'has a member that does not belong here';
-  return input === undefined ? 'is required' : undefined;
-};
+const clearMessage =
+  (member: string): z.core.$ZodErrorMap =>
+  ({ code, input }) => {
+    if (code === 'unrecognized_keys') return `has a ${member} that does not belong here`;
+    return input === undefined ? 'is required' : undefined;
+  };
