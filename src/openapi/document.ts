@@ -201,16 +201,18 @@ function examplesOf({ permission, validates }: Route): Examples {
   const wrong = { path: { ...wrongIds }, query: { page_size: '0' }, body: {} };
   const refusals = (['path', 'query', 'body'] as const).flatMap((place) => {
     const schema = validates[place];
-    return schema ? [[place, { value: refusalOf(schema, wrong[place]) }] as const] : [];
+    return schema
+      ? [[place, { value: refusalOf(schema, wrong[place], place === 'query' ? 'query parameter' : 'member') }] as const]
+      : [];
   });
   return { permission_denied: [['permission_denied', { value: denied }]], validation_failed: refusals };
 }
 
 const wrongIds = { integration_id: 'intg_1', phone_number_id: 'phon_1', key_id: 'apikey_1' };
 
-function refusalOf(schema: z.ZodType, value: unknown): JsonObject {
+function refusalOf(schema: z.ZodType, value: unknown, member: string): JsonObject {
   try {
-    parse(schema, value);
+    parse(schema, value, member);
   } catch (error) {
     if (error instanceof DomainError) return describeProblem('validation_failed', error.members).example;
   }
