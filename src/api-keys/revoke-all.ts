@@ -1,7 +1,7 @@
 import { and, eq, inArray, isNull, not, sql } from 'drizzle-orm';
-import { eventsRecorder, isOfOperation, operatorEventParameters } from '../audit/record.ts';
+import { assertNothingInDoubt, eventsRecorder, isOfOperation, operatorEventParameters } from '../audit/record.ts';
 import type { RecordParameters } from '../audit/record.ts';
-import { batch, existsIn, query } from '../query.ts';
+import { batchOfGroups, bindEach, existsIn, query } from '../query.ts';
 import type { Builder, Placeholders } from '../query.ts';
 import { api_keys, audit_events } from '../schema.ts';
 import { isKeyOf } from './api-key.ts';
@@ -46,7 +46,7 @@ const countRecorded = query((db, parameters: Placeholders<RecordParameters>) =>
  *
  * @param request_id of what it is a part of
  * @returns how many keys it revoked
- * @throws DomainError `temporarily_unavailable`
+ * @throws DomainError `temporarily_unavailable`, also where there was no key to revoke and an earlier try may yet find some
  */
 export async function revokeAllKeys(
   database: D1Database,
@@ -54,10 +54,11 @@ export async function revokeAllKeys(
   request_id: string = crypto.randomUUID(),
 ): Promise<number> {
   const operation = { ...operatorEventParameters(organization_id), request_id };
-  const [, , [recorded]] = await batch(database, [
-    recordRevocations.bind(operation),
-    revokeRecorded.bind(operation),
-    countRecorded.bind(operation),
+  const { results, inDoubt } = await batchOfGroups(database, [
+    bindEach({ recordRevocations, revokeRecorded, countRecorded }, operation),
   ]);
-  return recorded?.count ?? 0;
+  const count = results[0].countRecorded[0]?.count ?? 0;
+  // It left no event, which would keep a try that is late from the keys that are made from now on.
+  if (count === 0) assertNothingInDoubt(inDoubt);
+  return count;
 }

@@ -182,6 +182,26 @@ describe('a revocation of many keys', () => {
     await createIntegration(successor);
   });
 
+  it('that found none, with a try under way that may yet find some, says that its outcome is unknown', async () => {
+    await revokeAll();
+    let land = async (): Promise<unknown> => undefined;
+    let batches = 0;
+    const { DB } = interceptedBindings((_, carryOut) => {
+      if ((batches += 1) > 1) return carryOut();
+      land = carryOut;
+      throw new Error(LOST);
+    });
+
+    await expect(revokeAll(DB)).rejects.toMatchObject({
+      code: 'temporarily_unavailable',
+      members: { outcome: 'unknown' },
+    });
+
+    const successor = await newClient({ organization_id: client.organization_id });
+    await land();
+    expect(await rowOf('api_keys', successor.key_id)).toMatchObject({ status: 'revoked' });
+  });
+
   it('records their events under ids that begin alike and end as the keys’', async () => {
     await fillKeys(client, 5);
 
