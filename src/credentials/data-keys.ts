@@ -159,7 +159,7 @@ export async function replaceDataKeys(
   kek: { kek_id: string; check_value: string },
   replacements: (StoredDataKey & { rewrapped: WrappedDataKey })[],
 ): Promise<number> {
-  const [, known, ...replaced] = await batch(database, [
+  const [, [known], ...replaced] = await batch(database, [
     recordKek.bind({ ...kek, now: unixNow() }),
     findKek.bind(kek),
     ...replacements.map(({ table, rewrapped, ...row }) =>

@@ -2,7 +2,7 @@
  * Key-encryption keys (KEKs) are named by an operator. What else a KEK is known by is a check value of its bytes, written when
  * it first wraps a data key: another key under the same name would wrap what nobody else can open.
  */
-import { and, eq } from 'drizzle-orm';
+import { and, eq, ne, not } from 'drizzle-orm';
 import type { Placeholder } from 'drizzle-orm';
 import { logAlert } from '../log.ts';
 import { existsIn, query } from '../query.ts';
@@ -28,12 +28,24 @@ export const recordKek = query((db, { kek_id, check_value, now }: Placeholders<K
   db.insert(key_encryption_keys).values({ kek_id, check_value, created_at: now }).onConflictDoNothing(),
 );
 
+type Check = Record<'kek_id' | 'check_value', Placeholder>;
+
 /** Predicate: the KEK of this name is the one that is known by it. */
-export const isKnownKek = (db: Builder, { kek_id, check_value }: Record<'kek_id' | 'check_value', Placeholder>) =>
+export const isKnownKek = (db: Builder, { kek_id, check_value }: Check) =>
   existsIn(
     db,
     key_encryption_keys,
     and(eq(key_encryption_keys.kek_id, kek_id), eq(key_encryption_keys.check_value, check_value)),
+  );
+
+/** Predicate: no other KEK is known by this name. */
+export const isNoOtherKek = (db: Builder, { kek_id, check_value }: Check) =>
+  not(
+    existsIn(
+      db,
+      key_encryption_keys,
+      and(eq(key_encryption_keys.kek_id, kek_id), ne(key_encryption_keys.check_value, check_value)),
+    ),
   );
 
 export const findKek = query((db, { kek_id }: Placeholders<{ kek_id: string }>) =>
@@ -43,9 +55,12 @@ export const findKek = query((db, { kek_id }: Placeholders<{ kek_id: string }>) 
     .where(eq(key_encryption_keys.kek_id, kek_id)),
 );
 
-/** Whether the KEK is the one that is known by its name. Alerts by `kek_mismatch` where it is not. */
-export function isSameKek(kek: { kek_id: string; check_value: string }, [known]: { check_value: string }[]): boolean {
-  if (known?.check_value === kek.check_value) return true;
+/** Whether no other KEK is known by its name. Alerts by `kek_mismatch` where one is. */
+export function isSameKek(
+  kek: { kek_id: string; check_value: string },
+  known: { check_value: string | null } | undefined,
+): boolean {
+  if ((known?.check_value ?? kek.check_value) === kek.check_value) return true;
   logAlert('kek_mismatch', { kek_id: kek.kek_id });
   return false;
 }

@@ -29,7 +29,7 @@ import type { AuditAction, PurgeState } from '../schema.ts';
 import { unixNow } from '../time.ts';
 import { parseKekRing, seal } from './envelope.ts';
 import type { Credentials, KekRing, WrappedDataKey } from './envelope.ts';
-import { currentKek, isKnownKek, isSameKek, recordKek } from './kek-check.ts';
+import { currentKek, isNoOtherKek, isSameKek } from './kek-check.ts';
 
 /** Longer than a request lives: a purge must not overtake a create that is merely slow. */
 export const INTENT_DUE_SECONDS = 3600;
@@ -81,15 +81,32 @@ function intentColumns({ kv_key }: Placeholders<IntentParameters>, now: Placehol
   };
 }
 
-/** What the KEK is known by, and whether there is the intent. */
+/** Follows the intent, without which the KEK wraps nothing. */
+const recordKekOfIntent = query((db, parameters: Placeholders<IntentParameters & KekCheck & { now: number }>) =>
+  db
+    .insert(key_encryption_keys)
+    .select(
+      db
+        .select({
+          kek_id: sql<string>`${parameters.kek_id}`.as('kek_id'),
+          check_value: sql<string>`${parameters.check_value}`.as('check_value'),
+          created_at: sql<number>`${parameters.now}`.as('created_at'),
+        })
+        .from(credential_purges)
+        .where(isIntent(parameters)),
+    )
+    .onConflictDoNothing(),
+);
+
+/** One row: what the KEK is known by, if it is, and whether there is the intent. */
 const findBegun = query((db, parameters: Placeholders<IntentParameters & KekCheck>) =>
   db
     .select({
       check_value: key_encryption_keys.check_value,
       has_intent: sql<number>`${existsIn(db, credential_purges, isIntent(parameters))}`.as('has_intent'),
     })
-    .from(key_encryption_keys)
-    .where(eq(key_encryption_keys.kek_id, parameters.kek_id)),
+    .from(sql`(SELECT 1)`)
+    .leftJoin(key_encryption_keys, eq(key_encryption_keys.kek_id, parameters.kek_id)),
 );
 
 /**
@@ -117,7 +134,7 @@ export function credentialsWriter<Parameters extends EventParameters>(
             and(
               isCallerWith(permission, db, parameters),
               precondition?.(db, parameters),
-              isKnownKek(db, parameters),
+              isNoOtherKek(db, parameters),
               not(eventExists(db, parameters)),
             ),
           ),
@@ -126,19 +143,26 @@ export function credentialsWriter<Parameters extends EventParameters>(
   );
 
   /** Records the intent to purge a version, and seals it, under a KEK that is known to be the one of its name. */
-  async function begin({ env }: Operation, event: Parameters, subject_id: string, credentials: Credentials) {
+  async function begin(operation: Operation, event: Parameters, subject_id: string, credentials: Credentials) {
+    const { CREDENTIALS_KEKS, DB } = operation.env;
     const credentials_version = nanoid();
     const kv_key = credentialsKey(event.organization_id, subject_id, credentials_version);
-    const ring = await kekRing(env.CREDENTIALS_KEKS);
+    const ring = await kekRing(CREDENTIALS_KEKS);
     const kek = currentKek(ring);
     const intent = { ...event, ...kek, kv_key };
-    const [[caller], , , begun] = await beforeDecision(
-      batch(env.DB, [callerKey.bind(event), recordKek.bind(intent), recordIntent.bind(intent), findBegun.bind(intent)]),
+    const [[caller], , , [begun]] = await beforeDecision(
+      batch(DB, [
+        callerKey.bind(event),
+        recordIntent.bind(intent),
+        recordKekOfIntent.bind(intent),
+        findBegun.bind(intent),
+      ]),
     );
+    assertCallerMay(permission, operation, caller);
     if (!isSameKek(kek, begun)) throw nothingDone(undefined);
     const { ciphertext, ...wrapped } = await seal(ring, kv_key, credentials);
-    const stored: StoredCredentials = { kv_key: begun[0]?.has_intent ? kv_key : null, credentials_version, ...wrapped };
-    return { caller, ciphertext, stored };
+    const stored: StoredCredentials = { kv_key: begun?.has_intent ? kv_key : null, credentials_version, ...wrapped };
+    return { ciphertext, stored };
   }
 
   /**
@@ -159,8 +183,7 @@ export function credentialsWriter<Parameters extends EventParameters>(
     let putFailure: DomainError | undefined;
     return retry(
       async () => {
-        const { caller, ciphertext, stored } = await begin(operation, event, subject_id, credentials);
-        assertCallerMay(permission, operation, caller);
+        const { ciphertext, stored } = await begin(operation, event, subject_id, credentials);
         if (stored.kv_key === null) return stored;
         try {
           await operation.env.CREDENTIALS.put(stored.kv_key, ciphertext);

@@ -4,7 +4,17 @@ import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { open, parseKekRing, rewrap, seal } from '../../src/credentials/envelope.ts';
 import { rewrapDataKeys } from '../../src/credentials/rewrap.ts';
 import { countedBindings } from '../bindings.ts';
-import { call, createIntegration, newClient, openCredentials, resources, rowOf, rows, twilio } from '../fixtures.ts';
+import {
+  call,
+  changeKey,
+  createIntegration,
+  newClient,
+  openCredentials,
+  resources,
+  rowOf,
+  rows,
+  twilio,
+} from '../fixtures.ts';
 import type { Client } from '../fixtures.ts';
 import { sip } from '../mutations.ts';
 
@@ -58,6 +68,43 @@ describe('a key-encryption key', () => {
     expect(errors).toContainEqual({ event: 'kek_mismatch', kek_id: 'k1' });
     expect(JSON.stringify(errors)).not.toContain(bytes('other bytes'));
     expect(await openCredentials(integration_id)).toEqual(twilio);
+  });
+
+  it('is not known by what a refused request would have wrapped', async () => {
+    await call(client, 'GET', '/api/nothing');
+    const bindings = {
+      ...env,
+      CREDENTIALS_KEKS: ring('k_refused', { k_refused: bytes('a key of a refused request') }),
+    };
+    const create = () =>
+      call(client, 'POST', '/api/integrations', { body: { name: 'x', credentials: twilio }, bindings });
+    const limit = (value: number | null) =>
+      env.DB.prepare('UPDATE organizations SET max_integrations = ? WHERE organization_id = ?')
+        .bind(value, client.organization_id)
+        .run();
+    const isKnown = async () => (await rows('key_encryption_keys')).some(({ kek_id }) => kek_id === 'k_refused');
+
+    await limit(0);
+    expect((await create()).status).toBe(409);
+    expect(await isKnown()).toBe(false);
+
+    await limit(null);
+    await changeKey(client, `status = 'revoked'`);
+    expect((await create()).status).toBe(401);
+    expect(await isKnown()).toBe(false);
+  });
+
+  it('of other bytes is no business of a caller whose key is dead', async () => {
+    await createIntegration(client);
+    await changeKey(client, `status = 'revoked'`);
+    const bindings = { ...env, CREDENTIALS_KEKS: ring('k1', { k1: bytes('other bytes') }) };
+
+    const answer = await call(client, 'POST', '/api/integrations', {
+      body: { name: 'x', credentials: twilio },
+      bindings,
+    });
+
+    expect(answer).toMatchObject({ status: 401, body: { code: 'invalid_api_key' } });
   });
 
   it('is checked for itself: another one of the same ring seals', async () => {
