@@ -10,5 +10,8 @@ export const nearLimits = {
   STARTER_LIMIT: unlimited,
   PRO_LIMIT: unlimited,
   ENTERPRISE_LIMIT: unlimited,
+  STARTER_MUTATIONS_LIMIT: unlimited,
+  PRO_MUTATIONS_LIMIT: unlimited,
+  ENTERPRISE_MUTATIONS_LIMIT: unlimited,
   IP_LIMIT: unlimited,
 } satisfies Partial<Bindings>;
