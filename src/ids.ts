@@ -20,9 +20,9 @@ export function idSchema(prefix: IdPrefix) {
 export const organizationIdPattern = /^org_[A-Za-z0-9_-]{1,40}$/;
 
 /**
- * The id of one operation and of the audit event that decides it: UUIDv7 (RFC 9562 §5.7), so that an organization's
- * events lie in the order of their time. 12 hex digits would not do: two operations with one id would take the first
- * one's decision for both.
+ * The id of one operation and of the audit event that decides it: UUIDv7 (RFC 9562 §5.7), so that new rows lie side by side.
+ * It is minted before the commit, so it tells no order: an event's sequence does (audit/record.ts). 12 hex digits would not
+ * do: two operations with one id would take the first one's decision for both.
  */
 export function newEventId(): string {
   // With options it is random behind the milliseconds, instead of counted on from the id before.
@@ -35,10 +35,4 @@ export const OPERATION_LENGTH = 24;
 /** The id of an operation's event about one more target, whose id ends in 12 hex digits. */
 export function eventIdBeside(event_id: string, target_id: string): string {
   return event_id.slice(0, OPERATION_LENGTH) + target_id.slice(-12);
-}
-
-/** What stands before the ids of all events of this second and later, and after those of the seconds before. */
-export function eventIdsFrom(unixSeconds: number): string {
-  const milliseconds = (unixSeconds * 1000).toString(16).padStart(12, '0');
-  return `${milliseconds.slice(0, 8)}-${milliseconds.slice(8)}`;
 }

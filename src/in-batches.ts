@@ -5,7 +5,7 @@
 import { and, eq, inArray, sql } from 'drizzle-orm';
 import type { SQL } from 'drizzle-orm';
 import type { SQLiteColumn, SQLiteTable } from 'drizzle-orm/sqlite-core';
-import { eventsRecorder, isOfOperation } from './audit/record.ts';
+import { countRecorded, eventsRecorder, isOfOperation } from './audit/record.ts';
 import type { RecordParameters } from './audit/record.ts';
 import { enqueuePurges } from './credentials/vault.ts';
 import { newEventId } from './ids.ts';
@@ -102,12 +102,14 @@ export function inBatches({ table, id, action, condition, act }: Definition) {
         const ids = JSON.stringify(rows.map((row) => row.id));
         // Each batch is an operation of its own, so that its events lie in the order of their time.
         const parameters = { ...operation, event_id: newEventId(), ids, now, event_time: now };
-        await batch(database, [
+        const [, , , [recorded]] = await batch(database, [
           record.bind(parameters),
           enqueuePurges.bind(parameters),
           actOnRecorded.bind(parameters),
+          countRecorded.bind(parameters),
         ]);
-        done += rows.length;
+        // Another run may have done some of them since they were listed.
+        done += recorded?.count ?? 0;
         // Rows may have come while it ran.
         onProgress(done, Math.max(done, counted?.count ?? 0));
       }

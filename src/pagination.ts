@@ -46,7 +46,7 @@ export interface Pagination {
 export type FilterOf<Query extends z.ZodType> = Exclude<keyof z.output<Query>, keyof PageRequest> & string;
 
 type Key = (string | number)[];
-type Filters<Filter extends string> = Partial<Record<Filter, string>>;
+type Filters<Filter extends string> = Partial<Record<Filter, string | number>>;
 
 interface ListDefinition<Filter extends string, Row> {
   table: SQLiteTable & { organization_id: SQLiteColumn };

@@ -36,6 +36,7 @@ export const mediaEncryptions = ['disable', 'allow', 'require'] as const;
 
 /** Every action that an audit event can name: `{subject}.{what happened}`. */
 export const auditActions = [
+  'organization.updated',
   'organization.suspended',
   'organization.resumed',
   'organization.offboarded',
@@ -54,6 +55,18 @@ export const auditActions = [
   'phone_number.released',
 ] as const;
 export type AuditAction = (typeof auditActions)[number];
+
+/** Those after which something has ended, or may do less: what a restore of D1 undoes and a replay does again. */
+export const endingActions = [
+  'organization.suspended',
+  'organization.resumed',
+  'organization.offboarded',
+  'api_key.rotated',
+  'api_key.revoked',
+  'integration.deleted',
+  'phone_number.deleted',
+  'phone_number.released',
+] as const satisfies AuditAction[];
 
 const oneOf = (column: SQLiteColumn, values: readonly string[]) =>
   sql`${column} IN (${sql.raw(values.map((value) => `'${value}'`).join(', '))})`;
@@ -96,6 +109,12 @@ export const organizations = sqliteTable(
     max_sip_numbers: integer(),
     max_api_keys: integer(),
     max_audit_events: integer(),
+    /** Of the newest audit event: what the next one's follows. It never goes back, whatever events are forgotten. */
+    last_sequence: integer().notNull().default(0),
+    /** The `created_at` of the newest audit event: no later one has an earlier time. */
+    last_event_at: integer().notNull().default(0),
+    /** Of changes of tier and status: a command acts on the organization as it was seen, and on no other. */
+    change_count: integer().notNull().default(0),
   },
   (table) => [
     check(
@@ -268,16 +287,21 @@ export const audit_events = sqliteTable(
     request_id: text().notNull(),
     /** JSON of the target, without any secret: as it stood before a deletion, or as it was created. */
     state: text().notNull(),
+    /** When the operation began, but never before the organization's event before (audit/record.ts). */
     created_at: integer().notNull(),
+    /** The event's place in the order in which D1 committed the organization's events. */
+    sequence: integer().notNull().default(0),
   },
   (table) => [
-    // Also the list's order, `since` and `until` among it: an event's id tells its time.
     primaryKey({ columns: [table.organization_id, table.event_id] }),
+    // The order of the list, the export and the retention. Times rise with the sequence, so this is the sequence's own
+    // order, and `since` and `until` are places in it.
+    index('audit_events_by_created_at').on(table.organization_id, table.created_at, table.sequence),
     // One for each filter that the list takes, which takes one of them: an index for two is one more row written for each
-    // event, and without it a page of two reads all that pass one. A replay and the suspensions ask by target too.
-    index('audit_events_by_action').on(table.organization_id, table.action, table.event_id),
-    index('audit_events_by_target').on(table.organization_id, table.target_id, table.event_id),
-    index('audit_events_by_actor').on(table.organization_id, table.actor_key_id, table.event_id),
+    // event, and without it a page of two reads all that pass one. A replay and a rotation ask by target too.
+    index('audit_events_by_action').on(table.organization_id, table.action, table.created_at, table.sequence),
+    index('audit_events_by_target').on(table.organization_id, table.target_id, table.created_at, table.sequence),
+    index('audit_events_by_actor').on(table.organization_id, table.actor_key_id, table.created_at, table.sequence),
     // The form alone: a new verb must not need a rebuild of the largest table.
     check('audit_events_action', sql`${table.action} GLOB '[a-z]*.[a-z]*'`),
   ],
@@ -298,6 +322,8 @@ export const credential_purges = sqliteTable(
     /** What `due_at` was before any attempt: a purge is late by the time since. */
     first_due_at: integer().notNull().default(0),
     state: text({ enum: purgeStates }).notNull().default('owed'),
+    /** Of an intent: the key-encryption key that wraps the data key of what it may make live. */
+    kek_id: text(),
   },
   (table) => [
     // For a drain that is fair: each organization's own, those that are due first.
@@ -313,7 +339,12 @@ export const key_encryption_keys = sqliteTable('key_encryption_keys', {
   kek_id: text().primaryKey(),
   /** Base64 of a hash of the key's bytes (credentials/envelope.ts), which tells them from others and nothing else. */
   check_value: text().notNull(),
+  /** When it was first current where data keys are wrapped. */
   created_at: integer().notNull(),
+  /** When it was taken out of the ring for good: nothing is wrapped under it any more. */
+  retired_at: integer(),
+  /** JSON of the data key (credentials/data-keys.ts) behind which the next run of the re-wrap goes on. */
+  rewrap_place: text(),
 });
 
 /**

@@ -4,6 +4,13 @@ export function unixNow(): number {
 }
 
 const SECONDS_A_DAY = 86_400;
+
+/**
+ * How long what has ended may come back by a restore of D1: Time Travel offers 30 days, and an export takes a day more than it is
+ * told (recovery/export.ts).
+ */
+export const RESTORABLE_SECONDS = 31 * SECONDS_A_DAY;
+
 const twoDigits = Array.from({ length: 60 }, (_, number) => String(number).padStart(2, '0'));
 
 /** The last day that was asked for: the rows of a page are of few days, and a Date costs more than the rest of a row. */

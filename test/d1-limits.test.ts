@@ -36,16 +36,16 @@ import { createOperatorKey } from '../src/api-keys/operator-key.ts';
 import { revokeAllKeys } from '../src/api-keys/revoke-all.ts';
 import { hashKey, newRawKey } from '../src/auth/api-key.ts';
 import { forgetKey } from '../src/auth/key-cache.ts';
-import { countDataKeys, kekIdsInUse } from '../src/credentials/data-keys.ts';
+import { countDataKeys, readKeks } from '../src/credentials/data-keys.ts';
 import type { Bindings } from '../src/env.ts';
 import worker from '../src/index.ts';
 import { offboardOrganization } from '../src/organizations/offboard.ts';
 import { readOrganization } from '../src/organizations/read.ts';
 import { resumeOrganization, suspendOrganization } from '../src/organizations/suspend.ts';
 import { findHeldPhoneNumber, releasePhoneNumber } from '../src/phone-numbers/release.ts';
-import { exportEvents } from '../src/recovery/export.ts';
+import { exportAll } from '../src/recovery/export.ts';
 import { reconcile } from '../src/recovery/reconcile.ts';
-import { replayEvents } from '../src/recovery/replay.ts';
+import { replay } from '../src/recovery/replay.ts';
 import { notedBindings } from './bindings.ts';
 import type { Invocation } from './bindings.ts';
 import {
@@ -207,7 +207,7 @@ async function turnTheCron(client: Client): Promise<void> {
   );
   for (let times = 0; times < 5; times += 1) {
     await asMany(
-      `INSERT INTO audit_events SELECT ?1, '00000000-' || ?2 || i, 'integration.created', 'intg_000000000000', NULL, '', '{}', 0 FROM n`,
+      `INSERT INTO audit_events SELECT ?1, '00000000-' || ?2 || i, 'integration.created', 'intg_000000000000', NULL, '', '{}', 0, i FROM n`,
       organization_id,
       times,
     );
@@ -268,7 +268,7 @@ async function commandEverything(client: Client): Promise<void> {
     await suspendOrganization(DB, organization_id);
     await resumeOrganization(DB, organization_id);
   });
-  await note(commands, 'keks:rotate', async ({ DB }) => countDataKeys(DB, await kekIdsInUse(DB)));
+  await note(commands, 'keks:rotate', async ({ DB }) => countDataKeys(DB, (await readKeks(DB, 'k1')).inUse));
   for (let count = 0; count < 150; count += 1) await env.CREDENTIALS.put(`v1/org_gone/intg_gone/${count}`, 'orphan');
   await note(commands, 'recovery:reconcile', async (bindings) =>
     expect((await reconcile(bindings)).credentials_missing.length).toBeGreaterThan(100),
@@ -276,7 +276,7 @@ async function commandEverything(client: Client): Promise<void> {
   await note(commands, 'keys:revoke-all', ({ DB }) => revokeAllKeys(DB, organization_id));
   await note(commands, 'organizations:offboard', ({ DB }) => offboardOrganization(DB, organization_id));
   await note(commands, 'recovery:export and :replay', async ({ DB }) => {
-    for await (const events of exportEvents(DB, 0)) await replayEvents(DB, events);
+    await replay(DB, () => exportAll(DB, 0));
   });
 }
 

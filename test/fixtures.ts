@@ -257,7 +257,7 @@ export async function resources() {
 
 /** The audit events of a target, oldest first: their actions. */
 export async function actionsOn(target_id: string): Promise<unknown[]> {
-  const { results } = await env.DB.prepare('SELECT action FROM audit_events WHERE target_id = ? ORDER BY event_id')
+  const { results } = await env.DB.prepare('SELECT action FROM audit_events WHERE target_id = ? ORDER BY sequence')
     .bind(target_id)
     .all();
   return results.map(({ action }) => action);
@@ -265,7 +265,7 @@ export async function actionsOn(target_id: string): Promise<unknown[]> {
 
 /** The audit events of a target, oldest first, their states as objects. */
 export async function eventsOn(target_id: string): Promise<{ action: unknown; state: unknown }[]> {
-  const { results } = await env.DB.prepare('SELECT * FROM audit_events WHERE target_id = ? ORDER BY event_id')
+  const { results } = await env.DB.prepare('SELECT * FROM audit_events WHERE target_id = ? ORDER BY sequence')
     .bind(target_id)
     .all();
   return results.map((event) => ({ ...event, action: event['action'], state: JSON.parse(String(event['state'])) }));

@@ -4,7 +4,6 @@ import { decodeBase64Url, encodeBase64Url } from 'hono/utils/encode';
 import { beforeAll, describe, expect, it } from 'vitest';
 import { hashKey } from '../src/auth/api-key.ts';
 import { forgetKey } from '../src/auth/key-cache.ts';
-import { eventIdsFrom } from '../src/ids.ts';
 import { countedBindings, interceptedBindings } from './bindings.ts';
 import { call, newClient, page, start } from './fixtures.ts';
 import type { Client } from './fixtures.ts';
@@ -35,7 +34,6 @@ const integrationOf = (i: number) => `intg_0000${hexOf(i)}`;
 // Between the two halves of the organization's numbers lie all of the other's.
 const numberOf = (i: number) => `+141${i < MIDDLE ? 5 : 7}${1_000_000 + i}`;
 const keyOf = (i: number) => `apikey_0000${hexOf(i)}`;
-const eventOf = (i: number) => `${eventIdsFrom(secondsOf(i))}-7000-8000-0000${hexOf(i)}`;
 const iso = (i: number) => new Date(secondsOf(i) * 1000).toISOString().replace('.000Z', 'Z');
 
 // Of each filter's rows, some are rare: a statement that reads the list and drops what does not match is dear there.
@@ -77,12 +75,12 @@ beforeAll(async () => {
     );
     await seed(
       owner,
-      `INSERT INTO audit_events SELECT ?1, printf('%08x-%04x-7000-8000-0000%08x', ms >> 16, ms & 65535, i),
+      `INSERT INTO audit_events SELECT ?1, lower(hex(randomblob(16))),
          iif(i % 1000 = 7, 'integration.deleted', 'integration.created'), iif(i % 1000 = 7, '${RARE_TARGET}', ${id('intg')}),
          iif(i % 1000 = 7, '${RARE_ACTOR}', '${keyOf(1)}'), 'request',
          json_object('integration_id', ${id('intg')}, 'organization_id', ?1, 'name', 'Seeded', 'provider', 'twilio',
            'category', 'telephony', 'status', 'active', 'credentials_version', 'v', 'created_at', 0, 'updated_at', 0),
-         ${FIRST_SECOND} + i FROM (SELECT i, (${FIRST_SECOND} + i) * 1000 AS ms FROM n)`,
+         ${FIRST_SECOND} + i, i + 1 FROM n`,
     );
   }
 }, SEEDING_MILLISECONDS);
@@ -109,7 +107,7 @@ const keysOf: Record<string, (i: number) => (string | number)[]> = {
   '/api/integrations': (i) => [secondsOf(Math.max(i, MIDDLE)), integrationOf(i)],
   '/api/phone-numbers': (i) => [numberOf(i)],
   '/api/api-keys': (i) => [secondsOf(Math.max(i, MIDDLE)), keyOf(i)],
-  '/api/audit-events': (i) => [eventOf(i)],
+  '/api/audit-events': (i) => [secondsOf(i), i + 1],
 };
 
 /** Of each filter: values of most rows, of few among them, and of none. */

@@ -1,9 +1,9 @@
-import { and, ne, not, sql } from 'drizzle-orm';
+import { and, eq, ne, not, or, sql } from 'drizzle-orm';
 import { eventExists, eventRecorder, operatorEventParameters, readEvent } from '../audit/record.ts';
 import type { RecordParameters } from '../audit/record.ts';
 import { displayedPrefix, hashKey, newRawKey } from '../auth/api-key.ts';
-import { newId } from '../ids.ts';
-import { isOrganization, OffboardedError, readStatus } from '../organizations/organization.ts';
+import { eventIdBeside, newId } from '../ids.ts';
+import { ChangedMeanwhileError, isOrganization, OffboardedError, readStatus } from '../organizations/organization.ts';
 import { batch, query, rowColumns } from '../query.ts';
 import type { Placeholders } from '../query.ts';
 import { api_keys, organizations } from '../schema.ts';
@@ -37,25 +37,29 @@ const ensureOrganization = query((db, parameters: Placeholders<NewOrganization>)
   db.insert(organizations).values(newOrganization(parameters)).onConflictDoNothing(),
 );
 
-/** No late try changes the tier again. */
-const ensureOrganizationOfTier = query((db, parameters: Placeholders<NewOrganization & RecordParameters>) =>
-  db
-    .insert(organizations)
-    .values(newOrganization(parameters))
-    .onConflictDoUpdate({
-      target: organizations.organization_id,
-      set: { tier: sql`excluded.tier` },
-      setWhere: sql`${ne(organizations.status, 'offboarded')} AND ${not(eventExists(db, parameters))}`,
-    }),
-);
+interface OrganizationParameters extends NewOrganization, RecordParameters {
+  /** Of the organization as it was seen before the first try, where its tier is to be set; else null. */
+  change_count: number | null;
+}
+
+/** A tier that another command has set since stays: no late try sets it back. */
+const isAsSeen = ({ change_count, tier }: Placeholders<OrganizationParameters>) =>
+  or(sql`${change_count} IS NULL`, eq(organizations.change_count, change_count), eq(organizations.tier, tier));
 
 /** Once, however often the batch is tried; an id that another key has is an error. */
-const insertKey = query((db, parameters: Placeholders<typeof api_keys.$inferSelect & RecordParameters>) =>
+const insertKey = query((db, parameters: Placeholders<typeof api_keys.$inferSelect & OrganizationParameters>) =>
   db.insert(api_keys).select(
     db
       .select(rowColumns(api_keys, parameters))
       .from(organizations)
-      .where(and(isOrganization(parameters), ne(organizations.status, 'offboarded'), not(eventExists(db, parameters)))),
+      .where(
+        and(
+          isOrganization(parameters),
+          ne(organizations.status, 'offboarded'),
+          isAsSeen(parameters),
+          not(eventExists(db, parameters)),
+        ),
+      ),
   ),
 );
 
@@ -66,12 +70,38 @@ const recordCreation = eventRecorder<RecordParameters & { key_id: string }>(
   (_, parameters) => isApiKey(parameters),
 );
 
+const recordTierChange = eventRecorder<OrganizationParameters>(
+  organizations,
+  organizations.organization_id,
+  'organization.updated',
+  (_, parameters) =>
+    and(
+      isOrganization(parameters),
+      ne(organizations.status, 'offboarded'),
+      eq(organizations.change_count, parameters.change_count),
+      ne(organizations.tier, parameters.tier),
+    ),
+);
+
+const setTier = query((db, parameters: Placeholders<OrganizationParameters>) =>
+  db
+    .update(organizations)
+    .set({ tier: sql`${parameters.tier}`, change_count: sql`${organizations.change_count} + 1` })
+    .where(
+      and(
+        isOrganization(parameters),
+        eventExists(db, parameters),
+        eq(organizations.change_count, parameters.change_count),
+      ),
+    ),
+);
+
 /**
  * Makes an API key in an operator's name, and its organization if need be: how the first key of a deployment is made.
  *
  * @returns the raw key, which is seen this once, the key as clients see it, and whether its organization is suspended and
  *   keeps it from working
- * @throws OffboardedError, with nothing done
+ * @throws OffboardedError, and ChangedMeanwhileError where a tier was to be set, with nothing done
  */
 export async function createOperatorKey(
   database: D1Database,
@@ -79,8 +109,7 @@ export async function createOperatorKey(
 ): Promise<{ raw_key: string; key: ApiKey; suspended: boolean }> {
   const raw_key = newRawKey();
   const operation = operatorEventParameters(organization_id);
-  const { now } = operation;
-  const organization = { ...operation, tier: tier ?? DEFAULT_TIER, created_at: now };
+  const { now, event_id } = operation;
   const state = {
     key_id: newId('apikey'),
     organization_id,
@@ -94,13 +123,32 @@ export async function createOperatorKey(
     expires_at,
     created_by: null,
   };
-  const [, , , [event], [found]] = await batch(database, [
-    (tier ? ensureOrganizationOfTier : ensureOrganization).bind(organization),
-    insertKey.bind({ ...operation, ...state, key_hash: hashKey(raw_key), ended_at: null }),
+  const organization = {
+    ...operation,
+    tier: tier ?? DEFAULT_TIER,
+    created_at: now,
+    change_count: tier ? await changeCountOf(database, organization_id) : null,
+  };
+  const tierChange = { ...organization, event_id: eventIdBeside(event_id, newId('apikey')) };
+  const [, , , , , [event], [found]] = await batch(database, [
+    ensureOrganization.bind(organization),
+    recordTierChange.bind(tierChange),
+    insertKey.bind({ ...organization, ...state, key_hash: hashKey(raw_key), ended_at: null }),
     recordCreation.bind({ ...operation, key_id: state.key_id }),
+    setTier.bind(organization),
     readEvent.bind(operation),
     readStatus.bind(operation),
   ]);
-  if (!event) throw new OffboardedError(organization_id);
+  if (!event) {
+    throw found?.status === 'offboarded'
+      ? new OffboardedError(organization_id)
+      : new ChangedMeanwhileError(organization_id);
+  }
   return { raw_key, key: presentApiKey(state), suspended: found?.status === 'suspended' };
+}
+
+/** One that is not there yet begins with 0. */
+async function changeCountOf(database: D1Database, organization_id: string): Promise<number> {
+  const [[found]] = await batch(database, [readStatus.bind({ organization_id })]);
+  return found?.change_count ?? 0;
 }

@@ -1,5 +1,11 @@
-import { and, eq, inArray, isNull, not, sql } from 'drizzle-orm';
-import { assertNothingInDoubt, eventsRecorder, isOfOperation, operatorEventParameters } from '../audit/record.ts';
+import { and, eq, inArray, isNull, not } from 'drizzle-orm';
+import {
+  assertNothingInDoubt,
+  countRecorded,
+  eventsRecorder,
+  isOfOperation,
+  operatorEventParameters,
+} from '../audit/record.ts';
 import type { RecordParameters } from '../audit/record.ts';
 import { batchOfGroups, bindEach, existsIn, query } from '../query.ts';
 import type { Builder, Placeholders } from '../query.ts';
@@ -32,13 +38,6 @@ export const revokeRecorded = query((db, parameters: Placeholders<RecordParamete
     .set({ status: 'revoked' })
     .where(and(isKeyOf(parameters), inArray(api_keys.key_id, recorded)));
 });
-
-const countRecorded = query((db, parameters: Placeholders<RecordParameters>) =>
-  db
-    .select({ count: sql<number>`count(*)`.as('count') })
-    .from(audit_events)
-    .where(isOfOperation(parameters)),
-);
 
 /**
  * Revokes every key of an organization that has not ended, in one batch, lest a living one make another meanwhile: they change

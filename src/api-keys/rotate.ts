@@ -1,8 +1,8 @@
-import { and, eq, lte, not, or, sql } from 'drizzle-orm';
+import { and, asc, eq, lte, not, or, sql } from 'drizzle-orm';
 import * as z from 'zod';
 import { eventExists, eventParameters, eventRecorder } from '../audit/record.ts';
 import type { EventParameters } from '../audit/record.ts';
-import { callerExpiry, callerRank, callerUser, expiryOf, rankOf } from '../auth/authorize.ts';
+import { callerExpiry, callerRank, callerUser, expiryOf, rankOf, unlessNever } from '../auth/authorize.ts';
 import type { CallerKey } from '../auth/authorize.ts';
 import { dropKeys, isAlive } from '../auth/key-cache.ts';
 import { isAbove } from '../auth/permissions.ts';
@@ -13,7 +13,7 @@ import { fullQuota, hasRoomFor } from '../organizations/quotas.ts';
 import type { FullQuota } from '../organizations/quotas.ts';
 import { DomainError } from '../problem.ts';
 import { existsIn, query } from '../query.ts';
-import type { CompiledQuery, Placeholders } from '../query.ts';
+import type { Builder, CompiledQuery, Placeholders } from '../query.ts';
 import { api_keys, audit_events } from '../schema.ts';
 import { apiKeyState, isApiKey, presentApiKey } from './api-key.ts';
 import type { ApiKey, ApiKeyState } from './api-key.ts';
@@ -43,7 +43,31 @@ interface RotateParameters extends EventParameters {
 }
 
 /**
- * A living key, of a role no higher and an expiry no later than the caller's, and of the caller's own user, unless the caller
+ * When the key would end had it never been rotated, as a number that can be compared ({@link expiryOf}): a client that lost
+ * the answer of a rotation rotates again, and the overlap that the first one gave the old key is not the successor's life.
+ * The first rotation's event tells it, for longer than an overlap lasts (audit/retention.ts).
+ */
+function lifeOf(
+  db: Builder,
+  { organization_id, key_id }: Placeholders<Pick<RotateParameters, 'organization_id' | 'key_id'>>,
+) {
+  const atFirstRotation = db
+    .select({ expiry: expiryOf(sql`json_extract(${audit_events.state}, '$.expires_at')`) })
+    .from(audit_events)
+    .where(
+      and(
+        eq(audit_events.organization_id, organization_id),
+        eq(audit_events.target_id, key_id),
+        eq(audit_events.action, 'api_key.rotated'),
+      ),
+    )
+    .orderBy(asc(audit_events.created_at), asc(audit_events.sequence))
+    .limit(1);
+  return sql<number>`coalesce(${atFirstRotation}, ${expiryOf(api_keys.expires_at)})`;
+}
+
+/**
+ * A living key, of a role no higher and a life no longer than the caller's, unless it is the caller itself, and of the caller's own user, unless the caller
  * is an admin: its successor acts in the name of that user. Where the old key ends at once, there is room
  * for the new one.
  */
@@ -52,7 +76,10 @@ const recordRotation = eventRecorder<RotateParameters>(api_keys, api_keys.key_id
     isApiKey(parameters),
     isAlive(db, parameters),
     lte(rankOf(api_keys.role), callerRank('api_keys:rotate', db, parameters)),
-    lte(expiryOf(api_keys.expires_at), callerExpiry('api_keys:rotate', db, parameters)),
+    or(
+      eq(parameters.key_id, parameters.actor_key_id),
+      lte(lifeOf(db, parameters), callerExpiry('api_keys:rotate', db, parameters)),
+    ),
     or(
       eq(api_keys.user_id, callerUser('api_keys:rotate', db, parameters)),
       lte(rankOf(sql`'admin'`), callerRank('api_keys:rotate', db, parameters)),
@@ -65,7 +92,6 @@ const recordRotation = eventRecorder<RotateParameters>(api_keys, api_keys.key_id
 const isSuccessorsEvent = ({ organization_id, successor_event_id }: Placeholders<RotateParameters>) =>
   and(eq(audit_events.organization_id, organization_id), eq(audit_events.event_id, successor_event_id));
 
-/** Before {@link endOldKey}, so that it takes the old key's own expiry. */
 const insertSuccessor = query((db, parameters: Placeholders<RotateParameters>) =>
   db.insert(api_keys).select(
     db
@@ -80,7 +106,7 @@ const insertSuccessor = query((db, parameters: Placeholders<RotateParameters>) =
         status: api_keys.status,
         created_at: sql<number>`${parameters.event_time}`.as('rotated_at'),
         last_used_at: sql<null>`NULL`.as('never_used'),
-        expires_at: api_keys.expires_at,
+        expires_at: unlessNever(lifeOf(db, parameters)).as('life'),
         created_by: sql<string>`${parameters.actor_key_id}`.as('created_by'),
         ended_at: sql<null>`NULL`.as('ended_at'),
       })
@@ -162,9 +188,10 @@ export async function rotateApiKey(
 
   if (rotated) dropKeys(operation, [rotated.key_hash]);
   const previous = apiKeyState.parse(JSON.parse(decision.event.state));
-  const ends_at = decision.event.created_at + overlap_seconds;
+  const key = apiKeyState.parse(JSON.parse(successor.state));
+  const ends_at = key.created_at + overlap_seconds;
   const keys = {
-    key: presentApiKey(apiKeyState.parse(JSON.parse(successor.state))),
+    key: presentApiKey(key),
     previous_key: presentApiKey({ ...previous, expires_at: Math.min(previous.expires_at ?? ends_at, ends_at) }),
   };
   return decision.replayed ? keys : { raw_key, ...keys };

@@ -1,6 +1,5 @@
 import * as z from 'zod';
 import { apiKeySchema } from '../api-keys/openapi.ts';
-import { eventIdsFrom } from '../ids.ts';
 import { integrationExample, integrationSchema } from '../integrations/openapi.ts';
 import { id, page, time } from '../openapi/operation.ts';
 import type { Operations } from '../openapi/operation.ts';
@@ -35,7 +34,7 @@ const auditEventSchema = z
   .meta({ id: 'AuditEvent' }) satisfies z.ZodType<AuditEvent>;
 
 const auditEventExample: AuditEvent = {
-  event_id: `${eventIdsFrom(1_705_314_600)}-7abc-9def-0123456789ab`,
+  event_id: '018d0cab-c440-7abc-9def-0123456789ab',
   client_id: 'org_abc123',
   action: 'integration.deleted',
   outcome: 'succeeded',
@@ -51,7 +50,7 @@ export const auditOperations: Operations = {
     operationId: 'listAuditEvents',
     tag: 'Audit',
     summary: 'List audit events',
-    description: 'What was done and what was refused, from the oldest to the newest.',
+    description: 'What was done and what was refused, in the order in which it was committed, the oldest first.',
     answer: page(auditEventSchema, auditEventExample),
   },
 };

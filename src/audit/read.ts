@@ -2,7 +2,7 @@ import { asc, eq, lt, sql } from 'drizzle-orm';
 import type { SQL } from 'drizzle-orm';
 import * as z from 'zod';
 import { apiKeyState, presentApiKey } from '../api-keys/api-key.ts';
-import { eventIdsFrom, idSchema, organizationIdPattern } from '../ids.ts';
+import { idSchema, organizationIdPattern } from '../ids.ts';
 import { integrationState, presentIntegration } from '../integrations/integration.ts';
 import { organizationState, presentOrganization } from '../organizations/organization.ts';
 import { keysetList, pageParameters } from '../pagination.ts';
@@ -11,8 +11,7 @@ import { phoneNumberState, presentPhoneNumber } from '../phone-numbers/phone-num
 import { audit_events, auditActions } from '../schema.ts';
 import { toIso, toUnix } from '../time.ts';
 
-const secondOfEvents = () =>
-  z.iso.datetime('must be a time in UTC, like 2030-01-15T10:30:00Z').transform((iso) => eventIdsFrom(toUnix(iso)));
+const timeOfEvents = () => z.iso.datetime('must be a time in UTC, like 2030-01-15T10:30:00Z').transform(toUnix);
 
 /** Each has an index that ends with the list's order; two of them together have none (schema.ts). */
 const alternatives = ['action', 'target_id', 'actor_key_id'] as const;
@@ -30,10 +29,10 @@ export const auditEventsQuery = z.lazy(() =>
         .exactOptional()
         .meta({ description: alone }),
       actor_key_id: idSchema('apikey').exactOptional().meta({ description: alone }),
-      since: secondOfEvents()
+      since: timeOfEvents()
         .exactOptional()
         .meta({ description: 'The earliest time of an event; a fraction of a second is dropped.' }),
-      until: secondOfEvents().exactOptional().meta({ description: 'The time that all events are before; likewise.' }),
+      until: timeOfEvents().exactOptional().meta({ description: 'The time that all events are before; likewise.' }),
       ...pageParameters(),
     })
     .superRefine((given, context) => {
@@ -49,23 +48,31 @@ export const auditEventsQuery = z.lazy(() =>
  */
 const isRare = (predicate: SQL) => sql`likelihood(${predicate}, 0.0001)`;
 
+/** Before any time and any sequence. */
+const BEFORE_ALL = -1;
+
 type AuditEventRow = typeof audit_events.$inferSelect;
 
-/** The audit events from the oldest to the newest: from `since` on, and before `until`. */
+/** The audit events in the order of their commits: from `since` on, and before `until`. */
 export const listAuditEvents = keysetList<FilterOf<typeof auditEventsQuery>, AuditEventRow>('audit_events', {
   table: audit_events,
-  key: [audit_events.event_id],
-  keyOf: ({ event_id }) => [event_id],
-  start: ({ since = '' }) => [since],
+  key: [audit_events.created_at, audit_events.sequence],
+  keyOf: ({ created_at, sequence }) => [created_at, sequence],
+  start: ({ since = BEFORE_ALL }) => [since, BEFORE_ALL],
   predicates: {
     action: (value) => isRare(eq(audit_events.action, value)),
     target_id: (value) => isRare(eq(audit_events.target_id, value)),
     actor_key_id: (value) => isRare(eq(audit_events.actor_key_id, value)),
     since: undefined,
-    until: (value) => lt(audit_events.event_id, value),
+    until: (value) => lt(audit_events.created_at, value),
   },
   page: (db, isListed, limit) =>
-    db.select().from(audit_events).where(isListed).orderBy(asc(audit_events.event_id)).limit(limit),
+    db
+      .select()
+      .from(audit_events)
+      .where(isListed)
+      .orderBy(asc(audit_events.created_at), asc(audit_events.sequence))
+      .limit(limit),
 });
 
 /** The target of an event, by what its action is about. */

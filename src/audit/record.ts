@@ -12,7 +12,7 @@ import { newEventId, OPERATION_LENGTH } from '../ids.ts';
 import { DomainError } from '../problem.ts';
 import { existsIn, jsonObject, query } from '../query.ts';
 import type { Builder, CompiledQuery, Placeholders } from '../query.ts';
-import { audit_events } from '../schema.ts';
+import { audit_events, organizations } from '../schema.ts';
 import type { AuditAction } from '../schema.ts';
 import { unixNow } from '../time.ts';
 
@@ -23,7 +23,7 @@ export interface RecordParameters {
   /** Null for an operator. */
   actor_key_id: string | null;
   request_id: string;
-  /** Unix seconds: the time that the event's id tells. */
+  /** Unix seconds: when the operation began. */
   event_time: number;
   /** Unix seconds. */
   now: number;
@@ -116,16 +116,8 @@ export function eventRecorder<Parameters extends RecordParameters>(
 ): CompiledQuery<Parameters, unknown> {
   return query((db, parameters: Placeholders<Parameters>) => {
     const decided = typeof action === 'string' ? quoted(action) : action(db, parameters);
-    const event_id = sql<string>`${parameters.event_id}`;
-    return db
-      .insert(audit_events)
-      .select(
-        db
-          .select(eventColumns(table, target_id, decided, event_id, parameters))
-          .from(table)
-          .where(condition(db, parameters)),
-      )
-      .onConflictDoNothing();
+    const recorded = { event_id: sql<string>`${parameters.event_id}`, action: decided, place: sql<number>`1` };
+    return insertEvents(db, table, target_id, recorded, parameters, condition(db, parameters));
   });
 }
 
@@ -140,52 +132,84 @@ export function eventsRecorder<Parameters extends RecordParameters>(
   condition: (db: Builder, parameters: Placeholders<Parameters>) => SQL | undefined,
 ): CompiledQuery<Parameters, unknown> {
   return query((db, parameters: Placeholders<Parameters>) => {
-    const event_id = sql<string>`${operationOf(parameters.event_id)} || substr(${target_id}, -12)`;
-    return db
-      .insert(audit_events)
-      .select(
-        db
-          .select(eventColumns(table, target_id, quoted(action), event_id, parameters))
-          .from(table)
-          .where(condition(db, parameters)),
-      )
-      .onConflictDoNothing();
+    const recorded = {
+      event_id: sql<string>`${operationOf(parameters.event_id)} || substr(${target_id}, -12)`,
+      action: quoted(action),
+      place: sql<number>`row_number() OVER ()`,
+    };
+    return insertEvents(db, table, target_id, recorded, parameters, condition(db, parameters));
   });
 }
 
 const quoted = (action: AuditAction) => sql<AuditAction>`${sql.raw(`'${action}'`)}`;
 
-/** The select list of an event of a row of `table`, in the order of the event's own columns. */
-function eventColumns(
+interface Recorded {
+  event_id: SQL<string>;
+  action: SQL<AuditAction>;
+  /** Of the event among those that the statement records, from 1. */
+  place: SQL<number>;
+}
+
+/**
+ * Inserts an event of each row of `table` that the condition selects, unless there is one of its id.
+ *
+ * Statements follow one another in D1, so what the organization's row says of its newest event is the order of the commits:
+ * the event has the next sequence. Its time is that of the operation's beginning, but not before that of the event before,
+ * which may have begun later, and not after D1's own, which a clock may be ahead of: so times rise with the sequence.
+ */
+function insertEvents(
+  db: Builder,
   table: SQLiteTable,
   target_id: SQLiteColumn,
-  action: SQL<AuditAction>,
-  event_id: SQL<string>,
-  {
-    organization_id,
-    actor_key_id,
-    request_id,
-    event_time,
-  }: Pick<Placeholders<RecordParameters>, 'organization_id' | 'actor_key_id' | 'request_id' | 'event_time'>,
+  { event_id, action, place }: Recorded,
+  { organization_id, actor_key_id, request_id, event_time }: Placeholders<RecordParameters>,
+  condition: SQL | undefined,
 ) {
-  return {
-    organization_id: sql<string>`${organization_id}`.as('organization_id'),
-    event_id: event_id.as('event_id'),
-    action: action.as('action'),
-    target_id: sql<string>`${target_id}`.as('target_id'),
-    actor_key_id: sql<string | null>`${actor_key_id}`.as('actor_key_id'),
-    request_id: sql<string>`${request_id}`.as('request_id'),
-    state: stateJson(table).as('state'),
-    created_at: sql<number>`${event_time}`.as('created_at'),
-  };
+  // Names that no table has: the state's JSON names its columns alone.
+  const newest = db
+    .select({
+      newest_sequence: sql<number>`${organizations.last_sequence}`.as('newest_sequence'),
+      newest_at: sql<number>`${organizations.last_event_at}`.as('newest_at'),
+    })
+    .from(organizations)
+    .where(eq(organizations.organization_id, organization_id))
+    .as('newest');
+  return db
+    .insert(audit_events)
+    .select(
+      db
+        .select({
+          organization_id: sql<string>`${organization_id}`.as('organization_id'),
+          event_id: event_id.as('event_id'),
+          action: action.as('action'),
+          target_id: sql<string>`${target_id}`.as('target_id'),
+          actor_key_id: sql<string | null>`${actor_key_id}`.as('actor_key_id'),
+          request_id: sql<string>`${request_id}`.as('request_id'),
+          state: stateJson(table).as('state'),
+          created_at: sql<number>`max(newest_at, min(${event_time}, unixepoch()))`.as('created_at'),
+          sequence: sql<number>`newest_sequence + ${place}`.as('sequence'),
+        })
+        .from(table)
+        .crossJoin(newest)
+        .where(condition),
+    )
+    .onConflictDoNothing();
 }
 
 /** What could open something, and what is counted or kept for the service itself: the state of an event leaves it out. */
 const isRecorded = (name: string) =>
-  !['data_key', 'kek_id', 'key_hash', 'ended_at'].includes(name) && !/_count$|^max_/.test(name);
+  !['data_key', 'kek_id', 'key_hash', 'ended_at', 'last_sequence', 'last_event_at'].includes(name) &&
+  !/_count$|^max_/.test(name);
 
 /** JSON of the row of this table that a statement selects from. */
 const stateJson = (table: SQLiteTable) => jsonObject(Object.keys(getTableColumns(table)).filter(isRecorded));
+
+/** For an update: the time of this operation's event, unless the row has a later one already. */
+export const updateTime = (db: Builder, parameters: Placeholders<EventKey>, updated_at: SQLiteColumn) =>
+  sql<number>`max(${updated_at}, ${db
+    .select({ created_at: audit_events.created_at })
+    .from(audit_events)
+    .where(isEvent(parameters))})`;
 
 /** This operation's event, read back in the batch that may have written it: what the answer is built from. */
 export const readEvent = query((db, parameters: Placeholders<EventKey>) =>
@@ -193,6 +217,14 @@ export const readEvent = query((db, parameters: Placeholders<EventKey>) =>
     .select({ action: audit_events.action, state: audit_events.state, created_at: audit_events.created_at })
     .from(audit_events)
     .where(isEvent(parameters)),
+);
+
+/** How many events an operation left. */
+export const countRecorded = query((db, parameters: Placeholders<RecordParameters>) =>
+  db
+    .select({ count: sql<number>`count(*)`.as('count') })
+    .from(audit_events)
+    .where(isOfOperation(parameters)),
 );
 
 /**

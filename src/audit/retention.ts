@@ -2,13 +2,13 @@ import { and, asc, eq, gt, inArray, lt, sql } from 'drizzle-orm';
 import type { SQL } from 'drizzle-orm';
 import type { Bindings } from '../env.ts';
 import { forgetInTurns, ROWS_PER_STATEMENT } from '../forget.ts';
-import { eventIdsFrom } from '../ids.ts';
 import { logEvent } from '../log.ts';
 import { limitOf } from '../organizations/quotas.ts';
 import { batch, query } from '../query.ts';
 import type { Placeholders } from '../query.ts';
-import { audit_events, auditActions, organizations } from '../schema.ts';
-import { unixNow } from '../time.ts';
+import { audit_events, auditActions, endingActions, organizations } from '../schema.ts';
+import type { AuditAction } from '../schema.ts';
+import { RESTORABLE_SECONDS, unixNow } from '../time.ts';
 
 const HOUR_SECONDS = 60 * 60;
 const DAY_SECONDS = 24 * HOUR_SECONDS;
@@ -19,14 +19,15 @@ const REFUSALS_SHARE = 0.1;
 const REFUSALS_NEEDED_SECONDS = HOUR_SECONDS;
 
 const refusals = auditActions.filter((action) => action.endsWith('_refused'));
+const endings: readonly AuditAction[] = endingActions;
+const endsNothing = auditActions.filter((action) => !endings.includes(action));
 
 /**
- * Makes the statement that deletes each organization's oldest events (of a condition), by an index that ends with their ids,
- * which tell their times. SQLite's planner, which has no statistics, keeps the order of a cross join: the other way round it
- * would read every event.
+ * Makes the statement that deletes each organization's oldest events (of a condition), by an index that ends with their order.
+ * SQLite's planner, which has no statistics, keeps the order of a cross join: the other way round it would read every event.
  */
 const oldestDeleter = (condition?: SQL) =>
-  query((db, { event_id }: Placeholders<{ event_id: string }>) =>
+  query((db, { before }: Placeholders<{ before: number }>) =>
     db
       .delete(audit_events)
       .where(
@@ -38,7 +39,7 @@ const oldestDeleter = (condition?: SQL) =>
             and(
               eq(audit_events.organization_id, organizations.organization_id),
               condition,
-              lt(audit_events.event_id, event_id),
+              lt(audit_events.created_at, before),
             ),
           )
           .limit(ROWS_PER_STATEMENT)}`,
@@ -48,18 +49,27 @@ const oldestDeleter = (condition?: SQL) =>
 
 const deleteEventsBefore = oldestDeleter();
 /** By the index of actions. */
+const deleteWhatEndsNothingBefore = oldestDeleter(inArray(audit_events.action, endsNothing));
 const deleteRefusalsBefore = oldestDeleter(inArray(audit_events.action, refusals));
 
 /**
- * The cron's turn: deletes audit events that are older than `AUDIT_RETENTION_DAYS`.
+ * The cron's turn: deletes audit events that are older than `AUDIT_RETENTION_DAYS`; those that tell of an end only once no
+ * restore of D1 can undo it, whatever the setting.
  *
  * @throws Error for a setting that is no number of days: nothing is deleted
  */
 export async function forgetOldEvents(env: Bindings): Promise<void> {
   const setting = env.AUDIT_RETENTION_DAYS;
   if (!/^[1-9]\d{0,3}$/.test(setting)) throw new Error('AUDIT_RETENTION_DAYS must be a whole number from 1 to 9999');
-  const event_id = eventIdsFrom(unixNow() - Number(setting) * DAY_SECONDS);
-  const count = await forgetInTurns(env.DB, deleteEventsBefore.bind({ event_id }));
+  const now = unixNow();
+  const kept = Number(setting) * DAY_SECONDS;
+  let count = await forgetInTurns(
+    env.DB,
+    deleteEventsBefore.bind({ before: now - Math.max(kept, RESTORABLE_SECONDS) }),
+  );
+  if (kept < RESTORABLE_SECONDS) {
+    count += await forgetInTurns(env.DB, deleteWhatEndsNothingBefore.bind({ before: now - kept }));
+  }
   if (count > 0) logEvent('audit_events_forgotten', { count });
 }
 
@@ -76,11 +86,11 @@ const findNoisy = query((db) =>
 );
 
 const deleteOldestRefusals = query(
-  (db, parameters: Placeholders<{ organization_id: string; event_id: string; surplus: number }>) => {
+  (db, parameters: Placeholders<{ organization_id: string; before: number; surplus: number }>) => {
     const isRefusalOfTheirs = and(
       eq(audit_events.organization_id, parameters.organization_id),
       inArray(audit_events.action, refusals),
-      lt(audit_events.event_id, parameters.event_id),
+      lt(audit_events.created_at, parameters.before),
     );
     return db
       .delete(audit_events)
@@ -93,7 +103,7 @@ const deleteOldestRefusals = query(
               .select({ event_id: audit_events.event_id })
               .from(audit_events)
               .where(isRefusalOfTheirs)
-              .orderBy(asc(audit_events.event_id))
+              .orderBy(asc(audit_events.created_at), asc(audit_events.sequence))
               .limit(parameters.surplus),
           ),
         ),
@@ -108,15 +118,14 @@ const deleteOldestRefusals = query(
  */
 export async function forgetRefusals({ DB }: Bindings): Promise<void> {
   const now = unixNow();
-  const event_id = eventIdsFrom(now - REFUSALS_KEPT_SECONDS);
-  let count = await forgetInTurns(DB, deleteRefusalsBefore.bind({ event_id }));
+  let count = await forgetInTurns(DB, deleteRefusalsBefore.bind({ before: now - REFUSALS_KEPT_SECONDS }));
   const [noisy] = await batch(DB, [findNoisy.bind({})]);
   for (const { organization_id, surplus } of noisy) {
     const [forgotten] = await batch(DB, [
       deleteOldestRefusals.bind({
         organization_id,
         surplus: Math.min(surplus, ROWS_PER_STATEMENT),
-        event_id: eventIdsFrom(now - REFUSALS_NEEDED_SECONDS),
+        before: now - REFUSALS_NEEDED_SECONDS,
       }),
     ]);
     count += forgotten.length;

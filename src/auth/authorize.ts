@@ -76,6 +76,9 @@ export const callerRank = (permission: Permission, db: Builder, parameters: Plac
 /** An expiry as a number that can be compared: a key that does not expire is later than any. */
 export const expiryOf = (expires_at: SQLWrapper) => sql<number>`coalesce(${expires_at}, ${sql.raw(String(NEVER))})`;
 
+/** An expiry as it is stored, from what {@link expiryOf} makes of it. */
+export const unlessNever = (expiry: SQLWrapper) => sql<number | null>`nullif(${expiry}, ${sql.raw(String(NEVER))})`;
+
 /** {@link callerMay} where the caller's expiry matters too. */
 export const callerExpiry = (permission: Permission, db: Builder, parameters: Placeholders<CallerParameters>) =>
   db

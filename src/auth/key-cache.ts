@@ -128,7 +128,7 @@ export async function findCaller(
   const { key_hash } = asked;
   const now = unixNow();
   const known = isolateCache.get(key_hash);
-  if (known && now < known.deadline) {
+  if (known && isBelieved(known, key_hash, now)) {
     if (known.deadline - now <= REFRESHED_SECONDS_BEFORE) afterAnswer(() => refresh(env, asked));
     return alive(known, now);
   }
@@ -242,12 +242,16 @@ export function dropKeys({ env, afterAnswer }: Operation, key_hashes: readonly s
   );
 }
 
+/** A deadline further off than any that is given here would let a key that is revoked read until then. */
+const isBelieved = (caller: Caller, key_hash: string, now: number) =>
+  caller.key_hash === key_hash && now < caller.deadline && caller.deadline <= now + MAX_AGE_SECONDS;
+
 /** KV out of order is no reason to refuse anybody: D1 answers, behind the limiter. */
 async function readCache(env: Bindings, key_hash: string, now: number): Promise<Caller | undefined> {
   try {
     const value = await env.KEY_CACHE.get(key_hash, { type: 'json', cacheTtl: KV_EDGE_CACHE_SECONDS });
     const { data: caller } = cachedCaller.safeParse(value);
-    if (!caller || now >= caller.deadline) return undefined;
+    if (!caller || !isBelieved(caller, key_hash, now)) return undefined;
     isolateCache.set(key_hash, caller);
     return caller;
   } catch (error) {

@@ -3,7 +3,13 @@ import { join, resolve } from 'node:path';
 import pMap from 'p-map';
 import * as z from 'zod';
 import { MAX_CONNECTIONS } from '../connections.ts';
-import { countDataKeys, kekIdsInUse } from '../credentials/data-keys.ts';
+import { countDataKeys, readKeks } from '../credentials/data-keys.ts';
+import { parseKekRing } from '../credentials/envelope.ts';
+import {
+  countIntendedUnder,
+  markKekRetired,
+  secondsToRetirement as findSecondsToRetirement,
+} from '../credentials/retire.ts';
 import { addKek, newestKek, newKekId, promoteNewest, retireKek } from '../credentials/ring.ts';
 import type { Ring } from '../credentials/ring.ts';
 import { confirmation, isConfirmed, place, readOptions, withBindings } from './options.ts';
@@ -19,7 +25,8 @@ const usage = `Usage: npm run keks:rotate -- [--step ${steps.join('|')}] [--kek 
 
   --step add      adds a random key to the ring, which wraps nothing yet
   --step promote  makes the newest key current: it wraps new credentials, and the cron wraps all others anew
-  --step retire   takes the key --kek out of the ring, unless it is current or wraps a data key in D1
+  --step retire   ends the key --kek for good, and takes it out of the ring: unless it is current, wraps a data key in D1 or is
+                  about to, or the current key has not been so for an hour
   --remote        the deployed D1 instead of the local one
   --secrets-file  the file that the ring is deployed from, like secrets.json: a Worker's secret cannot be read back, so
                   --remote needs it; without it .dev.vars
@@ -44,13 +51,25 @@ const schema = z
     message: 'is needed with --remote',
   });
 
-/** By KEK, how many data keys it wraps. */
-type Uses = ReadonlyMap<string, { count: number; exact: boolean }>;
+interface Counted {
+  count: number;
+  exact: boolean;
+}
+
+/** What D1 says of the keys. */
+interface Found {
+  /** By KEK, how many data keys it wraps. */
+  uses: ReadonlyMap<string, Counted>;
+  /** How many credentials are being stored under the KEK that is to be retired. */
+  intended: Counted;
+  /** Until the current KEK has been so for an hour; nothing where it has wrapped nothing yet. */
+  secondsToRetirement: number | undefined;
+}
 
 const { step, kek = '', yes, 'secrets-file': secretsFile, ...options } = readOptions(usage, schema);
 const path = secretsFile === undefined ? join(projectDirectory, '.dev.vars') : resolve(secretsFile);
 const file = await readRingFile(path);
-const uses = await withBindings(options, ({ DB }) => findUses(DB));
+const { uses, intended, secondsToRetirement } = await withBindings(options, ({ DB }) => find(DB));
 const changed = change(file.ring);
 const refusal = refuse(file.ring);
 
@@ -60,14 +79,33 @@ if (!step) {
   console.error(refusal);
   process.exitCode = 1;
 } else if (await isConfirmed(`${preview(changed)}\n\n${describe(changed)}`, yes)) {
-  await file.write(changed);
-  console.log(`\nDone.\n\n${whatIsNext(changed)}`);
+  if (step === 'retire' && !(await withBindings(options, ({ DB }) => retireInDatabase(DB)))) {
+    console.error(`${kek} has come into use meanwhile. Nothing was done.`);
+    process.exitCode = 1;
+  } else {
+    await file.write(changed);
+    console.log(`\nDone.\n\n${whatIsNext(changed)}`);
+  }
 } else {
   process.exitCode = 1;
 }
 
-async function findUses(database: D1Database): Promise<Uses> {
-  const kek_ids = new Set([...Object.keys(file.ring.keys), ...(await kekIdsInUse(database))]);
+async function find(database: D1Database): Promise<Found> {
+  return {
+    uses: await findUses(database),
+    intended: await countIntendedUnder(database, kek),
+    secondsToRetirement: await findSecondsToRetirement(database, file.ring.current),
+  };
+}
+
+/** Before it is taken out of the file: nobody wraps with it any more, and what was interrupted here is done again. */
+async function retireInDatabase(database: D1Database): Promise<boolean> {
+  const { checkValues } = await parseKekRing(JSON.stringify(file.ring));
+  return markKekRetired(database, { kek_id: kek, check_value: checkValues.get(kek) ?? '' });
+}
+
+async function findUses(database: D1Database): Promise<Found['uses']> {
+  const kek_ids = new Set([...Object.keys(file.ring.keys), ...(await readKeks(database, kek)).inUse]);
   const count = async (id: string) => [id, await countDataKeys(database, [id])] as const;
   return new Map(await pMap(kek_ids, count, { concurrency: MAX_CONNECTIONS }));
 }
@@ -76,7 +114,7 @@ function usesOf(id: string) {
   return uses.get(id) ?? { count: 0, exact: true };
 }
 
-function told({ count, exact }: { count: number; exact: boolean }): string {
+function told({ count, exact }: Counted): string {
   return `${exact ? '' : 'at least '}${count} data ${count === 1 ? 'key' : 'keys'}`;
 }
 
@@ -100,6 +138,12 @@ function refuse(ring: Ring): string | undefined {
   if (kek === ring.current) return `${kek} is current: it wraps new credentials.`;
   if (usesOf(kek).count > 0)
     return `${kek} still wraps ${told(usesOf(kek))} in D1, which nobody could read without it.`;
+  if (intended.count > 0)
+    return `${told(intended)} under ${kek} may yet be stored by calls under way. Those are over after an hour at most, after a restore of D1 in 31 days.`;
+  if (secondsToRetirement === undefined)
+    return `${ring.current} has wrapped nothing yet: is the ring deployed in which it is current?`;
+  if (secondsToRetirement > 0)
+    return `${ring.current} must have been current for an hour, so that no isolate has the ring before: wait ${Math.ceil(secondsToRetirement / 60)} more minutes.`;
   return undefined;
 }
 
@@ -109,8 +153,8 @@ function preview(ring: Ring): string {
     return `Makes ${ring.current} current in ${path}.
 To be done once the ring that has it is deployed everywhere: who does not know it cannot read what it wraps.`;
   }
-  return `Takes ${kek} out of ${path}.
-To be done once ${ring.current} is current everywhere: who has the ring before that still wraps new credentials with ${kek}.
+  return `Retires ${kek} in D1, for good, and takes it out of ${path}.
+Who still has the ring before stores no credentials from then on.
 For 30 days, Time Travel can bring rows back that ${kek} wraps. Without it they are lost: wait that long, or keep it elsewhere,
 if such a restore must be able to read them.`;
 }

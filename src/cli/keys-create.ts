@@ -2,7 +2,7 @@
 import * as z from 'zod';
 import type { ApiKey } from '../api-keys/api-key.ts';
 import { createOperatorKey } from '../api-keys/operator-key.ts';
-import { OffboardedError } from '../organizations/organization.ts';
+import { ChangedMeanwhileError, OffboardedError } from '../organizations/organization.ts';
 import { roles, tiers } from '../schema.ts';
 import { toUnix, unixNow } from '../time.ts';
 import { printableText } from '../validation.ts';
@@ -46,7 +46,7 @@ process.exitCode = await withBindings(options, async ({ DB }) => {
     console.log(json ? JSON.stringify({ raw_key, key }) : describe(raw_key, key));
     return 0;
   } catch (error) {
-    if (error instanceof OffboardedError) return nothingDone(error.message);
+    if (error instanceof OffboardedError || error instanceof ChangedMeanwhileError) return nothingDone(error.message);
     throw error;
   }
 });

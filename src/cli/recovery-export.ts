@@ -2,14 +2,14 @@
 import { link, open, rm } from 'node:fs/promises';
 import { resolve } from 'node:path';
 import * as z from 'zod';
-import { exportEvents } from '../recovery/export.ts';
+import { whyNotCovered, exportAll } from '../recovery/export.ts';
 import { toUnix } from '../time.ts';
-import { place, readOptions, withBindings } from './options.ts';
+import { nothingDone, place, readOptions, withBindings } from './options.ts';
 
 const usage = `Usage: npm run recovery:export -- --since ISO --file FILE [--remote | --persist-to DIR]
 
-  --since       some minutes before the restore point, in UTC, like 2030-01-15T10:25:00Z: an event is older than its commit
-  --file        a new file: one audit event a line, in JSON
+  --since       the restore point, in UTC, like 2030-01-15T10:30:00Z, at most 30 days ago; a day more is exported
+  --file        a new file: one row a line, in JSON
   --remote      the deployed database instead of the local one
   --persist-to  where the local database is, as for npm run dev
 `;
@@ -24,8 +24,12 @@ const schema = z.strictObject({
 });
 
 const { since, file, ...options } = readOptions(usage, schema);
-const exported = await withBindings(options, ({ DB }) => save(DB));
-console.log(`${exported} audit events are in ${file}. After the restore: npm run recovery:replay`);
+process.exitCode = await withBindings(options, async ({ DB }) => {
+  const reason = await whyNotCovered(DB, since);
+  if (reason !== undefined) return nothingDone(`--since: ${reason}`);
+  console.log(`${await save(DB)} audit events are in ${file}. After the restore: npm run recovery:replay`);
+  return 0;
+});
 
 /** The file has its name once it is whole, because no replay would miss what it lacks. No earlier one is overwritten. */
 async function save(database: D1Database): Promise<number> {
@@ -33,9 +37,9 @@ async function save(database: D1Database): Promise<number> {
   const output = await open(part, 'wx', 0o600);
   try {
     let events = 0;
-    for await (const page of exportEvents(database, since)) {
-      await output.write(page.map((event) => `${JSON.stringify(event)}\n`).join(''));
-      events += page.length;
+    for await (const page of exportAll(database, since)) {
+      await output.write(page.map((row) => `${JSON.stringify(row)}\n`).join(''));
+      events += page.filter((row) => 'event_id' in row).length;
       console.log(`${events} audit events`);
     }
     await output.sync();

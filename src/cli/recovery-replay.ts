@@ -2,31 +2,40 @@
 import { open } from 'node:fs/promises';
 import { resolve } from 'node:path';
 import * as z from 'zod';
-import type { AuditEventRow } from '../recovery/export.ts';
+import { readKeks } from '../credentials/data-keys.ts';
+import type { ExportedRow } from '../recovery/export.ts';
 import { reconcile } from '../recovery/reconcile.ts';
-import { isReplayed, replayEvents } from '../recovery/replay.ts';
-import { auditActions } from '../schema.ts';
+import { replay } from '../recovery/replay.ts';
+import { auditActions, endingActions, purgeStates } from '../schema.ts';
+import type { AuditAction } from '../schema.ts';
 import type { OperatorBindings } from './platform.ts';
 import { confirmation, isConfirmed, place, readOptions, withBindings } from './options.ts';
+import { readRingFile } from './ring-file.ts';
 
-const EVENTS_PER_BATCH = 100;
+const ROWS_PER_PAGE = 100;
 
-const usage = `Usage: npm run recovery:replay -- --file FILE [--yes] [--remote | --persist-to DIR]
+const usage = `Usage: npm run recovery:replay -- --file FILE [--yes]
+         [--remote --secrets-file FILE | --persist-to DIR [--secrets-file FILE]]
 
-  --file        what npm run recovery:export wrote before the restore
-  --yes         does not ask
-  --remote      the deployed database and credentials instead of the local ones
-  --persist-to  where the local ones are, as for npm run dev
+  --file          what npm run recovery:export wrote before the restore
+  --yes           does not ask
+  --remote        the deployed database and credentials instead of the local ones
+  --secrets-file  the file that the ring of key-encryption keys is deployed from, like secrets.json: credentials that do not
+                  open are lost. --remote needs it; without it only credentials whose ciphertext is gone are found
+  --persist-to    where the local ones are, as for npm run dev
 `;
 
-const schema = z.strictObject({
-  file: z
-    .string()
-    .min(1)
-    .transform((path) => resolve(path)),
-  ...place,
-  ...confirmation,
-});
+const path = z
+  .string()
+  .min(1)
+  .transform((given) => resolve(given));
+
+const schema = z
+  .strictObject({ file: path, 'secrets-file': path.optional(), ...place, ...confirmation })
+  .refine((given) => !given.remote || given['secrets-file'] !== undefined, {
+    path: ['secrets-file'],
+    message: 'is needed with --remote',
+  });
 
 const auditEvent = z.strictObject({
   organization_id: z.string(),
@@ -37,63 +46,97 @@ const auditEvent = z.strictObject({
   request_id: z.string(),
   state: z.string(),
   created_at: z.int(),
+  sequence: z.int(),
 });
 
-const { file, yes, ...options } = readOptions(usage, schema);
-if (await isConfirmed(await preview(), yes)) await withBindings(options, recover);
-else process.exitCode = 1;
+const purge = z.strictObject({
+  kv_key: z.string(),
+  organization_id: z.string(),
+  due_at: z.int(),
+  attempts: z.int(),
+  first_due_at: z.int(),
+  state: z.enum(purgeStates),
+  kek_id: z.string().nullable(),
+});
+
+const assignment = z.strictObject({
+  organization_id: z.string(),
+  phone_number_id: z.string(),
+  integration_id: z.string().nullable(),
+});
+
+const exportedRow = z.union([auditEvent, purge, assignment]);
+const endings: readonly AuditAction[] = endingActions;
+
+const { file, yes, 'secrets-file': secretsFile, ...options } = readOptions(usage, schema);
+const ring = secretsFile === undefined ? undefined : (await readRingFile(secretsFile)).ring;
+process.exitCode = await withBindings(options, async (env) => {
+  if (!(await isConfirmed(await preview(env), yes))) return 1;
+  await recover(env);
+  return 0;
+});
 
 /** Reads the whole file: one that is damaged is refused before anything is done. */
-async function preview(): Promise<string> {
+async function preview({ DB }: OperatorBindings): Promise<string> {
   const counts = new Map<string, number>();
   let events = 0;
-  for await (const page of pagesOfFile()) {
-    events += page.length;
-    for (const { action } of page) if (isReplayed(action)) counts.set(action, (counts.get(action) ?? 0) + 1);
+  for await (const page of readFile()) {
+    for (const row of page) {
+      if (!('event_id' in row)) continue;
+      events += 1;
+      if (endings.includes(row.action)) counts.set(row.action, (counts.get(row.action) ?? 0) + 1);
+    }
   }
-  const replayed = [...counts].map(([action, count]) => `  ${count} × ${action}`);
+  const ended = [...counts].map(([action, count]) => `  ${count} × ${action}`);
+  const { inUse } = await readKeks(DB, ring?.current ?? '');
+  const lacking = ring ? inUse.filter((kek_id) => !Object.hasOwn(ring.keys, kek_id)) : [];
   return `In the ${options.remote ? 'deployed' : 'local'} D1:
 puts back ${events} audit events of ${file}, as far as they are missing, and does again what ended:
-${replayed.length > 0 ? replayed.join('\n') : '  nothing'}
-Then marks the integrations whose ciphertext is gone as credentials_missing, and has ciphertext removed that nothing names.`;
+${ended.length > 0 ? ended.join('\n') : '  nothing'}
+Then marks the integrations whose credentials are lost as credentials_missing, and has ciphertext that nothing names removed
+in 31 days.${lacking.length > 0 ? `\nThe ring has no ${lacking.join(', ')}: all credentials under it count as lost.` : ''}`;
 }
 
-async function recover(env: OperatorBindings): Promise<void> {
-  const kept: string[] = [];
-  const toRotate = new Set<string>();
-  let events = 0;
-  for await (const page of pagesOfFile()) {
-    const replayed = await replayEvents(env.DB, page);
-    kept.push(...replayed.integrations_kept);
-    for (const key_id of replayed.keys_to_rotate) toRotate.add(key_id);
-    events += page.length;
-    const { length: deleted } = [...replayed.integrations_deleted, ...replayed.phone_numbers_deleted];
-    console.log(
-      `${events} audit events: ${replayed.events_put_back.length} more put back, ${deleted} deleted again, ${replayed.keys_revoked.length} keys revoked again, ${replayed.organizations_changed.length} organizations changed again`,
-    );
-  }
-  const { credentials_missing, sip_numbers_missing, orphans } = await reconcile(env, ({ kv_keys, data_keys }) =>
-    console.log(`${kv_keys} KV keys and ${data_keys} data keys looked at`),
+async function recover({ DB, CREDENTIALS }: OperatorBindings): Promise<void> {
+  const replayed = await replay(DB, readFile, (rows) => console.log(`${rows} rows of ${file} are back`));
+  const count = (name: keyof typeof replayed) => replayed[name].length;
+  console.log(
+    `${count('events_put_back')} more put back, ${count('integrations_deleted') + count('phone_numbers_deleted')} deleted again, ` +
+      `${count('keys_revoked')} keys revoked again, ${count('organizations_changed')} organizations changed again, ` +
+      `${count('phone_numbers_reassigned')} phone numbers reassigned again, ${count('organizations_put_back')} organizations put back`,
+  );
+  const { credentials_missing, sip_numbers_missing, orphans } = await reconcile(
+    { DB, CREDENTIALS, CREDENTIALS_KEKS: ring && JSON.stringify(ring) },
+    ({ kv_keys, data_keys }) => console.log(`${kv_keys} KV keys and ${data_keys} data keys looked at`),
   );
   console.log(`${orphans.length} ciphertexts that nothing names are in the outbox`);
-  report('Deleted before, and kept because phone numbers use them: reassign these, then replay again', kept);
-  report('API keys rotated since, whose successors are lost: they live on as they are, rotate them again', [
-    ...toRotate,
-  ]);
+  report(
+    'Deleted before, and kept without credentials because phone numbers use them: reassign these, then replay again',
+    replayed.integrations_kept,
+  );
+  report(
+    'API keys rotated since, whose successors are lost: they live on as they are, rotate them again',
+    replayed.keys_to_rotate,
+  );
+  report(
+    'Organizations that are younger than the restore point: starter, with nothing but their events. keys:create sets the tier and makes a key',
+    replayed.organizations_without_keys,
+  );
   report('Integrations that have lost their credentials (credentials_missing): PUT them anew', credentials_missing);
   report('SIP numbers that have lost their credentials: delete and import them anew', sip_numbers_missing);
 }
 
 function report(what: string, ids: string[]): void {
-  if (ids.length > 0) console.log(`${what}\n${ids.map((id) => `  ${id}`).join('\n')}`);
+  const each = [...new Set(ids)];
+  if (each.length > 0) console.log(`${what}\n${each.map((id) => `  ${id}`).join('\n')}`);
 }
 
-async function* pagesOfFile(): AsyncGenerator<AuditEventRow[], void> {
+async function* readFile(): AsyncGenerator<ExportedRow[], void> {
   const input = await open(file);
-  let page: AuditEventRow[] = [];
+  let page: ExportedRow[] = [];
   for await (const line of input.readLines()) {
-    page.push(auditEvent.parse(JSON.parse(line)));
-    if (page.length < EVENTS_PER_BATCH) continue;
+    page.push(exportedRow.parse(JSON.parse(line)));
+    if (page.length < ROWS_PER_PAGE) continue;
     yield page;
     page = [];
   }

@@ -1,5 +1,5 @@
 /** Which rows hold data keys, by the key-encryption key (KEK) that wraps them. Every query seeks by an index on `kek_id`. */
-import { and, asc, eq, inArray, sql } from 'drizzle-orm';
+import { and, asc, eq, inArray, isNotNull, sql } from 'drizzle-orm';
 import type { SQL } from 'drizzle-orm';
 import type { SQLiteColumn, SQLiteTable } from 'drizzle-orm/sqlite-core';
 import { boundedCount, toldCount } from '../count.ts';
@@ -8,7 +8,7 @@ import type { Placeholders } from '../query.ts';
 import { integrations, phone_numbers } from '../schema.ts';
 import { unixNow } from '../time.ts';
 import type { WrappedDataKey } from './envelope.ts';
-import { findKek, isKnownKek, isSameKek, recordKek } from './kek-check.ts';
+import { findKek, isKnownKek, isUsableKek, keepRewrapPlace, recordKek } from './kek-check.ts';
 
 const ROWS_PER_PAGE = 100;
 
@@ -29,8 +29,12 @@ interface Replacement extends Omit<StoredDataKey, 'table'> {
   new_check_value: string;
 }
 
+/** A data key, and the status of its row. */
+export type HeldDataKey = StoredDataKey & { status: string };
+
 interface Holders {
-  table: SQLiteTable & Record<'organization_id' | 'credentials_version' | 'data_key' | 'kek_id', SQLiteColumn>;
+  table: SQLiteTable &
+    Record<'organization_id' | 'credentials_version' | 'data_key' | 'kek_id' | 'status', SQLiteColumn>;
   subject_id: SQLiteColumn;
   /** Predicate of the rows behind a place, in the order of the primary key, which ends the index on `kek_id`. */
   isAfter: (place: Placeholders<Place>) => SQL;
@@ -38,7 +42,15 @@ interface Holders {
 }
 
 function statements({ table, subject_id, isAfter, order }: Holders) {
-  const { organization_id, credentials_version, data_key, kek_id } = table;
+  const { organization_id, credentials_version, data_key, kek_id, status } = table;
+  const columns = {
+    organization_id: sql<string>`${organization_id}`.as('organization_id'),
+    subject_id: sql<string>`${subject_id}`.as('subject_id'),
+    credentials_version: sql<string>`${credentials_version}`.as('credentials_version'),
+    data_key: sql<string>`${data_key}`.as('data_key'),
+    kek_id: sql<string>`${kek_id}`.as('kek_id'),
+  };
+  const inOrder = order.map((column) => asc(column));
   return {
     /** From each id to the next greater one: as many seeks as there are ids, however many rows. */
     listKekIds: query<object, { kek_id: string }[]>((db) =>
@@ -56,16 +68,20 @@ function statements({ table, subject_id, isAfter, order }: Holders) {
 
     page: query((db, parameters: Placeholders<Place & { kek_id: string; limit: number }>) =>
       db
-        .select({
-          organization_id: sql<string>`${organization_id}`.as('organization_id'),
-          subject_id: sql<string>`${subject_id}`.as('subject_id'),
-          credentials_version: sql<string>`${credentials_version}`.as('credentials_version'),
-          data_key: sql<string>`${data_key}`.as('data_key'),
-          kek_id: sql<string>`${kek_id}`.as('kek_id'),
-        })
+        .select(columns)
         .from(table)
         .where(and(eq(kek_id, parameters.kek_id), isAfter(parameters)))
-        .orderBy(...order.map((column) => asc(column)))
+        .orderBy(...inOrder)
+        .limit(parameters.limit),
+    ),
+
+    /** By the primary key, which no re-wrap changes. */
+    pageOfAll: query((db, parameters: Placeholders<Place & { limit: number }>) =>
+      db
+        .select({ ...columns, status: sql<string>`${status}`.as('status') })
+        .from(table)
+        .where(and(isNotNull(credentials_version), isAfter(parameters)))
+        .orderBy(...inOrder)
         .limit(parameters.limit),
     ),
 
@@ -107,13 +123,15 @@ const holders = {
 
 const tables = ['integrations', 'phone_numbers'] as const;
 
-/** The ids of all KEKs that wrap a stored data key, ascending. */
-export async function kekIdsInUse(database: D1Database): Promise<string[]> {
-  const found = await batch(
-    database,
-    tables.map((table) => holders[table].listKekIds.bind({})),
-  );
-  return [...new Set(found.flat().map(({ kek_id }) => kek_id))].toSorted();
+/** The ids of all KEKs that wrap a stored data key, ascending; and what is known of one (kek-check.ts). */
+export async function readKeks(database: D1Database, kek_id: string) {
+  const [integrationsUnder, numbersUnder, [known]] = await batch(database, [
+    holders.integrations.listKekIds.bind({}),
+    holders.phone_numbers.listKekIds.bind({}),
+    findKek.bind({ kek_id }),
+  ]);
+  const ids = [...integrationsUnder, ...numbersUnder].map((row) => row.kek_id);
+  return { inUse: [...new Set(ids)].toSorted(), known };
 }
 
 /** How many data keys these KEKs wrap: exact up to 1,000 in each table, and counted no further. */
@@ -132,14 +150,34 @@ export async function countDataKeys(
   };
 }
 
-/** All data keys that these KEKs wrap, in pages of at most 100. One that is wrapped anew meanwhile may be left out. */
-export async function* dataKeysUnder(database: D1Database, kek_ids: string[]): AsyncGenerator<StoredDataKey[], void> {
-  for (const kek_id of kek_ids) {
+/** Where a data key stands among those of several KEKs. */
+export type DataKeyPlace = Place & Pick<StoredDataKey, 'kek_id' | 'table'>;
+
+/**
+ * The data keys that these KEKs wrap, by KEK, table and primary key, in pages of at most 100. One that is wrapped anew meanwhile
+ * may be left out.
+ *
+ * @param behind only those that stand behind it
+ */
+export async function* dataKeysUnder(
+  database: D1Database,
+  kek_ids: string[],
+  behind?: DataKeyPlace,
+): AsyncGenerator<StoredDataKey[], void> {
+  for (const kek_id of kek_ids.toSorted()) {
     for (const table of tables) {
-      let after: Place | undefined = BEFORE_ALL;
+      const isBefore = behind && (kek_id === behind.kek_id ? table < behind.table : kek_id < behind.kek_id);
+      if (isBefore) continue;
+      const isWithin = behind && kek_id === behind.kek_id && table === behind.table;
+      let after: Place | undefined = isWithin ? behind : BEFORE_ALL;
       while (after) {
         const [rows]: readonly [Omit<StoredDataKey, 'table'>[]] = await batch(database, [
-          holders[table].page.bind({ ...after, kek_id, limit: ROWS_PER_PAGE }),
+          holders[table].page.bind({
+            organization_id: after.organization_id,
+            subject_id: after.subject_id,
+            kek_id,
+            limit: ROWS_PER_PAGE,
+          }),
         ]);
         yield rows.map((row) => ({ ...row, table }));
         after = rows.length === ROWS_PER_PAGE ? rows.at(-1) : undefined;
@@ -148,19 +186,36 @@ export async function* dataKeysUnder(database: D1Database, kek_ids: string[]): A
   }
 }
 
+/** Every data key, in pages of at most 100; it reads every row of both tables, once. */
+export async function* allDataKeys(database: D1Database): AsyncGenerator<HeldDataKey[], void> {
+  for (const table of tables) {
+    let after: Place | undefined = BEFORE_ALL;
+    while (after) {
+      const [rows]: readonly [Omit<HeldDataKey, 'table'>[]] = await batch(database, [
+        holders[table].pageOfAll.bind({ ...after, limit: ROWS_PER_PAGE }),
+      ]);
+      yield rows.map((row) => ({ ...row, table }));
+      after = rows.length === ROWS_PER_PAGE ? rows.at(-1) : undefined;
+    }
+  }
+}
+
 /**
  * Replaces data keys in one transaction, each where its row still holds the one that was read; none where the KEK is another
- * than the one that is known by its name (kek-check.ts).
+ * than the one that is known by its name, or is retired (kek-check.ts).
  *
+ * @param rewrap_place where the re-wrap goes on, to be kept beside the KEK
  * @returns how many
  */
 export async function replaceDataKeys(
   database: D1Database,
   kek: { kek_id: string; check_value: string },
+  rewrap_place: string | null,
   replacements: (StoredDataKey & { rewrapped: WrappedDataKey })[],
 ): Promise<number> {
-  const [, [known], ...replaced] = await batch(database, [
+  const [, , [known], ...replaced] = await batch(database, [
     recordKek.bind({ ...kek, now: unixNow() }),
+    keepRewrapPlace.bind({ kek_id: kek.kek_id, rewrap_place }),
     findKek.bind(kek),
     ...replacements.map(({ table, rewrapped, ...row }) =>
       holders[table].replace.bind({
@@ -171,5 +226,5 @@ export async function replaceDataKeys(
       }),
     ),
   ]);
-  return isSameKek(kek, known) ? replaced.flat().length : 0;
+  return isUsableKek(kek, known) ? replaced.flat().length : 0;
 }

@@ -140,6 +140,16 @@ export async function open(
   return z.record(z.string(), z.string()).parse(JSON.parse(new TextDecoder().decode(text)));
 }
 
+/** Whether ciphertext, data key and place belong together, under a KEK of the ring. */
+export async function opens(...sealed: Parameters<typeof open>): Promise<boolean> {
+  try {
+    await open(...sealed);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
 function kekOf({ keys }: KekRing, id: string): CryptoKey {
   const kek = keys.get(id);
   if (!kek) throw new Error(`CREDENTIALS_KEKS has no key ${id}`);

@@ -2,7 +2,7 @@
  * Key-encryption keys (KEKs) are named by an operator. What else a KEK is known by is a check value of its bytes, written when
  * it first wraps a data key: another key under the same name would wrap what nobody else can open.
  */
-import { and, eq, ne, not } from 'drizzle-orm';
+import { and, eq, isNotNull, isNull, ne, not, or, sql } from 'drizzle-orm';
 import type { Placeholder } from 'drizzle-orm';
 import { logAlert } from '../log.ts';
 import { existsIn, query } from '../query.ts';
@@ -30,37 +30,63 @@ export const recordKek = query((db, { kek_id, check_value, now }: Placeholders<K
 
 type Check = Record<'kek_id' | 'check_value', Placeholder>;
 
-/** Predicate: the KEK of this name is the one that is known by it. */
+/** Predicate: the KEK of this name is the one that is known by it, and is not retired. */
 export const isKnownKek = (db: Builder, { kek_id, check_value }: Check) =>
   existsIn(
     db,
     key_encryption_keys,
-    and(eq(key_encryption_keys.kek_id, kek_id), eq(key_encryption_keys.check_value, check_value)),
+    and(
+      eq(key_encryption_keys.kek_id, kek_id),
+      eq(key_encryption_keys.check_value, check_value),
+      isNull(key_encryption_keys.retired_at),
+    ),
   );
 
-/** Predicate: no other KEK is known by this name. */
+/** Predicate: no other KEK is known by this name, and it is not retired. */
 export const isNoOtherKek = (db: Builder, { kek_id, check_value }: Check) =>
   not(
     existsIn(
       db,
       key_encryption_keys,
-      and(eq(key_encryption_keys.kek_id, kek_id), ne(key_encryption_keys.check_value, check_value)),
+      and(
+        eq(key_encryption_keys.kek_id, kek_id),
+        or(ne(key_encryption_keys.check_value, check_value), isNotNull(key_encryption_keys.retired_at)),
+      ),
     ),
   );
 
 export const findKek = query((db, { kek_id }: Placeholders<{ kek_id: string }>) =>
   db
-    .select({ check_value: key_encryption_keys.check_value })
+    .select({
+      check_value: key_encryption_keys.check_value,
+      created_at: key_encryption_keys.created_at,
+      retired_at: key_encryption_keys.retired_at,
+      rewrap_place: key_encryption_keys.rewrap_place,
+    })
     .from(key_encryption_keys)
     .where(eq(key_encryption_keys.kek_id, kek_id)),
 );
 
-/** Whether no other KEK is known by its name. Alerts by `kek_mismatch` where one is. */
-export function isSameKek(
+/** Where the re-wrap under this KEK goes on (rewrap.ts). */
+export const keepRewrapPlace = query(
+  (db, { kek_id, rewrap_place }: Placeholders<{ kek_id: string; rewrap_place: string | null }>) =>
+    db
+      .update(key_encryption_keys)
+      .set({ rewrap_place: sql`${rewrap_place}` })
+      .where(eq(key_encryption_keys.kek_id, kek_id)),
+);
+
+/**
+ * Whether no other KEK is known by its name, and it is not retired. Alerts by `kek_mismatch` or `kek_retired` where it cannot be
+ * used.
+ */
+export function isUsableKek(
   kek: { kek_id: string; check_value: string },
-  known: { check_value: string | null } | undefined,
+  known: { check_value: string | null; retired_at: number | null } | undefined,
 ): boolean {
-  if ((known?.check_value ?? kek.check_value) === kek.check_value) return true;
-  logAlert('kek_mismatch', { kek_id: kek.kek_id });
+  const isSame = (known?.check_value ?? kek.check_value) === kek.check_value;
+  const isRetired = typeof known?.retired_at === 'number';
+  if (isSame && !isRetired) return true;
+  logAlert(isSame ? 'kek_retired' : 'kek_mismatch', { kek_id: kek.kek_id });
   return false;
 }

@@ -29,7 +29,7 @@ import type { AuditAction, PurgeState } from '../schema.ts';
 import { unixNow } from '../time.ts';
 import { parseKekRing, seal } from './envelope.ts';
 import type { Credentials, KekRing, WrappedDataKey } from './envelope.ts';
-import { currentKek, isNoOtherKek, isSameKek } from './kek-check.ts';
+import { currentKek, isNoOtherKek, isUsableKek } from './kek-check.ts';
 
 /** Longer than a request lives: a purge must not overtake a create that is merely slow. */
 export const INTENT_DUE_SECONDS = 3600;
@@ -57,6 +57,9 @@ export function credentialsKey(organization_id: string, subject_id: string, vers
 /** For an insert into the outbox. */
 export const inState = (state: PurgeState) => sql<PurgeState>`${sql.raw(`'${state}'`)}`.as('state');
 
+/** Of what is owed: no data key opens it any more. */
+export const ofNoKek = sql<null>`NULL`;
+
 type KekCheck = ReturnType<typeof currentKek>;
 
 interface IntentParameters {
@@ -69,7 +72,12 @@ const isIntent = ({ organization_id, kv_key }: Placeholders<IntentParameters>) =
   and(eq(credential_purges.kv_key, kv_key), eq(credential_purges.organization_id, organization_id));
 
 /** The outbox row of an intent, in the table's order. */
-function intentColumns({ kv_key }: Placeholders<IntentParameters>, now: Placeholder, state: PurgeState) {
+function intentColumns(
+  { kv_key }: Placeholders<IntentParameters>,
+  now: Placeholder,
+  state: PurgeState,
+  kek_id: SQL<string | null>,
+) {
   const due_at = sql<number>`${now} + ${sql.raw(String(INTENT_DUE_SECONDS))}`;
   return {
     kv_key: sql<string>`${kv_key}`.as('kv_key'),
@@ -78,6 +86,7 @@ function intentColumns({ kv_key }: Placeholders<IntentParameters>, now: Placehol
     attempts: sql<number>`0`.as('attempts'),
     first_due_at: due_at.as('first_due_at'),
     state: inState(state),
+    kek_id: kek_id.as('kek_id'),
   };
 }
 
@@ -91,6 +100,8 @@ const recordKekOfIntent = query((db, parameters: Placeholders<IntentParameters &
           kek_id: sql<string>`${parameters.kek_id}`.as('kek_id'),
           check_value: sql<string>`${parameters.check_value}`.as('check_value'),
           created_at: sql<number>`${parameters.now}`.as('created_at'),
+          retired_at: sql<null>`NULL`.as('retired_at'),
+          rewrap_place: sql<null>`NULL`.as('rewrap_place'),
         })
         .from(credential_purges)
         .where(isIntent(parameters)),
@@ -103,6 +114,7 @@ const findBegun = query((db, parameters: Placeholders<IntentParameters & KekChec
   db
     .select({
       check_value: key_encryption_keys.check_value,
+      retired_at: key_encryption_keys.retired_at,
       has_intent: sql<number>`${existsIn(db, credential_purges, isIntent(parameters))}`.as('has_intent'),
     })
     .from(sql`(SELECT 1)`)
@@ -128,7 +140,7 @@ export function credentialsWriter<Parameters extends EventParameters>(
       .insert(credential_purges)
       .select(
         db
-          .select(intentColumns(parameters, parameters.now, 'intended'))
+          .select(intentColumns(parameters, parameters.now, 'intended', sql<string>`${parameters.kek_id}`))
           .from(api_keys)
           .where(
             and(
@@ -159,7 +171,7 @@ export function credentialsWriter<Parameters extends EventParameters>(
       ]),
     );
     assertCallerMay(permission, operation, caller);
-    if (!isSameKek(kek, begun)) throw nothingDone(undefined);
+    if (!isUsableKek(kek, begun)) throw nothingDone(undefined);
     const { ciphertext, ...wrapped } = await seal(ring, kv_key, credentials);
     const stored: StoredCredentials = { kv_key: begun?.has_intent ? kv_key : null, credentials_version, ...wrapped };
     return { ciphertext, stored };
@@ -267,7 +279,10 @@ export const spendIntent = query((db, parameters: Placeholders<EventParameters &
     .insert(credential_purges)
     .select(
       db
-        .select({ ...intentColumns(parameters, parameters.now, 'owed'), attempts: sql<number>`1`.as('attempts') })
+        .select({
+          ...intentColumns(parameters, parameters.now, 'owed', ofNoKek),
+          attempts: sql<number>`1`.as('attempts'),
+        })
         .from(api_keys)
         .where(
           and(
@@ -308,6 +323,7 @@ const purgeEnqueuer = (isTheirs: (parameters: Placeholders<RecordParameters>) =>
               attempts: sql<number>`0`.as('attempts'),
               first_due_at: sql<number>`${parameters.now}`.as('first_due_at'),
               state: inState('owed'),
+              kek_id: ofNoKek.as('kek_id'),
             })
             .from(audit_events)
             .where(and(isTheirs(parameters), isNotNull(version), inArray(audit_events.action, [...purgingActions]))),

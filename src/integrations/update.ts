@@ -1,6 +1,6 @@
 import { and, eq, sql } from 'drizzle-orm';
 import * as z from 'zod';
-import { eventParameters, eventRecorder, eventSaw } from '../audit/record.ts';
+import { eventParameters, eventRecorder, eventSaw, updateTime } from '../audit/record.ts';
 import type { EventParameters } from '../audit/record.ts';
 import { callerMay } from '../auth/authorize.ts';
 import { purge } from '../credentials/purge.ts';
@@ -92,16 +92,16 @@ const recordReplacement = eventRecorder<CredentialsParameters>(
     ),
 );
 
-const changed = (parameters: Placeholders<UpdateParameters>) => ({
+const changed = (db: Builder, parameters: Placeholders<UpdateParameters>) => ({
   name: sql`coalesce(${parameters.name}, ${integrations.name})`,
-  updated_at: sql`${parameters.event_time}`,
+  updated_at: updateTime(db, parameters, integrations.updated_at),
   revision: sql`${integrations.revision} + 1`,
 });
 
 const rename = query((db, parameters: Placeholders<UpdateParameters>) =>
   db
     .update(integrations)
-    .set(changed(parameters))
+    .set(changed(db, parameters))
     .where(and(isIntegration(parameters), eventSaw(db, parameters, integrations.revision))),
 );
 
@@ -109,7 +109,7 @@ const replaceCredentials = query((db, parameters: Placeholders<CredentialsParame
   db
     .update(integrations)
     .set({
-      ...changed(parameters),
+      ...changed(db, parameters),
       status: 'active',
       credentials_version: sql`${parameters.credentials_version}`,
       data_key: sql`${parameters.data_key}`,
@@ -160,7 +160,7 @@ export async function updateIntegration(
     ...before,
     name: name ?? before.name,
     status: credentials ? 'active' : before.status,
-    updated_at: event.created_at,
+    updated_at: Math.max(before.updated_at, event.created_at),
   });
 }
 

@@ -1,4 +1,4 @@
-import { and, eq, ne } from 'drizzle-orm';
+import { and, eq, ne, sql } from 'drizzle-orm';
 import { revokeAllKeys } from '../api-keys/revoke-all.ts';
 import { eventExists, eventRecorder, operatorEventParameters } from '../audit/record.ts';
 import type { RecordParameters } from '../audit/record.ts';
@@ -21,8 +21,8 @@ const recordOffboarding = eventRecorder<RecordParameters>(
 const markOffboarded = query((db, parameters: Placeholders<RecordParameters>) =>
   db
     .update(organizations)
-    .set({ status: 'offboarded' })
-    .where(and(isOrganization(parameters), eventExists(db, parameters))),
+    .set({ status: 'offboarded', change_count: sql`${organizations.change_count} + 1` })
+    .where(and(isOrganization(parameters), ne(organizations.status, 'offboarded'), eventExists(db, parameters))),
 );
 
 const isOffboarded = (db: Builder, parameters: OrganizationParameters) =>

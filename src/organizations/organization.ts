@@ -29,8 +29,19 @@ export class OffboardedError extends Error {
   }
 }
 
+/** What would be done to another state of an organization than was seen is refused. */
+export class ChangedMeanwhileError extends Error {
+  constructor(organization_id: string) {
+    super(`${organization_id} was changed meanwhile`);
+    this.name = 'ChangedMeanwhileError';
+  }
+}
+
 export const readStatus = query((db, parameters: Placeholders<{ organization_id: string }>) =>
-  db.select({ status: organizations.status }).from(organizations).where(isOrganization(parameters)),
+  db
+    .select({ status: organizations.status, change_count: organizations.change_count })
+    .from(organizations)
+    .where(isOrganization(parameters)),
 );
 
 /** An organization as clients see it, in their audit events. */

@@ -1,46 +1,58 @@
-import { and, eq, gt, not } from 'drizzle-orm';
-import { assertNothingInDoubt, eventRecorder, operatorEventParameters, readEvent } from '../audit/record.ts';
+import { and, eq, sql } from 'drizzle-orm';
+import {
+  assertNothingInDoubt,
+  eventRecorder,
+  eventExists,
+  operatorEventParameters,
+  readEvent,
+} from '../audit/record.ts';
 import type { RecordParameters } from '../audit/record.ts';
-import { batchOfGroups, bindEach, existsIn, query } from '../query.ts';
-import type { Builder, Placeholders } from '../query.ts';
-import { audit_events, organizations } from '../schema.ts';
-import { isOrganization, organizationState } from './organization.ts';
+import { batch, batchOfGroups, bindEach, query } from '../query.ts';
+import type { Placeholders } from '../query.ts';
+import { organizations } from '../schema.ts';
+import { isOrganization, organizationState, readStatus } from './organization.ts';
 import type { OrganizationState } from './organization.ts';
 
-/**
- * Predicate: no later event is about the organization itself. It keeps a late try of a suspension from undoing the
- * resumption that followed. (A clock that is behind another operator's has nothing done, instead of half.)
- */
-const isLastEvent = (db: Builder, { organization_id, event_id }: Placeholders<RecordParameters>) =>
-  not(
-    existsIn(
-      db,
-      audit_events,
-      and(
-        eq(audit_events.organization_id, organization_id),
-        eq(audit_events.target_id, organization_id),
-        gt(audit_events.event_id, event_id),
-      ),
-    ),
-  );
+interface ChangeParameters extends RecordParameters {
+  /** Of the organization as it was seen before the first try. */
+  change_count: number;
+}
 
 function statusChange(
   action: 'organization.suspended' | 'organization.resumed',
   from: OrganizationState['status'],
   to: OrganizationState['status'],
 ) {
-  const mayChange = (db: Builder, parameters: Placeholders<RecordParameters>) =>
-    and(isOrganization(parameters), eq(organizations.status, from), isLastEvent(db, parameters));
+  /** A first try that is so late that the organization has changed since does nothing either. */
+  const recordChange = eventRecorder<ChangeParameters>(
+    organizations,
+    organizations.organization_id,
+    action,
+    (_, parameters) =>
+      and(
+        isOrganization(parameters),
+        eq(organizations.status, from),
+        eq(organizations.change_count, parameters.change_count),
+      ),
+  );
 
-  const recordChange = eventRecorder<RecordParameters>(organizations, organizations.organization_id, action, mayChange);
-
-  // The event is there by the same condition, in the same transaction.
-  const changeStatus = query((db, parameters: Placeholders<RecordParameters>) =>
-    db.update(organizations).set({ status: to }).where(mayChange(db, parameters)),
+  const changeStatus = query((db, parameters: Placeholders<ChangeParameters>) =>
+    db
+      .update(organizations)
+      .set({ status: to, change_count: sql`${organizations.change_count} + 1` })
+      .where(
+        and(
+          isOrganization(parameters),
+          eventExists(db, parameters),
+          eq(organizations.change_count, parameters.change_count),
+        ),
+      ),
   );
 
   return async function change(database: D1Database, organization_id: string): Promise<OrganizationState | undefined> {
-    const parameters = operatorEventParameters(organization_id);
+    const [[seen]] = await batch(database, [readStatus.bind({ organization_id })]);
+    if (!seen) return undefined;
+    const parameters = { ...operatorEventParameters(organization_id), change_count: seen.change_count };
     const { results, inDoubt } = await batchOfGroups(database, [
       bindEach({ recordChange, changeStatus }, parameters),
       { event: readEvent.bind(parameters) },

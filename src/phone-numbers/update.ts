@@ -1,6 +1,6 @@
 import { and, eq, isNull, or, sql } from 'drizzle-orm';
 import * as z from 'zod';
-import { eventParameters, eventRecorder, eventSaw } from '../audit/record.ts';
+import { eventParameters, eventRecorder, eventSaw, updateTime } from '../audit/record.ts';
 import type { EventParameters } from '../audit/record.ts';
 import { callerMay } from '../auth/authorize.ts';
 import type { Operation } from '../env.ts';
@@ -86,7 +86,7 @@ const applyChanges = query((db, parameters: Placeholders<UpdateParameters>) => {
       supports_outbound: sql`coalesce(${parameters.supports_outbound}, ${phone_numbers.supports_outbound})`,
       assigned_agent_id,
       status: sql`iif(${assigned_agent_id} IS NULL, 'free', 'assigned')`,
-      updated_at: sql`${parameters.event_time}`,
+      updated_at: updateTime(db, parameters, phone_numbers.updated_at),
       revision: sql`${phone_numbers.revision} + 1`,
     })
     .where(and(isPhoneNumber(parameters), eventSaw(db, parameters, phone_numbers.revision)));
@@ -121,7 +121,7 @@ export async function updatePhoneNumber(
   });
   if (event) {
     const before = phoneNumberState.parse(JSON.parse(event.state));
-    const after = { ...before, ...changes, updated_at: event.created_at };
+    const after = { ...before, ...changes, updated_at: Math.max(before.updated_at, event.created_at) };
     return presentPhoneNumber({ ...after, status: after.assigned_agent_id === null ? 'free' : 'assigned' });
   }
   const [number] = found.number;

@@ -1,59 +1,137 @@
-/** What a restore of D1 would take away and must not: the audit events since the restore point. */
+/** What a restore of D1 would take away and must not: what ended, and where phone numbers went, since the restore point. */
 import { and, asc, eq, getTableColumns, gt, gte, sql } from 'drizzle-orm';
-import { eventIdsFrom } from '../ids.ts';
+import { databaseNow } from '../clock.ts';
 import { batch, query } from '../query.ts';
 import type { Placeholders } from '../query.ts';
-import { audit_events, organizations } from '../schema.ts';
+import { audit_events, credential_purges, organizations, phone_numbers } from '../schema.ts';
+import { RESTORABLE_SECONDS } from '../time.ts';
 
 const ROWS_PER_PAGE = 100;
+/**
+ * How much more is exported than is asked for: an event has the time when its operation began, by the clock of whoever
+ * carried it out.
+ */
+const MARGIN_SECONDS = 24 * 60 * 60;
 
 export type AuditEventRow = typeof audit_events.$inferSelect;
+export type PurgeRow = typeof credential_purges.$inferSelect;
+/** Which integration a phone number was assigned to at the export. */
+export type AssignmentRow = Pick<
+  typeof phone_numbers.$inferSelect,
+  'organization_id' | 'phone_number_id' | 'integration_id'
+>;
+export type ExportedRow = AuditEventRow | PurgeRow | AssignmentRow;
 
-interface PageParameters {
+interface Place {
   /** Where the page before ended. */
   organization_id: string;
-  event_id: string;
-  /** What stands before the ids of the events that are exported. */
-  since: string;
+  created_at: number;
+  sequence: number;
+}
+
+interface PageParameters extends Place {
+  since: number;
 }
 
 /**
- * By the primary key alone: the events of each organization behind the time, of the one where the page before ended behind
- * its last. SQLite's planner, which has no statistics, keeps the order of a cross join: the other way round it would read
- * every event.
+ * The events of each organization since the time, of the one where the page before ended behind its last. SQLite's planner,
+ * which has no statistics, keeps the order of a cross join: the other way round it would read every event.
  */
-const listEvents = query((db, { organization_id, event_id, since }: Placeholders<PageParameters>) =>
+const isNext = ({ organization_id, created_at, sequence, since }: Placeholders<PageParameters>) => {
+  const isSame = sql`${organizations.organization_id} = ${organization_id}`;
+  return and(
+    gte(organizations.organization_id, organization_id),
+    eq(audit_events.organization_id, organizations.organization_id),
+    sql`(${audit_events.created_at}, ${audit_events.sequence}) > (iif(${isSame}, ${created_at}, ${since}), iif(${isSame}, ${sequence}, -1))`,
+  );
+};
+
+const listEvents = query((db, parameters: Placeholders<PageParameters>) =>
   db
     .select(getTableColumns(audit_events))
     .from(organizations)
     .crossJoin(audit_events)
-    .where(
-      and(
-        gte(organizations.organization_id, organization_id),
-        eq(audit_events.organization_id, organizations.organization_id),
-        gt(
-          audit_events.event_id,
-          sql`iif(${organizations.organization_id} = ${organization_id}, ${event_id}, ${since})`,
-        ),
-      ),
-    )
-    .orderBy(asc(organizations.organization_id), asc(audit_events.event_id))
+    .where(isNext(parameters))
+    .orderBy(asc(organizations.organization_id), asc(audit_events.created_at), asc(audit_events.sequence))
     .limit(ROWS_PER_PAGE),
 );
 
+const listPurges = query((db, { kv_key }: Placeholders<{ kv_key: string }>) =>
+  db
+    .select(getTableColumns(credential_purges))
+    .from(credential_purges)
+    .where(and(gt(credential_purges.kv_key, kv_key), eq(credential_purges.state, 'owed')))
+    .orderBy(asc(credential_purges.kv_key))
+    .limit(ROWS_PER_PAGE),
+);
+
+/** @param updated JSON of the events of updated numbers */
+const findAssignments = query((db, { updated }: Placeholders<{ updated: string }>) =>
+  db
+    .selectDistinct({
+      organization_id: phone_numbers.organization_id,
+      phone_number_id: phone_numbers.phone_number_id,
+      integration_id: phone_numbers.integration_id,
+    })
+    .from(sql`json_each(${updated})`)
+    .crossJoin(phone_numbers)
+    .where(
+      and(
+        eq(phone_numbers.phone_number_id, sql`json_each.value ->> 'target_id'`),
+        eq(phone_numbers.organization_id, sql`json_each.value ->> 'organization_id'`),
+      ),
+    ),
+);
+
 /**
- * The audit events of every organization since a time, in pages of at most 100: one organization after the other, the events
- * of each in their order.
+ * Why an export since a time (unix seconds) would not have all that ended since, by D1's clock; nothing where it has.
  *
- * @param from unix seconds
  * @throws DomainError `temporarily_unavailable`
  */
-export async function* exportEvents(database: D1Database, from: number): AsyncGenerator<AuditEventRow[], void> {
-  const since = eventIdsFrom(from);
-  let last: Pick<AuditEventRow, 'organization_id' | 'event_id'> | undefined = { organization_id: '', event_id: since };
+export async function whyNotCovered(database: D1Database, since: number): Promise<string | undefined> {
+  const now = await databaseNow(database);
+  if (since > now) return 'is yet to come';
+  return since - MARGIN_SECONDS < now - RESTORABLE_SECONDS
+    ? 'is more than 30 days ago, where Time Travel ends: what ended then may have been forgotten'
+    : undefined;
+}
+
+/**
+ * The audit events of every organization since a day before a time, in pages of at most 100: one organization after the other,
+ * the events of each in the order of their commits.
+ *
+ * @param since unix seconds
+ * @throws DomainError `temporarily_unavailable`
+ */
+export async function* exportEvents(database: D1Database, since: number): AsyncGenerator<AuditEventRow[], void> {
+  const from = since - MARGIN_SECONDS;
+  let last: Place | undefined = { organization_id: '', created_at: from, sequence: -1 };
   while (last) {
-    const [events]: readonly [AuditEventRow[]] = await batch(database, [listEvents.bind({ ...last, since })]);
+    const [events]: readonly [AuditEventRow[]] = await batch(database, [listEvents.bind({ ...last, since: from })]);
     if (events.length > 0) yield events;
     last = events.length === ROWS_PER_PAGE ? events.at(-1) : undefined;
+  }
+}
+
+/**
+ * All that a replay needs, in pages of at most 100: the events ({@link exportEvents}), which integration each phone number that
+ * they say was updated has now, and the ciphertexts whose removal is owed, some of which may be on their way.
+ *
+ * @param since unix seconds
+ * @throws DomainError `temporarily_unavailable`
+ */
+export async function* exportAll(database: D1Database, since: number): AsyncGenerator<ExportedRow[], void> {
+  for await (const events of exportEvents(database, since)) {
+    yield events;
+    const updated = events.filter(({ action }) => action === 'phone_number.updated');
+    if (updated.length === 0) continue;
+    const [assignments] = await batch(database, [findAssignments.bind({ updated: JSON.stringify(updated) })]);
+    yield assignments;
+  }
+  let last: string | undefined = '';
+  while (last !== undefined) {
+    const [purges]: readonly [PurgeRow[]] = await batch(database, [listPurges.bind({ kv_key: last })]);
+    if (purges.length > 0) yield purges;
+    last = purges.length === ROWS_PER_PAGE ? purges.at(-1)?.kv_key : undefined;
   }
 }

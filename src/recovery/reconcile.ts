@@ -1,17 +1,19 @@
 /** After a restore of D1: its rows and the ciphertext in KV, which no restore brings back, are made to agree. */
-import { and, eq, not, sql } from 'drizzle-orm';
+import { and, eq, inArray, lt, not, sql } from 'drizzle-orm';
 import pMap from 'p-map';
-import { eventRecorder, eventSaw, operatorEventParameters } from '../audit/record.ts';
+import { eventRecorder, eventSaw, operatorEventParameters, updateTime } from '../audit/record.ts';
 import type { RecordParameters } from '../audit/record.ts';
 import { MAX_CONNECTIONS } from '../connections.ts';
-import { dataKeysUnder, kekIdsInUse } from '../credentials/data-keys.ts';
-import type { StoredDataKey } from '../credentials/data-keys.ts';
-import { credentialsKey, inState, INTENT_DUE_SECONDS } from '../credentials/vault.ts';
+import { allDataKeys } from '../credentials/data-keys.ts';
+import type { HeldDataKey, StoredDataKey } from '../credentials/data-keys.ts';
+import { opens, parseKekRing } from '../credentials/envelope.ts';
+import type { KekRing } from '../credentials/envelope.ts';
+import { credentialsKey, inState, ofNoKek } from '../credentials/vault.ts';
 import type { Bindings } from '../env.ts';
 import { batch, existsIn, query } from '../query.ts';
-import type { Placeholders } from '../query.ts';
-import { credential_purges, integrations, phone_numbers } from '../schema.ts';
-import { unixNow } from '../time.ts';
+import type { Builder, Placeholders } from '../query.ts';
+import { credential_purges, integrations, key_encryption_keys, phone_numbers } from '../schema.ts';
+import { RESTORABLE_SECONDS, unixNow } from '../time.ts';
 import { isIntegration, isPhoneNumber, placesOf } from './subject.ts';
 
 const ROWS_PER_BATCH = 100;
@@ -25,10 +27,14 @@ interface OrphanParameters {
 const part = (name: string) => sql<string>`(json_each.value ->> ${sql.raw(`'${name}'`)})`;
 const place = { organization_id: part('organization_id'), target_id: part('subject_id') };
 
-/**
- * What no row names goes to the outbox. What is there already stays due as it is: a create under way is named there by its
- * intent, and by its row from then on.
- */
+/** No row names it. */
+const isUnnamed = (db: Builder) =>
+  and(
+    not(existsIn(db, integrations, and(isIntegration(place), eq(integrations.credentials_version, part('version'))))),
+    not(existsIn(db, phone_numbers, and(isPhoneNumber(place), eq(phone_numbers.credentials_version, part('version'))))),
+  );
+
+/** What no row names goes to the outbox. What is owed there already stays due as it is. */
 const enqueueOrphans = query((db, { places, due_at }: Placeholders<OrphanParameters>) =>
   db
     .insert(credential_purges)
@@ -41,29 +47,45 @@ const enqueueOrphans = query((db, { places, due_at }: Placeholders<OrphanParamet
           attempts: sql<number>`0`.as('attempts'),
           first_due_at: sql<number>`${due_at}`.as('first_due_at'),
           state: inState('owed'),
+          kek_id: ofNoKek.as('kek_id'),
         })
         .from(sql`json_each(${places})`)
-        .where(
-          and(
-            not(
-              existsIn(
-                db,
-                integrations,
-                and(isIntegration(place), eq(integrations.credentials_version, part('version'))),
-              ),
-            ),
-            not(
-              existsIn(
-                db,
-                phone_numbers,
-                and(isPhoneNumber(place), eq(phone_numbers.credentials_version, part('version'))),
-              ),
-            ),
-          ),
-        ),
+        .where(isUnnamed(db)),
     )
-    .onConflictDoNothing()
-    .returning({ kv_key: credential_purges.kv_key }),
+    .onConflictDoNothing(),
+);
+
+const findOrphans = query((db, { places }: Placeholders<{ places: string }>) =>
+  db
+    .select({ kv_key: part('kv_key').as('kv_key') })
+    .from(sql`json_each(${places})`)
+    .where(isUnnamed(db)),
+);
+
+/** What a create or an update under way at the restore point intended may have become live since, where it was undone. */
+const putIntentsOff = query((db, { due_at }: Placeholders<{ due_at: number }>) =>
+  db
+    .update(credential_purges)
+    .set({ due_at: sql`${due_at}`, first_due_at: sql`${due_at}` })
+    .where(and(eq(credential_purges.state, 'intended'), lt(credential_purges.due_at, due_at))),
+);
+
+const findOwed = query((db, { kv_keys }: Placeholders<{ kv_keys: string }>) =>
+  db
+    .select({ kv_key: credential_purges.kv_key })
+    .from(credential_purges)
+    .where(
+      and(
+        inArray(credential_purges.kv_key, sql`(SELECT value FROM json_each(${kv_keys}))`),
+        eq(credential_purges.state, 'owed'),
+      ),
+    ),
+);
+
+const listKeks = query((db) =>
+  db
+    .select({ kek_id: key_encryption_keys.kek_id, check_value: key_encryption_keys.check_value })
+    .from(key_encryption_keys),
 );
 
 interface MissingParameters extends RecordParameters {
@@ -71,7 +93,7 @@ interface MissingParameters extends RecordParameters {
   credentials_version: string;
 }
 
-/** Of the version whose ciphertext is gone: new credentials may have come meanwhile. */
+/** Of the version that does not open: new credentials may have come meanwhile. */
 const recordMissing = eventRecorder<MissingParameters>(
   integrations,
   integrations.integration_id,
@@ -89,7 +111,7 @@ const markMissing = query((db, parameters: Placeholders<MissingParameters>) =>
     .update(integrations)
     .set({
       status: 'credentials_missing',
-      updated_at: sql`${parameters.event_time}`,
+      updated_at: updateTime(db, parameters, integrations.updated_at),
       revision: sql`${integrations.revision} + 1`,
     })
     .where(and(isIntegration(parameters), eventSaw(db, parameters, integrations.revision)))
@@ -97,53 +119,73 @@ const markMissing = query((db, parameters: Placeholders<MissingParameters>) =>
 );
 
 export interface Reconciled {
-  /** Integrations that are `credentials_missing` from now on. */
+  /** Integrations that are `credentials_missing`, from now on or already. */
   credentials_missing: string[];
-  /** SIP numbers whose ciphertext is gone. They have no status for it: to be deleted and imported anew. */
+  /** SIP numbers whose credentials do not open. They have no status for it: to be deleted and imported anew. */
   sip_numbers_missing: string[];
-  /** KV keys that neither a row nor the outbox named, and the outbox does now. */
+  /** KV keys that no row names: the outbox does. */
   orphans: string[];
 }
 
+/** Without a ring it is not known whether a ciphertext opens, only whether it is there. */
+type ReconcileBindings = Pick<Bindings, 'DB' | 'CREDENTIALS'> & { CREDENTIALS_KEKS?: string | undefined };
+
 /**
- * Marks the integrations whose ciphertext is gone, and puts ciphertext that nothing names into the outbox: due as late as an
- * intent is, which leaves a put under way the time it has. In batches of at most 100; a second run does nothing more.
+ * Marks the integrations whose credentials do not open, or are about to be removed, and puts ciphertext that nothing names into
+ * the outbox. That becomes due only when Time Travel cannot bring its row back any more, because the restore may be undone. In
+ * batches of at most 100; every run tells all that is so.
  *
  * @param onProgress told how many KV keys and data keys have been looked at
- * @throws DomainError `temporarily_unavailable`; what KV throws
+ * @throws DomainError `temporarily_unavailable`; what KV throws; Error, with nothing done, for a ring that is malformed or has
+ *   another key than the one that is known by its name
  */
 export async function reconcile(
-  { DB, CREDENTIALS }: Pick<Bindings, 'DB' | 'CREDENTIALS'>,
+  { DB, CREDENTIALS, CREDENTIALS_KEKS }: ReconcileBindings,
   onProgress: (looked: { kv_keys: number; data_keys: number }) => void = () => {},
 ): Promise<Reconciled> {
+  const ring = CREDENTIALS_KEKS === undefined ? undefined : await parseKekRing(CREDENTIALS_KEKS);
+  if (ring) await assertKnownKeks(DB, ring);
   const reconciled: Reconciled = { credentials_missing: [], sip_numbers_missing: [], orphans: [] };
   const looked = { kv_keys: 0, data_keys: 0 };
-  /** All names, some 70 bytes each: an operator's machine has the room, and D1 and KV list in different orders. */
-  const listed = new Set<string>();
+  const due_at = unixNow() + RESTORABLE_SECONDS;
+  await batch(DB, [putIntentsOff.bind({ due_at })]);
 
   for await (const kv_keys of listKeys(CREDENTIALS)) {
-    for (const kv_key of kv_keys) listed.add(kv_key);
     const places = JSON.stringify(kv_keys.flatMap(placesOf));
-    const [orphans] = await batch(DB, [enqueueOrphans.bind({ places, due_at: unixNow() + INTENT_DUE_SECONDS })]);
+    const [, orphans] = await batch(DB, [enqueueOrphans.bind({ places, due_at }), findOrphans.bind({ places })]);
     reconciled.orphans.push(...orphans.map(({ kv_key }) => kv_key));
     looked.kv_keys += kv_keys.length;
     onProgress(looked);
   }
 
-  for await (const dataKeys of dataKeysUnder(DB, await kekIdsInUse(DB))) {
-    const gone = await withoutCiphertext(CREDENTIALS, dataKeys, listed);
-    const numbers = gone.filter(({ table }) => table === 'phone_numbers');
+  for await (const dataKeys of allDataKeys(DB)) {
+    const [marked, unmarked] = [dataKeys.filter(isMarked), dataKeys.filter((row) => !isMarked(row))];
+    const lost = await findLost(DB, CREDENTIALS, ring, unmarked);
+    const numbers = lost.filter(({ table }) => table === 'phone_numbers');
     reconciled.sip_numbers_missing.push(...numbers.map(({ subject_id }) => subject_id));
     reconciled.credentials_missing.push(
+      ...marked.map(({ subject_id }) => subject_id),
       ...(await mark(
         DB,
-        gone.filter(({ table }) => table === 'integrations'),
+        lost.filter(({ table }) => table === 'integrations'),
       )),
     );
     looked.data_keys += dataKeys.length;
     onProgress(looked);
   }
   return reconciled;
+}
+
+const isMarked = ({ status }: HeldDataKey) => status === 'credentials_missing';
+
+/** Another key under a known name would find nothing that opens. */
+async function assertKnownKeks(database: D1Database, { checkValues }: KekRing): Promise<void> {
+  const [known] = await batch(database, [listKeks.bind({})]);
+  for (const { kek_id, check_value } of known) {
+    if ((checkValues.get(kek_id) ?? check_value) !== check_value) {
+      throw new Error(`CREDENTIALS_KEKS: ${kek_id} is not the key that has wrapped data keys under this name`);
+    }
+  }
 }
 
 async function* listKeys(namespace: KVNamespace): AsyncGenerator<string[], void> {
@@ -155,26 +197,37 @@ async function* listKeys(namespace: KVNamespace): AsyncGenerator<string[], void>
   } while (cursor !== undefined);
 }
 
-/** A list may be older than a row's ciphertext: what it lacks is asked for by name. */
-async function withoutCiphertext(
+/**
+ * The data keys whose ciphertext is gone, going or does not open. Each is asked for by name: KV's list may be older than what
+ * was put, and than what was removed.
+ */
+async function findLost(
+  database: D1Database,
   namespace: KVNamespace,
-  dataKeys: StoredDataKey[],
-  listed: ReadonlySet<string>,
-): Promise<StoredDataKey[]> {
-  const unlisted = dataKeys
-    .map((row) => ({ row, kv_key: credentialsKey(row.organization_id, row.subject_id, row.credentials_version) }))
-    .filter(({ kv_key }) => !listed.has(kv_key));
-  const isGone = async ({ kv_key }: { kv_key: string }) => (await namespace.get(kv_key, 'arrayBuffer')) === null;
-  const gone = await pMap(unlisted, isGone, { concurrency: MAX_CONNECTIONS });
-  return unlisted.filter((_, index) => gone[index]).map(({ row }) => row);
+  ring: KekRing | undefined,
+  dataKeys: HeldDataKey[],
+): Promise<HeldDataKey[]> {
+  const held = dataKeys.map((row) => ({
+    row,
+    kv_key: credentialsKey(row.organization_id, row.subject_id, row.credentials_version),
+  }));
+  const [owed] = await batch(database, [findOwed.bind({ kv_keys: JSON.stringify(held.map(({ kv_key }) => kv_key)) })]);
+  const going = new Set(owed.map(({ kv_key }) => kv_key));
+  const isLost = async ({ row, kv_key }: (typeof held)[number]) => {
+    if (going.has(kv_key)) return true;
+    const ciphertext = await namespace.get(kv_key, 'arrayBuffer');
+    return ciphertext === null || (ring !== undefined && !(await opens(ring, kv_key, row, new Uint8Array(ciphertext))));
+  };
+  const lost = await pMap(held, isLost, { concurrency: MAX_CONNECTIONS });
+  return dataKeys.filter((_, index) => lost[index]);
 }
 
-const isMarked = (result: unknown) => Array.isArray(result) && result.length > 0;
+const isAnswered = (result: unknown) => Array.isArray(result) && result.length > 0;
 
-/** @returns the ids of those that were not marked already */
-async function mark(database: D1Database, gone: StoredDataKey[]): Promise<string[]> {
-  if (gone.length === 0) return [];
-  const parameters = gone.map(({ organization_id, subject_id, credentials_version }) => ({
+/** @returns the ids of those that were not marked already, and still have the version that was looked at */
+async function mark(database: D1Database, lost: StoredDataKey[]): Promise<string[]> {
+  if (lost.length === 0) return [];
+  const parameters = lost.map(({ organization_id, subject_id, credentials_version }) => ({
     ...operatorEventParameters(organization_id),
     target_id: subject_id,
     credentials_version,
@@ -184,6 +237,6 @@ async function mark(database: D1Database, gone: StoredDataKey[]): Promise<string
     ...parameters.map((row) => markMissing.bind(row)),
   ]);
   return parameters
-    .filter((_, index) => isMarked(results[parameters.length + index]))
+    .filter((_, index) => isAnswered(results[parameters.length + index]))
     .map(({ target_id }) => target_id);
 }

@@ -1,29 +1,117 @@
-/** After a restore of D1: what had ended since the restore point ends again, by the audit events that were exported before. */
+/**
+ * After a restore of D1: what had ended since the restore point ends again, by what was exported before (export.ts).
+ */
 import { and, eq, gt, inArray, isNotNull, isNull, ne, not, or, sql } from 'drizzle-orm';
-import type { SQL } from 'drizzle-orm';
 import { alias } from 'drizzle-orm/sqlite-core';
-import { inState } from '../credentials/vault.ts';
+import { isEvent, isOfOperation } from '../audit/record.ts';
+import { inState, ofNoKek } from '../credentials/vault.ts';
+import { isOrganization } from '../organizations/organization.ts';
 import { batch, existsIn, query, rowValues } from '../query.ts';
-import type { Builder, CompiledQuery, Placeholders } from '../query.ts';
+import type { BoundQuery, Builder, CompiledQuery, Placeholders } from '../query.ts';
 import { api_keys, audit_events, credential_purges, integrations, organizations, phone_numbers } from '../schema.ts';
 import type { AuditAction } from '../schema.ts';
 import { unixNow } from '../time.ts';
-import type { AuditEventRow } from './export.ts';
+import { exportEvents } from './export.ts';
+import type { AssignmentRow, AuditEventRow, ExportedRow, PurgeRow } from './export.ts';
 import { isIntegration, isPhoneNumber, kvKeyOf } from './subject.ts';
 import type { CredentialsTable } from './subject.ts';
 
-interface TargetParameters extends Pick<
-  AuditEventRow,
-  'organization_id' | 'event_id' | 'target_id' | 'request_id' | 'created_at'
-> {
+/** Each of up to four statements. */
+const ROWS_PER_BATCH = 100;
+
+interface TargetParameters extends AuditEventRow {
   now: number;
 }
 
 type Target = Placeholders<TargetParameters>;
 /** Answers what it changed, or found. */
-type Step = CompiledQuery<TargetParameters, { id: string }[]>;
+type Step<Parameters = TargetParameters> = CompiledQuery<Parameters, { id: string }[]>;
 
-const putBack = query((db, parameters: Placeholders<AuditEventRow>) =>
+/** Where an organization's exported events begin and end. */
+interface Trail {
+  organization_id: string;
+  first_sequence: number;
+  last_sequence: number;
+  first_event_at: number;
+  last_event_at: number;
+}
+
+/**
+ * An organization that is younger than the restore point is there again, with nothing but its trail: its events are kept,
+ * exported and counted by its row, and an end that they tell of must hold.
+ */
+const putOrganizationBack: Step<Trail> = query((db, parameters: Placeholders<Trail>) =>
+  db
+    .insert(organizations)
+    .values({
+      organization_id: parameters.organization_id,
+      tier: 'starter',
+      created_at: parameters.first_event_at,
+    })
+    .onConflictDoNothing()
+    .returning({ id: organizations.organization_id }),
+);
+
+/** What is recorded from now on comes behind the exported events. */
+const continueTrail: Step<Trail> = query((db, parameters: Placeholders<Trail>) =>
+  db
+    .update(organizations)
+    .set({
+      last_sequence: sql`max(${organizations.last_sequence}, ${parameters.last_sequence})`,
+      last_event_at: sql`max(${organizations.last_event_at}, ${parameters.last_event_at})`,
+    })
+    .where(isOrganization(parameters))
+    .returning({ id: organizations.organization_id }),
+);
+
+/**
+ * Moves an event behind the exported ones that was recorded after the restore, as a late try does, and took the place of one of
+ * them: whoever has read the trail before the restore reads on behind them.
+ */
+const moveBehind: Step<AuditEventRow> = query((db, parameters: Placeholders<AuditEventRow>) => {
+  const newest = (column: 'last_sequence' | 'last_event_at') =>
+    sql<number>`${db.select({ newest: organizations[column] }).from(organizations).where(isOrganization(parameters))}`;
+  return db
+    .update(audit_events)
+    .set({
+      sequence: sql`${newest('last_sequence')} + 1`,
+      created_at: sql`max(${audit_events.created_at}, ${newest('last_event_at')})`,
+    })
+    .where(and(isEvent(parameters), eq(audit_events.sequence, parameters.sequence)))
+    .returning({ id: audit_events.event_id });
+});
+
+const followMoved: Step<AuditEventRow> = query((db, parameters: Placeholders<AuditEventRow>) =>
+  db
+    .update(organizations)
+    .set({ last_sequence: sql`${organizations.last_sequence} + 1` })
+    .where(
+      and(
+        isOrganization(parameters),
+        existsIn(
+          db,
+          audit_events,
+          and(isEvent(parameters), eq(audit_events.sequence, sql`${organizations.last_sequence} + 1`)),
+        ),
+      ),
+    )
+    .returning({ id: organizations.organization_id }),
+);
+
+/** A late try may have recorded the operation anew, and decided otherwise: what was answered counts. */
+const removeOther: Step<AuditEventRow> = query((db, parameters: Placeholders<AuditEventRow>) =>
+  db
+    .delete(audit_events)
+    .where(
+      and(
+        isEvent(parameters),
+        or(ne(audit_events.sequence, parameters.sequence), ne(audit_events.action, parameters.action)),
+      ),
+    )
+    .returning({ id: audit_events.event_id }),
+);
+
+const putBack: Step<AuditEventRow> = query((db, parameters: Placeholders<AuditEventRow>) =>
   db
     .insert(audit_events)
     .values(rowValues(audit_events, parameters))
@@ -31,24 +119,62 @@ const putBack = query((db, parameters: Placeholders<AuditEventRow>) =>
     .returning({ id: audit_events.event_id }),
 );
 
-/** A number that came back on it, or was assigned to another integration since, would point nowhere. */
-const isUnusedIntegration = (db: Builder, parameters: Target) =>
-  and(
-    isIntegration(parameters),
-    not(
-      existsIn(
-        db,
-        phone_numbers,
-        and(
-          eq(phone_numbers.organization_id, parameters.organization_id),
-          eq(phone_numbers.integration_id, parameters.target_id),
-        ),
+/** The removal of a ciphertext goes on; nothing makes it live again. */
+const putPurgeBack: Step<PurgeRow> = query((db, parameters: Placeholders<PurgeRow>) =>
+  db
+    .insert(credential_purges)
+    .values(rowValues(credential_purges, parameters))
+    .onConflictDoUpdate({
+      target: credential_purges.kv_key,
+      set: { state: 'owed', attempts: sql`max(${credential_purges.attempts}, excluded.attempts)` },
+    })
+    .returning({ id: credential_purges.kv_key }),
+);
+
+/**
+ * Of an integration that is to be deleted again: the phone number goes to where it was assigned to since, if that is still
+ * there, so that it does not hold up the deletion.
+ */
+const reassign: Step<AssignmentRow> = query((db, parameters: Placeholders<AssignmentRow>) => {
+  const { organization_id, phone_number_id, integration_id } = parameters;
+  const home = alias(integrations, 'home');
+  const isHome = and(
+    eq(home.organization_id, organization_id),
+    eq(home.integration_id, integration_id),
+    eq(home.provider, phone_numbers.provider),
+  );
+  const isDeletion = and(
+    eq(audit_events.organization_id, organization_id),
+    eq(audit_events.target_id, phone_numbers.integration_id),
+    eq(audit_events.action, 'integration.deleted'),
+  );
+  return db
+    .update(phone_numbers)
+    .set({ integration_id: sql`${integration_id}`, revision: sql`${phone_numbers.revision} + 1` })
+    .where(
+      and(
+        eq(phone_numbers.phone_number_id, phone_number_id),
+        eq(phone_numbers.organization_id, organization_id),
+        ne(phone_numbers.integration_id, integration_id),
+        existsIn(db, audit_events, isDeletion),
+        existsIn(db, home, isHome),
       ),
+    )
+    .returning({ id: phone_numbers.phone_number_id });
+});
+
+const isUsed = (db: Builder, parameters: Target) =>
+  existsIn(
+    db,
+    phone_numbers,
+    and(
+      eq(phone_numbers.organization_id, parameters.organization_id),
+      eq(phone_numbers.integration_id, parameters.target_id),
     ),
   );
 
 /** The version that the row has now: the event may tell of a later one, which the restored row knows nothing of. */
-const enqueueFrom = (table: CredentialsTable, isGoing: (db: Builder, parameters: Target) => SQL | undefined): Step =>
+const enqueueFrom = (table: CredentialsTable, isSubject: typeof isIntegration): Step =>
   query((db, parameters: Target) =>
     db
       .insert(credential_purges)
@@ -61,19 +187,24 @@ const enqueueFrom = (table: CredentialsTable, isGoing: (db: Builder, parameters:
             attempts: sql<number>`0`.as('attempts'),
             first_due_at: sql<number>`${parameters.now}`.as('first_due_at'),
             state: inState('owed'),
+            kek_id: ofNoKek.as('kek_id'),
           })
           .from(table)
-          .where(and(isGoing(db, parameters), isNotNull(table.credentials_version))),
+          .where(and(isSubject(parameters), isNotNull(table.credentials_version))),
       )
       .onConflictDoNothing()
       .returning({ id: credential_purges.kv_key }),
   );
 
-const enqueueIntegration = enqueueFrom(integrations, isUnusedIntegration);
-const enqueuePhoneNumber = enqueueFrom(phone_numbers, (_, parameters) => isPhoneNumber(parameters));
+/** Used or not, its credentials do not come back: the reconciliation says that they are missing. */
+const enqueueIntegration = enqueueFrom(integrations, isIntegration);
+const enqueuePhoneNumber = enqueueFrom(phone_numbers, isPhoneNumber);
 
 const deleteIntegration: Step = query((db, parameters: Target) =>
-  db.delete(integrations).where(isUnusedIntegration(db, parameters)).returning({ id: integrations.integration_id }),
+  db
+    .delete(integrations)
+    .where(and(isIntegration(parameters), not(isUsed(db, parameters))))
+    .returning({ id: integrations.integration_id }),
 );
 
 const findIntegration: Step = query((db, parameters: Target) =>
@@ -102,25 +233,21 @@ const successor = alias(api_keys, 'successor');
  * event was there, so that a second replay reports it again, until it is rotated or revoked.
  */
 const findRotatedInVain: Step = query((db, parameters: Target) => {
-  const { organization_id, event_id, target_id, request_id, created_at, now } = parameters;
+  const { organization_id, target_id, sequence, now } = parameters;
   const isSuccessor = and(
     eq(successor.organization_id, organization_id),
-    eq(successor.created_at, created_at),
-    existsIn(
-      db,
-      audit_events,
-      and(
-        eq(audit_events.organization_id, organization_id),
-        eq(audit_events.target_id, successor.key_id),
-        eq(audit_events.action, 'api_key.created'),
-        eq(audit_events.request_id, request_id),
-      ),
+    inArray(
+      successor.key_id,
+      db
+        .select({ target_id: audit_events.target_id })
+        .from(audit_events)
+        .where(and(isOfOperation(parameters), eq(audit_events.action, 'api_key.created'))),
     ),
   );
   const hasEndedSince = and(
     eq(audit_events.organization_id, organization_id),
     eq(audit_events.target_id, target_id),
-    gt(audit_events.event_id, event_id),
+    gt(audit_events.sequence, sequence),
     inArray(audit_events.action, ['api_key.rotated', 'api_key.revoked']),
   );
   return db
@@ -144,24 +271,29 @@ const statusActions = [
   'organization.offboarded',
 ] as const satisfies AuditAction[];
 
-/** The last event of its kind decides, also one that came after the restore: a second replay must not undo that. */
+/**
+ * The last event of its kind decides, also one that came after the restore: a second replay must not undo that. What is
+ * offboarded stays so.
+ */
 const setStatus = (status: 'active' | 'suspended' | 'offboarded'): Step =>
-  query((db, { organization_id, event_id }: Target) =>
+  query((db, { organization_id, sequence }: Target) =>
     db
       .update(organizations)
-      .set({ status })
+      .set({ status, change_count: sql`${organizations.change_count} + 1` })
       .where(
         and(
           eq(organizations.organization_id, organization_id),
           ne(organizations.status, status),
+          ne(organizations.status, 'offboarded'),
           not(
             existsIn(
               db,
               audit_events,
               and(
                 eq(audit_events.organization_id, organization_id),
+                eq(audit_events.target_id, organization_id),
                 inArray(audit_events.action, [...statusActions]),
-                gt(audit_events.event_id, event_id),
+                gt(audit_events.sequence, sequence),
               ),
             ),
           ),
@@ -170,19 +302,37 @@ const setStatus = (status: 'active' | 'suspended' | 'offboarded'): Step =>
       .returning({ id: organizations.organization_id }),
   );
 
+/** Of the organizations that were exported: nobody can act in them. */
+const findWithoutKeys: Step<{ organization_ids: string }> = query(
+  (db, { organization_ids }: Placeholders<{ organization_ids: string }>) =>
+    db
+      .select({ id: organizations.organization_id })
+      .from(organizations)
+      .where(
+        and(
+          inArray(organizations.organization_id, sql`(SELECT value FROM json_each(${organization_ids}))`),
+          ne(organizations.status, 'offboarded'),
+          not(existsIn(db, api_keys, eq(api_keys.organization_id, organizations.organization_id))),
+        ),
+      ),
+);
+
 /**
- * What a replay has done, by ids, and what it could not do: `integrations_kept`, because phone numbers still use them, and
- * `keys_to_rotate`, because the keys that were made in their place are lost.
+ * What a replay has done, by ids, and what is left to people: `integrations_kept`, because phone numbers still use them,
+ * `keys_to_rotate`, because the keys that were made in their place are lost, and `organizations_without_keys`.
  */
 export interface Replayed {
+  organizations_put_back: string[];
   events_put_back: string[];
   ciphertexts_enqueued: string[];
+  phone_numbers_reassigned: string[];
   integrations_deleted: string[];
   integrations_kept: string[];
   phone_numbers_deleted: string[];
   keys_revoked: string[];
   keys_to_rotate: string[];
   organizations_changed: string[];
+  organizations_without_keys: string[];
 }
 type Outcome = keyof Replayed;
 
@@ -193,55 +343,159 @@ const deletionOfNumber: Steps = [
   ['phone_numbers_deleted', deletePhoneNumber],
 ];
 
-/** How what an action ended ends again. */
-const stepsOf: Partial<Record<AuditAction, Steps>> = {
+/** How what an action ended ends again, as soon as its event is back. */
+const stepsAtOnce: Partial<Record<AuditAction, Steps>> = {
+  'phone_number.deleted': deletionOfNumber,
+  'phone_number.released': deletionOfNumber,
+  'api_key.revoked': [['keys_revoked', revokeKey]],
+};
+
+/** What depends on all that: on the whole trail, on the numbers that are gone. */
+const stepsAfterwards: Partial<Record<AuditAction, Steps>> = {
   'integration.deleted': [
     ['ciphertexts_enqueued', enqueueIntegration],
     ['integrations_deleted', deleteIntegration],
     ['integrations_kept', findIntegration],
   ],
-  'phone_number.deleted': deletionOfNumber,
-  'phone_number.released': deletionOfNumber,
-  'api_key.revoked': [['keys_revoked', revokeKey]],
+  'api_key.rotated': [['keys_to_rotate', findRotatedInVain]],
   'organization.suspended': [['organizations_changed', setStatus('suspended')]],
   'organization.resumed': [['organizations_changed', setStatus('active')]],
   'organization.offboarded': [['organizations_changed', setStatus('offboarded')]],
 };
 
-export const isReplayed = (action: AuditAction) => action in stepsOf;
+type BoundSteps = (readonly [Outcome | undefined, BoundQuery<{ id: string }[]>])[];
 
-const stepsAfter = (action: AuditAction): Steps =>
-  action === 'api_key.rotated' ? [['keys_to_rotate', findRotatedInVain]] : (stepsOf[action] ?? []);
+/** Reads what was exported, in its order and in pages of at most 100: as often as it is asked to. */
+export type ReadExported = () => AsyncIterable<ExportedRow[]>;
+
+const isEventRow = (row: ExportedRow): row is AuditEventRow => 'event_id' in row;
+const isPurgeRow = (row: ExportedRow): row is PurgeRow => 'kv_key' in row;
+const isAssignmentRow = (row: ExportedRow): row is AssignmentRow => !isEventRow(row) && !isPurgeRow(row);
 
 /**
- * Puts audit events back and does again what they say ended, in their order and in one transaction. What is so already stays
- * as it is, so that a second replay does nothing more.
+ * Puts audit events and the removal of ciphertexts back, and does again what the events say ended: in transactions of at most
+ * 100 events, so that a run that is interrupted is finished by another. What is so already stays as it is; what is left to
+ * people is told by what is there, so that every run tells all of it.
  *
- * @param events at most 100, of up to four statements each
+ * @param onProgress told how many rows have been read
  * @throws DomainError `temporarily_unavailable`
  */
-export async function replayEvents(database: D1Database, events: AuditEventRow[]): Promise<Replayed> {
-  const now = unixNow();
-  const steps = [
-    ...events.map((event) => ['events_put_back', putBack.bind(event)] as const),
-    ...events.flatMap((event) =>
-      stepsAfter(event.action).map(([outcome, step]) => [outcome, step.bind({ ...event, now })] as const),
-    ),
-  ];
-  const results = await batch(
-    database,
-    steps.map(([, step]) => step),
-  );
+export async function replay(
+  database: D1Database,
+  read: ReadExported,
+  onProgress: (rows: number, replayed: Replayed) => void = () => {},
+): Promise<Replayed> {
   const replayed: Replayed = {
+    organizations_put_back: [],
     events_put_back: [],
     ciphertexts_enqueued: [],
+    phone_numbers_reassigned: [],
     integrations_deleted: [],
     integrations_kept: [],
     phone_numbers_deleted: [],
     keys_revoked: [],
     keys_to_rotate: [],
     organizations_changed: [],
+    organizations_without_keys: [],
   };
-  steps.forEach(([outcome], index) => replayed[outcome].push(...(results[index] ?? []).map(({ id }) => id)));
+  const now = unixNow();
+  const carryOut = async (steps: BoundSteps) => {
+    if (steps.length === 0) return;
+    const results = await batch(
+      database,
+      steps.map(([, step]) => step),
+    );
+    steps.forEach(([outcome], index) => {
+      if (outcome) replayed[outcome].push(...(results[index] ?? []).map(({ id }) => id));
+    });
+  };
+  const stepsOf = (steps: typeof stepsAtOnce, events: AuditEventRow[]): BoundSteps =>
+    events.flatMap((event) =>
+      (steps[event.action] ?? []).map(([outcome, step]) => [outcome, step.bind({ ...event, now })] as const),
+    );
+
+  const trails = await readTrails(read);
+  for (const some of chunks([...trails.values()])) {
+    await carryOut(
+      some.flatMap((trail) => [
+        ['organizations_put_back', putOrganizationBack.bind(trail)],
+        [undefined, continueTrail.bind(trail)],
+      ]),
+    );
+  }
+  for (const strays of chunks(await findStrays(database, read, trails))) {
+    await carryOut(
+      strays.flatMap((stray) => [
+        [undefined, moveBehind.bind(stray)],
+        [undefined, followMoved.bind(stray)],
+      ]),
+    );
+  }
+
+  let rows = 0;
+  for await (const page of read()) {
+    const events = page.filter(isEventRow);
+    await carryOut([
+      ...events.flatMap((event): BoundSteps => [
+        [undefined, removeOther.bind(event)],
+        ['events_put_back', putBack.bind(event)],
+      ]),
+      ...page.filter(isPurgeRow).map((purge) => [undefined, putPurgeBack.bind(purge)] as const),
+      ...stepsOf(stepsAtOnce, events),
+    ]);
+    onProgress((rows += page.length), replayed);
+  }
+  for await (const page of read()) {
+    await carryOut(
+      page.filter(isAssignmentRow).map((row) => ['phone_numbers_reassigned', reassign.bind(row)] as const),
+    );
+  }
+  for await (const page of read()) await carryOut(stepsOf(stepsAfterwards, page.filter(isEventRow)));
+  await carryOut([
+    ['organizations_without_keys', findWithoutKeys.bind({ organization_ids: JSON.stringify([...trails.keys()]) })],
+  ]);
   return replayed;
+}
+
+async function readTrails(read: ReadExported): Promise<Map<string, Trail>> {
+  const trails = new Map<string, Trail>();
+  for await (const page of read()) {
+    for (const { organization_id, sequence, created_at } of page.filter(isEventRow)) {
+      const { first_sequence = sequence, first_event_at = created_at } = trails.get(organization_id) ?? {};
+      trails.set(organization_id, {
+        organization_id,
+        first_sequence,
+        first_event_at,
+        last_sequence: sequence,
+        last_event_at: created_at,
+      });
+    }
+  }
+  return trails;
+}
+
+/** Events that stand among the exported ones, by their sequence, and are none of them. All ids are kept, of 36 bytes each. */
+async function findStrays(
+  database: D1Database,
+  read: ReadExported,
+  trails: ReadonlyMap<string, Trail>,
+): Promise<AuditEventRow[]> {
+  if (trails.size === 0) return [];
+  const exported = new Set<string>();
+  for await (const page of read()) for (const { event_id } of page.filter(isEventRow)) exported.add(event_id);
+  const since = Math.min(...[...trails.values()].map(({ first_event_at }) => first_event_at));
+  const strays: AuditEventRow[] = [];
+  for await (const events of exportEvents(database, since)) {
+    for (const event of events) {
+      const trail = trails.get(event.organization_id);
+      const isAmong = trail && event.sequence >= trail.first_sequence && event.sequence <= trail.last_sequence;
+      if (isAmong && !exported.has(event.event_id)) strays.push(event);
+    }
+  }
+  return strays;
+}
+
+function chunks<Item>(items: Item[]): Item[][] {
+  const count = Math.ceil(items.length / ROWS_PER_BATCH);
+  return Array.from({ length: count }, (_, index) => items.slice(index * ROWS_PER_BATCH, (index + 1) * ROWS_PER_BATCH));
 }

@@ -45,6 +45,7 @@ describe('an audit event', () => {
       request_id: headers.get('X-Request-Id'),
       state: expect.objectContaining({ integration_id, name: 'Twilio Production' }),
       created_at: expect.any(Number),
+      sequence: 3,
     });
   });
 

@@ -2,7 +2,6 @@ import { createScheduledController } from 'cloudflare:test';
 import { env } from 'cloudflare:workers';
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { forgetOldEvents, forgetRefusals } from '../../src/audit/retention.ts';
-import { eventIdsFrom } from '../../src/ids.ts';
 import worker from '../../src/index.ts';
 import { countedBindings, interceptedBindings } from '../bindings.ts';
 import { newClient, rows } from '../fixtures.ts';
@@ -37,10 +36,10 @@ async function record(
   const time = now() - daysAgo * DAY + seconds;
   await env.DB.prepare(
     `WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?2)
-     INSERT INTO audit_events SELECT ?1, ?3 || '-7000-8000-' || printf('%012x', i), ?6, ?4, NULL, 'request',
-       '{}', ?5 FROM n`,
+     INSERT INTO audit_events SELECT ?1, hex(randomblob(16)), ?5, ?3, NULL, 'request', '{}', ?4,
+       (SELECT last_sequence FROM organizations WHERE organization_id = ?1) + i FROM n`,
   )
-    .bind(organization_id, count, eventIdsFrom(time), `${daysAgo} days`, time, action)
+    .bind(organization_id, count, `${daysAgo} days`, time, action)
     .run();
 }
 
@@ -50,6 +49,7 @@ const forget = (days?: string, bindings = env) =>
 const left = async ({ organization_id }: Client) =>
   (await rows('audit_events'))
     .filter((event) => event['organization_id'] === organization_id)
+    .toSorted((one, next) => Number(one['created_at']) - Number(next['created_at']))
     .map(({ target_id }) => target_id);
 
 /** The rows that all statements of a turn read. */

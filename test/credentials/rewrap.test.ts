@@ -239,6 +239,24 @@ describe('data keys that cannot be unwrapped', () => {
     ]);
   });
 
+  it('are gone round, and counted, though as many as a run looks past stand before all others', async () => {
+    const { error } = logged();
+    await env.DB.prepare(
+      `WITH RECURSIVE n(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i < 999)
+       INSERT INTO integrations (organization_id, integration_id, name, provider, category, status, credentials_version,
+         data_key, kek_id, created_at, updated_at)
+       SELECT ?1, printf('intg_!%011x', i), 'Does not open', 'twilio', 'telephony', 'active', 'v', 'AAAA', 'k1', 0, 0 FROM n`,
+    )
+      .bind(client.organization_id)
+      .run();
+
+    for (let run = 1; run <= 4; run += 1) await rewrap();
+
+    expect(await wrappedBy()).toEqual({ k1: 1000, k2: ALL });
+    expect(error()).toContainEqual({ event: 'data_keys_unopened', count: 1000 });
+    await env.DB.prepare(`DELETE FROM integrations WHERE data_key = 'AAAA'`).run();
+  });
+
   it('are counted in an alert of their own where the ring has not got their KEK, and left as they are', async () => {
     const { error } = logged();
     const [first, second] = await dataKeys();

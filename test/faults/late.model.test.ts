@@ -16,15 +16,12 @@ import worker from '../../src/index.ts';
 import { offboardOrganization } from '../../src/organizations/offboard.ts';
 import { resumeOrganization, suspendOrganization } from '../../src/organizations/suspend.ts';
 import { releasePhoneNumber } from '../../src/phone-numbers/release.ts';
-import { exportEvents } from '../../src/recovery/export.ts';
 import { reconcile } from '../../src/recovery/reconcile.ts';
-import { replayEvents } from '../../src/recovery/replay.ts';
-import type { AuditEventRow } from '../../src/recovery/export.ts';
 import { interceptedBindings, without } from '../bindings.ts';
 import { call, newClient, twilio, unusedNumber } from '../fixtures.ts';
 import type { Answer, Client } from '../fixtures.ts';
 import { sip } from '../mutations.ts';
-import { restorePoint } from '../recovery/restore.ts';
+import { exportedSince, replayRows, restorePoint } from '../recovery/restore.ts';
 import { assertInvariants, dataOf } from './invariants.ts';
 
 const RUNS = 300;
@@ -224,13 +221,10 @@ class World {
   /** As README tells: the events since then are saved, D1 goes back, what had ended ends again, and KV is made to agree. */
   private async restore(): Promise<void> {
     if (!this.saved) return;
-    const events: AuditEventRow[] = [];
-    for await (const page of exportEvents(env.DB, this.saved.at)) events.push(...page);
+    const exported = await exportedSince(this.saved.at);
     await this.saved.restore();
     const bindings = this.bindings();
-    for (let from = 0; from < events.length; from += 100) {
-      await replayEvents(bindings.DB, events.slice(from, from + 100));
-    }
+    await replayRows(exported, bindings.DB);
     await reconcile(bindings);
     this.isRestored = true;
     this.saved = undefined;

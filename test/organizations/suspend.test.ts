@@ -4,6 +4,7 @@ import { createOperatorKey } from '../../src/api-keys/operator-key.ts';
 import { hashKey } from '../../src/auth/api-key.ts';
 import { forgetKey } from '../../src/auth/key-cache.ts';
 import { readOrganization } from '../../src/organizations/read.ts';
+import { offboardOrganization } from '../../src/organizations/offboard.ts';
 import { resumeOrganization, suspendOrganization } from '../../src/organizations/suspend.ts';
 import { failingBindings, interceptedBindings } from '../bindings.ts';
 import {
@@ -197,26 +198,74 @@ describe('a suspension whose answer is lost', () => {
   });
 
   it('says that its outcome is unknown where D1 stays away', async () => {
-    const { bindings } = failingBindings('DB.batch', { when: 'before', message: LOST });
+    let batches = 0;
+    const { DB } = interceptedBindings(async (_, carryOut) => {
+      batches += 1;
+      // It reads what the organization is, and can no more.
+      if (batches === 1) return carryOut();
+      throw new Error(LOST);
+    });
 
-    await expect(suspend(bindings.DB)).rejects.toMatchObject({ members: { outcome: 'unknown' } });
+    await expect(suspend(DB)).rejects.toMatchObject({ members: { outcome: 'unknown' } });
 
     expect(await statusNow()).toBe('active');
   });
 
   it('does not undo the resumption that an earlier try of it lands after', async () => {
+    let batches = 0;
     let late: (() => Promise<unknown>) | undefined;
     const { DB } = interceptedBindings(async (_, carryOut) => {
-      if (late) return carryOut();
+      batches += 1;
+      if (batches !== 2) return carryOut();
       late = carryOut;
       throw new Error(LOST);
     });
     await suspend(DB);
+    await resume();
+    expect(late).toBeDefined();
+
+    await late?.();
+
+    expect(await statusNow()).toBe('active');
+    expect(await actionsOn(client.organization_id)).toEqual(['organization.suspended', 'organization.resumed']);
+  });
+
+  it('of which no try came in time does not undo what others have done since, however late it lands', async () => {
+    let late: (() => Promise<unknown>) | undefined;
+    const { DB } = interceptedBindings(async (_, carryOut, { statements }) => {
+      if (!statements.some(({ sql }) => sql.startsWith('insert'))) return carryOut();
+      late = carryOut;
+      throw new Error(LOST);
+    });
+    await expect(suspend(DB)).rejects.toMatchObject({ members: { outcome: 'unknown' } });
+    await suspend();
     await resume();
 
     await late?.();
 
     expect(await statusNow()).toBe('active');
     expect(await actionsOn(client.organization_id)).toEqual(['organization.suspended', 'organization.resumed']);
+  });
+});
+
+describe('a clock that is an hour ahead of the others', () => {
+  it('keeps no later command from its effect', async () => {
+    await suspend();
+    secondsLater(3600);
+    await resume();
+    vi.useRealTimers();
+
+    expect(await suspend()).toMatchObject({ status: 'active' });
+    expect(await resume()).toMatchObject({ status: 'suspended' });
+    expect(await offboardOrganization(env.DB, client.organization_id)).toBeDefined();
+
+    expect(await statusNow()).toBe('offboarded');
+    expect(await actionsOn(client.organization_id)).toEqual([
+      'organization.suspended',
+      'organization.resumed',
+      'organization.suspended',
+      'organization.resumed',
+      'organization.offboarded',
+    ]);
   });
 });

@@ -1,5 +1,9 @@
 /** A restore of D1 as Time Travel does it, for tests in the pool: all rows as they were, while KV stays as it is. */
 import { env } from 'cloudflare:workers';
+import { exportAll } from '../../src/recovery/export.ts';
+import type { ExportedRow } from '../../src/recovery/export.ts';
+import { replay } from '../../src/recovery/replay.ts';
+import type { Replayed } from '../../src/recovery/replay.ts';
 import { rows } from '../fixtures.ts';
 
 /** In the order of their foreign keys. */
@@ -40,10 +44,23 @@ const counted = [
 ] as const;
 
 function reset(table: string, id: string, row: Record<string, unknown>): D1PreparedStatement {
-  const names = Object.keys(row).filter((name) => name.endsWith('_count'));
+  const names = Object.keys(row).filter((name) => /_count$|^last_(sequence|event_at)$/.test(name));
   const assignments = names.map((name) => `${name} = ?`).join();
   return env.DB.prepare(`UPDATE ${table} SET ${assignments} WHERE ${id} = ?`).bind(
     ...names.map((name) => row[name]),
     row[id],
   );
 }
+
+/** All that an export since a time has, in memory. */
+export async function exportedSince(since: number, database = env.DB): Promise<ExportedRow[]> {
+  const exported: ExportedRow[] = [];
+  for await (const page of exportAll(database, since)) exported.push(...page);
+  return exported;
+}
+
+/** A replay of what was exported, in pages of 100. */
+export const replayRows = (exported: ExportedRow[], database = env.DB): Promise<Replayed> =>
+  replay(database, async function* () {
+    for (let from = 0; from < exported.length; from += 100) yield exported.slice(from, from + 100);
+  });

@@ -20,8 +20,10 @@ const RECORD_DECISION = `INSERT INTO audit_events
       'integration.delete_refused', 'integration.deleted'), integration_id, ?2, ?6,
     json_object('organization_id', organization_id, 'integration_id', integration_id, 'name', name, 'provider', provider,
       'category', category, 'status', status, 'credentials_version', credentials_version, 'created_at', created_at,
-      'updated_at', updated_at, 'revision', revision), ?3
-  FROM integrations WHERE organization_id = ?1 AND integration_id = ?5 AND EXISTS (SELECT 1 FROM api_keys
+      'updated_at', updated_at, 'revision', revision), max(?3, newest_at), newest_sequence + 1
+  FROM integrations CROSS JOIN (SELECT last_sequence AS newest_sequence, last_event_at AS newest_at FROM organizations
+    WHERE organization_id = ?1)
+  WHERE organization_id = ?1 AND integration_id = ?5 AND EXISTS (SELECT 1 FROM api_keys
     WHERE key_id = ?2 AND organization_id = ?1 AND role IN ('admin', 'agent_manager') AND ${IS_ALIVE})
   ON CONFLICT DO NOTHING`;
 const ENQUEUE_PURGE = `INSERT INTO credential_purges (kv_key, organization_id, due_at, attempts, first_due_at)

@@ -1,0 +1,15 @@
+/** D1's clock: one for all, where those of isolates and of operators' machines differ. */
+import { sql } from 'drizzle-orm';
+import { batch, query } from './query.ts';
+
+const readClock = query((db) => db.select({ now: sql<number>`unixepoch()`.as('now') }).from(sql`(SELECT 1)`));
+
+/**
+ * @returns unix seconds
+ * @throws DomainError `temporarily_unavailable`
+ */
+export async function databaseNow(database: D1Database): Promise<number> {
+  const [[clock]] = await batch(database, [readClock.bind({})]);
+  if (!clock) throw new Error('D1 told no time.');
+  return clock.now;
+}
