@@ -9,7 +9,7 @@ import type { QueryPromise, SQL } from 'drizzle-orm';
 import { drizzle } from 'drizzle-orm/sqlite-proxy';
 import type { SqliteRemoteDatabase } from 'drizzle-orm/sqlite-proxy';
 import type * as z from 'zod';
-import type { PreparedQueryConfig, SQLitePreparedQuery, SQLiteTable } from 'drizzle-orm/sqlite-core';
+import type { PreparedQueryConfig, SQLiteColumn, SQLitePreparedQuery, SQLiteTable } from 'drizzle-orm/sqlite-core';
 import { DeadlineError, originalOf } from './deadlines.ts';
 import { DomainError } from './problem.ts';
 import { MAX_TRIES, retry } from './retry.ts';
@@ -122,17 +122,17 @@ const MEMBERS_OF_OBJECT = MAX_FUNCTION_ARGUMENTS / 2;
 const MEMBERS_OF_SET = Math.floor((MAX_FUNCTION_ARGUMENTS - 1) / 2);
 
 /** Pairs of a column's name, behind the path to it, and its value. */
-const members = (names: string[], path: string) =>
+const members = (columns: SQLiteColumn[], path: string) =>
   sql.join(
-    names.map((name) => sql`${sql.raw(`'${path}${name}'`)}, ${sql.identifier(name)}`),
+    columns.map((column) => sql`${sql.raw(`'${path}${column.name}'`)}, ${column}`),
     sql`, `,
   );
 
-/** JSON of the columns of these names, of the row that a statement selects from. */
-export function jsonObject(names: string[]): SQL<string> {
-  let json = sql<string>`json_object(${members(names.slice(0, MEMBERS_OF_OBJECT), '')})`;
-  for (let from = MEMBERS_OF_OBJECT; from < names.length; from += MEMBERS_OF_SET) {
-    json = sql`json_set(${json}, ${members(names.slice(from, from + MEMBERS_OF_SET), '$.')})`;
+/** JSON of these columns, by their names. */
+export function jsonObject(columns: SQLiteColumn[]): SQL<string> {
+  let json = sql<string>`json_object(${members(columns.slice(0, MEMBERS_OF_OBJECT), '')})`;
+  for (let from = MEMBERS_OF_OBJECT; from < columns.length; from += MEMBERS_OF_SET) {
+    json = sql`json_set(${json}, ${members(columns.slice(from, from + MEMBERS_OF_SET), '$.')})`;
   }
   return json;
 }

@@ -151,7 +151,8 @@ interface Recorded {
 }
 
 /**
- * Inserts an event of each row of `table` that the condition selects, unless there is one of its id.
+ * Inserts an event of each row of `table` that the condition selects, unless there is one of its id. The condition may ask about
+ * the organization: its row is joined.
  *
  * Statements follow one another in D1, so what the organization's row says of its newest event is the order of the commits:
  * the event has the next sequence. Its time is that of the operation's beginning, but not before that of the event before,
@@ -165,35 +166,23 @@ function insertEvents(
   { organization_id, actor_key_id, request_id, event_time }: Placeholders<RecordParameters>,
   condition: SQL | undefined,
 ) {
-  // Names that no table has: the state's JSON names its columns alone.
-  const newest = db
-    .select({
-      newest_sequence: sql<number>`${organizations.last_sequence}`.as('newest_sequence'),
-      newest_at: sql<number>`${organizations.last_event_at}`.as('newest_at'),
-    })
-    .from(organizations)
-    .where(eq(organizations.organization_id, organization_id))
-    .as('newest');
-  return db
-    .insert(audit_events)
-    .select(
-      db
-        .select({
-          organization_id: sql<string>`${organization_id}`.as('organization_id'),
-          event_id: event_id.as('event_id'),
-          action: action.as('action'),
-          target_id: sql<string>`${target_id}`.as('target_id'),
-          actor_key_id: sql<string | null>`${actor_key_id}`.as('actor_key_id'),
-          request_id: sql<string>`${request_id}`.as('request_id'),
-          state: stateJson(table).as('state'),
-          created_at: sql<number>`max(newest_at, min(${event_time}, unixepoch()))`.as('created_at'),
-          sequence: sql<number>`newest_sequence + ${place}`.as('sequence'),
-        })
-        .from(table)
-        .crossJoin(newest)
-        .where(condition),
-    )
-    .onConflictDoNothing();
+  const columns = {
+    organization_id: sql<string>`${organization_id}`.as('organization_id'),
+    event_id: event_id.as('event_id'),
+    action: action.as('action'),
+    target_id: sql<string>`${target_id}`.as('target_id'),
+    actor_key_id: sql<string | null>`${actor_key_id}`.as('actor_key_id'),
+    request_id: sql<string>`${request_id}`.as('request_id'),
+    state: stateJson(table).as('state'),
+    created_at: sql<number>`max(${organizations.last_event_at}, min(${event_time}, unixepoch()))`.as('created_at'),
+    sequence: sql<number>`${organizations.last_sequence} + ${place}`.as('sequence'),
+  };
+  const isOfTrail = eq(organizations.organization_id, organization_id);
+  const selected =
+    table === organizations
+      ? db.select(columns).from(organizations).where(and(isOfTrail, condition))
+      : db.select(columns).from(table).crossJoin(organizations).where(and(condition, isOfTrail));
+  return db.insert(audit_events).select(selected).onConflictDoNothing();
 }
 
 /** What could open something, and what is counted or kept for the service itself: the state of an event leaves it out. */
@@ -202,7 +191,8 @@ const isRecorded = (name: string) =>
   !/_count$|^max_/.test(name);
 
 /** JSON of the row of this table that a statement selects from. */
-const stateJson = (table: SQLiteTable) => jsonObject(Object.keys(getTableColumns(table)).filter(isRecorded));
+const stateJson = (table: SQLiteTable) =>
+  jsonObject(Object.values(getTableColumns(table)).filter(({ name }) => isRecorded(name)));
 
 /** For an update: the time of this operation's event, unless the row has a later one already. */
 export const updateTime = (db: Builder, parameters: Placeholders<EventKey>, updated_at: SQLiteColumn) =>

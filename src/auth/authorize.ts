@@ -8,9 +8,9 @@ import type { ScopeParameters } from '../idempotency.ts';
 import { DomainError } from '../problem.ts';
 import { existsIn, query } from '../query.ts';
 import type { Builder, Placeholders } from '../query.ts';
-import { api_keys, roles } from '../schema.ts';
+import { api_keys, organizations, roles } from '../schema.ts';
 import type { Role } from '../schema.ts';
-import { forgetKey, isAlive } from './key-cache.ts';
+import { forgetKey, isAlive, isUnended } from './key-cache.ts';
 import { holds, rolesHolding } from './permissions.ts';
 import type { Permission } from './permissions.ts';
 
@@ -38,6 +38,10 @@ export interface CallerParameters extends ScopeParameters {
   now: number;
 }
 
+/** Selects the caller's key, if it is alive but for its organization. */
+const isUnendedCaller = ({ organization_id, actor_key_id, now }: Placeholders<CallerParameters>) =>
+  and(eq(api_keys.key_id, actor_key_id), eq(api_keys.organization_id, organization_id), isUnended({ now }));
+
 /** Selects the caller's key, if it is alive. */
 export const isLivingCaller = (db: Builder, { organization_id, actor_key_id, now }: Placeholders<CallerParameters>) =>
   and(eq(api_keys.key_id, actor_key_id), eq(api_keys.organization_id, organization_id), isAlive(db, { now }));
@@ -54,9 +58,18 @@ export const isCallerWith = (permission: Permission, db: Builder, parameters: Pl
     isUnanswered(db, parameters),
   );
 
-/** {@link isCallerWith} as a predicate of a statement that selects from another table. */
+/** {@link isCallerWith} within a statement that records an event, whose own select has the organization's row. */
+const isActorWith = (permission: Permission, db: Builder, parameters: Placeholders<CallerParameters>) =>
+  and(
+    isUnendedCaller(parameters),
+    eq(organizations.status, 'active'),
+    inArray(api_keys.role, [...rolesHolding[permission]]),
+    isUnanswered(db, parameters),
+  );
+
+/** {@link isCallerWith} as a predicate of a statement that records an event (audit/record.ts). */
 export const callerMay = (permission: Permission, db: Builder, parameters: Placeholders<CallerParameters>) =>
-  existsIn(db, api_keys, isCallerWith(permission, db, parameters));
+  existsIn(db, api_keys, isActorWith(permission, db, parameters));
 
 /** A role's rank, so that roles can be compared in SQL: a caller gives and takes no role above its own. */
 export const rankOf = (role: SQLWrapper) => {
@@ -71,7 +84,7 @@ export const callerRank = (permission: Permission, db: Builder, parameters: Plac
   db
     .select({ rank: rankOf(api_keys.role) })
     .from(api_keys)
-    .where(isCallerWith(permission, db, parameters));
+    .where(isActorWith(permission, db, parameters));
 
 /** An expiry as a number that can be compared: a key that does not expire is later than any. */
 export const expiryOf = (expires_at: SQLWrapper) => sql<number>`coalesce(${expires_at}, ${sql.raw(String(NEVER))})`;
@@ -84,14 +97,14 @@ export const callerExpiry = (permission: Permission, db: Builder, parameters: Pl
   db
     .select({ expiry: expiryOf(api_keys.expires_at) })
     .from(api_keys)
-    .where(isCallerWith(permission, db, parameters));
+    .where(isActorWith(permission, db, parameters));
 
 /** {@link callerMay} where the caller's user matters too. */
 export const callerUser = (permission: Permission, db: Builder, parameters: Placeholders<CallerParameters>) =>
   db
     .select({ user_id: api_keys.user_id })
     .from(api_keys)
-    .where(isCallerWith(permission, db, parameters));
+    .where(isActorWith(permission, db, parameters));
 
 export interface CallerKey {
   user_id: string;

@@ -61,11 +61,14 @@ const isolateCache = new LRUCache<string, Caller>({ max: MAX_ISOLATE_ENTRIES });
  */
 const unknownKeys = new LRUCache<string, number>({ max: MAX_ISOLATE_ENTRIES });
 
+/** Active and unexpired. */
+export const isUnended = ({ now }: Placeholders<{ now: number }>) =>
+  and(eq(api_keys.status, 'active'), or(isNull(api_keys.expires_at), gt(api_keys.expires_at, now)));
+
 /** What a living key is: active and unexpired, of an active organization. */
 export const isAlive = (db: Builder, { now }: Placeholders<{ now: number }>) =>
   and(
-    eq(api_keys.status, 'active'),
-    or(isNull(api_keys.expires_at), gt(api_keys.expires_at, now)),
+    isUnended({ now }),
     existsIn(
       db,
       organizations,

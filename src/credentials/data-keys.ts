@@ -8,7 +8,7 @@ import type { Placeholders } from '../query.ts';
 import { integrations, phone_numbers } from '../schema.ts';
 import { unixNow } from '../time.ts';
 import type { WrappedDataKey } from './envelope.ts';
-import { findKek, isKnownKek, isUsableKek, keepRewrapPlace, recordKek } from './kek-check.ts';
+import { findKek, isKnownKek, isUsableKek, recordKek } from './kek-check.ts';
 
 const ROWS_PER_PAGE = 100;
 
@@ -213,9 +213,8 @@ export async function replaceDataKeys(
   rewrap_place: string | null,
   replacements: (StoredDataKey & { rewrapped: WrappedDataKey })[],
 ): Promise<number> {
-  const [, , [known], ...replaced] = await batch(database, [
-    recordKek.bind({ ...kek, now: unixNow() }),
-    keepRewrapPlace.bind({ kek_id: kek.kek_id, rewrap_place }),
+  const [, [known], ...replaced] = await batch(database, [
+    recordKek.bind({ ...kek, now: unixNow(), rewrap_place }),
     findKek.bind(kek),
     ...replacements.map(({ table, rewrapped, ...row }) =>
       holders[table].replace.bind({

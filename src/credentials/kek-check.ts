@@ -23,9 +23,17 @@ export const currentKek = ({ current, checkValues }: KekRing) => ({
   check_value: checkValues.get(current) ?? '',
 });
 
-/** Stands before what depends on {@link isKnownKek}, in its batch. */
-export const recordKek = query((db, { kek_id, check_value, now }: Placeholders<KekParameters>) =>
-  db.insert(key_encryption_keys).values({ kek_id, check_value, created_at: now }).onConflictDoNothing(),
+/** Stands before what depends on {@link isKnownKek}, in its batch: where the re-wrap under the KEK goes on (rewrap.ts). */
+export const recordKek = query(
+  (db, { kek_id, check_value, now, rewrap_place }: Placeholders<KekParameters & { rewrap_place: string | null }>) =>
+    db
+      .insert(key_encryption_keys)
+      .values({ kek_id, check_value, created_at: now, rewrap_place })
+      .onConflictDoUpdate({
+        target: key_encryption_keys.kek_id,
+        set: { rewrap_place: sql`excluded.rewrap_place` },
+        setWhere: sql`${key_encryption_keys.rewrap_place} IS NOT excluded.rewrap_place`,
+      }),
 );
 
 type Check = Record<'kek_id' | 'check_value', Placeholder>;
@@ -65,15 +73,6 @@ export const findKek = query((db, { kek_id }: Placeholders<{ kek_id: string }>) 
     })
     .from(key_encryption_keys)
     .where(eq(key_encryption_keys.kek_id, kek_id)),
-);
-
-/** Where the re-wrap under this KEK goes on (rewrap.ts). */
-export const keepRewrapPlace = query(
-  (db, { kek_id, rewrap_place }: Placeholders<{ kek_id: string; rewrap_place: string | null }>) =>
-    db
-      .update(key_encryption_keys)
-      .set({ rewrap_place: sql`${rewrap_place}` })
-      .where(eq(key_encryption_keys.kek_id, kek_id)),
 );
 
 /**

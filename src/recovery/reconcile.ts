@@ -1,5 +1,5 @@
 /** After a restore of D1: its rows and the ciphertext in KV, which no restore brings back, are made to agree. */
-import { and, eq, inArray, lt, not, sql } from 'drizzle-orm';
+import { and, eq, gt, inArray, lt, not, sql } from 'drizzle-orm';
 import pMap from 'p-map';
 import { eventRecorder, eventSaw, operatorEventParameters, updateTime } from '../audit/record.ts';
 import type { RecordParameters } from '../audit/record.ts';
@@ -8,7 +8,7 @@ import { allDataKeys } from '../credentials/data-keys.ts';
 import type { HeldDataKey, StoredDataKey } from '../credentials/data-keys.ts';
 import { opens, parseKekRing } from '../credentials/envelope.ts';
 import type { KekRing } from '../credentials/envelope.ts';
-import { credentialsKey, inState, ofNoKek } from '../credentials/vault.ts';
+import { credentialsKey, inState, INTENT_DUE_SECONDS, ofNoKek } from '../credentials/vault.ts';
 import type { Bindings } from '../env.ts';
 import { batch, existsIn, query } from '../query.ts';
 import type { Builder, Placeholders } from '../query.ts';
@@ -55,11 +55,19 @@ const enqueueOrphans = query((db, { places, due_at }: Placeholders<OrphanParamet
     .onConflictDoNothing(),
 );
 
-const findOrphans = query((db, { places }: Placeholders<{ places: string }>) =>
+/** Those that wait in the outbox longer than anything else does. */
+const findOrphans = query((db, { places, now }: Placeholders<{ places: string; now: number }>) =>
   db
-    .select({ kv_key: part('kv_key').as('kv_key') })
+    .select({ kv_key: credential_purges.kv_key })
     .from(sql`json_each(${places})`)
-    .where(isUnnamed(db)),
+    .crossJoin(credential_purges)
+    .where(
+      and(
+        eq(credential_purges.kv_key, part('kv_key')),
+        gt(credential_purges.due_at, sql`${now} + ${sql.raw(String(INTENT_DUE_SECONDS))}`),
+        isUnnamed(db),
+      ),
+    ),
 );
 
 /** What a create or an update under way at the restore point intended may have become live since, where it was undone. */
@@ -123,7 +131,7 @@ export interface Reconciled {
   credentials_missing: string[];
   /** SIP numbers whose credentials do not open. They have no status for it: to be deleted and imported anew. */
   sip_numbers_missing: string[];
-  /** KV keys that no row names: the outbox does. */
+  /** KV keys that nothing named: the outbox does now, and waits. */
   orphans: string[];
 }
 
@@ -147,12 +155,13 @@ export async function reconcile(
   if (ring) await assertKnownKeks(DB, ring);
   const reconciled: Reconciled = { credentials_missing: [], sip_numbers_missing: [], orphans: [] };
   const looked = { kv_keys: 0, data_keys: 0 };
-  const due_at = unixNow() + RESTORABLE_SECONDS;
+  const now = unixNow();
+  const due_at = now + RESTORABLE_SECONDS;
   await batch(DB, [putIntentsOff.bind({ due_at })]);
 
   for await (const kv_keys of listKeys(CREDENTIALS)) {
     const places = JSON.stringify(kv_keys.flatMap(placesOf));
-    const [, orphans] = await batch(DB, [enqueueOrphans.bind({ places, due_at }), findOrphans.bind({ places })]);
+    const [, orphans] = await batch(DB, [enqueueOrphans.bind({ places, due_at }), findOrphans.bind({ places, now })]);
     reconciled.orphans.push(...orphans.map(({ kv_key }) => kv_key));
     looked.kv_keys += kv_keys.length;
     onProgress(looked);

@@ -1,9 +1,10 @@
 import { env } from 'cloudflare:workers';
 import { beforeEach, describe, expect, it } from 'vitest';
 import { newEventId } from '../../src/ids.ts';
+import { reconcile } from '../../src/recovery/reconcile.ts';
 import type { Replayed } from '../../src/recovery/replay.ts';
 import type { AuditAction } from '../../src/schema.ts';
-import { failingBindings } from '../bindings.ts';
+import { failingBindings, interceptedBindings } from '../bindings.ts';
 import { call, createIntegration, importNumber, newClient, rowOf, rows, unusedNumber } from '../fixtures.ts';
 import type { Client } from '../fixtures.ts';
 import { exportedSince, replayRows, restorePoint } from './restore.ts';
@@ -88,7 +89,7 @@ describe('a replay', () => {
     expect(replayed.integrations_kept).toEqual([]);
   });
 
-  it('keeps an integration that a number uses again, reports it, and leaves its ciphertext', async () => {
+  it('deletes an integration that a number was assigned away from: the number goes to where it was since', async () => {
     const phone_number_id = await importNumber(client, integration_id, unusedNumber());
     const other = await createIntegration(client);
 
@@ -97,10 +98,68 @@ describe('a replay', () => {
       await remove(integration_id);
     });
 
-    expect(replayed.integrations_kept).toEqual([integration_id]);
-    expect(replayed.integrations_deleted).toEqual([]);
-    expect(await statusOf(integration_id)).toBe(200);
-    expect(await outbox()).not.toContain(await kvKey('integrations', integration_id));
+    expect(replayed).toMatchObject({
+      phone_numbers_reassigned: [phone_number_id],
+      integrations_deleted: [integration_id],
+      integrations_kept: [],
+    });
+    expect(await statusOf(integration_id)).toBe(404);
+    expect(await rowOf('phone_numbers', phone_number_id)).toMatchObject({ integration_id: other });
+  });
+
+  it('keeps the row alone of an integration whose number has nowhere to go, and reports it, a second time too', async () => {
+    const kv_key = await kvKey('integrations', integration_id);
+    const phone_number_id = await importNumber(client, integration_id, unusedNumber());
+    const restore = await restorePoint();
+    const younger = await createIntegration(client);
+    await call(client, 'PUT', path(phone_number_id), { body: { integration_id: younger } });
+    await remove(integration_id);
+    const events = await exported();
+    await restore();
+
+    for (const replayed of [await replayRows(events), await replayRows(events)]) {
+      expect(replayed).toMatchObject({ integrations_kept: [integration_id], integrations_deleted: [] });
+    }
+
+    expect((await reconcile(env)).credentials_missing).toEqual([integration_id]);
+    expect(await outbox()).toContain(kv_key);
+    await remove(phone_number_id);
+    expect(await replayRows(events)).toMatchObject({ integrations_kept: [], integrations_deleted: [integration_id] });
+  });
+
+  it('is done in one run, though the deletion of the number came after that of the integration', async () => {
+    const phone_number_id = await importNumber(client, integration_id, unusedNumber());
+    const other = await createIntegration(client);
+
+    const replayed = await undoneAndReplayed(async () => {
+      await call(client, 'PUT', path(phone_number_id), { body: { integration_id: other } });
+      await remove(integration_id);
+      await remove(phone_number_id);
+      await remove(other);
+    });
+
+    expect(replayed.integrations_kept).toEqual([]);
+    expect(replayed.integrations_deleted.toSorted()).toEqual([integration_id, other].toSorted());
+  });
+
+  it('is done in one run, where the deletion of an integration began before that of its number and was late', async () => {
+    const phone_number_id = await importNumber(client, integration_id, unusedNumber());
+    let batches = 0;
+    const bindings = interceptedBindings(async (name, carryOut) => {
+      if (name !== 'DB.batch') return carryOut();
+      batches += 1;
+      if (batches > 1) return carryOut();
+      await remove(phone_number_id);
+      throw new Error('D1_ERROR: D1 DB is overloaded.');
+    });
+
+    const replayed = await undoneAndReplayed(async () => {
+      expect((await call(client, 'DELETE', path(integration_id), { bindings })).status).toBe(200);
+    });
+
+    expect(batches).toBeGreaterThan(1);
+    expect(replayed).toMatchObject({ integrations_deleted: [integration_id], integrations_kept: [] });
+    expect(await statusOf(integration_id)).toBe(404);
   });
 
   it.each(['phone_number.deleted', 'phone_number.released'] as const)(
