@@ -161,14 +161,14 @@ export async function rowOf(table: 'integrations' | 'phone_numbers' | 'api_keys'
 }
 
 /** An integration's credentials, as the data key of its row opens them. */
-export async function openCredentials(integration_id: string): Promise<unknown> {
+export async function openCredentials(integration_id: string, ring = env.CREDENTIALS_KEKS): Promise<unknown> {
   const row = await rowOf('integrations', integration_id);
   const text = (column: string) => String(row[column]);
   const kv_key = credentialsKey(text('organization_id'), integration_id, text('credentials_version'));
   const ciphertext = await env.CREDENTIALS.get(kv_key, 'arrayBuffer');
   if (!ciphertext) throw new Error('no ciphertext');
   const wrapped = { data_key: text('data_key'), kek_id: text('kek_id') };
-  return open(await parseKekRing(env.CREDENTIALS_KEKS), kv_key, wrapped, new Uint8Array(ciphertext));
+  return open(await parseKekRing(ring), kv_key, wrapped, new Uint8Array(ciphertext));
 }
 
 let lastNumber = 10_000_000;

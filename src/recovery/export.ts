@@ -1,5 +1,5 @@
 /** What a restore of D1 would take away and must not: what ended, and where phone numbers went, since the restore point. */
-import { and, asc, eq, getTableColumns, gt, gte, sql } from 'drizzle-orm';
+import { and, asc, eq, getTableColumns, gt, gte, lt, sql } from 'drizzle-orm';
 import { databaseNow } from '../clock.ts';
 import { batch, query } from '../query.ts';
 import type { Placeholders } from '../query.ts';
@@ -56,11 +56,18 @@ const listEvents = query((db, parameters: Placeholders<PageParameters>) =>
     .limit(ROWS_PER_PAGE),
 );
 
+/** Not those that wait for Time Travel (reconcile.ts), which an undo of the restore makes live again: all others are due in hours. */
 const listPurges = query((db, { kv_key }: Placeholders<{ kv_key: string }>) =>
   db
     .select(getTableColumns(credential_purges))
     .from(credential_purges)
-    .where(and(gt(credential_purges.kv_key, kv_key), eq(credential_purges.state, 'owed')))
+    .where(
+      and(
+        gt(credential_purges.kv_key, kv_key),
+        eq(credential_purges.state, 'owed'),
+        lt(credential_purges.due_at, sql`unixepoch() + ${sql.raw(String(MARGIN_SECONDS))}`),
+      ),
+    )
     .orderBy(asc(credential_purges.kv_key))
     .limit(ROWS_PER_PAGE),
 );

@@ -202,6 +202,14 @@ describe('a revocation of many keys', () => {
     expect(await rowOf('api_keys', successor.key_id)).toMatchObject({ status: 'revoked' });
   });
 
+  it('are counted by the command that revoked them, not by another at the same time', async () => {
+    await fillKeys(client, 5);
+
+    const counts = await Promise.all([revokeAll(), revokeAll(), revokeAll()]);
+
+    expect(counts.toSorted()).toEqual([0, 0, 7]);
+  });
+
   it('records their events under ids that begin alike and end as the keys’', async () => {
     await fillKeys(client, 5);
 

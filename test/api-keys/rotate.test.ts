@@ -301,3 +301,49 @@ it('a rotation of one organization’s key leaves those of others alone', async 
 
   expect((await call(stranger, 'DELETE', `/api/integrations/${integration_id}`)).status).toBe(200);
 });
+
+describe('a key that is rotated once more, because the answer of its rotation was lost', () => {
+  it.each([
+    ['does not expire', null],
+    ['expires in a day', now() + 24 * HOUR],
+  ])('and that %s has a successor that lives as long, not as long as the first overlap', async (_, expires_at) => {
+    old = await colleague('agent_manager', expires_at);
+    await rotate(60);
+
+    const answer = await rotate(HOUR);
+
+    expect(answer.status).toBe(201);
+    expect(await expiryOf(await successorOf(answer))).toBe(expires_at);
+    expect(Number(await expiryOf(old))).toBeLessThanOrEqual(now() + 60);
+  });
+
+  it('and a third time, has the same life still', async () => {
+    await rotate(HOUR);
+    await rotate(60);
+
+    expect(await expiryOf(await successorOf(await rotate(0)))).toBeNull();
+  });
+
+  it('may do so itself, as long as it lives', async () => {
+    await rotate(60, old, old);
+
+    const successor = await successorOf(await rotate(HOUR, old, old));
+
+    expect(await expiryOf(successor)).toBeNull();
+    expect(await mutates(successor)).toBe(true);
+  });
+
+  it('gives no other key in its overlap a life beyond that key’s own', async () => {
+    const ending = await colleague('admin');
+    await rotate(60, ending);
+
+    expect(await rotate(HOUR, old, ending)).toMatchObject({ status: 403, body: { exceeds: 'expires_at' } });
+  });
+
+  it('is judged by its own life, not by what is left of it: a caller that ends before may not', async () => {
+    const ending = await colleague('admin', now() + HOUR);
+    await rotate(60);
+
+    expect(await rotate(HOUR, old, ending)).toMatchObject({ status: 403, body: { exceeds: 'expires_at' } });
+  });
+});

@@ -3,6 +3,7 @@ import { env } from 'cloudflare:workers';
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { forgetOldEvents, forgetRefusals } from '../../src/audit/retention.ts';
 import worker from '../../src/index.ts';
+import { endingActions } from '../../src/schema.ts';
 import { countedBindings, interceptedBindings } from '../bindings.ts';
 import { newClient, rows } from '../fixtures.ts';
 import type { Client } from '../fixtures.ts';
@@ -53,14 +54,14 @@ const left = async ({ organization_id }: Client) =>
     .map(({ target_id }) => target_id);
 
 /** The rows that all statements of a turn read. */
-async function rowsRead(): Promise<number> {
+async function rowsRead(days?: string): Promise<number> {
   let count = 0;
   const bindings = interceptedBindings(async (_, carryOut) => {
     const result = await carryOut();
     if (Array.isArray(result)) for (const { meta } of result) count += meta.rows_read;
     return result;
   });
-  await forget(undefined, bindings);
+  await forget(days, bindings);
   return count;
 }
 
@@ -86,6 +87,26 @@ describe('the retention of audit events', () => {
     expect(await left(client)).toHaveLength(2);
     await forget('7');
     expect(await left(client)).toHaveLength(1);
+  });
+
+  it.each(endingActions)('keeps what a restore of D1 could undo for 31 days, whatever is set: %s', async (action) => {
+    await record(client, 1, 31, -1, action);
+    await record(client, 1, 31, 30, action);
+    await record(client, 1, 2, 0, action);
+    await record(client, 1, 2);
+
+    await forget('1');
+
+    expect(await left(client)).toEqual(['31 days', '2 days']);
+    expect(logged).toEqual([{ event: 'audit_events_forgotten', count: 2 }]);
+  });
+
+  it('reads no event that it keeps where few days are set', async () => {
+    await record(client, 2_000, 2, 0, 'integration.deleted');
+    await record(client, 10, 2);
+
+    expect(await rowsRead('1')).toBeLessThan(20 * (await rows('organizations')).length + 100);
+    expect(await left(client)).toHaveLength(2_000);
   });
 
   it('is the cron’s to keep', async () => {

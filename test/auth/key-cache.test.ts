@@ -82,6 +82,20 @@ describe('the key cache', () => {
     expect(await admitted()).toBe(false);
   });
 
+  it.each([
+    ['whose deadline is further off than any is given', { deadline: Date.now() }],
+    ['that is of another key', { key_hash: hashKey(newRawKey()) }],
+    ['without a deadline', { deadline: undefined }],
+  ])('does not believe an entry %s: it asks D1', async (_, wrong) => {
+    await admitted();
+    const entry = await env.KEY_CACHE.get<object>(hash, 'json');
+    await revoke();
+    forgetKey(hash);
+    await env.KEY_CACHE.put(hash, JSON.stringify({ ...entry, ...wrong }));
+
+    expect(await admitted()).toBe(false);
+  });
+
   it('counts the deadline of an isolate’s entry from the D1 read, not from the KV read that brought it', async () => {
     await admitted();
     await revoke();

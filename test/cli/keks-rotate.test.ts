@@ -137,10 +137,43 @@ it('refuses to retire the current key', async () => {
   expect(Object.keys((await ring()).keys)).toEqual(['k1', added]);
 });
 
-it('retires a key that wraps nothing any more, and says what of Time Travel then', async () => {
+it('refuses to retire a key before the current one has wrapped anything, and for an hour after that', async () => {
+  const before = await bytesOfFile();
+  const refusal = async () => {
+    const { code, stderr } = await rotate('--step', 'retire', '--kek', 'k1', '--yes');
+    expect(code).toBe(1);
+    expect(await bytesOfFile()).toBe(before);
+    return stderr;
+  };
+  await onState(({ DB }) => DB.prepare(`UPDATE integrations SET kek_id = 'elsewhere'`).run());
+  expect(await refusal()).toContain(`${added} has wrapped nothing yet`);
+  await onState(({ DB }) => DB.prepare(`UPDATE integrations SET kek_id = 'k1'`).run());
+
   const CREDENTIALS_KEKS = await deployed();
   await onState((env) => rewrapDataKeys({ ...env, CREDENTIALS_KEKS }));
 
+  expect(await refusal()).toMatch(/must have been current for an hour.*wait (?:59|60) more minutes/);
+});
+
+it('refuses to retire a key under which credentials are being stored', async () => {
+  await onState(({ DB }) =>
+    DB.batch([
+      DB.prepare('UPDATE key_encryption_keys SET created_at = created_at - 3600'),
+      DB.prepare(
+        `INSERT INTO credential_purges (kv_key, organization_id, due_at, attempts, state, kek_id)
+         VALUES ('v1/org_a/intg_000000000004/v', 'org_a', unixepoch() + 3600, 0, 'intended', 'k1')`,
+      ),
+    ]),
+  );
+
+  const { code, stderr } = await rotate('--step', 'retire', '--kek', 'k1', '--yes');
+
+  expect(code).toBe(1);
+  expect(stderr).toContain('1 data key under k1 may yet be stored by calls under way');
+  await onState(({ DB }) => DB.prepare('DELETE FROM credential_purges').run());
+});
+
+it('retires a key that wraps nothing any more, and says what of Time Travel then', async () => {
   const { code, stdout } = await rotate('--step', 'retire', '--kek', 'k1', '--yes');
 
   expect(code).toBe(0);

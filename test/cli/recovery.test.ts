@@ -3,7 +3,7 @@
  * The tests follow one another.
  */
 import { randomBytes } from 'node:crypto';
-import { cp, readFile, rm, stat } from 'node:fs/promises';
+import { cp, readFile, rm, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterAll, beforeAll, expect, it, vi } from 'vitest';
 import * as z from 'zod';
@@ -89,6 +89,20 @@ beforeAll(async () => {
 
 afterAll(() => removeDirectory(directory));
 
+it('refuses to export since a time that it cannot cover, and leaves no file', async () => {
+  for (const [time, reason] of [
+    [unixNow() - 31 * 86_400, 'is more than 30 days ago'],
+    [unixNow() + 86_400, 'is yet to come'],
+  ] as const) {
+    const { code, stderr } = await recovery('export', '--since', toIso(time));
+
+    expect(code).toBe(1);
+    expect(stderr).toContain(`--since: ${reason}`);
+    expect(stderr).toContain('Nothing was done');
+    await expect(stat(file)).rejects.toThrow('ENOENT');
+  }
+});
+
 it('saves what happened since the restore point, in a new file for its owner alone', async () => {
   const { code, stdout } = await recovery('export', '--since', since);
 
@@ -171,6 +185,35 @@ it('does nothing more a second time', async () => {
 
   expect(code).toBe(0);
   expect(stdout).toContain('0 more put back, 0 deleted again, 0 keys revoked again, 0 organizations changed again');
-  expect(stdout).toContain('0 ciphertexts that nothing names');
   expect(stdout).not.toContain('intg_');
+});
+
+it('says anew what is left to people, whoever did it before', async () => {
+  await onState(({ DB }) =>
+    DB.prepare(`UPDATE integrations SET status = 'credentials_missing' WHERE integration_id = ?`).bind(untouched).run(),
+  );
+
+  const { stdout } = await recovery('replay', '--yes');
+
+  expect(stdout).toMatch(new RegExp(`credentials_missing.*\\n  ${untouched}\\n`));
+});
+
+it('counts credentials as lost that no key-encryption key of the ring opens, and says so before', async () => {
+  const path = join(directory, 'secrets.json');
+  const k2 = JSON.stringify({ current: 'k2', keys: { k2: randomBytes(32).toString('base64') } });
+  await writeFile(path, JSON.stringify({ CREDENTIALS_KEKS: k2 }));
+
+  const preview = await recovery('replay', '--secrets-file', path);
+  expect(preview.stdout).toContain('The ring has no k1: all credentials under it count as lost');
+
+  await writeFile(path, JSON.stringify({ CREDENTIALS_KEKS }));
+  const { stdout } = await recovery('replay', '--secrets-file', path, '--yes');
+  expect(stdout).not.toContain(updated);
+});
+
+it('needs the ring’s file for the deployed database, because a secret cannot be read back', async () => {
+  const { code, stderr } = await run('npm', ['run', '-s', 'recovery:replay', '--', '--file', file, '--remote']);
+
+  expect(code).toBe(2);
+  expect(stderr).toContain('--secrets-file: is needed with --remote');
 });

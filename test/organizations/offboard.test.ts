@@ -271,12 +271,14 @@ describe('the batches of an offboarding', () => {
     await assertOffboarded(before);
   });
 
-  it('may be another operator’s at the same time: each row is on record once', async () => {
+  it('may be another operator’s at the same time: each row is on record once, and told by the one that did it', async () => {
     const before = await belongings(client);
 
     const ended = await Promise.all([offboard(), offboard(), offboard()]);
 
-    expect(ended).not.toContain(undefined);
+    const told = (what: 'phone_numbers' | 'integrations' | 'keys') =>
+      ended.reduce((sum, counts) => sum + (counts?.[what] ?? 0), 0);
+    expect([told('phone_numbers'), told('integrations'), told('keys')]).toEqual([NUMBERS, 2, KEYS]);
     await assertOffboarded(before);
   });
 

@@ -1,10 +1,11 @@
 import { env } from 'cloudflare:workers';
-import { beforeAll, expect, it } from 'vitest';
+import { beforeAll, describe, expect, it, vi } from 'vitest';
 import * as z from 'zod';
-import { exportEvents } from '../../src/recovery/export.ts';
+import { exportEvents, whyNotCovered } from '../../src/recovery/export.ts';
 import type { AuditEventRow } from '../../src/recovery/export.ts';
 import { interceptedBindings } from '../bindings.ts';
-import { newClient, rows } from '../fixtures.ts';
+import { call, createIntegration, importNumber, newClient, rows, unusedNumber } from '../fixtures.ts';
+import { exportedSince } from './restore.ts';
 
 const SINCE = 1_700_000_000;
 const A_DAY_BEFORE = SINCE - 86_400;
@@ -80,4 +81,50 @@ it('asks D1 for the pages it gives alone, however many organizations have none, 
   // The first goes past those without events, too.
   expect(pages[1]).toBeLessThanOrEqual(210);
   expect(pages.reduce((sum, read) => sum + read, 0)).toBeLessThan(2 * (given + organizations));
+});
+
+describe('an export since a time', () => {
+  const DAY = 86_400;
+  const now = () => Math.floor(Date.now() / 1000);
+
+  it.each([0, DAY, 30 * DAY - 60])('of %i s ago is covered', async (ago) => {
+    expect(await whyNotCovered(env.DB, now() - ago)).toBeUndefined();
+  });
+
+  it('of more than 30 days ago is not: what ended then may have been forgotten', async () => {
+    expect(await whyNotCovered(env.DB, now() - 30 * DAY - 60)).toContain('more than 30 days ago');
+  });
+
+  it('that is yet to come is not, by D1’s clock, whatever the operator’s says', async () => {
+    expect(await whyNotCovered(env.DB, now() + 60)).toBe('is yet to come');
+    vi.useFakeTimers({ toFake: ['Date'], now: Date.now() + DAY * 1000 });
+    try {
+      expect(await whyNotCovered(env.DB, now())).toBe('is yet to come');
+    } finally {
+      vi.useRealTimers();
+    }
+  });
+
+  it('has where the updated phone numbers are now, and the removals that are owed, of which none is a secret', async () => {
+    const client = await newClient();
+    const [first, second] = [await createIntegration(client), await createIntegration(client)];
+    const phone_number_id = await importNumber(client, first, unusedNumber());
+    const body = { integration_id: second };
+    await call(client, 'PUT', `/api/phone-numbers/${phone_number_id}`, { body });
+    const { organization_id } = client;
+    const removal = (kv_key: string, state: string) =>
+      env.DB.prepare(
+        'INSERT INTO credential_purges (kv_key, organization_id, due_at, attempts, state) VALUES (?, ?, 1, 1, ?)',
+      )
+        .bind(kv_key, organization_id, state)
+        .run();
+    await removal('v1/owed', 'owed');
+    await removal('v1/intended', 'intended');
+
+    const exported = await exportedSince(now());
+
+    expect(exported).toContainEqual({ organization_id, phone_number_id, integration_id: second });
+    expect(exported.filter((row) => 'kv_key' in row)).toMatchObject([{ kv_key: 'v1/owed' }]);
+    expect(JSON.stringify(exported)).not.toMatch(/data_key|auth_token|bk_live_\w{50}/);
+  });
 });

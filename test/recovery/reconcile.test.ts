@@ -1,5 +1,6 @@
 import { env } from 'cloudflare:workers';
 import { beforeEach, describe, expect, it } from 'vitest';
+import { drainPurges } from '../../src/credentials/purge.ts';
 import { reconcile } from '../../src/recovery/reconcile.ts';
 import type { Bindings } from '../../src/env.ts';
 import { interceptedBindings } from '../bindings.ts';
@@ -158,6 +159,97 @@ describe('what agrees', () => {
 
     expect(await reconcile(bindings)).toEqual(nothing);
     expect(await statusOf()).toBe('active');
+  });
+});
+
+describe('credentials that do not open', () => {
+  const withoutCiphertext = async () => env.CREDENTIALS.delete(await kvKey());
+
+  it('are missing where their ciphertext is gone, though a stale list still has it', async () => {
+    const stale = await env.CREDENTIALS.list();
+    await withoutCiphertext();
+    const bindings: Bindings = interceptedBindings((name, carryOut) =>
+      name === 'CREDENTIALS.list' ? Promise.resolve(stale) : carryOut(),
+    );
+
+    expect(await reconcile(bindings)).toMatchObject({ credentials_missing: [integration_id] });
+    expect(await statusOf()).toBe('credentials_missing');
+  });
+
+  it('are missing where the data key is wrapped anew meanwhile, under a KEK that nothing was under before', async () => {
+    await withoutCiphertext();
+    let rewrapped = 0;
+    const bindings = interceptedBindings(async (name, carryOut) => {
+      const answer = await carryOut();
+      if (name === 'CREDENTIALS.list') rewrapped += 1;
+      if (name === 'CREDENTIALS.list') await env.DB.prepare(`UPDATE integrations SET kek_id = 'k0'`).run();
+      return answer;
+    });
+
+    expect(await reconcile(bindings)).toMatchObject({ credentials_missing: [integration_id] });
+    expect(rewrapped).toBe(1);
+  });
+
+  it('are missing where the ring has not got their KEK, and where ciphertext or data key are damaged', async () => {
+    const [lost, damaged, unwrapped] = [
+      await createIntegration(client),
+      await createIntegration(client),
+      await createIntegration(client),
+    ];
+    const rowOfIntegration = async (id: string) => rowOf('integrations', id);
+    await env.DB.prepare(`UPDATE integrations SET kek_id = 'k0' WHERE integration_id = ?`).bind(lost).run();
+    await env.DB.prepare(`UPDATE integrations SET data_key = 'AAAA' WHERE integration_id = ?`).bind(unwrapped).run();
+    const { credentials_version } = await rowOfIntegration(damaged);
+    await env.CREDENTIALS.put(`v1/${client.organization_id}/${damaged}/${String(credentials_version)}`, 'damaged');
+
+    const { credentials_missing } = await reconcile(env);
+
+    expect(credentials_missing.toSorted()).toEqual([lost, damaged, unwrapped].toSorted());
+    expect(await statusOf()).toBe('active');
+  });
+
+  it('are not looked for with a ring whose key is another than the known one of its name: nothing is done', async () => {
+    await withoutCiphertext();
+    const CREDENTIALS_KEKS = JSON.stringify({ current: 'k1', keys: { k1: btoa('another KEK'.padEnd(32)) } });
+
+    await expect(reconcile({ ...env, CREDENTIALS_KEKS })).rejects.toThrow('k1 is not the key that has wrapped');
+
+    expect(await statusOf()).toBe('active');
+  });
+
+  it('are found by their ciphertext alone without a ring', async () => {
+    const lost = await createIntegration(client);
+    await env.DB.prepare(`UPDATE integrations SET kek_id = 'k0' WHERE integration_id = ?`).bind(lost).run();
+    await withoutCiphertext();
+
+    const { credentials_missing } = await reconcile({ DB: env.DB, CREDENTIALS: env.CREDENTIALS });
+
+    expect(credentials_missing).toEqual([integration_id]);
+  });
+
+  it('are missing where their removal is owed: it may be on its way', async () => {
+    await env.DB.prepare(
+      `INSERT INTO credential_purges (kv_key, organization_id, due_at, attempts, state) VALUES (?, ?, 1, 1, 'owed')`,
+    )
+      .bind(await kvKey(), client.organization_id)
+      .run();
+
+    expect(await reconcile(env)).toMatchObject({ credentials_missing: [integration_id] });
+  });
+});
+
+describe('what was under way at the restore point', () => {
+  it('keeps its ciphertext until Time Travel cannot bring its row back: the restore may be undone', async () => {
+    await env.DB.prepare(
+      `INSERT INTO credential_purges (kv_key, organization_id, due_at, attempts, state, kek_id)
+       VALUES ('v1/org_a/intg_000000000000/v', 'org_a', 1, 0, 'intended', 'k1')`,
+    ).run();
+    await env.CREDENTIALS.put('v1/org_a/intg_000000000000/v', 'ciphertext');
+
+    await reconcile(env);
+    await drainPurges(env);
+
+    expect(await stored()).toContain('v1/org_a/intg_000000000000/v');
   });
 });
 

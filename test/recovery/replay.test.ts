@@ -1,11 +1,27 @@
 import { env } from 'cloudflare:workers';
-import { beforeEach, describe, expect, it } from 'vitest';
+import { beforeEach, describe, expect, it, vi } from 'vitest';
+import { createOperatorKey } from '../../src/api-keys/operator-key.ts';
+import { forgetOldEvents } from '../../src/audit/retention.ts';
+import { drainPurges } from '../../src/credentials/purge.ts';
 import { newEventId } from '../../src/ids.ts';
+import { offboardOrganization } from '../../src/organizations/offboard.ts';
+import { resumeOrganization, suspendOrganization } from '../../src/organizations/suspend.ts';
 import { reconcile } from '../../src/recovery/reconcile.ts';
 import type { Replayed } from '../../src/recovery/replay.ts';
 import type { AuditAction } from '../../src/schema.ts';
 import { failingBindings, interceptedBindings } from '../bindings.ts';
-import { call, createIntegration, importNumber, newClient, rowOf, rows, unusedNumber } from '../fixtures.ts';
+import {
+  actionsOn,
+  call,
+  createIntegration,
+  eventsOn,
+  importNumber,
+  newClient,
+  openCredentials,
+  rowOf,
+  rows,
+  unusedNumber,
+} from '../fixtures.ts';
 import type { Client } from '../fixtures.ts';
 import { exportedSince, replayRows, restorePoint } from './restore.ts';
 
@@ -342,5 +358,193 @@ describe('a replay of a rotated API key', () => {
 
     expect(revoked).toMatchObject({ keys_revoked: [other.key_id], keys_to_rotate: [] });
     expect((await undoneAndReplayed(() => record('api_key.rotated', expired.key_id))).keys_to_rotate).toEqual([]);
+  });
+});
+
+describe('a replay in an organization', () => {
+  const statusNow = async (organization_id = client.organization_id) =>
+    (await rows('organizations')).find((row) => row['organization_id'] === organization_id)?.['status'];
+
+  it('that is offboarded leaves it so, whatever was resumed by a clock that was ahead', async () => {
+    await suspendOrganization(env.DB, client.organization_id);
+    const saved = await exported();
+    vi.useFakeTimers({ toFake: ['Date'], now: Date.now() + 3_600_000 });
+    await resumeOrganization(env.DB, client.organization_id);
+    vi.useRealTimers();
+    await offboardOrganization(env.DB, client.organization_id);
+    const restore = await restorePoint();
+    const events = await exported();
+    await restore();
+
+    await replayRows(events);
+    // One of before the offboarding, too.
+    await replayRows([...saved, ...events.filter((row) => 'action' in row && row.action === 'organization.resumed')]);
+
+    expect(await statusNow()).toBe('offboarded');
+  });
+
+  it('that the restore lost keeps its events, counts them, and lets them be exported and forgotten', async () => {
+    const restore = await restorePoint();
+    const lost = await newClient();
+    await createIntegration(lost);
+    const events = await exported();
+    await restore();
+
+    const [first, second] = [await replayRows(events), await replayRows(events)];
+
+    const { organization_id } = lost;
+    expect(first.organizations_put_back).toEqual([organization_id]);
+    for (const replayed of [first, second]) expect(replayed.organizations_without_keys).toEqual([organization_id]);
+    const row = (await rows('organizations')).find((found) => found['organization_id'] === organization_id);
+    expect(row).toMatchObject({ status: 'active', tier: 'starter', audit_event_count: 2, last_sequence: 2 });
+    const ours = (await exported()).filter((found) => found.organization_id === organization_id);
+    expect(ours.map((event) => 'sequence' in event && event.sequence)).toEqual([1, 2]);
+    await env.DB.prepare('UPDATE audit_events SET created_at = 1 WHERE organization_id = ?')
+      .bind(organization_id)
+      .run();
+    await forgetOldEvents(env);
+    expect((await rows('audit_events')).filter((event) => event['organization_id'] === organization_id)).toEqual([]);
+    const { key } = await createOperatorKey(env.DB, { organization_id, role: 'user', name: 'New', expires_at: null });
+    expect((await eventsOn(key.key_id))[0]).toMatchObject({ sequence: 3 });
+  });
+
+  it('that the restore lost and that was offboarded makes no key for it ever again', async () => {
+    const restore = await restorePoint();
+    const { organization_id } = await newClient();
+    await offboardOrganization(env.DB, organization_id);
+    const events = await exported();
+    await restore();
+
+    await replayRows(events);
+
+    expect(await statusNow(organization_id)).toBe('offboarded');
+    await expect(
+      createOperatorKey(env.DB, { organization_id, role: 'user', name: 'New', expires_at: null }),
+    ).rejects.toThrow('is offboarded, for good');
+  });
+});
+
+describe('what is recorded between a restore and its replay', () => {
+  const trail = async () =>
+    (await rows('audit_events'))
+      .filter((event) => event['organization_id'] === client.organization_id)
+      .toSorted(
+        (one, next) =>
+          Number(one['created_at']) - Number(next['created_at']) || Number(one['sequence']) - Number(next['sequence']),
+      );
+  const sequencesOf = (events: Record<string, unknown>[]) => events.map(({ sequence }) => sequence);
+
+  it('comes behind what was exported, in its order, so that a reader of before the restore misses none of it', async () => {
+    const restore = await restorePoint();
+    for (const name of ['one', 'two', 'three']) await call(client, 'PUT', path(integration_id), { body: { name } });
+    const events = await exported();
+    const read = await trail();
+    await restore();
+    const strays = [await createIntegration(client), await createIntegration(client)];
+
+    for (const run of ['first', 'second']) {
+      await replayRows(events);
+
+      expect((await trail()).slice(0, read.length), run).toEqual(read);
+      expect((await trail()).slice(read.length).map(({ target_id }) => target_id)).toEqual(strays);
+      expect(new Set(sequencesOf(await trail())).size).toBe(read.length + 2);
+    }
+    await createIntegration(client);
+    const sequences = sequencesOf(await trail());
+    expect(sequences).toEqual(sequences.toSorted((one, next) => Number(one) - Number(next)));
+  });
+
+  it('by a late try that decides otherwise than was answered gives way to what was answered', async () => {
+    const phone_number_id = await importNumber(client, integration_id, unusedNumber());
+    const restore = await restorePoint();
+    await remove(phone_number_id);
+    let late: (() => Promise<unknown>) | undefined;
+    const bindings = interceptedBindings((name, carryOut) => {
+      if (name === 'DB.batch') late ??= carryOut;
+      return carryOut();
+    });
+    expect((await call(client, 'DELETE', path(integration_id), { bindings })).status).toBe(200);
+    const events = await exported();
+    await restore();
+    await late?.();
+    expect(await actionsOn(integration_id)).toEqual(['integration.created', 'integration.delete_refused']);
+
+    await replayRows(events);
+
+    expect(await actionsOn(integration_id)).toEqual(['integration.created', 'integration.deleted']);
+    expect(await statusOf(integration_id)).toBe(404);
+    const { audit_events } = await countersOf(client.organization_id);
+    expect(audit_events).toEqual([(await trail()).length, 0]);
+  });
+});
+
+async function countersOf(organization_id: string) {
+  const row = (await rows('organizations')).find((found) => found['organization_id'] === organization_id);
+  return { audit_events: [row?.['audit_event_count'], row?.['refusal_count']] };
+}
+
+describe('a run of the cron that is under way at the restore', () => {
+  it('removes nothing that is live after it: credentials whose removal it holds are told to be missing', async () => {
+    const untouched = await createIntegration(client);
+    const restore = await restorePoint();
+    const credentials = { provider: 'twilio', account_sid: `AC${'1'.repeat(32)}`, auth_token: 'another' };
+    const refusing = failingBindings('CREDENTIALS.delete', { when: 'before', message: 'KV: 503' });
+    await call(client, 'PUT', path(integration_id), { body: { credentials }, bindings: refusing.bindings });
+    await env.DB.prepare('UPDATE credential_purges SET due_at = 1').run();
+    const stalls = Promise.withResolvers<void>();
+    const letGo = Promise.withResolvers<void>();
+    const cron = drainPurges(
+      interceptedBindings(async (name, carryOut) => {
+        if (name !== 'CREDENTIALS.delete') return carryOut();
+        stalls.resolve();
+        await letGo.promise;
+        return carryOut();
+      }),
+    );
+    await stalls.promise;
+
+    const events = await exported();
+    await restore();
+    await replayRows(events);
+    const { credentials_missing } = await reconcile(env);
+    letGo.resolve();
+    await cron;
+
+    expect(credentials_missing).toEqual([integration_id]);
+    expect((await call(client, 'GET', path(untouched))).body).toMatchObject({ data: { status: 'active' } });
+    expect(await openCredentials(untouched)).toBeDefined();
+    expect((await call(client, 'GET', path(integration_id))).body).toMatchObject({
+      data: { status: 'credentials_missing' },
+    });
+  });
+});
+
+describe('the undo of a restore', () => {
+  it('an hour later, the cron having run, has all live credentials again, and nothing that ended', async () => {
+    const deleted = await createIntegration(client);
+    const restore = await restorePoint();
+    const younger = await createIntegration(client);
+    const credentials = { provider: 'twilio', account_sid: `AC${'1'.repeat(32)}`, auth_token: 'another' };
+    await call(client, 'PUT', path(integration_id), { body: { credentials } });
+    await remove(deleted);
+    const events = await exported();
+    const undo = await restorePoint();
+    await restore();
+    await replayRows(events);
+    await reconcile(env);
+    vi.useFakeTimers({ toFake: ['Date'], now: Date.now() + 2 * 3_600_000 });
+    await drainPurges(env);
+    vi.useRealTimers();
+    const since = await exported();
+
+    await undo();
+    await replayRows(since);
+
+    const { credentials_missing } = await reconcile(env);
+    expect(credentials_missing).not.toContain(integration_id);
+    expect(credentials_missing).not.toContain(younger);
+    expect(await openCredentials(integration_id)).toEqual(credentials);
+    expect(await openCredentials(younger)).toBeDefined();
+    expect(await statusOf(deleted)).toBe(404);
   });
 });
