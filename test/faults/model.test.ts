@@ -16,6 +16,7 @@ import { interceptedBindings } from '../bindings.ts';
 import { createIntegration, importNumber, newClient, start, twilio, unusedNumber } from '../fixtures.ts';
 import type { Answer, Client } from '../fixtures.ts';
 import { importSip, sip } from '../mutations.ts';
+import { Follower } from './follower.ts';
 import { assertInvariants, ciphertextsOf, dataOf } from './invariants.ts';
 
 const RUNS = 500;
@@ -103,6 +104,7 @@ class Organization {
   private readonly latePuts = new Set<Promise<unknown>>();
   private batches = 0;
   drains = 0;
+  readonly follower: Follower;
   /** Of all decisions so far. */
   private readonly events = new Set<string>();
 
@@ -110,6 +112,7 @@ class Organization {
     this.scheduler = scheduler;
     this.callers = callers;
     this.organization_id = callers[0].organization_id;
+    this.follower = new Follower(callers[0]);
   }
 
   /** What was made before the first command is not one's decision. */
@@ -200,12 +203,14 @@ class Organization {
     const left = (await this.readEvents()).filter(({ event_id }) => !this.events.has(event_id));
     for (const { event_id } of left) this.events.add(event_id);
     const [event] = left;
-    if (event) sent.decision ??= { batch, event };
+    if (!event) return;
+    sent.decision ??= { batch, event };
+    await this.follower.poll();
   }
 
   private async readEvents(): Promise<Event[]> {
     const { results } = await env.DB.prepare(
-      'SELECT event_id, action, target_id FROM audit_events WHERE organization_id = ?',
+      'SELECT event_id, action, target_id FROM audit_events WHERE organization_id = ? ORDER BY sequence',
     )
       .bind(this.organization_id)
       .all();
@@ -588,33 +593,69 @@ beforeEach(() => {
   return () => vi.restoreAllMocks();
 });
 
+/** Every event that there is, once, whatever was late. */
+async function assertFollowed({ organization_id, follower }: Organization): Promise<void> {
+  await follower.poll();
+  const { audit_events } = await dataOf(organization_id);
+  expect(new Set(follower.read).size, 'events that a reader has read twice').toBe(follower.read.length);
+  expect(new Set(audit_events.map(({ event_id }) => event_id)), 'events that a reader has read').toEqual(
+    new Set(follower.read),
+  );
+}
+
+const interleavings = fc.asyncProperty(fc.scheduler(), fc.array(command, COMMANDS), async (scheduler, commands) => {
+  const { organization, model } = await newOrganization(scheduler);
+  const { organization_id, underway } = organization;
+
+  await fc.scheduledModelRun(scheduler, () => ({ model: { requests: 0 }, real: organization }), commands);
+  for (let waited = -1; waited < underway.length;) {
+    waited = underway.length;
+    await scheduler.waitFor(Promise.all(underway), organization.act);
+  }
+
+  assertExplained(organization, model);
+  await assertSame(organization, model);
+  await assertFollowed(organization);
+  await assertInvariants(organization_id);
+  await env.DB.prepare('UPDATE credential_purges SET due_at = 0').run();
+  await worker.scheduled(createScheduledController(), env);
+  await assertInvariants(organization_id);
+  const { credential_purges, phone_numbers, integrations } = await dataOf(organization_id);
+  expect(credential_purges).toEqual([]);
+  const live = integrations.length + phone_numbers.filter((row) => row['credentials_version'] !== null).length;
+  expect(await ciphertextsOf(organization_id)).toHaveLength(live);
+});
+
 it(
   `answers random mutations as the model does, in ${RUNS} interleavings of ${COMMANDS.minLength} commands and more`,
   async () => {
-    await fc.assert(
-      fc.asyncProperty(fc.scheduler(), fc.array(command, COMMANDS), async (scheduler, commands) => {
-        const { organization, model } = await newOrganization(scheduler);
-        const { organization_id, underway } = organization;
+    await fc.assert(interleavings, { numRuns: RUNS, endOnFailure: true });
+  },
+  TEST_MILLISECONDS,
+);
 
-        await fc.scheduledModelRun(scheduler, () => ({ model: { requests: 0 }, real: organization }), commands);
-        for (let waited = -1; waited < underway.length;) {
-          waited = underway.length;
-          await scheduler.waitFor(Promise.all(underway), organization.act);
-        }
-
-        assertExplained(organization, model);
-        await assertSame(organization, model);
-        await assertInvariants(organization_id);
-        await env.DB.prepare('UPDATE credential_purges SET due_at = 0').run();
-        await worker.scheduled(createScheduledController(), env);
-        await assertInvariants(organization_id);
-        const { credential_purges, phone_numbers, integrations } = await dataOf(organization_id);
-        expect(credential_purges).toEqual([]);
-        const live = integrations.length + phone_numbers.filter((row) => row['credentials_version'] !== null).length;
-        expect(await ciphertextsOf(organization_id)).toHaveLength(live);
-      }),
-      { numRuns: RUNS, endOnFailure: true },
+it(
+  'kills the mutant whose sequence is taken from the event’s id, which is minted before the commit',
+  async () => {
+    const digit = (place: number) => `instr('123456789abcdef', substr(NEW.event_id, ${place}, 1))`;
+    const milliseconds = [1, 2, 3, 4, 5, 6, 7, 8, 10, 11, 12, 13].reduce(
+      (sum, place) => `(${sum} * 16 + ${digit(place)})`,
+      '0',
     );
+    await env.DB.prepare(
+      `CREATE TRIGGER sequence_of_id AFTER INSERT ON audit_events BEGIN
+         UPDATE audit_events SET sequence = ${milliseconds}, created_at = ${milliseconds} / 1000
+         WHERE organization_id = NEW.organization_id AND event_id = NEW.event_id;
+       END`,
+    ).run();
+    try {
+      const { failed, errorInstance } = await fc.check(interleavings, { numRuns: 100, endOnFailure: true });
+
+      expect(failed).toBe(true);
+      expect(String(errorInstance)).toContain('a reader has read');
+    } finally {
+      await env.DB.prepare('DROP TRIGGER sequence_of_id').run();
+    }
   },
   TEST_MILLISECONDS,
 );
