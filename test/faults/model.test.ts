@@ -108,11 +108,11 @@ class Organization {
   /** Of all decisions so far. */
   private readonly events = new Set<string>();
 
-  constructor(scheduler: fc.Scheduler, callers: [Client, ...Client[]]) {
+  constructor(scheduler: fc.Scheduler, callers: [Client, ...Client[]], reader: Client) {
     this.scheduler = scheduler;
     this.callers = callers;
     this.organization_id = callers[0].organization_id;
-    this.follower = new Follower(callers[0]);
+    this.follower = new Follower(reader);
   }
 
   /** What was made before the first command is not one's decision. */
@@ -502,8 +502,11 @@ const command = fc.oneof(
 async function newOrganization(scheduler: fc.Scheduler): Promise<{ organization: Organization; model: Model }> {
   const first = await newClient();
   const others = [await newClient(first), await newClient(first)];
-  const organization = new Organization(scheduler, [first, ...others]);
+  // With a key of its own: a call waits for another's look-up of the same key, which may be the scheduler's to let go.
+  const reader = await newClient(first);
+  const organization = new Organization(scheduler, [first, ...others], reader);
   const model = new Model();
+  model.keys.add(reader.key_id);
   for (let made = 0; made < 2; made += 1) {
     const integration_id = await createIntegration(first);
     organization.integrations.push(integration_id);
