@@ -287,7 +287,7 @@ export const audit_events = sqliteTable(
     request_id: text().notNull(),
     /** JSON of the target, without any secret: as it stood before a deletion, or as it was created. */
     state: text().notNull(),
-    /** When the operation began, but never before the organization's event before (audit/record.ts). */
+    /** Of the commit, by D1's clock; never before the organization's event before (audit/record.ts). */
     created_at: integer().notNull(),
     /** The event's place in the order in which D1 committed the organization's events. */
     sequence: integer().notNull().default(0),

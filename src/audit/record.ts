@@ -23,7 +23,7 @@ export interface RecordParameters {
   /** Null for an operator. */
   actor_key_id: string | null;
   request_id: string;
-  /** Unix seconds: when the operation began. */
+  /** Unix seconds: when the operation began, by the clock of whoever carries it out. */
   event_time: number;
   /** Unix seconds. */
   now: number;
@@ -155,15 +155,15 @@ interface Recorded {
  * the organization: its row is joined.
  *
  * Statements follow one another in D1, so what the organization's row says of its newest event is the order of the commits:
- * the event has the next sequence. Its time is that of the operation's beginning, but not before that of the event before,
- * which may have begun later, and not after D1's own, which a clock may be ahead of: so times rise with the sequence.
+ * the event has the next sequence. Its time is D1's own, of the commit, and never before that of the event before: so times
+ * rise with the sequence, and what comes after a restore of D1 is behind what was before.
  */
 function insertEvents(
   db: Builder,
   table: SQLiteTable,
   target_id: SQLiteColumn,
   { event_id, action, place }: Recorded,
-  { organization_id, actor_key_id, request_id, event_time }: Placeholders<RecordParameters>,
+  { organization_id, actor_key_id, request_id }: Placeholders<RecordParameters>,
   condition: SQL | undefined,
 ) {
   const columns = {
@@ -174,7 +174,7 @@ function insertEvents(
     actor_key_id: sql<string | null>`${actor_key_id}`.as('actor_key_id'),
     request_id: sql<string>`${request_id}`.as('request_id'),
     state: stateJson(table).as('state'),
-    created_at: sql<number>`max(${organizations.last_event_at}, min(${event_time}, unixepoch()))`.as('created_at'),
+    created_at: sql<number>`max(${organizations.last_event_at}, unixepoch())`.as('created_at'),
     sequence: sql<number>`${organizations.last_sequence} + ${place}`.as('sequence'),
   };
   const isOfTrail = eq(organizations.organization_id, organization_id);

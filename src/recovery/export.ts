@@ -7,10 +7,7 @@ import { audit_events, credential_purges, organizations, phone_numbers } from '.
 import { RESTORABLE_SECONDS } from '../time.ts';
 
 const ROWS_PER_PAGE = 100;
-/**
- * How much more is exported than is asked for: an event has the time when its operation began, by the clock of whoever
- * carried it out.
- */
+/** How much more is exported than is asked for: nobody has to know the restore point to the second. */
 const MARGIN_SECONDS = 24 * 60 * 60;
 
 export type AuditEventRow = typeof audit_events.$inferSelect;

@@ -1,5 +1,5 @@
 /** After a restore of D1: its rows and the ciphertext in KV, which no restore brings back, are made to agree. */
-import { and, eq, gt, inArray, lt, not, sql } from 'drizzle-orm';
+import { and, eq, gt, inArray, not, sql } from 'drizzle-orm';
 import pMap from 'p-map';
 import { eventRecorder, eventSaw, operatorEventParameters, updateTime } from '../audit/record.ts';
 import type { RecordParameters } from '../audit/record.ts';
@@ -68,14 +68,6 @@ const findOrphans = query((db, { places, now }: Placeholders<{ places: string; n
         isUnnamed(db),
       ),
     ),
-);
-
-/** What a create or an update under way at the restore point intended may have become live since, where it was undone. */
-const putIntentsOff = query((db, { due_at }: Placeholders<{ due_at: number }>) =>
-  db
-    .update(credential_purges)
-    .set({ due_at: sql`${due_at}`, first_due_at: sql`${due_at}` })
-    .where(and(eq(credential_purges.state, 'intended'), lt(credential_purges.due_at, due_at))),
 );
 
 const findOwed = query((db, { kv_keys }: Placeholders<{ kv_keys: string }>) =>
@@ -157,7 +149,6 @@ export async function reconcile(
   const looked = { kv_keys: 0, data_keys: 0 };
   const now = unixNow();
   const due_at = now + RESTORABLE_SECONDS;
-  await batch(DB, [putIntentsOff.bind({ due_at })]);
 
   for await (const kv_keys of listKeys(CREDENTIALS)) {
     const places = JSON.stringify(kv_keys.flatMap(placesOf));

@@ -1,7 +1,7 @@
 /**
  * After a restore of D1: what had ended since the restore point ends again, by what was exported before (export.ts).
  */
-import { and, eq, gt, inArray, isNotNull, isNull, ne, not, or, sql } from 'drizzle-orm';
+import { and, eq, gt, inArray, isNotNull, isNull, lt, lte, max, ne, not, or, sql } from 'drizzle-orm';
 import { alias } from 'drizzle-orm/sqlite-core';
 import { isEvent, isOfOperation } from '../audit/record.ts';
 import { inState, ofNoKek } from '../credentials/vault.ts';
@@ -10,14 +10,14 @@ import { batch, existsIn, query, rowValues } from '../query.ts';
 import type { BoundQuery, Builder, CompiledQuery, Placeholders } from '../query.ts';
 import { api_keys, audit_events, credential_purges, integrations, organizations, phone_numbers } from '../schema.ts';
 import type { AuditAction } from '../schema.ts';
-import { unixNow } from '../time.ts';
-import { exportEvents } from './export.ts';
+import { RESTORABLE_SECONDS, unixNow } from '../time.ts';
 import type { AssignmentRow, AuditEventRow, ExportedRow, PurgeRow } from './export.ts';
 import { isIntegration, isPhoneNumber, kvKeyOf } from './subject.ts';
 import type { CredentialsTable } from './subject.ts';
 
 /** Each of up to four statements. */
 const ROWS_PER_BATCH = 100;
+const DAY_SECONDS = 24 * 60 * 60;
 
 interface TargetParameters extends AuditEventRow {
   now: number;
@@ -27,13 +27,12 @@ type Target = Placeholders<TargetParameters>;
 /** Answers what it changed, or found. */
 type Step<Parameters = TargetParameters> = CompiledQuery<Parameters, { id: string }[]>;
 
-/** Where an organization's exported events begin and end. */
+/** Of an organization's exported events: the time of the first, time and sequence of the last. */
 interface Trail {
   organization_id: string;
-  first_sequence: number;
-  last_sequence: number;
   first_event_at: number;
   last_event_at: number;
+  last_sequence: number;
 }
 
 /**
@@ -52,51 +51,40 @@ const putOrganizationBack: Step<Trail> = query((db, parameters: Placeholders<Tra
     .returning({ id: organizations.organization_id }),
 );
 
-/** What is recorded from now on comes behind the exported events. */
-const continueTrail: Step<Trail> = query((db, parameters: Placeholders<Trail>) =>
-  db
-    .update(organizations)
-    .set({
-      last_sequence: sql`max(${organizations.last_sequence}, ${parameters.last_sequence})`,
-      last_event_at: sql`max(${organizations.last_event_at}, ${parameters.last_event_at})`,
-    })
-    .where(isOrganization(parameters))
-    .returning({ id: organizations.organization_id }),
-);
-
 /**
- * Moves an event behind the exported ones that was recorded after the restore, as a late try does, and took the place of one of
- * them: whoever has read the trail before the restore reads on behind them.
+ * What was recorded after the restore, as late tries do, has gone on counting from the restore point: its sequences follow those
+ * of the exported events, as its times do.
  */
-const moveBehind: Step<AuditEventRow> = query((db, parameters: Placeholders<AuditEventRow>) => {
-  const newest = (column: 'last_sequence' | 'last_event_at') =>
-    sql<number>`${db.select({ newest: organizations[column] }).from(organizations).where(isOrganization(parameters))}`;
-  return db
-    .update(audit_events)
-    .set({
-      sequence: sql`${newest('last_sequence')} + 1`,
-      created_at: sql`max(${audit_events.created_at}, ${newest('last_event_at')})`,
-    })
-    .where(and(isEvent(parameters), eq(audit_events.sequence, parameters.sequence)))
-    .returning({ id: audit_events.event_id });
-});
-
-const followMoved: Step<AuditEventRow> = query((db, parameters: Placeholders<AuditEventRow>) =>
+const moveBehind: Step<Trail> = query((db, parameters: Placeholders<Trail>) =>
   db
-    .update(organizations)
-    .set({ last_sequence: sql`${organizations.last_sequence} + 1` })
+    .update(audit_events)
+    .set({ sequence: sql`${audit_events.sequence} + ${parameters.last_sequence}` })
     .where(
       and(
-        isOrganization(parameters),
-        existsIn(
-          db,
-          audit_events,
-          and(isEvent(parameters), eq(audit_events.sequence, sql`${organizations.last_sequence} + 1`)),
-        ),
+        eq(audit_events.organization_id, parameters.organization_id),
+        gt(audit_events.created_at, parameters.last_event_at),
+        lte(audit_events.sequence, parameters.last_sequence),
       ),
     )
-    .returning({ id: organizations.organization_id }),
+    .returning({ id: audit_events.event_id }),
 );
+
+/** What is recorded from now on comes behind all that. */
+const continueTrail: Step<Trail> = query((db, parameters: Placeholders<Trail>) => {
+  const { organization_id, last_event_at, last_sequence } = parameters;
+  const moved = db
+    .select({ sequence: max(audit_events.sequence) })
+    .from(audit_events)
+    .where(and(eq(audit_events.organization_id, organization_id), gt(audit_events.created_at, last_event_at)));
+  return db
+    .update(organizations)
+    .set({
+      last_sequence: sql`max(${organizations.last_sequence}, ${last_sequence}, coalesce(${moved}, 0))`,
+      last_event_at: sql`max(${organizations.last_event_at}, ${last_event_at})`,
+    })
+    .where(isOrganization(parameters))
+    .returning({ id: organizations.organization_id });
+});
 
 /** A late try may have recorded the operation anew, and decided otherwise: what was answered counts. */
 const removeOther: Step<AuditEventRow> = query((db, parameters: Placeholders<AuditEventRow>) =>
@@ -119,14 +107,31 @@ const putBack: Step<AuditEventRow> = query((db, parameters: Placeholders<AuditEv
     .returning({ id: audit_events.event_id }),
 );
 
-/** The removal of a ciphertext goes on; nothing makes it live again. */
+/**
+ * What the outbox names as it came back, and what late tries have put there since, may be of credentials that became live behind
+ * the restore point: it waits until Time Travel cannot undo the restore any more. (It waits already where that is a day away.)
+ */
+const postponePurges: Step<{ until: number }> = query((db, { until }: Placeholders<{ until: number }>) =>
+  db
+    .update(credential_purges)
+    .set({ due_at: sql`${until}`, first_due_at: sql`${until}` })
+    .where(lt(credential_purges.due_at, sql`${until} - ${sql.raw(String(DAY_SECONDS))}`))
+    .returning({ id: credential_purges.kv_key }),
+);
+
+/** But for what was owed before the restore: nothing makes it live again, and its removal goes on. */
 const putPurgeBack: Step<PurgeRow> = query((db, parameters: Placeholders<PurgeRow>) =>
   db
     .insert(credential_purges)
     .values(rowValues(credential_purges, parameters))
     .onConflictDoUpdate({
       target: credential_purges.kv_key,
-      set: { state: 'owed', attempts: sql`max(${credential_purges.attempts}, excluded.attempts)` },
+      set: {
+        due_at: sql`excluded.due_at`,
+        attempts: sql`max(${credential_purges.attempts}, excluded.attempts)`,
+        first_due_at: sql`excluded.first_due_at`,
+        state: 'owed',
+      },
     })
     .returning({ id: credential_purges.kv_key }),
 );
@@ -225,6 +230,10 @@ const revokeKey: Step = query((db, { organization_id, target_id }: Target) =>
     .returning({ id: api_keys.key_id }),
 );
 
+/** Of an event: it comes behind this one in the trail. */
+const isLater = ({ created_at, sequence }: Pick<Target, 'created_at' | 'sequence'>) =>
+  sql`(${audit_events.created_at}, ${audit_events.sequence}) > (${created_at}, ${sequence})`;
+
 const successor = alias(api_keys, 'successor');
 
 /**
@@ -233,7 +242,7 @@ const successor = alias(api_keys, 'successor');
  * event was there, so that a second replay reports it again, until it is rotated or revoked.
  */
 const findRotatedInVain: Step = query((db, parameters: Target) => {
-  const { organization_id, target_id, sequence, now } = parameters;
+  const { organization_id, target_id, now } = parameters;
   const isSuccessor = and(
     eq(successor.organization_id, organization_id),
     inArray(
@@ -247,7 +256,7 @@ const findRotatedInVain: Step = query((db, parameters: Target) => {
   const hasEndedSince = and(
     eq(audit_events.organization_id, organization_id),
     eq(audit_events.target_id, target_id),
-    gt(audit_events.sequence, sequence),
+    isLater(parameters),
     inArray(audit_events.action, ['api_key.rotated', 'api_key.revoked']),
   );
   return db
@@ -272,12 +281,18 @@ const statusActions = [
 ] as const satisfies AuditAction[];
 
 /**
- * The last event of its kind decides, also one that came after the restore: a second replay must not undo that. What is
- * offboarded stays so.
+ * What is offboarded stays so, whatever came behind it. Of the others the last event decides, also one of after the restore: a
+ * second replay must not undo that.
  */
 const setStatus = (status: 'active' | 'suspended' | 'offboarded'): Step =>
-  query((db, { organization_id, sequence }: Target) =>
-    db
+  query((db, { organization_id, created_at, sequence }: Target) => {
+    const isOfLaterStatus = and(
+      eq(audit_events.organization_id, organization_id),
+      eq(audit_events.target_id, organization_id),
+      inArray(audit_events.action, [...statusActions]),
+      isLater({ created_at, sequence }),
+    );
+    return db
       .update(organizations)
       .set({ status, change_count: sql`${organizations.change_count} + 1` })
       .where(
@@ -285,22 +300,11 @@ const setStatus = (status: 'active' | 'suspended' | 'offboarded'): Step =>
           eq(organizations.organization_id, organization_id),
           ne(organizations.status, status),
           ne(organizations.status, 'offboarded'),
-          not(
-            existsIn(
-              db,
-              audit_events,
-              and(
-                eq(audit_events.organization_id, organization_id),
-                eq(audit_events.target_id, organization_id),
-                inArray(audit_events.action, [...statusActions]),
-                gt(audit_events.sequence, sequence),
-              ),
-            ),
-          ),
+          status === 'offboarded' ? undefined : not(existsIn(db, audit_events, isOfLaterStatus)),
         ),
       )
-      .returning({ id: organizations.organization_id }),
-  );
+      .returning({ id: organizations.organization_id });
+  });
 
 /** Of the organizations that were exported: nobody can act in them. */
 const findWithoutKeys: Step<{ organization_ids: string }> = query(
@@ -414,24 +418,17 @@ export async function replay(
       (steps[event.action] ?? []).map(([outcome, step]) => [outcome, step.bind({ ...event, now })] as const),
     );
 
+  await carryOut([[undefined, postponePurges.bind({ until: now + RESTORABLE_SECONDS })]]);
   const trails = await readTrails(read);
   for (const some of chunks([...trails.values()])) {
     await carryOut(
       some.flatMap((trail) => [
         ['organizations_put_back', putOrganizationBack.bind(trail)],
+        [undefined, moveBehind.bind(trail)],
         [undefined, continueTrail.bind(trail)],
       ]),
     );
   }
-  for (const strays of chunks(await findStrays(database, read, trails))) {
-    await carryOut(
-      strays.flatMap((stray) => [
-        [undefined, moveBehind.bind(stray)],
-        [undefined, followMoved.bind(stray)],
-      ]),
-    );
-  }
-
   let rows = 0;
   for await (const page of read()) {
     const events = page.filter(isEventRow);
@@ -460,39 +457,12 @@ export async function replay(
 async function readTrails(read: ReadExported): Promise<Map<string, Trail>> {
   const trails = new Map<string, Trail>();
   for await (const page of read()) {
-    for (const { organization_id, sequence, created_at } of page.filter(isEventRow)) {
-      const { first_sequence = sequence, first_event_at = created_at } = trails.get(organization_id) ?? {};
-      trails.set(organization_id, {
-        organization_id,
-        first_sequence,
-        first_event_at,
-        last_sequence: sequence,
-        last_event_at: created_at,
-      });
+    for (const { organization_id, sequence: last_sequence, created_at: last_event_at } of page.filter(isEventRow)) {
+      const first_event_at = trails.get(organization_id)?.first_event_at ?? last_event_at;
+      trails.set(organization_id, { organization_id, first_event_at, last_event_at, last_sequence });
     }
   }
   return trails;
-}
-
-/** Events that stand among the exported ones, by their sequence, and are none of them. All ids are kept, of 36 bytes each. */
-async function findStrays(
-  database: D1Database,
-  read: ReadExported,
-  trails: ReadonlyMap<string, Trail>,
-): Promise<AuditEventRow[]> {
-  if (trails.size === 0) return [];
-  const exported = new Set<string>();
-  for await (const page of read()) for (const { event_id } of page.filter(isEventRow)) exported.add(event_id);
-  const since = Math.min(...[...trails.values()].map(({ first_event_at }) => first_event_at));
-  const strays: AuditEventRow[] = [];
-  for await (const events of exportEvents(database, since)) {
-    for (const event of events) {
-      const trail = trails.get(event.organization_id);
-      const isAmong = trail && event.sequence >= trail.first_sequence && event.sequence <= trail.last_sequence;
-      if (isAmong && !exported.has(event.event_id)) strays.push(event);
-    }
-  }
-  return strays;
 }
 
 function chunks<Item>(items: Item[]): Item[][] {

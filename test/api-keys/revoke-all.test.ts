@@ -207,7 +207,8 @@ describe('a revocation of many keys', () => {
 
     const counts = await Promise.all([revokeAll(), revokeAll(), revokeAll()]);
 
-    expect(counts.toSorted()).toEqual([0, 0, 7]);
+    expect(new Set(counts)).toEqual(new Set([0, 7]));
+    expect(counts.reduce((sum, count) => sum + count)).toBe(7);
   });
 
   it('records their events under ids that begin alike and end as the keys’', async () => {

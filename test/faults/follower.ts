@@ -1,5 +1,4 @@
 /** A reader of an organization's audit events that goes by the cursor, and asks again where the last page ended. */
-import { expect } from 'vitest';
 import { page } from '../fixtures.ts';
 import type { Client } from '../fixtures.ts';
 
@@ -22,7 +21,8 @@ export class Follower {
       const { data, next_cursor } = await page(this.client, `/api/audit-events?page_size=${PAGE_SIZE}${this.cursor}`);
       const ids = data.map(({ event_id }) => event_id);
       const before = this.read.slice(this.read.length - this.readOfPage);
-      expect(ids.slice(0, this.readOfPage), 'what a reader has read of this page').toEqual(before);
+      if (before.some((id, place) => id !== ids[place]))
+        throw new Error('what a reader has read of a page has changed');
       this.read.push(...ids.slice(this.readOfPage));
       this.readOfPage = ids.length;
       if (next_cursor === null) return;

@@ -1,6 +1,5 @@
 import { env } from 'cloudflare:workers';
 import { beforeEach, describe, expect, it } from 'vitest';
-import { drainPurges } from '../../src/credentials/purge.ts';
 import { reconcile } from '../../src/recovery/reconcile.ts';
 import type { Bindings } from '../../src/env.ts';
 import { interceptedBindings } from '../bindings.ts';
@@ -235,21 +234,6 @@ describe('credentials that do not open', () => {
       .run();
 
     expect(await reconcile(env)).toMatchObject({ credentials_missing: [integration_id] });
-  });
-});
-
-describe('what was under way at the restore point', () => {
-  it('keeps its ciphertext until Time Travel cannot bring its row back: the restore may be undone', async () => {
-    await env.DB.prepare(
-      `INSERT INTO credential_purges (kv_key, organization_id, due_at, attempts, state, kek_id)
-       VALUES ('v1/org_a/intg_000000000000/v', 'org_a', 1, 0, 'intended', 'k1')`,
-    ).run();
-    await env.CREDENTIALS.put('v1/org_a/intg_000000000000/v', 'ciphertext');
-
-    await reconcile(env);
-    await drainPurges(env);
-
-    expect(await stored()).toContain('v1/org_a/intg_000000000000/v');
   });
 });
 

@@ -20,6 +20,7 @@ import {
   openCredentials,
   rowOf,
   rows,
+  twilio,
   unusedNumber,
 } from '../fixtures.ts';
 import type { Client } from '../fixtures.ts';
@@ -224,8 +225,8 @@ describe('a replay', () => {
     const restore = await restorePoint();
     await remove(integration_id);
     await record('integration.updated', 'intg_000000000000');
-    const before = await rows('audit_events');
     const events = await exported();
+    const before = await rows('audit_events');
     await restore();
 
     const { events_put_back } = await replayRows(events);
@@ -519,7 +520,74 @@ describe('a run of the cron that is under way at the restore', () => {
   });
 });
 
+describe('the outbox, as it comes back,', () => {
+  const name = () => `v1/${client.organization_id}/intg_000000000000/v`;
+  const keep = async (state: string) => {
+    await env.DB.prepare(
+      `INSERT INTO credential_purges (kv_key, organization_id, due_at, attempts, state) VALUES (?, ?, 1, 0, ?)`,
+    )
+      .bind(name(), client.organization_id, state)
+      .run();
+    await env.CREDENTIALS.put(name(), 'ciphertext');
+  };
+  const isStored = async () => (await env.CREDENTIALS.get(name())) !== null;
+
+  it.each(['intended', 'owed'])(
+    'removes nothing until Time Travel cannot undo the restore: what is %s',
+    async (state) => {
+      await keep(state);
+
+      await undoneAndReplayed(async () => env.DB.prepare('DELETE FROM credential_purges').run());
+      await drainPurges(env);
+
+      expect(await isStored()).toBe(true);
+      vi.useFakeTimers({ toFake: ['Date'], now: Date.now() + 31 * 86_400_000 });
+      await drainPurges(env);
+      vi.useRealTimers();
+      expect(await isStored()).toBe(false);
+    },
+  );
+
+  it('removes what was owed before the restore: nothing makes that live again', async () => {
+    await keep('intended');
+
+    await undoneAndReplayed(() => env.DB.prepare(`UPDATE credential_purges SET state = 'owed'`).run());
+    await drainPurges(env);
+
+    expect(await isStored()).toBe(false);
+  });
+});
+
 describe('the undo of a restore', () => {
+  it('has the credentials too that a late try of their creation has given up meanwhile', async () => {
+    const restore = await restorePoint();
+    let late: (() => Promise<unknown>) | undefined;
+    const bindings = interceptedBindings((_, carryOut, { statements }) => {
+      if (statements.some(({ sql }) => sql.startsWith('insert into "integrations"'))) late = carryOut;
+      return carryOut();
+    });
+    const body = { name: 'Young', credentials: twilio };
+    const { text } = await call(client, 'POST', '/api/integrations', { body, bindings });
+    const younger = String(JSON.parse(text).data.integration_id);
+    const events = await exported();
+    const undo = await restorePoint();
+    await restore();
+    await late?.();
+    await replayRows(events);
+    await reconcile(env);
+    vi.useFakeTimers({ toFake: ['Date'], now: Date.now() + 2 * 3_600_000 });
+    await drainPurges(env);
+    vi.useRealTimers();
+    const since = await exported();
+
+    await undo();
+    await replayRows(since);
+    const { credentials_missing } = await reconcile(env);
+
+    expect(credentials_missing).not.toContain(younger);
+    expect(await openCredentials(younger)).toEqual(twilio);
+  });
+
   it('an hour later, the cron having run, has all live credentials again, and nothing that ended', async () => {
     const deleted = await createIntegration(client);
     const restore = await restorePoint();
