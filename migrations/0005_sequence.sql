@@ -29,4 +29,16 @@ CREATE TRIGGER `audit_events_count_inserted` AFTER INSERT ON `audit_events` BEGI
 		`last_sequence` = max(`last_sequence`, NEW.`sequence`),
 		`last_event_at` = max(`last_event_at`, NEW.`created_at`)
 	WHERE `organization_id` = NEW.`organization_id`;
+END;--> statement-breakpoint
+-- The Worker of before this migration, which runs on until the next is deployed, names no sequence.
+CREATE TRIGGER `audit_events_sequence_missing` AFTER INSERT ON `audit_events` WHEN NEW.`sequence` = 0 BEGIN
+	UPDATE `audit_events` SET (`sequence`, `created_at`) = (
+		SELECT `last_sequence` + 1, max(`last_event_at`, NEW.`created_at`) FROM `organizations`
+		WHERE `organization_id` = NEW.`organization_id`
+	)
+	WHERE `organization_id` = NEW.`organization_id` AND `event_id` = NEW.`event_id`;
+	UPDATE `organizations` SET
+		`last_sequence` = `last_sequence` + 1,
+		`last_event_at` = max(`last_event_at`, NEW.`created_at`)
+	WHERE `organization_id` = NEW.`organization_id`;
 END;

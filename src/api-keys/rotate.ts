@@ -1,6 +1,7 @@
-import { and, asc, eq, lte, not, or, sql } from 'drizzle-orm';
+import { and, asc, eq, exists, isNotNull, lte, not, or, sql } from 'drizzle-orm';
+import { alias } from 'drizzle-orm/sqlite-core';
 import * as z from 'zod';
-import { eventExists, eventParameters, eventRecorder } from '../audit/record.ts';
+import { eventExists, eventParameters, eventRecorder, isOfOperation } from '../audit/record.ts';
 import type { EventParameters } from '../audit/record.ts';
 import { callerExpiry, callerRank, callerUser, expiryOf, rankOf, unlessNever } from '../auth/authorize.ts';
 import type { CallerKey } from '../auth/authorize.ts';
@@ -42,34 +43,60 @@ interface RotateParameters extends EventParameters {
   prefix: string;
 }
 
-/**
- * When the key would end had it never been rotated, as a number that can be compared ({@link expiryOf}): a client that lost
- * the answer of a rotation rotates again, and the overlap that the first one gave the old key is not the successor's life.
- * The first rotation's event tells it, for longer than an overlap lasts (audit/retention.ts).
- */
-function lifeOf(
+/** Of the key's rotations: that one has a successor which has been used, so that its answer was not lost. */
+function isSuccessorUsed(
   db: Builder,
   { organization_id, key_id }: Placeholders<Pick<RotateParameters, 'organization_id' | 'key_id'>>,
 ) {
+  const rotated = alias(audit_events, 'rotated');
+  const successor = alias(api_keys, 'successor');
+  return exists(
+    db
+      .select({ one: sql`1` })
+      .from(rotated)
+      .crossJoin(audit_events)
+      .crossJoin(successor)
+      .where(
+        and(
+          eq(rotated.organization_id, organization_id),
+          eq(rotated.target_id, key_id),
+          eq(rotated.action, 'api_key.rotated'),
+          isOfOperation(rotated),
+          eq(audit_events.action, 'api_key.created'),
+          eq(successor.key_id, audit_events.target_id),
+          isNotNull(successor.last_used_at),
+        ),
+      ),
+  );
+}
+
+/**
+ * When the key would end had it never been rotated, as a number that can be compared ({@link expiryOf}): a client that lost
+ * the answer of a rotation rotates again, and the overlap that the first one gave the old key is not the successor's life.
+ * Where a successor has been used, no answer was lost: who still has the old key must not outlive its overlap by it. The first
+ * rotation's event tells the life; it is kept for longer than an overlap lasts (audit/retention.ts).
+ */
+function lifeOf(db: Builder, parameters: Placeholders<Pick<RotateParameters, 'organization_id' | 'key_id'>>) {
   const atFirstRotation = db
     .select({ expiry: expiryOf(sql`json_extract(${audit_events.state}, '$.expires_at')`) })
     .from(audit_events)
     .where(
       and(
-        eq(audit_events.organization_id, organization_id),
-        eq(audit_events.target_id, key_id),
+        eq(audit_events.organization_id, parameters.organization_id),
+        eq(audit_events.target_id, parameters.key_id),
         eq(audit_events.action, 'api_key.rotated'),
       ),
     )
     .orderBy(asc(audit_events.created_at), asc(audit_events.sequence))
     .limit(1);
-  return sql<number>`coalesce(${atFirstRotation}, ${expiryOf(api_keys.expires_at)})`;
+  const own = expiryOf(api_keys.expires_at);
+  return sql<number>`iif(${isSuccessorUsed(db, parameters)}, ${own}, coalesce(${atFirstRotation}, ${own}))`;
 }
 
 /**
- * A living key, of a role no higher and a life no longer than the caller's, unless it is the caller itself, and of the caller's own user, unless the caller
- * is an admin: its successor acts in the name of that user. Where the old key ends at once, there is room
- * for the new one.
+ * The key must be alive and of a role no higher than the caller's. Its life must be no longer than the caller's, or it is the
+ * caller itself. It must be of the caller's own user, or the caller is an admin, because the successor acts in the name of that
+ * user. Where the old key ends at once, there is room for the new one.
  */
 const recordRotation = eventRecorder<RotateParameters>(api_keys, api_keys.key_id, 'api_key.rotated', (db, parameters) =>
   and(
@@ -130,6 +157,16 @@ const recordSuccessor: CompiledQuery<RotateParameters, unknown> = {
     }),
 };
 
+/** A late try behind a restore, which lost the successor, must not end the old key. */
+const isSuccessorThere = (db: Builder, { organization_id, successor_id }: Placeholders<RotateParameters>) => {
+  const successor = alias(api_keys, 'successor');
+  return existsIn(
+    db,
+    successor,
+    and(eq(successor.key_id, successor_id), eq(successor.organization_id, organization_id)),
+  );
+};
+
 /** Without overlap it has ended with that, and makes room for its successor. */
 const endOldKey = query((db, parameters: Placeholders<RotateParameters>) =>
   db
@@ -138,7 +175,7 @@ const endOldKey = query((db, parameters: Placeholders<RotateParameters>) =>
       expires_at: sql`min(${expiryOf(api_keys.expires_at)}, ${parameters.ends_at})`,
       ended_at: sql`coalesce(${api_keys.ended_at}, iif(${parameters.ends_at} <= ${parameters.now}, ${parameters.ends_at}, NULL))`,
     })
-    .where(and(isApiKey(parameters), eventExists(db, parameters))),
+    .where(and(isApiKey(parameters), eventExists(db, parameters), isSuccessorThere(db, parameters))),
 );
 
 /** Of a request that was answered before too: so its state, and not the row, which may have changed since. */
@@ -149,8 +186,15 @@ const readSuccessor = query((db, parameters: Placeholders<RotateParameters>) =>
     .where(and(isBesideDecision(db, parameters), eq(audit_events.action, 'api_key.created'))),
 );
 
+const readLife = query((db, parameters: Placeholders<RotateParameters>) =>
+  db
+    .select({ life: lifeOf(db, parameters).as('life') })
+    .from(api_keys)
+    .where(isApiKey(parameters)),
+);
+
 const decide = mutation('api_keys:rotate', {
-  explain: { key: readKey, successor: readSuccessor, full: fullQuota(['audit_events', 'api_keys']) },
+  explain: { key: readKey, life: readLife, successor: readSuccessor, full: fullQuota(['audit_events', 'api_keys']) },
   act: { recordRotation, insertSuccessor, recordSuccessor, endOldKey },
 });
 
@@ -181,7 +225,7 @@ export async function rotateApiKey(
   });
   const [rotated] = decision.found.key;
   if (!decision.event) {
-    throw rotated ? refusal(rotated, decision, event.now) : new DomainError('api_key_not_found', {});
+    throw rotated ? refusal(rotated, operation, decision, event.now) : new DomainError('api_key_not_found', {});
   }
   const [successor] = decision.found.successor;
   if (!successor) throw new Error('A rotation left no successor.');
@@ -199,15 +243,17 @@ export async function rotateApiKey(
 
 /** Why a key was not rotated. */
 function refusal(
-  { user_id, role, status, expires_at }: ApiKeyState,
-  { caller, found }: { caller: CallerKey; found: { full: FullQuota[] } },
+  { key_id, user_id, role, status, expires_at }: ApiKeyState,
+  operation: Operation,
+  { caller, found }: { caller: CallerKey; found: { life: { life: number }[]; full: FullQuota[] } },
   now: number,
 ): DomainError {
   if (isAbove(role, caller.role)) return exceeding('role');
   if (user_id !== caller.user_id && caller.role !== 'admin') return exceeding('user');
   if (status !== 'active' || (expires_at !== null && expires_at <= now)) return new DomainError('api_key_inactive', {});
   const [full] = found.full;
-  const outlives = caller.expires_at !== null && (expires_at === null || expires_at > caller.expires_at);
+  const [{ life } = { life: 0 }] = found.life;
+  const outlives = key_id !== operation.caller.key_id && caller.expires_at !== null && life > caller.expires_at;
   return full && !outlives ? new DomainError('quota_exceeded', full) : exceeding('expires_at');
 }
 

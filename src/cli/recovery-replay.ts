@@ -65,7 +65,15 @@ const assignment = z.strictObject({
   integration_id: z.string().nullable(),
 });
 
-const exportedRow = z.union([auditEvent, purge, assignment]);
+const retiredKek = z.strictObject({
+  kek_id: z.string(),
+  check_value: z.string(),
+  created_at: z.int(),
+  retired_at: z.int(),
+  rewrap_place: z.string().nullable(),
+});
+
+const exportedRow = z.union([auditEvent, purge, assignment, retiredKek]);
 const endings: readonly AuditAction[] = endingActions;
 
 const { file, yes, 'secrets-file': secretsFile, ...options } = readOptions(usage, schema);
@@ -113,6 +121,10 @@ async function recover({ DB, CREDENTIALS }: OperatorBindings): Promise<void> {
   report(
     'Deleted before, and kept without credentials because phone numbers use them: reassign these, then replay again',
     replayed.integrations_kept,
+  );
+  report(
+    'Deleted after the restore, by calls that were late and had been refused before: their events say so',
+    replayed.deleted_late,
   );
   report(
     'API keys rotated since, whose successors are lost: they live on as they are, rotate them again',

@@ -88,6 +88,10 @@ const claimDue = query((db, { now, limit }: Placeholders<{ now: number; limit: n
     }),
 );
 
+/** No attempt puts a row off for longer. */
+const isDueWithinLease = (now: Placeholder) =>
+  lte(credential_purges.due_at, sql`${now} + ${sql.raw(String(LEASE_SECONDS << MAX_LEASE_DOUBLINGS))}`);
+
 /**
  * What is due and still there, also where an attempt has put it off; an intent of a create under way is not due.
  */
@@ -97,7 +101,7 @@ const findBacklog = query((db, { now }: Placeholders<{ now: number }>) =>
       left: sql<number>`count(*)`.as('left'),
       first_due_at: sql<number | null>`min(first_due_at)`.as('first_due_at'),
     })
-    .from(sql`(${mergedRows(undefined, sql`due_at`, MAX_LOOKED_AT)} SELECT first_due_at FROM merged)`)
+    .from(sql`(${mergedRows(isDueWithinLease(now), sql`due_at`, MAX_LOOKED_AT)} SELECT first_due_at FROM merged)`)
     .where(lte(sql`first_due_at`, now)),
 );
 

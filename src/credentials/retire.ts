@@ -1,5 +1,5 @@
 /** The end of a key-encryption key (KEK): from then on nothing is wrapped under it, whoever still has it in a ring. */
-import { and, eq, not, sql } from 'drizzle-orm';
+import { and, eq, isNull, not, or, sql } from 'drizzle-orm';
 import { databaseNow } from '../clock.ts';
 import { boundedCount, toldCount } from '../count.ts';
 import { batch, existsIn, query } from '../query.ts';
@@ -7,14 +7,20 @@ import type { Builder, Placeholders } from '../query.ts';
 import { credential_purges, integrations, key_encryption_keys, phone_numbers } from '../schema.ts';
 import { findKek } from './kek-check.ts';
 
-/** Longer than an isolate with the ring of before lives on, or a request of it. */
+/** By then no isolate runs with the previous ring. */
 const CURRENT_BEFORE_RETIREMENT_SECONDS = 3600;
 
 type KekParameters = Placeholders<{ kek_id: string }>;
 
-/** Creates and updates under way: what they wrap with the KEK may yet become live. */
+/**
+ * Creates and updates under way: what they wrap with the KEK may yet become live. An intent of before its KEK was recorded may be
+ * of any. (There is no index: few are at work on the outbox but the drain, and this is an operator's.)
+ */
 const isIntendedUnder = ({ kek_id }: KekParameters) =>
-  and(eq(credential_purges.state, 'intended'), eq(credential_purges.kek_id, kek_id));
+  and(
+    eq(credential_purges.state, 'intended'),
+    or(eq(credential_purges.kek_id, kek_id), isNull(credential_purges.kek_id)),
+  );
 
 const countIntents = query((db, parameters: KekParameters) =>
   boundedCount(db, credential_purges, isIntendedUnder(parameters)),

@@ -43,6 +43,7 @@ function statusChange(
       .where(
         and(
           isOrganization(parameters),
+          eq(organizations.status, from),
           eventExists(db, parameters),
           eq(organizations.change_count, parameters.change_count),
         ),

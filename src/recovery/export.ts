@@ -1,9 +1,9 @@
 /** What a restore of D1 would take away and must not: what ended, and where phone numbers went, since the restore point. */
-import { and, asc, eq, getTableColumns, gt, gte, lt, sql } from 'drizzle-orm';
+import { and, asc, eq, getTableColumns, gt, gte, isNotNull, lt, sql } from 'drizzle-orm';
 import { databaseNow } from '../clock.ts';
 import { batch, query } from '../query.ts';
 import type { Placeholders } from '../query.ts';
-import { audit_events, credential_purges, organizations, phone_numbers } from '../schema.ts';
+import { audit_events, credential_purges, key_encryption_keys, organizations, phone_numbers } from '../schema.ts';
 import { RESTORABLE_SECONDS } from '../time.ts';
 
 const ROWS_PER_PAGE = 100;
@@ -17,7 +17,8 @@ export type AssignmentRow = Pick<
   typeof phone_numbers.$inferSelect,
   'organization_id' | 'phone_number_id' | 'integration_id'
 >;
-export type ExportedRow = AuditEventRow | PurgeRow | AssignmentRow;
+export type RetiredKekRow = typeof key_encryption_keys.$inferSelect;
+export type ExportedRow = AuditEventRow | PurgeRow | AssignmentRow | RetiredKekRow;
 
 interface Place {
   /** Where the page before ended. */
@@ -87,6 +88,13 @@ const findAssignments = query((db, { updated }: Placeholders<{ updated: string }
     ),
 );
 
+const listRetiredKeks = query((db) =>
+  db
+    .select(getTableColumns(key_encryption_keys))
+    .from(key_encryption_keys)
+    .where(isNotNull(key_encryption_keys.retired_at)),
+);
+
 /**
  * Why an export since a time (unix seconds) would not have all that ended since, by D1's clock; nothing where it has.
  *
@@ -119,7 +127,8 @@ export async function* exportEvents(database: D1Database, since: number): AsyncG
 
 /**
  * All that a replay needs, in pages of at most 100: the events ({@link exportEvents}), which integration each phone number that
- * they say was updated has now, and the ciphertexts whose removal is owed, some of which may be on their way.
+ * they say was updated has now, the ciphertexts whose removal is owed, some of which may be on their way, and the KEKs that are
+ * retired.
  *
  * @param since unix seconds
  * @throws DomainError `temporarily_unavailable`
@@ -138,4 +147,6 @@ export async function* exportAll(database: D1Database, since: number): AsyncGene
     if (purges.length > 0) yield purges;
     last = purges.length === ROWS_PER_PAGE ? purges.at(-1)?.kv_key : undefined;
   }
+  const [keks] = await batch(database, [listRetiredKeks.bind({})]);
+  if (keks.length > 0) yield keks;
 }

@@ -5,17 +5,26 @@ import { and, eq, gt, inArray, isNotNull, isNull, lt, lte, max, ne, not, or, sql
 import { alias } from 'drizzle-orm/sqlite-core';
 import { isEvent, isOfOperation } from '../audit/record.ts';
 import { inState, ofNoKek } from '../credentials/vault.ts';
+import { newEventId } from '../ids.ts';
 import { isOrganization } from '../organizations/organization.ts';
 import { batch, existsIn, query, rowValues } from '../query.ts';
 import type { BoundQuery, Builder, CompiledQuery, Placeholders } from '../query.ts';
-import { api_keys, audit_events, credential_purges, integrations, organizations, phone_numbers } from '../schema.ts';
+import {
+  api_keys,
+  audit_events,
+  credential_purges,
+  integrations,
+  key_encryption_keys,
+  organizations,
+  phone_numbers,
+} from '../schema.ts';
 import type { AuditAction } from '../schema.ts';
 import { RESTORABLE_SECONDS, unixNow } from '../time.ts';
-import type { AssignmentRow, AuditEventRow, ExportedRow, PurgeRow } from './export.ts';
+import type { AssignmentRow, AuditEventRow, ExportedRow, PurgeRow, RetiredKekRow } from './export.ts';
 import { isIntegration, isPhoneNumber, kvKeyOf } from './subject.ts';
 import type { CredentialsTable } from './subject.ts';
 
-/** Each of up to four statements. */
+/** Each of up to six statements. */
 const ROWS_PER_BATCH = 100;
 const DAY_SECONDS = 24 * 60 * 60;
 
@@ -26,6 +35,11 @@ interface TargetParameters extends AuditEventRow {
 type Target = Placeholders<TargetParameters>;
 /** Answers what it changed, or found. */
 type Step<Parameters = TargetParameters> = CompiledQuery<Parameters, { id: string }[]>;
+
+interface UpdatedParameters extends AuditEventRow {
+  /** Of its organization's exported events. */
+  last_sequence: number;
+}
 
 /** Of an organization's exported events: the time of the first, time and sequence of the last. */
 interface Trail {
@@ -69,7 +83,10 @@ const moveBehind: Step<Trail> = query((db, parameters: Placeholders<Trail>) =>
     .returning({ id: audit_events.event_id }),
 );
 
-/** What is recorded from now on comes behind all that. */
+/**
+ * What is recorded from now on comes behind all that. The changes of the organization are counted from further on than any command
+ * of before the restore has seen: a late try of one finds another organization than it saw.
+ */
 const continueTrail: Step<Trail> = query((db, parameters: Placeholders<Trail>) => {
   const { organization_id, last_event_at, last_sequence } = parameters;
   const moved = db
@@ -81,10 +98,49 @@ const continueTrail: Step<Trail> = query((db, parameters: Placeholders<Trail>) =
     .set({
       last_sequence: sql`max(${organizations.last_sequence}, ${last_sequence}, coalesce(${moved}, 0))`,
       last_event_at: sql`max(${organizations.last_event_at}, ${last_event_at})`,
+      change_count: sql`max(${organizations.change_count}, ${last_sequence} + 1)`,
     })
     .where(isOrganization(parameters))
     .returning({ id: organizations.organization_id });
 });
+
+/**
+ * For the same reason, of what an update changed: a revision that no event has seen. (Each update has an event, so that there are
+ * more events than revisions.)
+ */
+const moveRevision = (table: typeof integrations | typeof phone_numbers, isTarget: typeof isIntegration) =>
+  query((db, parameters: Placeholders<UpdatedParameters>) =>
+    db
+      .update(table)
+      .set({ revision: sql`${parameters.last_sequence} + 1` })
+      .where(and(isTarget(parameters), lte(table.revision, parameters.last_sequence)))
+      .returning({ id: sql<string>`${parameters.target_id}` }),
+  );
+
+const movedRevisions: Partial<Record<AuditAction, Step<UpdatedParameters>>> = {
+  'integration.updated': moveRevision(integrations, isIntegration),
+  'integration.credentials_missing': moveRevision(integrations, isIntegration),
+  'phone_number.updated': moveRevision(phone_numbers, isPhoneNumber),
+};
+
+/**
+ * A call that was refused before may have been late, and deleted what nothing held any more: that is told beside the refusal, which
+ * was answered.
+ */
+const renameLateDeletion: Step<AuditEventRow & { new_event_id: string }> = query(
+  (db, parameters: Placeholders<AuditEventRow & { new_event_id: string }>) =>
+    db
+      .update(audit_events)
+      .set({ event_id: sql`${parameters.new_event_id}` })
+      .where(
+        and(
+          isEvent(parameters),
+          inArray(audit_events.action, ['integration.deleted', 'phone_number.deleted']),
+          ne(audit_events.action, parameters.action),
+        ),
+      )
+      .returning({ id: audit_events.target_id }),
+);
 
 /** A late try may have recorded the operation anew, and decided otherwise: what was answered counts. */
 const removeOther: Step<AuditEventRow> = query((db, parameters: Placeholders<AuditEventRow>) =>
@@ -155,7 +211,7 @@ const reassign: Step<AssignmentRow> = query((db, parameters: Placeholders<Assign
   );
   return db
     .update(phone_numbers)
-    .set({ integration_id: sql`${integration_id}`, revision: sql`${phone_numbers.revision} + 1` })
+    .set({ integration_id: sql`${integration_id}` })
     .where(
       and(
         eq(phone_numbers.phone_number_id, phone_number_id),
@@ -167,6 +223,15 @@ const reassign: Step<AssignmentRow> = query((db, parameters: Placeholders<Assign
     )
     .returning({ id: phone_numbers.phone_number_id });
 });
+
+/** Whatever has come back under it: nothing new is wrapped with it. */
+const retireAgain: Step<RetiredKekRow> = query((db, parameters: Placeholders<RetiredKekRow>) =>
+  db
+    .insert(key_encryption_keys)
+    .values(rowValues(key_encryption_keys, parameters))
+    .onConflictDoUpdate({ target: key_encryption_keys.kek_id, set: { retired_at: sql`excluded.retired_at` } })
+    .returning({ id: key_encryption_keys.kek_id }),
+);
 
 const isUsed = (db: Builder, parameters: Target) =>
   existsIn(
@@ -294,7 +359,7 @@ const setStatus = (status: 'active' | 'suspended' | 'offboarded'): Step =>
     );
     return db
       .update(organizations)
-      .set({ status, change_count: sql`${organizations.change_count} + 1` })
+      .set({ status })
       .where(
         and(
           eq(organizations.organization_id, organization_id),
@@ -329,6 +394,8 @@ export interface Replayed {
   organizations_put_back: string[];
   events_put_back: string[];
   ciphertexts_enqueued: string[];
+  /** By calls that were refused before the restore, and landed behind it. */
+  deleted_late: string[];
   phone_numbers_reassigned: string[];
   integrations_deleted: string[];
   integrations_kept: string[];
@@ -374,7 +441,8 @@ export type ReadExported = () => AsyncIterable<ExportedRow[]>;
 
 const isEventRow = (row: ExportedRow): row is AuditEventRow => 'event_id' in row;
 const isPurgeRow = (row: ExportedRow): row is PurgeRow => 'kv_key' in row;
-const isAssignmentRow = (row: ExportedRow): row is AssignmentRow => !isEventRow(row) && !isPurgeRow(row);
+const isKekRow = (row: ExportedRow): row is RetiredKekRow => 'check_value' in row;
+const isAssignmentRow = (row: ExportedRow): row is AssignmentRow => 'phone_number_id' in row;
 
 /**
  * Puts audit events and the removal of ciphertexts back, and does again what the events say ended: in transactions of at most
@@ -393,6 +461,7 @@ export async function replay(
     organizations_put_back: [],
     events_put_back: [],
     ciphertexts_enqueued: [],
+    deleted_late: [],
     phone_numbers_reassigned: [],
     integrations_deleted: [],
     integrations_kept: [],
@@ -434,10 +503,17 @@ export async function replay(
     const events = page.filter(isEventRow);
     await carryOut([
       ...events.flatMap((event): BoundSteps => [
+        ['deleted_late', renameLateDeletion.bind({ ...event, new_event_id: newEventId() })],
         [undefined, removeOther.bind(event)],
         ['events_put_back', putBack.bind(event)],
       ]),
+      ...events.flatMap((event): BoundSteps => {
+        const moved = movedRevisions[event.action];
+        const { last_sequence = 0 } = trails.get(event.organization_id) ?? {};
+        return moved ? [[undefined, moved.bind({ ...event, last_sequence })]] : [];
+      }),
       ...page.filter(isPurgeRow).map((purge) => [undefined, putPurgeBack.bind(purge)] as const),
+      ...page.filter(isKekRow).map((kek) => [undefined, retireAgain.bind(kek)] as const),
       ...stepsOf(stepsAtOnce, events),
     ]);
     onProgress((rows += page.length), replayed);
@@ -448,9 +524,9 @@ export async function replay(
     );
   }
   for await (const page of read()) await carryOut(stepsOf(stepsAfterwards, page.filter(isEventRow)));
-  await carryOut([
-    ['organizations_without_keys', findWithoutKeys.bind({ organization_ids: JSON.stringify([...trails.keys()]) })],
-  ]);
+  for (const some of chunks([...trails.keys()])) {
+    await carryOut([['organizations_without_keys', findWithoutKeys.bind({ organization_ids: JSON.stringify(some) })]]);
+  }
   return replayed;
 }
 

@@ -333,6 +333,25 @@ describe('a key that is rotated once more, because the answer of its rotation wa
     expect(await mutates(successor)).toBe(true);
   });
 
+  it('has no life beyond its overlap once a successor is used: that answer was not lost', async () => {
+    const successor = await successorOf(await rotate(60));
+    expect(await mutates(successor)).toBe(true);
+
+    const stolen = await successorOf(await rotate(HOUR, old, old));
+
+    expect(Number(await expiryOf(stolen))).toBeLessThanOrEqual(now() + 60);
+  });
+
+  it('is refused for its life, not for a quota that is full too', async () => {
+    const ending = await colleague('admin', now() + HOUR);
+    await rotate(60);
+    await env.DB.prepare('UPDATE organizations SET max_api_keys = 0 WHERE organization_id = ?')
+      .bind(client.organization_id)
+      .run();
+
+    expect(await rotate(HOUR, old, ending)).toMatchObject({ status: 403, body: { exceeds: 'expires_at' } });
+  });
+
   it('gives no other key in its overlap a life beyond that key’s own', async () => {
     const ending = await colleague('admin');
     await rotate(60, ending);

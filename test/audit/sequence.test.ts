@@ -118,6 +118,27 @@ describe('the sequence', () => {
   });
 });
 
+describe('an event that the Worker of before sequences has recorded', () => {
+  it('has the next sequence, and no earlier time than the one before', async () => {
+    const { organization_id } = client;
+    for (const target_id of ['intg_00000000000a', 'intg_00000000000b']) {
+      await env.DB.prepare(
+        `INSERT INTO audit_events (organization_id, event_id, action, target_id, actor_key_id, request_id, state, created_at)
+         VALUES (?, ?, 'integration.deleted', ?, NULL, 'request', '{}', 1)`,
+      )
+        .bind(organization_id, crypto.randomUUID(), target_id)
+        .run();
+    }
+    await createIntegration(client);
+
+    const [first, ...others] = await trail();
+    expect(others.map(({ sequence }) => sequence)).toEqual([2, 3, 4]);
+    for (const event of others) expect(event['created_at']).toBeGreaterThanOrEqual(Number(first?.['created_at']));
+    const [organization] = (await rows('organizations')).filter((row) => row['organization_id'] === organization_id);
+    expect(organization).toMatchObject({ last_sequence: 4, audit_event_count: 4 });
+  });
+});
+
 describe('a creation that stalls while others commit', () => {
   it('is behind them in the list: a reader that has passed them finds it', async () => {
     const creation = stalledCreation();

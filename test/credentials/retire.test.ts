@@ -81,7 +81,7 @@ describe.each(writes)('%s by an isolate that still has the old ring', (_, prepar
   });
 
   it('is retired under by the mutant that does not count intents: nothing opens what is stored', async () => {
-    const uncounted = without(/not exists \(select 1 from "credential_purges" where \([^()]*\)\)/g);
+    const uncounted = without(/not exists \(select 1 from "credential_purges" where \((?:[^()]|\([^()]*\))*\)\)/g);
     const applied: string[] = [];
     const { DB } = interceptedBindings(
       (__, carryOut) => carryOut(),
@@ -112,6 +112,18 @@ describe.each(writes)('%s by an isolate that still has the old ring', (_, prepar
     expect(answered).toMatchObject({ outcome: 'not_done' });
     expect(await resources()).toEqual(before);
     expect(errors).toContainEqual({ event: 'kek_retired', kek_id: 'k1' });
+  });
+});
+
+describe('an intent of before its KEK was recorded', () => {
+  it('keeps every KEK from being retired, as long as it stands', async () => {
+    const under = stalledIn('POST', '/api/integrations', { name: 'Stalled', credentials: twilio });
+    await under.stalls;
+    await env.DB.prepare('UPDATE credential_purges SET kek_id = NULL').run();
+
+    expect(await retire()).toBe(false);
+
+    expect((await under.finish()).status).toBe(201);
   });
 });
 
