@@ -355,12 +355,14 @@ describe('the statements of all calls, of the cron, of the operator’s commands
   });
 
   it(`bind values, and leave rows, of at most ${MAX_VALUE_BYTES} bytes`, () => {
-    const values = sent().flatMap((statement) => statement.values);
-    expect(Math.max(...values.map(bytes))).toBeGreaterThan(5000);
-    expect(Math.max(...values.map(bytes))).toBeLessThanOrEqual(MAX_VALUE_BYTES);
+    // They are too many for one call of Math.max.
+    const longest = (values: unknown[]) => values.reduce<number>((most, value) => Math.max(most, bytes(value)), 0);
+    const bound = longest(sent().flatMap((statement) => statement.values));
+    expect(bound).toBeGreaterThan(5000);
+    expect(bound).toBeLessThanOrEqual(MAX_VALUE_BYTES);
 
-    expect(Math.max(...stored.map(bytes))).toBeGreaterThan(3000);
-    expect(Math.max(...stored.map(bytes))).toBeLessThanOrEqual(MAX_VALUE_BYTES);
+    expect(longest(stored)).toBeGreaterThan(3000);
+    expect(longest(stored)).toBeLessThanOrEqual(MAX_VALUE_BYTES);
   });
 });
 

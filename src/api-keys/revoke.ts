@@ -50,7 +50,7 @@ const markRevoked = query((db, parameters: Placeholders<RevokeParameters>) =>
 );
 
 /** With the hash, by which the caches know it. */
-export const readKey = query((db, parameters: Placeholders<{ organization_id: string; key_id: string }>) =>
+const readKey = query((db, parameters: Placeholders<{ organization_id: string; key_id: string }>) =>
   db
     .select({ ...apiKeyColumns(), key_hash: api_keys.key_hash })
     .from(api_keys)

@@ -1,7 +1,7 @@
 import { and, asc, eq, exists, isNotNull, lte, not, or, sql } from 'drizzle-orm';
 import { alias } from 'drizzle-orm/sqlite-core';
 import * as z from 'zod';
-import { eventExists, eventParameters, eventRecorder, isOfOperation } from '../audit/record.ts';
+import { eventExists, eventParameters, eventRecorder, isOfOperation, isOfTarget } from '../audit/record.ts';
 import type { EventParameters } from '../audit/record.ts';
 import { callerExpiry, callerRank, callerUser, expiryOf, rankOf, unlessNever } from '../auth/authorize.ts';
 import type { CallerKey } from '../auth/authorize.ts';
@@ -16,10 +16,9 @@ import { DomainError } from '../problem.ts';
 import { existsIn, query } from '../query.ts';
 import type { Builder, CompiledQuery, Placeholders } from '../query.ts';
 import { api_keys, audit_events } from '../schema.ts';
-import { apiKeyState, isApiKey, presentApiKey } from './api-key.ts';
+import { apiKeyColumns, apiKeyState, isApiKey, presentApiKey } from './api-key.ts';
 import type { ApiKey, ApiKeyState } from './api-key.ts';
 import { newKey, recordCreation } from './create.ts';
-import { readKey } from './revoke.ts';
 
 const MAX_OVERLAP_SECONDS = 604_800;
 
@@ -58,11 +57,9 @@ function isSuccessorUsed(
       .crossJoin(successor)
       .where(
         and(
-          eq(rotated.organization_id, organization_id),
-          eq(rotated.target_id, key_id),
-          eq(rotated.action, 'api_key.rotated'),
+          isOfTarget(rotated, { organization_id, target_id: key_id }, ['api_key.rotated']),
           isOfOperation(rotated),
-          eq(audit_events.action, 'api_key.created'),
+          eq(sql`+${audit_events.action}`, 'api_key.created'),
           eq(successor.key_id, audit_events.target_id),
           isNotNull(successor.last_used_at),
         ),
@@ -81,11 +78,9 @@ function lifeOf(db: Builder, parameters: Placeholders<Pick<RotateParameters, 'or
     .select({ expiry: expiryOf(sql`json_extract(${audit_events.state}, '$.expires_at')`) })
     .from(audit_events)
     .where(
-      and(
-        eq(audit_events.organization_id, parameters.organization_id),
-        eq(audit_events.target_id, parameters.key_id),
-        eq(audit_events.action, 'api_key.rotated'),
-      ),
+      isOfTarget(audit_events, { organization_id: parameters.organization_id, target_id: parameters.key_id }, [
+        'api_key.rotated',
+      ]),
     )
     .orderBy(asc(audit_events.created_at), asc(audit_events.sequence))
     .limit(1);
@@ -186,15 +181,16 @@ const readSuccessor = query((db, parameters: Placeholders<RotateParameters>) =>
     .where(and(isBesideDecision(db, parameters), eq(audit_events.action, 'api_key.created'))),
 );
 
-const readLife = query((db, parameters: Placeholders<RotateParameters>) =>
+/** With its life, and the hash by which the caches know it. */
+const readRotated = query((db, parameters: Placeholders<RotateParameters>) =>
   db
-    .select({ life: lifeOf(db, parameters).as('life') })
+    .select({ ...apiKeyColumns(), key_hash: api_keys.key_hash, life: lifeOf(db, parameters).as('life') })
     .from(api_keys)
     .where(isApiKey(parameters)),
 );
 
 const decide = mutation('api_keys:rotate', {
-  explain: { key: readKey, life: readLife, successor: readSuccessor, full: fullQuota(['audit_events', 'api_keys']) },
+  explain: { key: readRotated, successor: readSuccessor, full: fullQuota(['audit_events', 'api_keys']) },
   act: { recordRotation, insertSuccessor, recordSuccessor, endOldKey },
 });
 
@@ -243,16 +239,15 @@ export async function rotateApiKey(
 
 /** Why a key was not rotated. */
 function refusal(
-  { key_id, user_id, role, status, expires_at }: ApiKeyState,
+  { key_id, user_id, role, status, expires_at, life }: ApiKeyState & { life: number },
   operation: Operation,
-  { caller, found }: { caller: CallerKey; found: { life: { life: number }[]; full: FullQuota[] } },
+  { caller, found }: { caller: CallerKey; found: { full: FullQuota[] } },
   now: number,
 ): DomainError {
   if (isAbove(role, caller.role)) return exceeding('role');
   if (user_id !== caller.user_id && caller.role !== 'admin') return exceeding('user');
   if (status !== 'active' || (expires_at !== null && expires_at <= now)) return new DomainError('api_key_inactive', {});
   const [full] = found.full;
-  const [{ life } = { life: 0 }] = found.life;
   const outlives = key_id !== operation.caller.key_id && caller.expires_at !== null && life > caller.expires_at;
   return full && !outlives ? new DomainError('quota_exceeded', full) : exceeding('expires_at');
 }

@@ -1,10 +1,10 @@
-import { asc, eq, lt, sql } from 'drizzle-orm';
-import type { SQL } from 'drizzle-orm';
+import { asc, eq, lt } from 'drizzle-orm';
 import * as z from 'zod';
 import { apiKeyState, presentApiKey } from '../api-keys/api-key.ts';
 import { idSchema, organizationIdPattern } from '../ids.ts';
 import { integrationState, presentIntegration } from '../integrations/integration.ts';
 import { organizationState, presentOrganization } from '../organizations/organization.ts';
+import { isRare } from './record.ts';
 import { keysetList, pageParameters } from '../pagination.ts';
 import type { FilterOf } from '../pagination.ts';
 import { phoneNumberState, presentPhoneNumber } from '../phone-numbers/phone-number.ts';
@@ -41,12 +41,6 @@ export const auditEventsQuery = z.lazy(() =>
         for (const name of named) context.addIssue({ code: 'custom', path: [name], message: together });
     }),
 );
-
-/**
- * Tells SQLite's planner, which has no statistics, to seek by this predicate's index: it would walk the primary key, and
- * read every event that the predicate then drops.
- */
-const isRare = (predicate: SQL) => sql`likelihood(${predicate}, 0.0001)`;
 
 /** Before any time and any sequence. */
 const BEFORE_ALL = -1;

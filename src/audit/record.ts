@@ -2,7 +2,7 @@
  * Audit events. An event is written by the batch of the mutation that it tells of, and is its decision: whether the event
  * is there says whether the mutation happened, on the first try and on every repeat of the batch.
  */
-import { and, eq, getTableColumns, gt, lt, sql } from 'drizzle-orm';
+import { and, eq, getTableColumns, gt, inArray, lt, sql } from 'drizzle-orm';
 import type { SQL, SQLWrapper } from 'drizzle-orm';
 import type { SQLiteColumn, SQLiteTable } from 'drizzle-orm/sqlite-core';
 import type { CallerParameters } from '../auth/authorize.ts';
@@ -82,6 +82,24 @@ export const isOfOperation = ({
     lt(audit_events.event_id, sql`${operationOf(event_id)} || 'g'`),
     // Another operation may have begun its ids alike.
     eq(audit_events.request_id, request_id),
+  );
+
+/**
+ * Tells SQLite's planner, which has no statistics, to seek by this predicate's index: it would walk the primary key, and
+ * read every event that the predicate then drops.
+ */
+export const isRare = (predicate: SQL) => sql`likelihood(${predicate}, 0.0001)`;
+
+/** Selects the events of one target with one of these actions, by the index of targets: an action may be most events'. */
+export const isOfTarget = (
+  events: Record<'organization_id' | 'target_id' | 'action', SQLiteColumn>,
+  { organization_id, target_id }: Record<'organization_id' | 'target_id', SQLWrapper>,
+  actions: readonly AuditAction[],
+) =>
+  and(
+    eq(events.organization_id, organization_id),
+    isRare(eq(events.target_id, target_id)),
+    inArray(sql`+${events.action}`, [...actions]),
   );
 
 /** Selects the events that tell of a refusal. */

@@ -3,7 +3,7 @@
  */
 import { and, eq, gt, inArray, isNotNull, isNull, lt, lte, max, ne, not, or, sql } from 'drizzle-orm';
 import { alias } from 'drizzle-orm/sqlite-core';
-import { isEvent, isOfOperation } from '../audit/record.ts';
+import { isEvent, isOfOperation, isOfTarget } from '../audit/record.ts';
 import { inState, ofNoKek } from '../credentials/vault.ts';
 import { newEventId } from '../ids.ts';
 import { isOrganization } from '../organizations/organization.ts';
@@ -204,11 +204,9 @@ const reassign: Step<AssignmentRow> = query((db, parameters: Placeholders<Assign
     eq(home.integration_id, integration_id),
     eq(home.provider, phone_numbers.provider),
   );
-  const isDeletion = and(
-    eq(audit_events.organization_id, organization_id),
-    eq(audit_events.target_id, phone_numbers.integration_id),
-    eq(audit_events.action, 'integration.deleted'),
-  );
+  const isDeletion = isOfTarget(audit_events, { organization_id, target_id: phone_numbers.integration_id }, [
+    'integration.deleted',
+  ]);
   return db
     .update(phone_numbers)
     .set({ integration_id: sql`${integration_id}` })
@@ -315,14 +313,12 @@ const findRotatedInVain: Step = query((db, parameters: Target) => {
       db
         .select({ target_id: audit_events.target_id })
         .from(audit_events)
-        .where(and(isOfOperation(parameters), eq(audit_events.action, 'api_key.created'))),
+        .where(and(isOfOperation(parameters), eq(sql`+${audit_events.action}`, 'api_key.created'))),
     ),
   );
   const hasEndedSince = and(
-    eq(audit_events.organization_id, organization_id),
-    eq(audit_events.target_id, target_id),
+    isOfTarget(audit_events, parameters, ['api_key.rotated', 'api_key.revoked']),
     isLater(parameters),
-    inArray(audit_events.action, ['api_key.rotated', 'api_key.revoked']),
   );
   return db
     .select({ id: api_keys.key_id })
@@ -352,9 +348,7 @@ const statusActions = [
 const setStatus = (status: 'active' | 'suspended' | 'offboarded'): Step =>
   query((db, { organization_id, created_at, sequence }: Target) => {
     const isOfLaterStatus = and(
-      eq(audit_events.organization_id, organization_id),
-      eq(audit_events.target_id, organization_id),
-      inArray(audit_events.action, [...statusActions]),
+      isOfTarget(audit_events, { organization_id, target_id: organization_id }, statusActions),
       isLater({ created_at, sequence }),
     );
     return db
