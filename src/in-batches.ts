@@ -42,7 +42,7 @@ interface Definition {
 
 /**
  * Makes the function that does all of an organization's rows of a condition. A row is done by the transaction that records
- * its event, and not without; whoever else did it meanwhile recorded it too, so that there is one event for each row.
+ * its event, and not without. Two runs at the same time record each row once.
  *
  * @returns a function to how many rows it did
  */

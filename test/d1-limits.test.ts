@@ -356,13 +356,13 @@ describe('the statements of all calls, of the cron, of the operator’s commands
 
   it(`bind values, and leave rows, of at most ${MAX_VALUE_BYTES} bytes`, () => {
     // They are too many for one call of Math.max.
-    const longest = (values: unknown[]) => values.reduce<number>((most, value) => Math.max(most, bytes(value)), 0);
-    const bound = longest(sent().flatMap((statement) => statement.values));
+    const mostBytes = (values: unknown[]) => values.reduce<number>((most, value) => Math.max(most, bytes(value)), 0);
+    const bound = mostBytes(sent().flatMap((statement) => statement.values));
     expect(bound).toBeGreaterThan(5000);
     expect(bound).toBeLessThanOrEqual(MAX_VALUE_BYTES);
 
-    expect(longest(stored)).toBeGreaterThan(3000);
-    expect(longest(stored)).toBeLessThanOrEqual(MAX_VALUE_BYTES);
+    expect(mostBytes(stored)).toBeGreaterThan(3000);
+    expect(mostBytes(stored)).toBeLessThanOrEqual(MAX_VALUE_BYTES);
   });
 });
 

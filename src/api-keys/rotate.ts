@@ -61,6 +61,7 @@ function isSuccessorUsed(
           isOfOperation(rotated),
           eq(sql`+${audit_events.action}`, 'api_key.created'),
           eq(successor.key_id, audit_events.target_id),
+          eq(successor.organization_id, organization_id),
           isNotNull(successor.last_used_at),
         ),
       ),

@@ -25,8 +25,9 @@ const usage = `Usage: npm run keks:rotate -- [--step ${steps.join('|')}] [--kek 
 
   --step add      adds a random key to the ring, which wraps nothing yet
   --step promote  makes the newest key current: it wraps new credentials, and the cron wraps all others anew
-  --step retire   ends the key --kek for good, and takes it out of the ring: unless it is current, wraps a data key in D1 or is
-                  about to, or the current key has not been so for an hour
+  --step retire   ends the key --kek for good, and takes it out of the ring. Refused while the key is current, while it wraps a
+                  data key in D1, while credentials are being stored under it, and for an hour after the current key has first
+                  wrapped one
   --remote        the deployed D1 instead of the local one
   --secrets-file  the file that the ring is deployed from, like secrets.json: a Worker's secret cannot be read back, so
                   --remote needs it; without it .dev.vars
@@ -143,7 +144,7 @@ function refuse(ring: Ring): string | undefined {
   if (secondsToRetirement === undefined)
     return `${ring.current} has wrapped nothing yet: is the ring deployed in which it is current?`;
   if (secondsToRetirement > 0)
-    return `${ring.current} must have been current for an hour, so that no isolate has the ring before: wait ${Math.ceil(secondsToRetirement / 60)} more minutes.`;
+    return `${ring.current} must have been current for an hour, so that no isolate runs with the previous ring: wait ${Math.ceil(secondsToRetirement / 60)} more minutes.`;
   return undefined;
 }
 
@@ -151,10 +152,10 @@ function preview(ring: Ring): string {
   if (step === 'add') return `Adds the key ${newestKek(ring)} to ${path}. It wraps nothing until it is promoted.`;
   if (step === 'promote') {
     return `Makes ${ring.current} current in ${path}.
-To be done once the ring that has it is deployed everywhere: who does not know it cannot read what it wraps.`;
+First deploy the ring that has it everywhere: an isolate without the key cannot read what it wraps.`;
   }
   return `Retires ${kek} in D1, for good, and takes it out of ${path}.
-Who still has the ring before stores no credentials from then on.
+From then on an isolate that still has the previous ring stores no credentials.
 For 30 days, Time Travel can bring rows back that ${kek} wraps. Without it they are lost: wait that long, or keep it elsewhere,
 if such a restore must be able to read them.`;
 }
@@ -181,7 +182,7 @@ function whatIsNext(ring: Ring): string {
   if (newest !== ring.current) {
     return `Next:
   1. ${deploy}
-  2. Wait until no isolate has the ring before (some minutes: npx wrangler deployments status).
+  2. Wait until no isolate runs with the previous ring (some minutes: npx wrangler deployments status).
   3. ${command(' --step promote')}`;
   }
   const old = [...new Set([...Object.keys(ring.keys), ...uses.keys()])].filter((id) => id !== ring.current);

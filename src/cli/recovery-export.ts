@@ -31,7 +31,7 @@ process.exitCode = await withBindings(options, async ({ DB }) => {
   return 0;
 });
 
-/** The file has its name once it is whole, because no replay would miss what it lacks. No earlier one is overwritten. */
+/** The file gets its name when it is complete: a replay of half a file would not fail. No earlier file is overwritten. */
 async function save(database: D1Database): Promise<number> {
   const part = `${file}.${process.pid}.part`;
   const output = await open(part, 'wx', 0o600);

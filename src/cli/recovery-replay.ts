@@ -99,14 +99,13 @@ async function preview({ DB }: OperatorBindings): Promise<string> {
   const { inUse } = await readKeks(DB, ring?.current ?? '');
   const lacking = ring ? inUse.filter((kek_id) => !Object.hasOwn(ring.keys, kek_id)) : [];
   return `In the ${options.remote ? 'deployed' : 'local'} D1:
-puts back ${events} audit events of ${file}, as far as they are missing, and does again what ended:
+puts back those of the ${events} audit events of ${file} that are missing, and does again what ended:
 ${ended.length > 0 ? ended.join('\n') : '  nothing'}
-Then marks the integrations whose credentials are lost as credentials_missing, and has ciphertext that nothing names removed
-in 31 days.${lacking.length > 0 ? `\nThe ring has no ${lacking.join(', ')}: all credentials under it count as lost.` : ''}`;
+Then marks integrations that have lost their credentials as credentials_missing. Ciphertext that no row names will be removed in 31 days.${lacking.length > 0 ? `\nThe ring has no ${lacking.join(', ')}: all credentials under it count as lost.` : ''}`;
 }
 
 async function recover({ DB, CREDENTIALS }: OperatorBindings): Promise<void> {
-  const replayed = await replay(DB, readFile, (rows) => console.log(`${rows} rows of ${file} are back`));
+  const replayed = await replay(DB, readFile, (rows) => console.log(`${rows} rows of ${file} read`));
   const count = (name: keyof typeof replayed) => replayed[name].length;
   console.log(
     `${count('events_put_back')} more put back, ${count('integrations_deleted') + count('phone_numbers_deleted')} deleted again, ` +

@@ -23,7 +23,7 @@ export const currentKek = ({ current, checkValues }: KekRing) => ({
   check_value: checkValues.get(current) ?? '',
 });
 
-/** Stands before what depends on {@link isKnownKek}, in its batch: where the re-wrap under the KEK goes on (rewrap.ts). */
+/** Must come before the statements that ask {@link isKnownKek}, in their batch. Also notes where the re-wrap goes on (rewrap.ts). */
 export const recordKek = query(
   (db, { kek_id, check_value, now, rewrap_place }: Placeholders<KekParameters & { rewrap_place: string | null }>) =>
     db

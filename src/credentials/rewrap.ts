@@ -59,8 +59,8 @@ async function* dataKeysFrom(database: D1Database, kek_ids: string[], place: str
 }
 
 /**
- * Opens as many data keys as a run may, each once. The new place is where the next run goes on. There is none as long as all open
- * that are met, because they are met no more: the first that does not open makes one, and a whole turn without any ends it.
+ * Opens as many data keys as a run may, each once. Returns the place where the next run must go on, or null for the beginning: as
+ * long as all data keys open, the beginning will do, because what is wrapped anew is not found again.
  */
 async function openNext(database: D1Database, ring: KekRing, kek_ids: string[], kept: string | null) {
   const opened: (StoredDataKey & { rewrapped: WrappedDataKey })[] = [];

@@ -34,7 +34,7 @@ const isUnnamed = (db: Builder) =>
     not(existsIn(db, phone_numbers, and(isPhoneNumber(place), eq(phone_numbers.credentials_version, part('version'))))),
   );
 
-/** What no row names goes to the outbox. What is owed there already stays due as it is. */
+/** Ciphertext that no row names goes to the outbox. A row that is there already keeps its time. */
 const enqueueOrphans = query((db, { places, due_at }: Placeholders<OrphanParameters>) =>
   db
     .insert(credential_purges)
@@ -55,7 +55,7 @@ const enqueueOrphans = query((db, { places, due_at }: Placeholders<OrphanParamet
     .onConflictDoNothing(),
 );
 
-/** Those that wait in the outbox longer than anything else does. */
+/** Of ciphertext that no row names: what waits in the outbox for Time Travel, which is longer than anything else waits. */
 const findOrphans = query((db, { places, now }: Placeholders<{ places: string; now: number }>) =>
   db
     .select({ kv_key: credential_purges.kv_key })

@@ -134,7 +134,7 @@ describe('an event that the Worker of before sequences has recorded', () => {
     const [first, ...others] = await trail();
     expect(others.map(({ sequence }) => sequence)).toEqual([2, 3, 4]);
     for (const event of others) expect(event['created_at']).toBeGreaterThanOrEqual(Number(first?.['created_at']));
-    const [organization] = (await rows('organizations')).filter((row) => row['organization_id'] === organization_id);
+    const organization = (await rows('organizations')).find((row) => row['organization_id'] === organization_id);
     expect(organization).toMatchObject({ last_sequence: 4, audit_event_count: 4 });
   });
 });

@@ -159,11 +159,9 @@ describe('between a restore and its replay', () => {
     const replayed = await replayRows(events);
 
     expect(replayed.deleted_late).toEqual([integration_id]);
-    expect((await actionsOn(integration_id)).toSorted()).toEqual([
-      'integration.created',
-      'integration.delete_refused',
-      'integration.deleted',
-    ]);
+    expect(new Set(await actionsOn(integration_id))).toEqual(
+      new Set(['integration.created', 'integration.delete_refused', 'integration.deleted']),
+    );
     expect((await replayRows(events)).deleted_late).toEqual([]);
   });
 
