@@ -70,22 +70,19 @@ const listPurges = query((db, { kv_key }: Placeholders<{ kv_key: string }>) =>
     .limit(ROWS_PER_PAGE),
 );
 
-/** @param updated JSON of the events of updated numbers */
-const findAssignments = query((db, { updated }: Placeholders<{ updated: string }>) =>
-  db
-    .selectDistinct({
-      organization_id: phone_numbers.organization_id,
-      phone_number_id: phone_numbers.phone_number_id,
-      integration_id: phone_numbers.integration_id,
-    })
-    .from(sql`json_each(${updated})`)
-    .crossJoin(phone_numbers)
-    .where(
-      and(
-        eq(phone_numbers.phone_number_id, sql`json_each.value ->> 'target_id'`),
-        eq(phone_numbers.organization_id, sql`json_each.value ->> 'organization_id'`),
-      ),
-    ),
+/** Of the numbers that were changed since a time. They are few, but it reads all. */
+const listAssignments = query(
+  (db, { phone_number_id, since }: Placeholders<{ phone_number_id: string; since: number }>) =>
+    db
+      .select({
+        organization_id: phone_numbers.organization_id,
+        phone_number_id: phone_numbers.phone_number_id,
+        integration_id: phone_numbers.integration_id,
+      })
+      .from(phone_numbers)
+      .where(and(gt(phone_numbers.phone_number_id, phone_number_id), gte(phone_numbers.updated_at, since)))
+      .orderBy(asc(phone_numbers.phone_number_id))
+      .limit(ROWS_PER_PAGE),
 );
 
 const listRetiredKeks = query((db) =>
@@ -117,36 +114,41 @@ export async function whyNotCovered(database: D1Database, since: number): Promis
  */
 export async function* exportEvents(database: D1Database, since: number): AsyncGenerator<AuditEventRow[], void> {
   const from = since - MARGIN_SECONDS;
-  let last: Place | undefined = { organization_id: '', created_at: from, sequence: -1 };
-  while (last) {
-    const [events]: readonly [AuditEventRow[]] = await batch(database, [listEvents.bind({ ...last, since: from })]);
-    if (events.length > 0) yield events;
-    last = events.length === ROWS_PER_PAGE ? events.at(-1) : undefined;
-  }
+  const beforeAll = { organization_id: '', created_at: from, sequence: -1 };
+  yield* pagesOf<AuditEventRow>(async (last) => {
+    const [events] = await batch(database, [listEvents.bind({ ...(last ?? beforeAll), since: from })]);
+    return events;
+  });
+}
+
+/** Pages of at most 100 rows, each behind the last of the page before. */
+async function* pagesOf<Row>(list: (last: Row | undefined) => Promise<Row[]>): AsyncGenerator<Row[], void> {
+  let last: Row | undefined;
+  do {
+    const page = await list(last);
+    if (page.length > 0) yield page;
+    last = page.length === ROWS_PER_PAGE ? page.at(-1) : undefined;
+  } while (last !== undefined);
 }
 
 /**
- * All that a replay needs, in pages of at most 100: the events ({@link exportEvents}), which integration each phone number that
- * they say was updated has now, the ciphertexts whose removal is owed, some of which may be on their way, and the KEKs that are
- * retired.
+ * All that a replay needs, in pages of at most 100: the events ({@link exportEvents}), which integration each phone number has now
+ * that was changed since, the ciphertexts whose removal is owed, some of which may be on their way, and the KEKs that are retired.
  *
  * @param since unix seconds
  * @throws DomainError `temporarily_unavailable`
  */
 export async function* exportAll(database: D1Database, since: number): AsyncGenerator<ExportedRow[], void> {
-  for await (const events of exportEvents(database, since)) {
-    yield events;
-    const updated = events.filter(({ action }) => action === 'phone_number.updated');
-    if (updated.length === 0) continue;
-    const [assignments] = await batch(database, [findAssignments.bind({ updated: JSON.stringify(updated) })]);
-    yield assignments;
-  }
-  let last: string | undefined = '';
-  while (last !== undefined) {
-    const [purges]: readonly [PurgeRow[]] = await batch(database, [listPurges.bind({ kv_key: last })]);
-    if (purges.length > 0) yield purges;
-    last = purges.length === ROWS_PER_PAGE ? purges.at(-1)?.kv_key : undefined;
-  }
+  yield* exportEvents(database, since);
+  yield* pagesOf<AssignmentRow>(async (last) => {
+    const from = { phone_number_id: last?.phone_number_id ?? '', since: since - MARGIN_SECONDS };
+    const [assignments] = await batch(database, [listAssignments.bind(from)]);
+    return assignments;
+  });
+  yield* pagesOf<PurgeRow>(async (last) => {
+    const [purges] = await batch(database, [listPurges.bind({ kv_key: last?.kv_key ?? '' })]);
+    return purges;
+  });
   const [keks] = await batch(database, [listRetiredKeks.bind({})]);
   if (keks.length > 0) yield keks;
 }

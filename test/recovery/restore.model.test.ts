@@ -1,11 +1,11 @@
-/** The first half of the sequences (sequences.ts), and what they find. The other half is a file of its own, beside this one. */
+/** What is true of random sequences around a restore (sequences.ts), and which mutants they kill. */
 import * as fc from 'fast-check';
 import { beforeEach, describe, expect, it } from 'vitest';
 import type { ExportedRow } from '../../src/recovery/export.ts';
 import { failureOf, prepare, run, sequences, TEST_MILLISECONDS } from './sequences.ts';
 import type { Mutant } from './sequences.ts';
 
-const RUNS = 2_500;
+const RUNS = 5_000;
 
 beforeEach(prepare);
 
