@@ -126,6 +126,20 @@ export function notedBindings(): { bindings: Bindings; invocation: Invocation } 
   return { bindings, invocation };
 }
 
+/** Bindings whose calls of one kind stall until they are let go. */
+export function stallingBindings(stalling: BindingCall) {
+  const stalls = Promise.withResolvers<void>();
+  const goesOn = Promise.withResolvers<void>();
+  const bindings = interceptedBindings(async (call, carryOut) => {
+    if (call === stalling) {
+      stalls.resolve();
+      await goesOn.promise;
+    }
+    return carryOut();
+  });
+  return { bindings, stalls: stalls.promise, letGo: goesOn.resolve };
+}
+
 /** What a fault does to one kind of call, for as many calls as `times` says. */
 export function failingBindings(
   failing: BindingCall,

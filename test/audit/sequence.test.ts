@@ -4,7 +4,7 @@ import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { createOperatorKey } from '../../src/api-keys/operator-key.ts';
 import { forgetOldEvents } from '../../src/audit/retention.ts';
 import { reconcile } from '../../src/recovery/reconcile.ts';
-import { interceptedBindings } from '../bindings.ts';
+import { interceptedBindings, stallingBindings } from '../bindings.ts';
 import {
   call,
   createIntegration,
@@ -39,17 +39,9 @@ const trail = async ({ organization_id } = client) =>
 
 /** A creation that begins now, and whose put ends only when it is let go. */
 function stalledCreation() {
-  const stalls = Promise.withResolvers<void>();
-  const letGo = Promise.withResolvers<void>();
-  const bindings = interceptedBindings(async (name, carryOut) => {
-    if (name === 'CREDENTIALS.put') {
-      stalls.resolve();
-      await letGo.promise;
-    }
-    return carryOut();
-  });
+  const { bindings, stalls, letGo } = stallingBindings('CREDENTIALS.put');
   const answer = call(client, 'POST', '/api/integrations', { body: { name: 'Late', credentials: twilio }, bindings });
-  return { stalls: stalls.promise, finish: () => (letGo.resolve(), answer) };
+  return { stalls, finish: () => (letGo(), answer) };
 }
 
 describe('the sequence', () => {

@@ -5,7 +5,7 @@ import { parseKekRing } from '../../src/credentials/envelope.ts';
 import { drainPurges } from '../../src/credentials/purge.ts';
 import { countIntendedUnder, markKekRetired, secondsToRetirement } from '../../src/credentials/retire.ts';
 import { rewrapDataKeys } from '../../src/credentials/rewrap.ts';
-import { interceptedBindings, without } from '../bindings.ts';
+import { interceptedBindings, stallingBindings, without } from '../bindings.ts';
 import { call, createIntegration, newClient, openCredentials, resources, rowOf, rows, twilio } from '../fixtures.ts';
 import type { Client } from '../fixtures.ts';
 import { sip } from '../mutations.ts';
@@ -41,17 +41,9 @@ const retire = async (database = env.DB) => markKekRetired(database, await k1())
 
 /** A call that stores credentials under the old ring, and stalls in its put until it is let go. */
 function stalledIn(method: string, path: string, body: object) {
-  const stalls = Promise.withResolvers<void>();
-  const letGo = Promise.withResolvers<void>();
-  const bindings = interceptedBindings(async (name, carryOut) => {
-    if (name === 'CREDENTIALS.put') {
-      stalls.resolve();
-      await letGo.promise;
-    }
-    return carryOut();
-  });
+  const { bindings, stalls, letGo } = stallingBindings('CREDENTIALS.put');
   const answer = call(client, method, path, { body, bindings });
-  return { stalls: stalls.promise, finish: () => (letGo.resolve(), answer) };
+  return { stalls, finish: () => (letGo(), answer) };
 }
 
 const writes: [string, () => Promise<[string, string, object]>][] = [

@@ -9,7 +9,7 @@ import { resumeOrganization, suspendOrganization } from '../../src/organizations
 import { reconcile } from '../../src/recovery/reconcile.ts';
 import type { Replayed } from '../../src/recovery/replay.ts';
 import type { AuditAction } from '../../src/schema.ts';
-import { failingBindings, interceptedBindings } from '../bindings.ts';
+import { failingBindings, interceptedBindings, stallingBindings } from '../bindings.ts';
 import {
   actionsOn,
   call,
@@ -492,23 +492,15 @@ describe('a run of the cron that is under way at the restore', () => {
     const refusing = failingBindings('CREDENTIALS.delete', { when: 'before', message: 'KV: 503' });
     await call(client, 'PUT', path(integration_id), { body: { credentials }, bindings: refusing.bindings });
     await env.DB.prepare('UPDATE credential_purges SET due_at = 1').run();
-    const stalls = Promise.withResolvers<void>();
-    const letGo = Promise.withResolvers<void>();
-    const cron = drainPurges(
-      interceptedBindings(async (name, carryOut) => {
-        if (name !== 'CREDENTIALS.delete') return carryOut();
-        stalls.resolve();
-        await letGo.promise;
-        return carryOut();
-      }),
-    );
-    await stalls.promise;
+    const { bindings, stalls, letGo } = stallingBindings('CREDENTIALS.delete');
+    const cron = drainPurges(bindings);
+    await stalls;
 
     const events = await exported();
     await restore();
     await replayRows(events);
     const { credentials_missing } = await reconcile(env);
-    letGo.resolve();
+    letGo();
     await cron;
 
     expect(credentials_missing).toEqual([integration_id]);

@@ -18,7 +18,7 @@ import { releasePhoneNumber } from '../../src/phone-numbers/release.ts';
 import { reconcile } from '../../src/recovery/reconcile.ts';
 import type { Replayed } from '../../src/recovery/replay.ts';
 import type { ExportedRow } from '../../src/recovery/export.ts';
-import { interceptedBindings } from '../bindings.ts';
+import { interceptedBindings, stallingBindings } from '../bindings.ts';
 import {
   call,
   createIntegration,
@@ -500,20 +500,11 @@ async function assertDoneAtOnce(world: World, exported: ExportedRow[], wasLate: 
 /** A run of the cron that has claimed what is due, and has its removals on their way. */
 async function stalledCron(): Promise<() => Promise<void>> {
   await env.DB.prepare(`UPDATE credential_purges SET due_at = 1 WHERE state = 'owed'`).run();
-  const letGo = Promise.withResolvers<void>();
-  const stalls = Promise.withResolvers<void>();
-  const cron = drainPurges(
-    interceptedBindings(async (name, carryOut) => {
-      if (name === 'CREDENTIALS.delete') {
-        stalls.resolve();
-        await letGo.promise;
-      }
-      return carryOut();
-    }),
-  );
-  await Promise.race([stalls.promise, cron]);
+  const { bindings, stalls, letGo } = stallingBindings('CREDENTIALS.delete');
+  const cron = drainPurges(bindings);
+  await Promise.race([stalls, cron]);
   return async () => {
-    letGo.resolve();
+    letGo();
     await cron;
   };
 }
