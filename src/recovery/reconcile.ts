@@ -3,6 +3,7 @@ import { and, eq, gt, inArray, not, sql } from 'drizzle-orm';
 import pMap from 'p-map';
 import { eventRecorder, eventSaw, operatorEventParameters, updateTime } from '../audit/record.ts';
 import type { RecordParameters } from '../audit/record.ts';
+import { databaseNow } from '../clock.ts';
 import { MAX_CONNECTIONS } from '../connections.ts';
 import { allDataKeys } from '../credentials/data-keys.ts';
 import type { HeldDataKey, StoredDataKey } from '../credentials/data-keys.ts';
@@ -13,7 +14,7 @@ import type { Bindings } from '../env.ts';
 import { batch, existsIn, query } from '../query.ts';
 import type { Builder, Placeholders } from '../query.ts';
 import { credential_purges, integrations, key_encryption_keys, phone_numbers } from '../schema.ts';
-import { RESTORABLE_SECONDS, unixNow } from '../time.ts';
+import { RESTORABLE_SECONDS } from '../time.ts';
 import { isIntegration, isPhoneNumber, placesOf } from './subject.ts';
 
 const ROWS_PER_BATCH = 100;
@@ -147,7 +148,7 @@ export async function reconcile(
   if (ring) await assertKnownKeks(DB, ring);
   const reconciled: Reconciled = { credentials_missing: [], sip_numbers_missing: [], orphans: [] };
   const looked = { kv_keys: 0, data_keys: 0 };
-  const now = unixNow();
+  const now = await databaseNow(DB);
   const due_at = now + RESTORABLE_SECONDS;
 
   for await (const kv_keys of listKeys(CREDENTIALS)) {

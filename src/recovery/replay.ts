@@ -4,6 +4,7 @@
 import { and, eq, gt, inArray, isNotNull, isNull, lt, lte, max, ne, not, or, sql } from 'drizzle-orm';
 import { alias } from 'drizzle-orm/sqlite-core';
 import { isEvent, isOfOperation, isOfTarget } from '../audit/record.ts';
+import { databaseNow } from '../clock.ts';
 import { inState, ofNoKek } from '../credentials/vault.ts';
 import { newEventId } from '../ids.ts';
 import { isOrganization } from '../organizations/organization.ts';
@@ -19,7 +20,7 @@ import {
   phone_numbers,
 } from '../schema.ts';
 import type { AuditAction } from '../schema.ts';
-import { RESTORABLE_SECONDS, unixNow } from '../time.ts';
+import { RESTORABLE_SECONDS } from '../time.ts';
 import type { AssignmentRow, AuditEventRow, ExportedRow, PurgeRow, RetiredKekRow } from './export.ts';
 import { isIntegration, isPhoneNumber, kvKeyOf } from './subject.ts';
 import type { CredentialsTable } from './subject.ts';
@@ -465,7 +466,7 @@ export async function replay(
     organizations_changed: [],
     organizations_without_keys: [],
   };
-  const now = unixNow();
+  const now = await databaseNow(database);
   const carryOut = async (steps: BoundSteps) => {
     if (steps.length === 0) return;
     const results = await batch(
