@@ -39,8 +39,9 @@ async function save(database: D1Database): Promise<number> {
     let events = 0;
     for await (const page of exportAll(database, since)) {
       await output.write(page.map((row) => `${JSON.stringify(row)}\n`).join(''));
-      events += page.filter((row) => 'event_id' in row).length;
-      console.log(`${events} audit events`);
+      const { length } = page.filter((row) => 'event_id' in row);
+      events += length;
+      if (length > 0) console.log(`${events} audit events`);
     }
     await output.sync();
     await link(part, file);
