@@ -36,6 +36,8 @@ import { exportedSince, replayRows, restorePoint } from './restore.ts';
 const HOUR = 3600;
 const DAY = 24 * HOUR;
 const LOST = 'D1_ERROR: Network connection lost.';
+/** The gate runs the same sequences each time; another seed runs others. */
+export const SEED = 20_261_126;
 export const TEST_MILLISECONDS = 3_600_000;
 
 const kinds = [
@@ -102,6 +104,8 @@ class World {
   /** Whose credentials somebody has tried to replace, and may still, since the restore point. */
   replaced = new Set<string>();
   readonly replacedConcurrently = new Set<string>();
+  /** Given new credentials by a client behind the restore: also a kept integration may be. */
+  readonly renewed = new Set<string>();
   /** Every batch that was sent, to be carried out once more. */
   readonly sent: (() => Promise<unknown>)[] = [];
   readonly stalled: { letGo: () => void; whole: Promise<unknown> }[] = [];
@@ -199,6 +203,7 @@ class World {
       case 'replace':
         this.replaced.add(integration);
         if (one.isConcurrent) this.replacedConcurrently.add(integration);
+        if (this.replayed) this.renewed.add(integration);
         await send('PUT', `/api/integrations/${integration}`, {
           credentials: { ...twilio, auth_token: 'plaintext-replacement' },
         });
@@ -310,7 +315,9 @@ async function assertEnded(world: World): Promise<void> {
     return using.length > 0 && homes.every((home) => home === id || !here.has(String(home)));
   };
   const isKept = (id: string) =>
-    here.get(id)?.['status'] === 'credentials_missing' && world.replayed?.integrations_kept.includes(id) && isUsed(id);
+    (here.get(id)?.['status'] === 'credentials_missing' || world.renewed.has(id)) &&
+    world.replayed?.integrations_kept.includes(id) &&
+    isUsed(id);
   expect(
     back.filter((id) => !isKept(id)),
     'what a deletion named, and is there',
@@ -562,7 +569,7 @@ export function prepare(): () => void {
 export async function failureOf(numRuns: number) {
   const { failed, counterexample, errorInstance, seed } = await fc.check(
     fc.asyncProperty(sequences, (sequence) => run(sequence)),
-    { numRuns, endOnFailure: true },
+    { numRuns, endOnFailure: true, seed: SEED },
   );
   return failed ? { counterexample, errorInstance, seed } : undefined;
 }
