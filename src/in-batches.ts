@@ -100,7 +100,7 @@ export function inBatches({ table, id, action, condition, act }: Definition) {
         const rows = listed.slice(from, from + ROWS_PER_BATCH);
         const now = unixNow();
         const ids = JSON.stringify(rows.map((row) => row.id));
-        // Each batch is an operation of its own, so that its events lie in the order of their time.
+        // Each batch is an operation of its own: by it the rows that it has recorded are found.
         const parameters = { ...operation, event_id: newEventId(), ids, now, event_time: now };
         const [, , , [recorded]] = await batch(database, [
           record.bind(parameters),

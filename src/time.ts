@@ -3,7 +3,7 @@ export function unixNow(): number {
   return Math.floor(Date.now() / 1000);
 }
 
-const SECONDS_A_DAY = 86_400;
+export const SECONDS_A_DAY = 86_400;
 
 /**
  * How long what has ended may come back by a restore of D1: Time Travel offers 30 days, and an export takes a day more than it is

@@ -27,14 +27,8 @@ export interface NewOperatorKey {
 
 type NewOrganization = Pick<typeof organizations.$inferSelect, 'organization_id' | 'tier' | 'created_at'>;
 
-const newOrganization = ({ organization_id, tier, created_at }: Placeholders<NewOrganization>) => ({
-  organization_id,
-  tier,
-  created_at,
-});
-
-const ensureOrganization = query((db, parameters: Placeholders<NewOrganization>) =>
-  db.insert(organizations).values(newOrganization(parameters)).onConflictDoNothing(),
+const ensureOrganization = query((db, { organization_id, tier, created_at }: Placeholders<NewOrganization>) =>
+  db.insert(organizations).values({ organization_id, tier, created_at }).onConflictDoNothing(),
 );
 
 interface OrganizationParameters extends NewOrganization, RecordParameters {

@@ -8,11 +8,10 @@ import { batch, query } from '../query.ts';
 import type { Placeholders } from '../query.ts';
 import { audit_events, auditActions, endingActions, organizations } from '../schema.ts';
 import type { AuditAction } from '../schema.ts';
-import { RESTORABLE_SECONDS, unixNow } from '../time.ts';
+import { RESTORABLE_SECONDS, SECONDS_A_DAY, unixNow } from '../time.ts';
 
 const HOUR_SECONDS = 60 * 60;
-const DAY_SECONDS = 24 * HOUR_SECONDS;
-const REFUSALS_KEPT_SECONDS = 30 * DAY_SECONDS;
+const REFUSALS_KEPT_SECONDS = 30 * SECONDS_A_DAY;
 /** Of the quota of audit events: how many refusals an organization may have besides. */
 const REFUSALS_SHARE = 0.1;
 /** A try of a refused mutation may be as late as this, and must find the refusal. */
@@ -62,7 +61,7 @@ export async function forgetOldEvents(env: Bindings): Promise<void> {
   const setting = env.AUDIT_RETENTION_DAYS;
   if (!/^[1-9]\d{0,3}$/.test(setting)) throw new Error('AUDIT_RETENTION_DAYS must be a whole number from 1 to 9999');
   const now = unixNow();
-  const kept = Number(setting) * DAY_SECONDS;
+  const kept = Number(setting) * SECONDS_A_DAY;
   let count = await forgetInTurns(
     env.DB,
     deleteEventsBefore.bind({ before: now - Math.max(kept, RESTORABLE_SECONDS) }),

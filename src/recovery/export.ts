@@ -4,11 +4,11 @@ import { databaseNow } from '../clock.ts';
 import { batch, query } from '../query.ts';
 import type { Placeholders } from '../query.ts';
 import { audit_events, credential_purges, key_encryption_keys, organizations, phone_numbers } from '../schema.ts';
-import { RESTORABLE_SECONDS } from '../time.ts';
+import { RESTORABLE_SECONDS, SECONDS_A_DAY } from '../time.ts';
 
 const ROWS_PER_PAGE = 100;
 /** How much more is exported than is asked for: nobody has to know the restore point to the second. */
-const MARGIN_SECONDS = 24 * 60 * 60;
+const MARGIN_SECONDS = SECONDS_A_DAY;
 
 export type AuditEventRow = typeof audit_events.$inferSelect;
 export type PurgeRow = typeof credential_purges.$inferSelect;

@@ -20,14 +20,13 @@ import {
   phone_numbers,
 } from '../schema.ts';
 import type { AuditAction } from '../schema.ts';
-import { RESTORABLE_SECONDS } from '../time.ts';
+import { RESTORABLE_SECONDS, SECONDS_A_DAY } from '../time.ts';
 import type { AssignmentRow, AuditEventRow, ExportedRow, PurgeRow, RetiredKekRow } from './export.ts';
 import { isIntegration, isPhoneNumber, kvKeyOf } from './subject.ts';
 import type { CredentialsTable } from './subject.ts';
 
 /** Each of up to six statements. */
 const ROWS_PER_BATCH = 100;
-const DAY_SECONDS = 24 * 60 * 60;
 
 interface TargetParameters extends AuditEventRow {
   now: number;
@@ -172,7 +171,7 @@ const postponePurges: Step<{ until: number }> = query((db, { until }: Placeholde
   db
     .update(credential_purges)
     .set({ due_at: sql`${until}`, first_due_at: sql`${until}` })
-    .where(lt(credential_purges.due_at, sql`${until} - ${sql.raw(String(DAY_SECONDS))}`))
+    .where(lt(credential_purges.due_at, sql`${until} - ${sql.raw(String(SECONDS_A_DAY))}`))
     .returning({ id: credential_purges.kv_key }),
 );
 
@@ -450,7 +449,7 @@ const isAssignmentRow = (row: ExportedRow): row is AssignmentRow => 'phone_numbe
 export async function replay(
   database: D1Database,
   read: ReadExported,
-  onProgress: (rows: number, replayed: Replayed) => void = () => {},
+  onProgress: (rows: number) => void = () => {},
 ): Promise<Replayed> {
   const replayed: Replayed = {
     organizations_put_back: [],
@@ -511,7 +510,7 @@ export async function replay(
       ...page.filter(isKekRow).map((kek) => [undefined, retireAgain.bind(kek)] as const),
       ...stepsOf(stepsAtOnce, events),
     ]);
-    onProgress((rows += page.length), replayed);
+    onProgress((rows += page.length));
   }
   for await (const page of read()) {
     await carryOut(
