@@ -1,7 +1,7 @@
 import { cloudflareTest, readD1Migrations } from '@cloudflare/vitest-pool-workers';
 import { defineConfig } from 'vitest/config';
 
-const nodeTests = ['test/cli/**/*.test.ts', 'test/conformance/**/*.test.ts'];
+const nodeTests = ['test/commands/**/*.test.ts', 'test/conformance/**/*.test.ts'];
 
 export const workers = {
   plugins: [

@@ -2,14 +2,14 @@ import { env } from 'cloudflare:workers';
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { Hono } from 'hono';
 import type { Context } from 'hono';
-import { app, closeRoutes } from '../src/app.ts';
-import { newRawKey } from '../src/auth/api-key.ts';
-import { requirePermission } from '../src/auth/authorize.ts';
-import type { AppEnv } from '../src/env.ts';
-import { acceptIdempotencyKey } from '../src/idempotency.ts';
-import { roles } from '../src/schema.ts';
-import type { Role } from '../src/schema.ts';
-import { acceptBookmark } from '../src/session.ts';
+import { app, closeRoutes } from '../src/worker/app.ts';
+import { newRawKey } from '../src/worker/callers/raw-key.ts';
+import { requirePermission } from '../src/worker/decision/caller.ts';
+import type { AppEnv } from '../src/worker/env.ts';
+import { acceptIdempotencyKey } from '../src/worker/decision/remembered-answers.ts';
+import { roles } from '../src/worker/d1/schema.ts';
+import type { Role } from '../src/worker/d1/schema.ts';
+import { acceptBookmark } from '../src/worker/d1/replica-session.ts';
 import {
   call,
   createIntegration,

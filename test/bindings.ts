@@ -1,6 +1,6 @@
 /** The pool's real bindings, wrapped: every call is seen, and can be made to fail before or after it is carried out. */
 import { env } from 'cloudflare:workers';
-import type { Bindings } from '../src/env.ts';
+import type { Bindings } from '../src/worker/env.ts';
 
 /** One call on a binding: `DB.batch`, `KEY_CACHE.get`, … */
 export type BindingCall = `${'DB' | 'KEY_CACHE' | 'CREDENTIALS'}.${string}`;

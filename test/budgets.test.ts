@@ -2,8 +2,8 @@
 import { env } from 'cloudflare:workers';
 import { beforeEach, describe, expect, it } from 'vitest';
 import readme from '../README.md?raw';
-import { hashKey } from '../src/auth/api-key.ts';
-import { forgetKey } from '../src/auth/key-cache.ts';
+import { hashKey } from '../src/worker/callers/raw-key.ts';
+import { forgetKey } from '../src/worker/callers/key-cache.ts';
 import { interceptedBindings } from './bindings.ts';
 import {
   call,

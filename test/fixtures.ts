@@ -2,12 +2,12 @@
 import { createExecutionContext, waitOnExecutionContext } from 'cloudflare:test';
 import { env } from 'cloudflare:workers';
 import * as z from 'zod';
-import { createOperatorKey } from '../src/api-keys/operator-key.ts';
-import { open, parseKekRing } from '../src/credentials/envelope.ts';
-import { credentialsKey } from '../src/credentials/vault.ts';
-import type { Bindings } from '../src/env.ts';
-import worker from '../src/index.ts';
-import type { Role, Tier } from '../src/schema.ts';
+import { createOperatorKey } from '../src/operator/api-keys/create.ts';
+import { open, parseKekRing } from '../src/worker/credentials/envelope.ts';
+import { credentialsKey } from '../src/worker/credentials/store.ts';
+import type { Bindings } from '../src/worker/env.ts';
+import worker from '../src/worker/index.ts';
+import type { Role, Tier } from '../src/worker/d1/schema.ts';
 import { assertDocumented } from './documented.ts';
 
 /** An API key of an organization. */

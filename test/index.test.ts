@@ -1,7 +1,7 @@
 import { createScheduledController } from 'cloudflare:test';
 import { env } from 'cloudflare:workers';
 import { expect, it, vi } from 'vitest';
-import worker from '../src/index.ts';
+import worker from '../src/worker/index.ts';
 import { rows } from './fixtures.ts';
 
 it('the cron gives every chore its turn where one fails, names that one in the log, and fails itself', async () => {

@@ -3,7 +3,7 @@ import { createScheduledController } from 'cloudflare:test';
 import { env } from 'cloudflare:workers';
 import { afterEach, expect, it, vi } from 'vitest';
 import * as z from 'zod';
-import worker from '../src/index.ts';
+import worker from '../src/worker/index.ts';
 import { failingBindings } from './bindings.ts';
 import { call, createIntegration, everythingStored, importNumber, newClient, unusedNumber } from './fixtures.ts';
 

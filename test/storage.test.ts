@@ -2,8 +2,8 @@
 import { env } from 'cloudflare:workers';
 import design from '../docs/design.md?raw';
 import { beforeAll, describe, expect, it } from 'vitest';
-import { quotaDefaults } from '../src/organizations/quotas.ts';
-import { bytesPerRow, readStorage, storedTables } from '../src/organizations/storage.ts';
+import { quotaDefaults } from '../src/worker/organizations/quotas.ts';
+import { bytesPerRow, readStorage, storedTables } from '../src/operator/organizations/storage.ts';
 import { call, createIntegration, fillKeys, fillNumbers, importNumber, newClient, unusedNumber } from './fixtures.ts';
 import type { Client } from './fixtures.ts';
 import { mutations } from './mutations.ts';

@@ -1,18 +1,18 @@
 /** The OpenAPI 3.1 document: from the routes of the app, the schemas that validate, and the features' descriptions. */
 import * as z from 'zod';
-import { apiKeyOperations } from '../api-keys/openapi.ts';
-import { app } from '../app.ts';
-import { auditOperations } from '../audit/openapi.ts';
-import { rolesHolding } from '../auth/permissions.ts';
-import type { Permission } from '../auth/permissions.ts';
-import { integrationOperations } from '../integrations/openapi.ts';
-import { phoneNumberOperations } from '../phone-numbers/openapi.ts';
-import { DomainError } from '../problem.ts';
-import type { ProblemCode } from '../problem.ts';
-import { roles } from '../schema.ts';
-import { BOOKMARK_HEADER, bookmarkFormat } from '../session.ts';
-import { parse } from '../validation.ts';
-import { VERSION } from '../version.ts';
+import { apiKeyOperations } from './api-keys.ts';
+import { app } from '../worker/app.ts';
+import { auditOperations } from './audit-events.ts';
+import { rolesHolding } from '../worker/core/permissions.ts';
+import type { Permission } from '../worker/core/permissions.ts';
+import { integrationOperations } from './integrations.ts';
+import { phoneNumberOperations } from './phone-numbers.ts';
+import { DomainError } from '../worker/http/problem.ts';
+import type { ProblemCode } from '../worker/http/problem.ts';
+import { roles } from '../worker/d1/schema.ts';
+import { BOOKMARK_HEADER, bookmarkFormat } from '../worker/d1/replica-session.ts';
+import { parse } from '../worker/http/validation.ts';
+import { VERSION } from '../worker/version.ts';
 import type { OperationDescription, Operations } from './operation.ts';
 import { describeProblem } from './problems.ts';
 

@@ -3,8 +3,8 @@
  * the Worker: the document is made by `npm run openapi` and served as a file.
  */
 import * as z from 'zod';
-import type { Pagination } from '../pagination.ts';
-import type { ProblemCode } from '../problem.ts';
+import type { Pagination } from '../worker/d1/list.ts';
+import type { ProblemCode } from '../worker/http/problem.ts';
 
 /** A success: its status, and its body with an example. */
 interface Answer {

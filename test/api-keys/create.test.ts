@@ -1,7 +1,7 @@
 import { env } from 'cloudflare:workers';
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import * as z from 'zod';
-import { hashKey, isWellFormed } from '../../src/auth/api-key.ts';
+import { hashKey, isWellFormed } from '../../src/worker/callers/raw-key.ts';
 import { countedBindings } from '../bindings.ts';
 import {
   actionsOn,

@@ -1,8 +1,8 @@
 import { createScheduledController } from 'cloudflare:test';
 import { env } from 'cloudflare:workers';
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
-import { forgetEndedKeys } from '../../src/api-keys/retention.ts';
-import worker from '../../src/index.ts';
+import { forgetEndedKeys } from '../../src/worker/api-keys/retention.ts';
+import worker from '../../src/worker/index.ts';
 import { countedBindings, interceptedBindings } from '../bindings.ts';
 import { actionsOn, call, changeKey, fillKeys, newClient, page, rowOf, rows } from '../fixtures.ts';
 import type { Client } from '../fixtures.ts';

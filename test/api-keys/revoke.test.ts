@@ -1,8 +1,8 @@
 import { env } from 'cloudflare:workers';
 import { beforeEach, describe, expect, it } from 'vitest';
 import * as z from 'zod';
-import { hashKey } from '../../src/auth/api-key.ts';
-import { eventIdBeside } from '../../src/ids.ts';
+import { hashKey } from '../../src/worker/callers/raw-key.ts';
+import { eventIdBeside } from '../../src/worker/core/ids.ts';
 import { countedBindings, interceptedBindings } from '../bindings.ts';
 import {
   actionsOn,
@@ -24,7 +24,7 @@ import {
   unusedNumber,
 } from '../fixtures.ts';
 import type { Client } from '../fixtures.ts';
-import type { Role } from '../../src/schema.ts';
+import type { Role } from '../../src/worker/d1/schema.ts';
 
 let client: Client;
 let target: Client;

@@ -1,9 +1,9 @@
 import { createScheduledController } from 'cloudflare:test';
 import { env } from 'cloudflare:workers';
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
-import { forgetOldEvents, forgetRefusals } from '../../src/audit/retention.ts';
-import worker from '../../src/index.ts';
-import { endingActions } from '../../src/schema.ts';
+import { forgetOldEvents, forgetRefusals } from '../../src/worker/audit/retention.ts';
+import worker from '../../src/worker/index.ts';
+import { endingActions } from '../../src/worker/d1/schema.ts';
 import { countedBindings, interceptedBindings } from '../bindings.ts';
 import { newClient, rows } from '../fixtures.ts';
 import type { Client } from '../fixtures.ts';

@@ -1,6 +1,6 @@
 /** Organizations and their rows, written past the API: no call of it would be quick enough. */
-import { createOperatorKey } from '../../src/api-keys/operator-key.ts';
-import { displayedPrefix, hashKey, newRawKey } from '../../src/auth/api-key.ts';
+import { createOperatorKey } from '../../src/operator/api-keys/create.ts';
+import { displayedPrefix, hashKey, newRawKey } from '../../src/worker/callers/raw-key.ts';
 
 export interface Client {
   organization_id: string;

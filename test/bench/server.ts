@@ -4,7 +4,7 @@ import { mkdtemp, readdir, readFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { Miniflare } from 'miniflare';
-import type { Bindings } from '../../src/env.ts';
+import type { Bindings } from '../../src/worker/env.ts';
 import { bundle } from './bundle.ts';
 import type { Settings } from './report.ts';
 import type { EdgeTimes } from './workers/edge.ts';

@@ -8,7 +8,7 @@ const MAX_GZIP_BYTES = 100 * 1024;
 let worker: Bundle;
 
 beforeAll(async () => {
-  worker = await bundle('src/index.ts');
+  worker = await bundle('src/worker/index.ts');
 });
 
 describe('the bundle', () => {

@@ -2,9 +2,9 @@
 import { mkdir, readFile, symlink, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, expectTypeOf, it } from 'vitest';
-import type { Problem } from '../../src/client.ts';
-import { projectDirectory } from '../../src/cli/project.ts';
-import type { ProblemCode, ProblemMembers } from '../../src/problem.ts';
+import type { Problem } from '../../src/client/client.ts';
+import { projectDirectory } from '../../src/operator/command-line/project.ts';
+import type { ProblemCode, ProblemMembers } from '../../src/worker/http/problem.ts';
 import { removeDirectory, run, startServer, temporaryDirectory } from './server.ts';
 import type { TestServer } from './server.ts';
 

@@ -1,7 +1,7 @@
 /** DELETE /api/integrations/{integration_id}, as its section of the contract says it, over HTTP. */
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
-import { newRawKey } from '../../src/auth/api-key.ts';
-import { unixNow } from '../../src/time.ts';
+import { newRawKey } from '../../src/worker/callers/raw-key.ts';
+import { unixNow } from '../../src/worker/core/time.ts';
 import { problem, startServer } from './server.ts';
 import type { Answer, Client, TestServer } from './server.ts';
 

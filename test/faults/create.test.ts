@@ -2,8 +2,8 @@
 import { createScheduledController } from 'cloudflare:test';
 import { env } from 'cloudflare:workers';
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
-import { drainPurges } from '../../src/credentials/purge.ts';
-import worker from '../../src/index.ts';
+import { drainPurges } from '../../src/worker/credentials/drain.ts';
+import worker from '../../src/worker/index.ts';
 import { failingBindings, interceptedBindings } from '../bindings.ts';
 import { call, newClient, resources, rows, twilio, unusedNumber } from '../fixtures.ts';
 import type { Client } from '../fixtures.ts';

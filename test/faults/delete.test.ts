@@ -2,7 +2,7 @@
 import { createScheduledController } from 'cloudflare:test';
 import { env } from 'cloudflare:workers';
 import { beforeEach, describe, expect, it } from 'vitest';
-import worker from '../../src/index.ts';
+import worker from '../../src/worker/index.ts';
 import { failingBindings, interceptedBindings } from '../bindings.ts';
 import {
   actionsOn,

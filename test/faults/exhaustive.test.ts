@@ -5,9 +5,9 @@
 import { createScheduledController } from 'cloudflare:test';
 import { env } from 'cloudflare:workers';
 import { beforeEach, describe, expect, it, vi } from 'vitest';
-import { hashKey } from '../../src/auth/api-key.ts';
-import { forgetKey } from '../../src/auth/key-cache.ts';
-import worker from '../../src/index.ts';
+import { hashKey } from '../../src/worker/callers/raw-key.ts';
+import { forgetKey } from '../../src/worker/callers/key-cache.ts';
+import worker from '../../src/worker/index.ts';
 import { interceptedBindings } from '../bindings.ts';
 import type { Interceptor } from '../bindings.ts';
 import { newClient, start } from '../fixtures.ts';

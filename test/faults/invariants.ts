@@ -1,8 +1,8 @@
 /** What must hold of an organization's data after any fault, interruption or race. */
 import { env } from 'cloudflare:workers';
 import { expect } from 'vitest';
-import { open, parseKekRing } from '../../src/credentials/envelope.ts';
-import { credentialsKey } from '../../src/credentials/vault.ts';
+import { open, parseKekRing } from '../../src/worker/credentials/envelope.ts';
+import { credentialsKey } from '../../src/worker/credentials/store.ts';
 
 type Row = Record<string, unknown>;
 

@@ -2,7 +2,7 @@
 import { env } from 'cloudflare:workers';
 import { beforeEach, describe, expect, it } from 'vitest';
 import * as z from 'zod';
-import { hashKey } from '../../src/auth/api-key.ts';
+import { hashKey } from '../../src/worker/callers/raw-key.ts';
 import { failingBindings, interceptedBindings } from '../bindings.ts';
 import {
   actionsOn,

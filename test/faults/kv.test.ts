@@ -5,9 +5,9 @@
 import { env } from 'cloudflare:workers';
 import * as fc from 'fast-check';
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
-import { hashKey } from '../../src/auth/api-key.ts';
-import { forgetKey } from '../../src/auth/key-cache.ts';
-import type { Bindings } from '../../src/env.ts';
+import { hashKey } from '../../src/worker/callers/raw-key.ts';
+import { forgetKey } from '../../src/worker/callers/key-cache.ts';
+import type { Bindings } from '../../src/worker/env.ts';
 import { interceptedBindings } from '../bindings.ts';
 import { call, createIntegration, newClient, openCredentials, rowOf, start, twilio } from '../fixtures.ts';
 import type { Client } from '../fixtures.ts';

@@ -3,7 +3,7 @@ import { createScheduledController } from 'cloudflare:test';
 import { env } from 'cloudflare:workers';
 import { beforeEach, describe, expect, it, vi } from 'vitest';
 import * as z from 'zod';
-import worker from '../../src/index.ts';
+import worker from '../../src/worker/index.ts';
 import { failingBindings, interceptedBindings } from '../bindings.ts';
 import { actionsOn, call, newClient, rows, start, twilio, unusedNumber } from '../fixtures.ts';
 import type { Client } from '../fixtures.ts';

@@ -5,7 +5,7 @@
 import { applyD1Migrations, reset } from 'cloudflare:test';
 import { env } from 'cloudflare:workers';
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
-import type { Bindings } from '../../src/env.ts';
+import type { Bindings } from '../../src/worker/env.ts';
 import { interceptedBindings, without } from '../bindings.ts';
 import {
   actionsOn,

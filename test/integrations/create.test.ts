@@ -1,6 +1,6 @@
 import { env } from 'cloudflare:workers';
 import { beforeEach, describe, expect, it } from 'vitest';
-import { open, parseKekRing } from '../../src/credentials/envelope.ts';
+import { open, parseKekRing } from '../../src/worker/credentials/envelope.ts';
 import { countedBindings } from '../bindings.ts';
 import { actionsOn, call, createIntegration, newClient, resources, rows, start, twilio } from '../fixtures.ts';
 import type { Client } from '../fixtures.ts';

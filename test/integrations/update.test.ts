@@ -1,7 +1,7 @@
 import { createScheduledController } from 'cloudflare:test';
 import { env } from 'cloudflare:workers';
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
-import worker from '../../src/index.ts';
+import worker from '../../src/worker/index.ts';
 import { countedBindings } from '../bindings.ts';
 import {
   actionsOn,

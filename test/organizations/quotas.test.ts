@@ -2,10 +2,10 @@
 import { env } from 'cloudflare:workers';
 import { describe, expect, it } from 'vitest';
 import * as z from 'zod';
-import { suspendOrganization } from '../../src/organizations/suspend.ts';
-import { quotaDefaults } from '../../src/organizations/quotas.ts';
-import { quotas, tiers } from '../../src/schema.ts';
-import type { Quota } from '../../src/schema.ts';
+import { suspendOrganization } from '../../src/operator/organizations/suspend.ts';
+import { quotaDefaults } from '../../src/worker/organizations/quotas.ts';
+import { quotas, tiers } from '../../src/worker/d1/schema.ts';
+import type { Quota } from '../../src/worker/d1/schema.ts';
 import {
   call,
   createIntegration,

@@ -1,7 +1,7 @@
 import { env } from 'cloudflare:workers';
 import { beforeEach, describe, expect, it } from 'vitest';
-import { open, parseKekRing } from '../../src/credentials/envelope.ts';
-import { credentialsKey } from '../../src/credentials/vault.ts';
+import { open, parseKekRing } from '../../src/worker/credentials/envelope.ts';
+import { credentialsKey } from '../../src/worker/credentials/store.ts';
 import { countedBindings, failingBindings, interceptedBindings } from '../bindings.ts';
 import {
   actionsOn,

@@ -1,6 +1,6 @@
 /** What further databases bring where D1 is the bottleneck: each does one call at a time. */
-import { databaseOf } from '../../../src/databases.ts';
-import type { Bindings } from '../../../src/env.ts';
+import { databaseOf } from '../../../src/worker/d1/databases.ts';
+import type { Bindings } from '../../../src/worker/env.ts';
 import { startLoad } from '../load.ts';
 import { atLeast } from '../report.ts';
 import type { Findings, Settings } from '../report.ts';

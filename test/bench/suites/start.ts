@@ -20,7 +20,7 @@ const contenders = {
   Hono: { script: 'test/bench/workers/hello.ts', status: 200 },
   'Hono and Drizzle': { script: 'test/bench/workers/hono-drizzle.ts', status: 200 },
   // Without a key, which no binding is asked about: the whole app has started by then.
-  Patchbay: { script: 'src/index.ts', status: 401 },
+  Patchbay: { script: 'src/worker/index.ts', status: 401 },
 };
 
 type Name = keyof typeof contenders;

@@ -1,8 +1,8 @@
 /** Authentication and the rate limit alone, in front of hello's answer. */
 import { Hono } from 'hono';
-import { authenticate } from '../../../src/auth/authenticate.ts';
-import { limitOrganization } from '../../../src/auth/rate-limit.ts';
-import type { AppEnv } from '../../../src/env.ts';
+import { authenticate } from '../../../src/worker/http/authenticate.ts';
+import { limitOrganization } from '../../../src/worker/http/rate-limit.ts';
+import type { AppEnv } from '../../../src/worker/env.ts';
 import { modelled } from './model.ts';
 
 const app = new Hono<AppEnv>()

@@ -1,6 +1,6 @@
 /** Answers that tell what they cost: the D1 calls before the answer, and the rows that these read and wrote. */
 import * as z from 'zod';
-import type { Bindings } from '../../../src/env.ts';
+import type { Bindings } from '../../../src/worker/env.ts';
 import { interceptDatabases } from './intercept.ts';
 import type { Fetch } from './model.ts';
 

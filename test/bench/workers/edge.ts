@@ -2,7 +2,7 @@
  * Bindings as far away as in production: a call takes as long as its trip there, the time that it takes here included.
  * A database does one call at a time, as D1 does, and is busy with each for a while.
  */
-import type { Bindings } from '../../../src/env.ts';
+import type { Bindings } from '../../../src/worker/env.ts';
 import { intercept, interceptDatabases } from './intercept.ts';
 import type { Around } from './intercept.ts';
 import { nearLimits } from './limits.ts';

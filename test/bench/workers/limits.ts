@@ -1,4 +1,4 @@
-import type { Bindings } from '../../../src/env.ts';
+import type { Bindings } from '../../../src/worker/env.ts';
 
 const unlimited: RateLimit = { limit: async () => ({ success: true }) };
 

@@ -1,5 +1,5 @@
 /** Which bindings a worker under measurement sees: `MODEL` says it. */
-import type { Bindings } from '../../../src/env.ts';
+import type { Bindings } from '../../../src/worker/env.ts';
 import { answerWithCounts } from './counted.ts';
 import { edgeBindings } from './edge.ts';
 import type { EdgeTimes } from './edge.ts';

@@ -10,9 +10,9 @@ import { drizzle } from 'drizzle-orm/d1';
 import { Hono } from 'hono';
 import { createMiddleware } from 'hono/factory';
 import { v7 } from 'uuid';
-import type { Bindings } from '../../../src/env.ts';
-import { presentIntegration } from '../../../src/integrations/integration.ts';
-import { api_keys, audit_events, integrations, organizations, phone_numbers } from '../../../src/schema.ts';
+import type { Bindings } from '../../../src/worker/env.ts';
+import { presentIntegration } from '../../../src/worker/integrations/integration.ts';
+import { api_keys, audit_events, integrations, organizations, phone_numbers } from '../../../src/worker/d1/schema.ts';
 import { modelled } from './model.ts';
 
 type NaiveEnv = { Bindings: Bindings; Variables: { key_id: string; organization_id: string } };

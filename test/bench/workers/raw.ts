@@ -7,7 +7,7 @@ import { bytesToHex, utf8ToBytes } from '@noble/hashes/utils.js';
 import { Hono } from 'hono';
 import { v7 } from 'uuid';
 import * as z from 'zod';
-import type { Bindings } from '../../../src/env.ts';
+import type { Bindings } from '../../../src/worker/env.ts';
 import { modelled } from './model.ts';
 
 const IS_ALIVE = `api_keys.status = 'active' AND (api_keys.expires_at IS NULL OR api_keys.expires_at > ?3)

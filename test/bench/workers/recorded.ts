@@ -2,7 +2,7 @@
  * Bindings that answer from memory, so that only the Worker's own CPU remains: a batch is answered with what D1 itself
  * said when it was first sent.
  */
-import type { Bindings } from '../../../src/env.ts';
+import type { Bindings } from '../../../src/worker/env.ts';
 import { nearLimits } from './limits.ts';
 
 const notRecorded = () => Promise.reject(new Error('Only batches are recorded.'));

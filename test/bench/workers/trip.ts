@@ -1,6 +1,6 @@
 /** One call of D1 and nothing else: what no Worker that asks it can be faster than. */
 import { Hono } from 'hono';
-import type { Bindings } from '../../../src/env.ts';
+import type { Bindings } from '../../../src/worker/env.ts';
 import { modelled } from './model.ts';
 
 const app = new Hono<{ Bindings: Bindings }>().all('*', async (c) => {

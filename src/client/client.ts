@@ -1,0 +1,99 @@
+/**
+ * The typed client, `patchbay/client`: Hono's `hc` over the app's own types. What is published of it imports Hono alone.
+ */
+import { hc } from 'hono/client';
+import type { Hono } from 'hono';
+import type { ClientRequestOptions } from 'hono/client';
+import type { BlankEnv, ExtractSchema } from 'hono/types';
+import type { app } from '../worker/app.ts';
+
+/** A problem (RFC 9457): the members that every one has, and those of single codes. */
+export interface Problem {
+  type: string;
+  title: string;
+  status: number;
+  /** Stable; of several errors the first in the order of the contract. */
+  code:
+    | 'missing_api_key'
+    | 'invalid_api_key'
+    | 'missing_organization_id'
+    | 'organization_mismatch'
+    | 'permission_denied'
+    | 'rate_limited'
+    | 'malformed_json'
+    | 'payload_too_large'
+    | 'unsupported_media_type'
+    | 'validation_failed'
+    | 'idempotency_key_reused'
+    | 'not_found'
+    | 'method_not_allowed'
+    | 'integration_not_found'
+    | 'integration_in_use'
+    | 'phone_number_not_found'
+    | 'phone_number_exists'
+    | 'phone_number_assigned'
+    | 'api_key_not_found'
+    | 'api_key_inactive'
+    | 'quota_exceeded'
+    | 'temporarily_unavailable'
+    | 'internal_error';
+  /** A sentence for people. */
+  detail: string;
+  request_id: string;
+  /** Of `permission_denied`. */
+  required_permission?: string;
+  exceeds?: 'role' | 'expires_at' | 'user';
+  /** Of `rate_limited`. */
+  retry_after_seconds?: number;
+  /** Of `validation_failed`. */
+  errors?: { path: string; message: string }[];
+  /** Of `method_not_allowed`. */
+  allowed_methods?: string[];
+  /** Of `integration_in_use`: the first 100 phone numbers, and how many there are. */
+  references?: { phone_number_id: string; phone_number: string }[];
+  reference_count?: number;
+  reference_count_exact?: boolean;
+  /** Of `phone_number_assigned`. */
+  assigned_agent_id?: string;
+  /** Of `quota_exceeded`: what the organization may not have more of, and how much it may have. */
+  quota?: 'integrations' | 'phone_numbers' | 'sip_numbers' | 'api_keys' | 'audit_events';
+  limit?: number;
+  /** Of `temporarily_unavailable`; `unknown`: wholly done, or not at all. */
+  outcome?: 'not_done' | 'unknown';
+}
+
+type ProblemStatus = 400 | 401 | 403 | 404 | 409 | 413 | 415 | 422 | 429 | 500 | 503;
+
+/** Hono knows a route's answers from its handler alone; a problem is what any may answer instead. */
+type OrProblem<Endpoint> = Endpoint extends { input: infer Input }
+  ? Endpoint | { input: Input; output: Problem; outputFormat: 'json'; status: ProblemStatus }
+  : never;
+
+type WithProblems<Routes> = {
+  [Path in keyof Routes]: { [Method in keyof Routes[Path]]: OrProblem<Routes[Path][Method]> };
+};
+
+type App = Hono<BlankEnv, WithProblems<ExtractSchema<typeof app>>>;
+
+export interface Credentials {
+  apiKey: string;
+  organizationId: string;
+}
+
+/**
+ * A client of the API at this address, with one method for each of its calls:
+ *
+ * ```ts
+ * const patchbay = patchbayClient('https://patchbay.example.com', { apiKey, organizationId });
+ * const answer = await patchbay.api.integrations[':integration_id'].$delete({ param: { integration_id } });
+ * if (answer.ok) console.log((await answer.json()).data.name);
+ * else console.error((await answer.json()).detail);
+ * ```
+ */
+export function patchbayClient(
+  url: string,
+  { apiKey, organizationId }: Credentials,
+  options: Omit<ClientRequestOptions, 'headers'> = {},
+) {
+  return hc<App>(url, { ...options, headers: { 'X-API-Key': apiKey, 'X-Organization-Id': organizationId } });
+}

@@ -1,0 +1,120 @@
+import * as z from 'zod';
+import { action, id, page, time } from './operation.ts';
+import type { Operations } from './operation.ts';
+import { keyStatuses, roles } from '../worker/d1/schema.ts';
+import { presentApiKey } from '../worker/api-keys/api-key.ts';
+import type { ApiKey } from '../worker/api-keys/api-key.ts';
+
+const tag = 'API keys';
+
+export const apiKeySchema = z
+  .object({
+    key_id: id('apikey'),
+    name: z.string(),
+    role: z.enum(roles),
+    prefix: z.string().meta({ description: 'The first characters of the raw key.' }),
+    client_id: z.string().meta({ description: 'The organization.' }),
+    user_id: z.string(),
+    status: z.enum(keyStatuses),
+    created_at: time,
+    last_used_at: time.nullable().meta({ description: 'To about a minute.' }),
+    expires_at: time.nullable().meta({ description: 'Null for a key that does not expire.' }),
+  })
+  .meta({ id: 'ApiKey' }) satisfies z.ZodType<ApiKey>;
+
+const apiKeyExample = presentApiKey({
+  key_id: 'apikey_a1b2c3d4e5f6',
+  organization_id: 'org_abc123',
+  user_id: 'user_operator',
+  name: 'Billing service',
+  role: 'user',
+  prefix: 'bk_live_x7Yp',
+  status: 'active',
+  created_at: 1_705_314_600,
+  last_used_at: null,
+  expires_at: null,
+});
+
+const rawKeySchema = z
+  .string()
+  .regex(/^bk_(live|test)_[0-9A-Za-z]{56}$/)
+  .optional()
+  .meta({ description: 'In the first answer alone: not where it is repeated for an `Idempotency-Key`.' });
+
+// The checksum, the last six characters, does not hold: scanners for leaked keys would take it for one.
+const rawKeyExample = `bk_live_x7Yp${'0'.repeat(52)}`;
+
+const seenOnce = (message: string) => [message, `${message}; its raw key was in the first answer alone`];
+
+export const apiKeyOperations: Operations = {
+  'POST /api/api-keys': {
+    operationId: 'createApiKey',
+    tag,
+    summary: 'Create an API key',
+    description: 'The answer is the only one that holds the raw key: what is stored is its SHA-256.',
+    bodies: {
+      default: { name: 'Billing service', role: 'user' },
+      expiring: { name: 'Contractor', role: 'agent_manager', expires_at: '2099-12-31T23:59:59Z' },
+    },
+    answer: action(
+      201,
+      seenOnce('API key created successfully'),
+      z.object({ raw_key: rawKeySchema, key: apiKeySchema }),
+      { raw_key: rawKeyExample, key: apiKeyExample },
+    ),
+    problems: ['quota_exceeded'],
+  },
+  'POST /api/api-keys/{key_id}/rotate': {
+    operationId: 'rotateApiKey',
+    tag,
+    summary: 'Rotate an API key',
+    description:
+      'Makes a key of the same name, user, role and expiry. The old one, `previous_key`, lives on for the overlap, and no ' +
+      'longer than it would have. One rotates the keys of one’s own user, or as admin any.',
+    bodies: { default: { overlap_seconds: 3600 } },
+    answer: action(
+      201,
+      seenOnce('API key rotated successfully'),
+      z.object({ raw_key: rawKeySchema, key: apiKeySchema, previous_key: apiKeySchema }),
+      {
+        raw_key: rawKeyExample,
+        key: apiKeyExample,
+        previous_key: {
+          ...apiKeyExample,
+          key_id: 'apikey_0f1e2d3c4b5a',
+          prefix: 'bk_live_9aQz',
+          created_at: '2023-12-15T10:30:00Z',
+          expires_at: '2024-01-15T11:30:00Z',
+        },
+      },
+    ),
+    problems: ['api_key_not_found', 'api_key_inactive', 'quota_exceeded'],
+  },
+  'GET /api/api-keys': {
+    operationId: 'listApiKeys',
+    tag,
+    summary: 'List API keys',
+    description: 'In the order of their creation, the revoked among them.',
+    answer: page(apiKeySchema, apiKeyExample),
+  },
+  'DELETE /api/api-keys/{key_id}': {
+    operationId: 'revokeApiKey',
+    tag,
+    summary: 'Revoke an API key',
+    description:
+      'From then on the key changes nothing; it may read for 60 seconds at most. To revoke it again changes nothing. ' +
+      'With `descendants=true` the keys that it made are revoked with it, whether it was living still or not.',
+    answer: action(
+      200,
+      'API key revoked successfully',
+      apiKeySchema.extend({
+        revoked_descendants: z
+          .array(apiKeySchema)
+          .optional()
+          .meta({ description: 'With `descendants=true`: those that were living.' }),
+      }),
+      { ...apiKeyExample, status: 'revoked' },
+    ),
+    problems: ['api_key_not_found'],
+  },
+};

@@ -1,0 +1,56 @@
+import * as z from 'zod';
+import { apiKeySchema } from './api-keys.ts';
+import { integrationExample, integrationSchema } from './integrations.ts';
+import { id, page, time } from './operation.ts';
+import type { Operations } from './operation.ts';
+import type { Organization } from '../worker/organizations/organization.ts';
+import { phoneNumberSchema } from './phone-numbers.ts';
+import { auditActions, organizationStatuses, tiers } from '../worker/d1/schema.ts';
+import type { AuditEvent } from '../worker/audit/read.ts';
+
+const organizationSchema = z
+  .object({
+    client_id: z.string().meta({ description: 'The organization.' }),
+    tier: z.enum(tiers),
+    status: z.enum(organizationStatuses),
+    created_at: time,
+  })
+  .meta({ id: 'Organization' }) satisfies z.ZodType<Organization>;
+
+const auditEventSchema = z
+  .object({
+    event_id: z.uuidv7(),
+    client_id: z.string().meta({ description: 'The organization.' }),
+    action: z.enum(auditActions),
+    outcome: z.enum(['succeeded', 'refused']),
+    target_id: z.string(),
+    actor_key_id: id('apikey').nullable().meta({ description: 'The key that did it; null for an operator.' }),
+    request_id: z.string().meta({ description: 'The `X-Request-Id` of the answer.' }),
+    state: z
+      .union([integrationSchema, phoneNumberSchema, apiKeySchema, organizationSchema])
+      .meta({ description: 'The target as it stood just before; for a creation or an import, as it was made.' }),
+    created_at: time,
+  })
+  .meta({ id: 'AuditEvent' }) satisfies z.ZodType<AuditEvent>;
+
+const auditEventExample: AuditEvent = {
+  event_id: '018d0cab-c440-7abc-9def-0123456789ab',
+  client_id: 'org_abc123',
+  action: 'integration.deleted',
+  outcome: 'succeeded',
+  target_id: integrationExample.integration_id,
+  actor_key_id: 'apikey_a1b2c3d4e5f6',
+  request_id: '26e0718a-cc31-4b5b-8be4-4946ebdcbd1c',
+  state: integrationExample,
+  created_at: '2024-01-15T10:30:00Z',
+};
+
+export const auditOperations: Operations = {
+  'GET /api/audit-events': {
+    operationId: 'listAuditEvents',
+    tag: 'Audit',
+    summary: 'List audit events',
+    description: 'What was done and what was refused, in the order in which it was committed, the oldest first.',
+    answer: page(auditEventSchema, auditEventExample),
+  },
+};

@@ -1,0 +1,110 @@
+import * as z from 'zod';
+import { action, entity, id, page, time } from './operation.ts';
+import type { Operations } from './operation.ts';
+import { integrationStatuses } from '../worker/d1/schema.ts';
+import { presentIntegration } from '../worker/integrations/integration.ts';
+import type { Integration } from '../worker/integrations/integration.ts';
+import { categories, providerNames } from '../worker/integrations/providers.ts';
+
+const tag = 'Integrations';
+
+export const integrationSchema = z
+  .object({
+    integration_id: id('intg'),
+    client_id: z.string().meta({ description: 'The organization.' }),
+    name: z.string(),
+    provider: z.enum(providerNames),
+    category: z.enum(categories),
+    status: z.enum(integrationStatuses).meta({
+      description: '`credentials_missing` after a database restore that could not bring the credentials back.',
+    }),
+    created_at: time,
+    updated_at: time,
+  })
+  .meta({
+    id: 'Integration',
+    description: 'An account at a telephony provider. Its credentials are in no answer.',
+  }) satisfies z.ZodType<Integration>;
+
+export const integrationExample = presentIntegration({
+  integration_id: 'intg_a1b2c3d4e5f6',
+  organization_id: 'org_abc123',
+  name: 'Twilio Production',
+  provider: 'twilio',
+  category: 'telephony',
+  status: 'active',
+  created_at: 1_705_314_600,
+  updated_at: 1_705_314_600,
+});
+
+const credentials = {
+  provider: 'twilio',
+  account_sid: 'AC0123456789abcdef0123456789abcdef',
+  auth_token: 'your-auth-token',
+};
+
+export const integrationOperations: Operations = {
+  'POST /api/integrations': {
+    operationId: 'createIntegration',
+    tag,
+    summary: 'Create an integration',
+    description: 'Stores the credentials of a provider, encrypted with a key of their own. No answer ever holds them.',
+    bodies: {
+      twilio: { name: 'Twilio Production', credentials },
+      twilio_api_key: {
+        name: 'Twilio by API key',
+        credentials: {
+          provider: 'twilio',
+          account_sid: credentials.account_sid,
+          api_key_sid: 'SK0123456789abcdef0123456789abcdef',
+          api_key_secret: 'your-api-key-secret',
+        },
+      },
+      telnyx: { name: 'Telnyx', credentials: { provider: 'telnyx', api_key: 'your-api-key' } },
+      vonage: {
+        name: 'Vonage',
+        credentials: { provider: 'vonage', api_key: 'your-api-key', api_secret: 'your-api-secret' },
+      },
+      plivo: {
+        name: 'Plivo',
+        credentials: { provider: 'plivo', auth_id: 'your-auth-id', auth_token: 'your-auth-token' },
+      },
+    },
+    answer: action(201, 'Integration created successfully', integrationSchema, integrationExample),
+    problems: ['quota_exceeded'],
+  },
+  'GET /api/integrations': {
+    operationId: 'listIntegrations',
+    tag,
+    summary: 'List integrations',
+    description: 'In the order of their creation.',
+    answer: page(integrationSchema, integrationExample),
+  },
+  'GET /api/integrations/{integration_id}': {
+    operationId: 'getIntegration',
+    tag,
+    summary: 'Get an integration',
+    answer: entity(integrationSchema, integrationExample),
+    problems: ['integration_not_found'],
+  },
+  'PUT /api/integrations/{integration_id}': {
+    operationId: 'updateIntegration',
+    tag,
+    summary: 'Update an integration',
+    description:
+      'Changes the name, the credentials or both. New credentials are a new version, and the old one can be read no more.',
+    bodies: { name: { name: 'Twilio Europe' }, credentials: { credentials } },
+    answer: action(200, 'Integration updated successfully', integrationSchema, integrationExample),
+    problems: ['integration_not_found', 'quota_exceeded'],
+  },
+  'DELETE /api/integrations/{integration_id}': {
+    operationId: 'deleteIntegration',
+    tag,
+    summary: 'Delete an integration and its credentials',
+    description:
+      'Refused while phone numbers reference it: `detail` and `references` name the first 100 in ascending order. ' +
+      'Reassign them with `PUT /api/phone-numbers/{phone_number_id}`, or delete them, and try again.',
+    answer: action(200, 'Integration deleted successfully', integrationSchema, integrationExample),
+    problems: ['integration_not_found', 'integration_in_use'],
+  },
+};

@@ -1,0 +1,128 @@
+import * as z from 'zod';
+import { providerNames } from '../worker/integrations/providers.ts';
+import { action, entity, id, page, time } from './operation.ts';
+import type { Operations } from './operation.ts';
+import { mediaEncryptions, phoneNumberStatuses } from '../worker/d1/schema.ts';
+import { presentPhoneNumber } from '../worker/phone-numbers/phone-number.ts';
+import type { PhoneNumber } from '../worker/phone-numbers/phone-number.ts';
+
+const tag = 'Phone numbers';
+
+const ofSip = { description: 'Of a SIP number; null for any other.' };
+
+export const phoneNumberSchema = z
+  .object({
+    phone_number_id: id('phon'),
+    client_id: z.string().meta({ description: 'The organization.' }),
+    phone_number: z.string().regex(/^\+[1-9]\d{6,14}$/),
+    provider: z.enum([...providerNames, 'sip']),
+    integration_id: id('intg').nullable().meta({ description: 'Null for a SIP number.' }),
+    status: z.enum(phoneNumberStatuses),
+    assigned_agent_id: id('agent').nullable(),
+    supports_inbound: z.boolean(),
+    supports_outbound: z.boolean(),
+    sip_trunk_name: z.string().nullable().meta(ofSip),
+    sip_username: z.string().nullable().meta(ofSip),
+    sip_server_address: z.string().nullable().meta(ofSip),
+    inbound_room_name: z.string().nullable().meta(ofSip),
+    media_encryption: z.enum(mediaEncryptions).nullable().meta(ofSip),
+    created_at: time,
+    updated_at: time,
+  })
+  .meta({
+    id: 'PhoneNumber',
+    description: 'A phone number. `sip_password` and `inbound_pin` are credentials, and in no answer.',
+  }) satisfies z.ZodType<PhoneNumber>;
+
+export const phoneNumberExample = presentPhoneNumber({
+  phone_number_id: 'phon_a1b2c3d4e5f6',
+  organization_id: 'org_abc123',
+  phone_number: '+1234567890',
+  provider: 'twilio',
+  integration_id: 'intg_a1b2c3d4e5f6',
+  status: 'free',
+  assigned_agent_id: null,
+  supports_inbound: true,
+  supports_outbound: false,
+  sip_trunk_name: null,
+  sip_username: null,
+  sip_server_address: null,
+  inbound_room_name: null,
+  media_encryption: null,
+  created_at: 1_705_314_600,
+  updated_at: 1_705_314_600,
+});
+
+export const phoneNumberOperations: Operations = {
+  'POST /api/phone-numbers': {
+    operationId: 'importPhoneNumber',
+    tag,
+    summary: 'Import a phone number',
+    description: 'Through an integration of its provider, or by SIP. A number is unique in the whole system.',
+    bodies: {
+      twilio: {
+        phone_number: phoneNumberExample.phone_number,
+        provider: 'twilio',
+        integration_id: 'intg_a1b2c3d4e5f6',
+        supports_inbound: true,
+      },
+      sip: {
+        phone_number: '+12345678901',
+        provider: 'sip',
+        supports_inbound: true,
+        supports_outbound: true,
+        sip_trunk_name: 'Front desk',
+        sip_username: 'frontdesk',
+        sip_password: 'your-sip-password',
+        sip_server_address: 'sip.example.com',
+        inbound_pin: '4711',
+        media_encryption: 'require',
+      },
+    },
+    answer: action(
+      201,
+      [...providerNames, 'sip'].map((provider) => `Phone number imported successfully with ${provider}`),
+      phoneNumberSchema,
+      phoneNumberExample,
+    ),
+    problems: ['integration_not_found', 'phone_number_exists', 'quota_exceeded'],
+  },
+  'GET /api/phone-numbers': {
+    operationId: 'listPhoneNumbers',
+    tag,
+    summary: 'List phone numbers',
+    description: 'In ascending order.',
+    answer: page(phoneNumberSchema, phoneNumberExample),
+  },
+  'GET /api/phone-numbers/{phone_number_id}': {
+    operationId: 'getPhoneNumber',
+    tag,
+    summary: 'Get a phone number',
+    answer: entity(phoneNumberSchema, phoneNumberExample),
+    problems: ['phone_number_not_found'],
+  },
+  'PUT /api/phone-numbers/{phone_number_id}': {
+    operationId: 'updatePhoneNumber',
+    tag,
+    summary: 'Update a phone number',
+    description:
+      'Reassigns it to another integration, changes what it supports, or gives it to an agent, which makes its `status` ' +
+      '`assigned`, and takes it back.',
+    bodies: {
+      reassign: { integration_id: 'intg_0f1e2d3c4b5a' },
+      supports: { supports_inbound: true, supports_outbound: true },
+      assign: { assigned_agent_id: 'agent_a1b2c3d4e5f6' },
+      unassign: { assigned_agent_id: null },
+    },
+    answer: action(200, 'Phone number updated successfully', phoneNumberSchema, phoneNumberExample),
+    problems: ['phone_number_not_found', 'integration_not_found', 'quota_exceeded'],
+  },
+  'DELETE /api/phone-numbers/{phone_number_id}': {
+    operationId: 'deletePhoneNumber',
+    tag,
+    summary: 'Delete a phone number',
+    description: 'With its SIP credentials. Refused while an agent holds it.',
+    answer: action(200, 'Phone number deleted successfully', phoneNumberSchema, phoneNumberExample),
+    problems: ['phone_number_not_found', 'phone_number_assigned'],
+  },
+};

@@ -1,0 +1,54 @@
+/** What the commands on one organization share: they show what it has, say what would happen, ask, and act. */
+import * as z from 'zod';
+import { readOrganization } from '../organizations/read.ts';
+import type { OrganizationHoldings } from '../organizations/read.ts';
+import type { OrganizationState } from '../../worker/organizations/organization.ts';
+import {
+  confirmation,
+  counted,
+  isConfirmed,
+  nothingDone,
+  organization,
+  place,
+  readOptions,
+  usageOf,
+  withBindings,
+} from './options.ts';
+
+interface Command {
+  /** The status that an organization must have, if any. */
+  from?: OrganizationState['status'];
+  /** What would happen, for the preview. */
+  effect: string;
+  /** @returns what was done, in a sentence; nothing where the organization had changed since the preview */
+  act: (database: D1Database, organization_id: string) => Promise<string | undefined>;
+}
+
+/** Runs the command as it was typed. It exits with 0 when it is done, with 1 when nothing was, with 2 for bad options. */
+export async function runOrganizationCommand(script: string, { from, effect, act }: Command): Promise<void> {
+  const schema = z.strictObject({ organization, ...confirmation, ...place });
+  const {
+    yes,
+    organization: organization_id,
+    ...options
+  } = readOptions(usageOf(script, '--organization org_…'), schema);
+  process.exitCode = await withBindings(options, async ({ DB }) => {
+    const found = await readOrganization(DB, organization_id);
+    if (!found) return nothingDone(`There is no organization ${organization_id}`);
+    if (from && found.status !== from) return nothingDone(`${organization_id} is ${found.status}, not ${from}`);
+    if (!(await isConfirmed(`${describe(found)}\n${effect}`, yes))) return 1;
+    const done = await act(DB, organization_id);
+    if (done === undefined) return nothingDone(`${organization_id} was changed meanwhile`);
+    console.log(done);
+    return 0;
+  });
+}
+
+function describe({ organization_id, status, tier, ...has }: OrganizationHoldings): string {
+  const holdings = [
+    counted(has.active_keys, 'active key'),
+    counted(has.integrations, 'integration'),
+    counted(has.phone_numbers, 'phone number'),
+  ];
+  return `${organization_id} (${status}, ${tier}) has ${holdings.join(', ')}.`;
+}

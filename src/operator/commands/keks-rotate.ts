@@ -1,0 +1,197 @@
+/** `npm run keks:rotate`: guides through the rotation of the key-encryption keys, and takes its steps on the ring's file. */
+import { join, resolve } from 'node:path';
+import pMap from 'p-map';
+import * as z from 'zod';
+import { MAX_CONNECTIONS } from '../../worker/core/connections.ts';
+import { countDataKeys, readKeks } from '../../worker/credentials/data-keys.ts';
+import { parseKekRing } from '../../worker/credentials/envelope.ts';
+import { countIntendedUnder, markKekRetired, secondsToRetirement as findSecondsToRetirement } from '../keks/retire.ts';
+import { addKek, newestKek, newKekId, promoteNewest, retireKek } from '../keks/ring.ts';
+import type { Ring } from '../keks/ring.ts';
+import { confirmation, isConfirmed, place, readOptions, withBindings } from '../command-line/options.ts';
+import { projectDirectory } from '../command-line/project.ts';
+import { readRingFile } from '../command-line/ring-file.ts';
+
+const steps = ['add', 'promote', 'retire'] as const;
+
+const usage = `Usage: npm run keks:rotate -- [--step ${steps.join('|')}] [--kek ID] [--yes]
+         [--remote --secrets-file FILE | --persist-to DIR]
+
+  Without --step it tells how far the rotation is, and what comes next.
+
+  --step add      adds a random key to the ring, which wraps nothing yet
+  --step promote  makes the newest key current: it wraps new credentials, and the cron wraps all others anew
+  --step retire   ends the key --kek for good, and takes it out of the ring. Refused while the key is current, while it wraps a
+                  data key in D1, while credentials are being stored under it, and for an hour after the current key has first
+                  wrapped one
+  --remote        the deployed D1 instead of the local one
+  --secrets-file  the file that the ring is deployed from, like secrets.json: a Worker's secret cannot be read back, so
+                  --remote needs it; without it .dev.vars
+  --persist-to    where the local D1 is, as for npm run dev
+  --yes           does not ask
+`;
+
+const schema = z
+  .strictObject({
+    step: z.enum(steps).optional(),
+    kek: z.string().optional(),
+    'secrets-file': z.string().optional(),
+    ...place,
+    ...confirmation,
+  })
+  .refine(({ step, kek }) => (step === 'retire') === (kek !== undefined), {
+    path: ['kek'],
+    message: 'is for --step retire, which needs it',
+  })
+  .refine(({ remote, ...options }) => !remote || options['secrets-file'] !== undefined, {
+    path: ['secrets-file'],
+    message: 'is needed with --remote',
+  });
+
+interface Counted {
+  count: number;
+  exact: boolean;
+}
+
+/** What D1 says of the keys. */
+interface Found {
+  /** By KEK, how many data keys it wraps. */
+  uses: ReadonlyMap<string, Counted>;
+  /** How many credentials are being stored under the KEK that is to be retired. */
+  intended: Counted;
+  /** Until the current KEK has been so for an hour; nothing where it has wrapped nothing yet. */
+  secondsToRetirement: number | undefined;
+}
+
+const { step, kek = '', yes, 'secrets-file': secretsFile, ...options } = readOptions(usage, schema);
+const path = secretsFile === undefined ? join(projectDirectory, '.dev.vars') : resolve(secretsFile);
+const file = await readRingFile(path);
+const { uses, intended, secondsToRetirement } = await withBindings(options, ({ DB }) => find(DB));
+const changed = change(file.ring);
+const refusal = refuse(file.ring);
+
+if (!step) {
+  console.log(`${describe(file.ring)}\n${whatIsNext(file.ring)}`);
+} else if (refusal) {
+  console.error(refusal);
+  process.exitCode = 1;
+} else if (await isConfirmed(`${preview(changed)}\n\n${describe(changed)}`, yes)) {
+  if (step === 'retire' && !(await withBindings(options, ({ DB }) => retireInDatabase(DB)))) {
+    console.error(`${kek} has come into use meanwhile. Nothing was done.`);
+    process.exitCode = 1;
+  } else {
+    await file.write(changed);
+    console.log(`\nDone.\n\n${whatIsNext(changed)}`);
+  }
+} else {
+  process.exitCode = 1;
+}
+
+async function find(database: D1Database): Promise<Found> {
+  return {
+    uses: await findUses(database),
+    intended: await countIntendedUnder(database, kek),
+    secondsToRetirement: await findSecondsToRetirement(database, file.ring.current),
+  };
+}
+
+/** Before it is taken out of the file: nobody wraps with it any more, and what was interrupted here is done again. */
+async function retireInDatabase(database: D1Database): Promise<boolean> {
+  const { checkValues } = await parseKekRing(JSON.stringify(file.ring));
+  return markKekRetired(database, { kek_id: kek, check_value: checkValues.get(kek) ?? '' });
+}
+
+async function findUses(database: D1Database): Promise<Found['uses']> {
+  const kek_ids = new Set([...Object.keys(file.ring.keys), ...(await readKeks(database, kek)).inUse]);
+  const count = async (id: string) => [id, await countDataKeys(database, [id])] as const;
+  return new Map(await pMap(kek_ids, count, { concurrency: MAX_CONNECTIONS }));
+}
+
+function usesOf(id: string) {
+  return uses.get(id) ?? { count: 0, exact: true };
+}
+
+function told({ count, exact }: Counted): string {
+  return `${exact ? '' : 'at least '}${count} data ${count === 1 ? 'key' : 'keys'}`;
+}
+
+/** The ring after the step. */
+function change(ring: Ring): Ring {
+  if (step === 'add') return addKek(ring, newKekId());
+  if (step === 'promote') return promoteNewest(ring);
+  return step === 'retire' ? retireKek(ring, kek) : ring;
+}
+
+/** Why the step is not to be taken. */
+function refuse(ring: Ring): string | undefined {
+  const newest = newestKek(ring);
+  if (step === 'add' && newest !== ring.current)
+    return `${newest} has been added and is not current: promote it first.`;
+  if (step === 'add' && newestKek(changed) === ring.current)
+    return `${ring.current} was added at a time that is not past yet: is the clock right?`;
+  if (step === 'promote' && newest === ring.current) return `${newest} is the newest key, and current already.`;
+  if (step !== 'retire') return undefined;
+  if (!Object.hasOwn(ring.keys, kek)) return `The ring has no key ${kek}.`;
+  if (kek === ring.current) return `${kek} is current: it wraps new credentials.`;
+  if (usesOf(kek).count > 0)
+    return `${kek} still wraps ${told(usesOf(kek))} in D1, which nobody could read without it.`;
+  if (intended.count > 0)
+    return `${told(intended)} under ${kek} may yet be stored by calls under way. Those are over after an hour at most, after a restore of D1 in 31 days.`;
+  if (secondsToRetirement === undefined)
+    return `${ring.current} has wrapped nothing yet: is the ring deployed in which it is current?`;
+  if (secondsToRetirement > 0)
+    return `${ring.current} must have been current for an hour, so that no isolate runs with the previous ring: wait ${Math.ceil(secondsToRetirement / 60)} more minutes.`;
+  return undefined;
+}
+
+function preview(ring: Ring): string {
+  if (step === 'add') return `Adds the key ${newestKek(ring)} to ${path}. It wraps nothing until it is promoted.`;
+  if (step === 'promote') {
+    return `Makes ${ring.current} current in ${path}.
+First deploy the ring that has it everywhere: an isolate without the key cannot read what it wraps.`;
+  }
+  return `Retires ${kek} in D1, for good, and takes it out of ${path}.
+From then on an isolate that still has the previous ring stores no credentials.
+For 30 days, Time Travel can bring rows back that ${kek} wraps. Without it they are lost: wait that long, or keep it elsewhere,
+if such a restore must be able to read them.`;
+}
+
+function describe(ring: Ring): string {
+  const ids = [...new Set([...Object.keys(ring.keys), ...uses.keys()])];
+  const width = Math.max(...ids.map(({ length }) => length));
+  const lines = ids.map((id) => {
+    const standing = id === ring.current ? 'current' : Object.hasOwn(ring.keys, id) ? '' : 'not in ring';
+    return `  ${id.padEnd(width)}  ${standing.padEnd(11)}  ${told(usesOf(id))}`;
+  });
+  return `The ring of ${path}, and what its keys wrap in the ${options.remote ? 'deployed' : 'local'} D1:\n\n${lines.join('\n')}\n`;
+}
+
+function whatIsNext(ring: Ring): string {
+  const command = (next: string) => {
+    const where = options.remote ? ` --remote --secrets-file ${path}` : '';
+    return `npm run keks:rotate --${next}${where}`;
+  };
+  const deploy = options.remote
+    ? `Deploy this ring, unless it is: npx wrangler secret bulk ${path}`
+    : 'Restart npm run dev, unless it has this ring.';
+  const newest = newestKek(ring);
+  if (newest !== ring.current) {
+    return `Next:
+  1. ${deploy}
+  2. Wait until no isolate runs with the previous ring (some minutes: npx wrangler deployments status).
+  3. ${command(' --step promote')}`;
+  }
+  const old = [...new Set([...Object.keys(ring.keys), ...uses.keys()])].filter((id) => id !== ring.current);
+  const unused = old.find((id) => usesOf(id).count === 0);
+  if (old.some((id) => usesOf(id).count > 0)) {
+    return `Next:
+  1. ${deploy}
+  2. Wait while the cron wraps 100 data keys a minute anew (data_keys_rewrapped in the log).${
+    options.remote ? '' : '\n     A local server has no cron: curl http://localhost:8787/cdn-cgi/local/scheduled'
+  }
+  3. ${command('')}`;
+  }
+  return `Next:
+  1. ${deploy}
+  2. ${unused === undefined ? `For another rotation: ${command(' --step add')}` : command(` --step retire --kek ${unused}`)}`;
+}

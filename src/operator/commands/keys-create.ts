@@ -1,0 +1,56 @@
+/** `npm run keys:create`: makes an API key, and its organization if need be. The raw key is printed once. */
+import * as z from 'zod';
+import type { ApiKey } from '../../worker/api-keys/api-key.ts';
+import { createOperatorKey } from '../api-keys/create.ts';
+import { ChangedMeanwhileError, OffboardedError } from '../../worker/organizations/organization.ts';
+import { roles, tiers } from '../../worker/d1/schema.ts';
+import { toUnix, unixNow } from '../../worker/core/time.ts';
+import { printableText } from '../../worker/http/validation.ts';
+import { nothingDone, organization, place, readOptions, withBindings } from '../command-line/options.ts';
+
+const usage = `Usage: npm run --silent keys:create -- --organization org_… --role ${roles.join('|')} --name NAME
+         [--tier ${tiers.join('|')}] [--expires-at ISO] [--remote | --persist-to DIR] [--json]
+
+  --tier        sets the organization's tier; a new organization is starter without it
+  --expires-at  a future time in UTC, like 2030-01-15T10:30:00Z
+  --remote      the deployed database instead of the local one
+  --persist-to  where the local database is, as for npm run dev
+  --json        prints {"raw_key": …, "key": …} and nothing else (npm prints lines of its own but for --silent)
+`;
+
+const schema = z.strictObject({
+  organization,
+  role: z.enum(roles),
+  name: printableText(1, 100),
+  tier: z.enum(tiers).optional(),
+  'expires-at': z.iso
+    .datetime('must be a time in UTC, like 2030-01-15T10:30:00Z')
+    .transform(toUnix)
+    .refine((time) => time > unixNow(), 'must be in the future')
+    .optional(),
+  json: z.boolean().default(false),
+  ...place,
+});
+
+const { role, name, tier, json, ...options } = readOptions(usage, schema);
+process.exitCode = await withBindings(options, async ({ DB }) => {
+  try {
+    const { raw_key, key, suspended } = await createOperatorKey(DB, {
+      organization_id: options.organization,
+      role,
+      name,
+      tier,
+      expires_at: options['expires-at'] ?? null,
+    });
+    if (suspended) console.error(`${options.organization} is suspended: its keys are dead until it is resumed.`);
+    console.log(json ? JSON.stringify({ raw_key, key }) : describe(raw_key, key));
+    return 0;
+  } catch (error) {
+    if (error instanceof OffboardedError || error instanceof ChangedMeanwhileError) return nothingDone(error.message);
+    throw error;
+  }
+});
+
+function describe(raw_key: string, key: ApiKey): string {
+  return `API key ${key.key_id} (${key.role}) of ${key.client_id}. It is shown this once:\n\n  ${raw_key}\n`;
+}

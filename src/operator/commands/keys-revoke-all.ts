@@ -1,0 +1,13 @@
+/** `npm run keys:revoke-all`: revokes every key of an organization. */
+import { revokeAllKeys } from '../api-keys/revoke-all.ts';
+import { counted } from '../command-line/options.ts';
+import { runOrganizationCommand } from '../command-line/organization-command.ts';
+
+await runOrganizationCommand('keys:revoke-all', {
+  effect:
+    'Every key is revoked, for good: it stops at once for writes, within 60 s for reads. keys:create makes a new one.',
+  async act(database, organization_id) {
+    const revoked = await revokeAllKeys(database, organization_id);
+    return `${counted(revoked, 'key')} of ${organization_id} revoked.`;
+  },
+});

@@ -1,0 +1,53 @@
+/** `npm run recovery:export`: before a restore of D1, saves the audit events that it would take away. */
+import { link, open, rm } from 'node:fs/promises';
+import { resolve } from 'node:path';
+import * as z from 'zod';
+import { whyNotCovered, exportAll } from '../recovery/export.ts';
+import { toUnix } from '../../worker/core/time.ts';
+import { nothingDone, place, readOptions, withBindings } from '../command-line/options.ts';
+
+const usage = `Usage: npm run recovery:export -- --since ISO --file FILE [--remote | --persist-to DIR]
+
+  --since       the restore point, in UTC, like 2030-01-15T10:30:00Z, at most 30 days ago; a day more is exported
+  --file        a new file: one row a line, in JSON
+  --remote      the deployed database instead of the local one
+  --persist-to  where the local database is, as for npm run dev
+`;
+
+const schema = z.strictObject({
+  since: z.iso.datetime('must be a time in UTC, like 2030-01-15T10:30:00Z').transform(toUnix),
+  file: z
+    .string()
+    .min(1)
+    .transform((path) => resolve(path)),
+  ...place,
+});
+
+const { since, file, ...options } = readOptions(usage, schema);
+process.exitCode = await withBindings(options, async ({ DB }) => {
+  const reason = await whyNotCovered(DB, since);
+  if (reason !== undefined) return nothingDone(`--since: ${reason}`);
+  console.log(`${await save(DB)} audit events are in ${file}. After the restore: npm run recovery:replay`);
+  return 0;
+});
+
+/** The file gets its name when it is complete: a replay of half a file would not fail. No earlier file is overwritten. */
+async function save(database: D1Database): Promise<number> {
+  const part = `${file}.${process.pid}.part`;
+  const output = await open(part, 'wx', 0o600);
+  try {
+    let events = 0;
+    for await (const page of exportAll(database, since)) {
+      await output.write(page.map((row) => `${JSON.stringify(row)}\n`).join(''));
+      const { length } = page.filter((row) => 'event_id' in row);
+      events += length;
+      if (length > 0) console.log(`${events} audit events`);
+    }
+    await output.sync();
+    await link(part, file);
+    return events;
+  } finally {
+    await output.close();
+    await rm(part, { force: true });
+  }
+}

@@ -1,0 +1,155 @@
+/** `npm run recovery:replay`: after a restore of D1, does again what had ended, and makes rows and ciphertext agree. */
+import { open } from 'node:fs/promises';
+import { resolve } from 'node:path';
+import * as z from 'zod';
+import { readKeks } from '../../worker/credentials/data-keys.ts';
+import type { ExportedRow } from '../recovery/export.ts';
+import { reconcile } from '../recovery/reconcile.ts';
+import { replay } from '../recovery/replay.ts';
+import { auditActions, endingActions, purgeStates } from '../../worker/d1/schema.ts';
+import type { AuditAction } from '../../worker/d1/schema.ts';
+import type { OperatorBindings } from '../command-line/platform.ts';
+import { confirmation, isConfirmed, place, readOptions, withBindings } from '../command-line/options.ts';
+import { readRingFile } from '../command-line/ring-file.ts';
+
+const ROWS_PER_PAGE = 100;
+
+const usage = `Usage: npm run recovery:replay -- --file FILE [--yes]
+         [--remote --secrets-file FILE | --persist-to DIR [--secrets-file FILE]]
+
+  --file          what npm run recovery:export wrote before the restore
+  --yes           does not ask
+  --remote        the deployed database and credentials instead of the local ones
+  --secrets-file  the file that the ring of key-encryption keys is deployed from, like secrets.json: credentials that do not
+                  open are lost. --remote needs it; without it only credentials whose ciphertext is gone are found
+  --persist-to    where the local ones are, as for npm run dev
+`;
+
+const path = z
+  .string()
+  .min(1)
+  .transform((given) => resolve(given));
+
+const schema = z
+  .strictObject({ file: path, 'secrets-file': path.optional(), ...place, ...confirmation })
+  .refine((given) => !given.remote || given['secrets-file'] !== undefined, {
+    path: ['secrets-file'],
+    message: 'is needed with --remote',
+  });
+
+const auditEvent = z.strictObject({
+  organization_id: z.string(),
+  event_id: z.string(),
+  action: z.enum(auditActions),
+  target_id: z.string(),
+  actor_key_id: z.string().nullable(),
+  request_id: z.string(),
+  state: z.string(),
+  created_at: z.int(),
+  sequence: z.int(),
+});
+
+const purge = z.strictObject({
+  kv_key: z.string(),
+  organization_id: z.string(),
+  due_at: z.int(),
+  attempts: z.int(),
+  first_due_at: z.int(),
+  state: z.enum(purgeStates),
+  kek_id: z.string().nullable(),
+});
+
+const assignment = z.strictObject({
+  organization_id: z.string(),
+  phone_number_id: z.string(),
+  integration_id: z.string().nullable(),
+});
+
+const retiredKek = z.strictObject({
+  kek_id: z.string(),
+  check_value: z.string(),
+  created_at: z.int(),
+  retired_at: z.int(),
+  rewrap_place: z.string().nullable(),
+});
+
+const exportedRow = z.union([auditEvent, purge, assignment, retiredKek]);
+const endings: readonly AuditAction[] = endingActions;
+
+const { file, yes, 'secrets-file': secretsFile, ...options } = readOptions(usage, schema);
+const ring = secretsFile === undefined ? undefined : (await readRingFile(secretsFile)).ring;
+process.exitCode = await withBindings(options, async (env) => {
+  if (!(await isConfirmed(await preview(env), yes))) return 1;
+  await recover(env);
+  return 0;
+});
+
+/** Reads the whole file: one that is damaged is refused before anything is done. */
+async function preview({ DB }: OperatorBindings): Promise<string> {
+  const counts = new Map<string, number>();
+  let events = 0;
+  for await (const page of readFile()) {
+    for (const row of page) {
+      if (!('event_id' in row)) continue;
+      events += 1;
+      if (endings.includes(row.action)) counts.set(row.action, (counts.get(row.action) ?? 0) + 1);
+    }
+  }
+  const ended = [...counts].map(([action, count]) => `  ${count} × ${action}`);
+  const { inUse } = await readKeks(DB, ring?.current ?? '');
+  const lacking = ring ? inUse.filter((kek_id) => !Object.hasOwn(ring.keys, kek_id)) : [];
+  return `In the ${options.remote ? 'deployed' : 'local'} D1:
+puts back those of the ${events} audit events of ${file} that are missing, and does again what ended:
+${ended.length > 0 ? ended.join('\n') : '  nothing'}
+Then marks integrations that have lost their credentials as credentials_missing. Ciphertext that no row names will be removed in 31 days.${lacking.length > 0 ? `\nThe ring has no ${lacking.join(', ')}: all credentials under it count as lost.` : ''}`;
+}
+
+async function recover({ DB, CREDENTIALS }: OperatorBindings): Promise<void> {
+  const replayed = await replay(DB, readFile, (rows) => console.log(`${rows} rows of ${file} read`));
+  const count = (name: keyof typeof replayed) => replayed[name].length;
+  console.log(
+    `${count('events_put_back')} more put back, ${count('integrations_deleted') + count('phone_numbers_deleted')} deleted again, ` +
+      `${count('keys_revoked')} keys revoked again, ${count('organizations_changed')} organizations changed again, ` +
+      `${count('phone_numbers_reassigned')} phone numbers reassigned again, ${count('organizations_put_back')} organizations put back`,
+  );
+  const { credentials_missing, sip_numbers_missing, orphans } = await reconcile(
+    { DB, CREDENTIALS, CREDENTIALS_KEKS: ring && JSON.stringify(ring) },
+    ({ kv_keys, data_keys }) => console.log(`${kv_keys} KV keys and ${data_keys} data keys looked at`),
+  );
+  console.log(`${orphans.length} ciphertexts that nothing names are in the outbox`);
+  report(
+    'Deleted before, and kept without credentials because phone numbers use them: reassign these, then replay again',
+    replayed.integrations_kept,
+  );
+  report(
+    'Deleted after the restore, by calls that were late and had been refused before: their events say so',
+    replayed.deleted_late,
+  );
+  report(
+    'API keys rotated since, whose successors are lost: they live on as they are, rotate them again',
+    replayed.keys_to_rotate,
+  );
+  report(
+    'Organizations that are younger than the restore point: starter, with nothing but their events. keys:create sets the tier and makes a key',
+    replayed.organizations_without_keys,
+  );
+  report('Integrations that have lost their credentials (credentials_missing): PUT them anew', credentials_missing);
+  report('SIP numbers that have lost their credentials: delete and import them anew', sip_numbers_missing);
+}
+
+function report(what: string, ids: string[]): void {
+  const each = [...new Set(ids)];
+  if (each.length > 0) console.log(`${what}\n${each.map((id) => `  ${id}`).join('\n')}`);
+}
+
+async function* readFile(): AsyncGenerator<ExportedRow[], void> {
+  const input = await open(file);
+  let page: ExportedRow[] = [];
+  for await (const line of input.readLines()) {
+    page.push(exportedRow.parse(JSON.parse(line)));
+    if (page.length < ROWS_PER_PAGE) continue;
+    yield page;
+    page = [];
+  }
+  if (page.length > 0) yield page;
+}

@@ -1,0 +1,28 @@
+/** `npm run storage`: what each organization takes of the database, by table, the biggest first. */
+import * as z from 'zod';
+import { readStorage } from '../organizations/storage.ts';
+import type { OrganizationStorage } from '../organizations/storage.ts';
+import { counted, place, readOptions, withBindings } from '../command-line/options.ts';
+
+const usage = `Usage: npm run --silent storage -- [--remote | --persist-to DIR]
+
+  --remote      the deployed database instead of the local one
+  --persist-to  where the local database is, as for npm run dev
+`;
+
+const stored = await withBindings(readOptions(usage, z.strictObject(place)), ({ DB }) => readStorage(DB));
+for (const line of stored.flatMap(describe)) console.log(line);
+console.log(
+  `${counted(stored.length, 'organization')}, estimated by rows. Deleted rows leave room that D1 uses again.`,
+);
+
+function describe({ organization_id, bytes, tables }: OrganizationStorage): string[] {
+  return [
+    `${organization_id.padEnd(44)} ${megabytes(bytes)}`,
+    ...tables.map((of) => `  ${of.table.padEnd(20)} ${String(of.rows).padStart(10)} rows ${megabytes(of.bytes)}`),
+  ];
+}
+
+function megabytes(bytes: number): string {
+  return `${(bytes / 1e6).toFixed(2).padStart(12)} MB`;
+}

@@ -1,0 +1,120 @@
+/**
+ * What an operator does to many rows of an organization: in bounded batches, each row with its audit event, its ciphertext
+ * in the outbox. Killed between any two batches, it is finished by a second run.
+ */
+import { and, eq, inArray, sql } from 'drizzle-orm';
+import type { SQL } from 'drizzle-orm';
+import type { SQLiteColumn, SQLiteTable } from 'drizzle-orm/sqlite-core';
+import { countRecorded, eventsRecorder, isOfOperation } from '../worker/decision/event.ts';
+import type { RecordParameters } from '../worker/decision/event.ts';
+import { enqueuePurges } from '../worker/credentials/store.ts';
+import { newEventId } from '../worker/core/ids.ts';
+import { batch, query } from '../worker/d1/query.ts';
+import type { Builder, Compilable, Placeholders } from '../worker/d1/query.ts';
+import { audit_events } from '../worker/d1/schema.ts';
+import type { AuditAction } from '../worker/d1/schema.ts';
+import { unixNow } from '../worker/core/time.ts';
+
+const ROWS_PER_BATCH = 100;
+/** A list may go through what is done already, in the organization's index: so one is for many batches. */
+const ROWS_PER_LIST = 10_000;
+
+/** How many rows are done, after each batch. */
+export type OnProgress = (done: number, total: number) => void;
+
+type OrganizationParameters = Pick<RecordParameters, 'organization_id'>;
+
+interface BatchParameters extends RecordParameters {
+  /** JSON array. */
+  ids: string;
+}
+
+interface Definition {
+  table: SQLiteTable & { organization_id: SQLiteColumn };
+  /** The column that names a row. */
+  id: SQLiteColumn;
+  action: AuditAction;
+  /** Selects what is to be done; a row that is done is not selected any more. */
+  condition: (db: Builder, parameters: Placeholders<OrganizationParameters>) => SQL | undefined;
+  /** The act, on the rows whose event was recorded: those of this predicate. */
+  act: (db: Builder, isRecorded: SQL | undefined) => Compilable<unknown>;
+}
+
+/**
+ * Makes the function that does all of an organization's rows of a condition. A row is done by the transaction that records
+ * its event, and not without. Two runs at the same time record each row once.
+ *
+ * @returns a function to how many rows it did
+ */
+export function inBatches({ table, id, action, condition, act }: Definition) {
+  const isToDo = (db: Builder, parameters: Placeholders<OrganizationParameters>) =>
+    and(eq(table.organization_id, parameters.organization_id), condition(db, parameters));
+
+  /**
+   * For rows that are named by id. Where that is the primary key, the plus keeps SQLite from going through all that the
+   * organization has instead; else the organization is the primary key's first column.
+   */
+  const isOf = ({ organization_id }: Placeholders<OrganizationParameters>) =>
+    id.primary ? sql`+${table.organization_id} = ${organization_id}` : eq(table.organization_id, organization_id);
+
+  const count = query((db, parameters: Placeholders<OrganizationParameters>) =>
+    db
+      .select({ count: sql<number>`count(*)`.as('count') })
+      .from(table)
+      .where(isToDo(db, parameters)),
+  );
+
+  const listNext = query((db, parameters: Placeholders<OrganizationParameters>) =>
+    db
+      .select({ id: sql<string>`${id}`.as('id') })
+      .from(table)
+      .where(isToDo(db, parameters))
+      .limit(ROWS_PER_LIST),
+  );
+
+  const record = eventsRecorder<BatchParameters>(table, id, action, (db, parameters) =>
+    and(
+      inArray(id, sql`(SELECT value FROM json_each(${parameters.ids}))`),
+      isOf(parameters),
+      condition(db, parameters),
+    ),
+  );
+
+  const actOnRecorded = query((db, parameters: Placeholders<RecordParameters>) => {
+    const recorded = db
+      .select({ target_id: audit_events.target_id })
+      .from(audit_events)
+      .where(isOfOperation(parameters));
+    return act(db, and(isOf(parameters), inArray(id, recorded)));
+  });
+
+  return async function run(
+    database: D1Database,
+    operation: RecordParameters,
+    onProgress: OnProgress = () => {},
+  ): Promise<number> {
+    let done = 0;
+    let [[counted], listed] = await batch(database, [count.bind(operation), listNext.bind(operation)]);
+    while (listed.length > 0) {
+      for (let from = 0; from < listed.length; from += ROWS_PER_BATCH) {
+        const rows = listed.slice(from, from + ROWS_PER_BATCH);
+        const now = unixNow();
+        const ids = JSON.stringify(rows.map((row) => row.id));
+        // Each batch is an operation of its own: by it the rows that it has recorded are found.
+        const parameters = { ...operation, event_id: newEventId(), ids, now, event_time: now };
+        const [, , , [recorded]] = await batch(database, [
+          record.bind(parameters),
+          enqueuePurges.bind(parameters),
+          actOnRecorded.bind(parameters),
+          countRecorded.bind(parameters),
+        ]);
+        // Another run may have done some of them since they were listed.
+        done += recorded?.count ?? 0;
+        // Rows may have come while it ran.
+        onProgress(done, Math.max(done, counted?.count ?? 0));
+      }
+      [listed] = await batch(database, [listNext.bind(operation)]);
+    }
+    return done;
+  };
+}

@@ -1,0 +1,86 @@
+/** The end of a key-encryption key (KEK): from then on nothing is wrapped under it, whoever still has it in a ring. */
+import { and, eq, isNull, not, or, sql } from 'drizzle-orm';
+import { databaseNow } from '../../worker/d1/clock.ts';
+import { boundedCount, toldCount } from '../../worker/d1/bounded-count.ts';
+import { batch, existsIn, query } from '../../worker/d1/query.ts';
+import type { Builder, Placeholders } from '../../worker/d1/query.ts';
+import { credential_purges, integrations, key_encryption_keys, phone_numbers } from '../../worker/d1/schema.ts';
+import { findKek } from '../../worker/credentials/kek-check.ts';
+
+/** By then no isolate runs with the previous ring. */
+const CURRENT_BEFORE_RETIREMENT_SECONDS = 3600;
+
+type KekParameters = Placeholders<{ kek_id: string }>;
+
+/**
+ * Creates and updates under way: what they wrap with the KEK may yet become live. An intent of before its KEK was recorded may be
+ * of any. (There is no index: few are at work on the outbox but the drain, and this is an operator's.)
+ */
+const isIntendedUnder = ({ kek_id }: KekParameters) =>
+  and(
+    eq(credential_purges.state, 'intended'),
+    or(eq(credential_purges.kek_id, kek_id), isNull(credential_purges.kek_id)),
+  );
+
+const countIntents = query((db, parameters: KekParameters) =>
+  boundedCount(db, credential_purges, isIntendedUnder(parameters)),
+);
+
+const isUnused = (db: Builder, parameters: KekParameters) =>
+  and(
+    not(existsIn(db, integrations, eq(integrations.kek_id, parameters.kek_id))),
+    not(existsIn(db, phone_numbers, eq(phone_numbers.kek_id, parameters.kek_id))),
+    not(existsIn(db, credential_purges, isIntendedUnder(parameters))),
+  );
+
+/** The transaction that finds it unused is the one after which no intent names it (vault.ts). */
+const markRetired = query((db, parameters: Placeholders<{ kek_id: string; check_value: string }>) =>
+  db
+    .insert(key_encryption_keys)
+    .select(
+      db
+        .select({
+          kek_id: sql<string>`${parameters.kek_id}`.as('kek_id'),
+          check_value: sql<string>`${parameters.check_value}`.as('check_value'),
+          created_at: sql<number>`unixepoch()`.as('created_at'),
+          retired_at: sql<number>`unixepoch()`.as('retired_at'),
+          rewrap_place: sql<null>`NULL`.as('rewrap_place'),
+        })
+        .from(sql`(SELECT 1)`)
+        .where(isUnused(db, parameters)),
+    )
+    .onConflictDoUpdate({
+      target: key_encryption_keys.kek_id,
+      set: { retired_at: sql`coalesce(${key_encryption_keys.retired_at}, excluded.retired_at)` },
+    }),
+);
+
+/** How many creates and updates under way wrap with a KEK. */
+export async function countIntendedUnder(database: D1Database, kek_id: string) {
+  const [[counted]] = await batch(database, [countIntents.bind({ kek_id })]);
+  return toldCount(counted?.count ?? 0);
+}
+
+/**
+ * For how long a KEK must yet have been current before another is retired: seconds, 0 where it has been for an hour, nothing where
+ * it has wrapped nothing yet.
+ */
+export async function secondsToRetirement(database: D1Database, current: string): Promise<number | undefined> {
+  const [[known]] = await batch(database, [findKek.bind({ kek_id: current })]);
+  if (!known) return undefined;
+  return Math.max(0, known.created_at + CURRENT_BEFORE_RETIREMENT_SECONDS - (await databaseNow(database)));
+}
+
+/**
+ * Retires a KEK, for good, unless it wraps a data key or is about to.
+ *
+ * @returns whether it is retired
+ * @throws DomainError `temporarily_unavailable`
+ */
+export async function markKekRetired(
+  database: D1Database,
+  kek: { kek_id: string; check_value: string },
+): Promise<boolean> {
+  const [, [known]] = await batch(database, [markRetired.bind(kek), findKek.bind(kek)]);
+  return typeof known?.retired_at === 'number';
+}

@@ -1,0 +1,84 @@
+import { and, eq, ne, sql } from 'drizzle-orm';
+import { revokeAllKeys } from '../api-keys/revoke-all.ts';
+import { eventExists, eventRecorder, operatorEventParameters } from '../../worker/decision/event.ts';
+import type { RecordParameters } from '../../worker/decision/event.ts';
+import { inBatches } from '../in-batches.ts';
+import { batch, existsIn, query } from '../../worker/d1/query.ts';
+import type { Builder, Placeholders } from '../../worker/d1/query.ts';
+import { integrations, organizations, phone_numbers } from '../../worker/d1/schema.ts';
+import { isOrganization, readStatus } from '../../worker/organizations/organization.ts';
+
+type OrganizationParameters = Placeholders<Pick<RecordParameters, 'organization_id'>>;
+
+/** Offboarding is final, so there is one such event, however often it is begun. */
+const recordOffboarding = eventRecorder<RecordParameters>(
+  organizations,
+  organizations.organization_id,
+  'organization.offboarded',
+  (_, parameters) => and(isOrganization(parameters), ne(organizations.status, 'offboarded')),
+);
+
+const markOffboarded = query((db, parameters: Placeholders<RecordParameters>) =>
+  db
+    .update(organizations)
+    .set({ status: 'offboarded', change_count: sql`${organizations.change_count} + 1` })
+    .where(and(isOrganization(parameters), ne(organizations.status, 'offboarded'), eventExists(db, parameters))),
+);
+
+const isOffboarded = (db: Builder, parameters: OrganizationParameters) =>
+  existsIn(db, organizations, and(isOrganization(parameters), eq(organizations.status, 'offboarded')));
+
+const deletePhoneNumbers = inBatches({
+  table: phone_numbers,
+  id: phone_numbers.phone_number_id,
+  action: 'phone_number.deleted',
+  condition: isOffboarded,
+  act: (db, isRecorded) => db.delete(phone_numbers).where(isRecorded),
+});
+
+const deleteIntegrations = inBatches({
+  table: integrations,
+  id: integrations.integration_id,
+  action: 'integration.deleted',
+  condition: isOffboarded,
+  act: (db, isRecorded) => db.delete(integrations).where(isRecorded),
+});
+
+/** What an offboarding ends in batches, in this order: the numbers reference the integrations. */
+const steps = [
+  ['phone_numbers', deletePhoneNumbers],
+  ['integrations', deleteIntegrations],
+] as const;
+
+export type OffboardingStep = (typeof steps)[number][0];
+
+/**
+ * Offboards an organization, for good: every phone number (one that an agent holds too) and every integration is deleted
+ * with its data key, their ciphertext is in the outbox, every key is revoked. The audit trail stays.
+ *
+ * The first batch makes the organization offboarded. From its commit on none of its keys is alive and no new one is made, so
+ * nothing comes back behind the steps that follow. Interrupted anywhere, it is finished by a second call.
+ *
+ * @param onProgress told after each batch of a step
+ * @returns how much this call ended; nothing where there is no such organization
+ * @throws DomainError `temporarily_unavailable`
+ */
+export async function offboardOrganization(
+  database: D1Database,
+  organization_id: string,
+  onProgress: (step: OffboardingStep, done: number, total: number) => void = () => {},
+): Promise<Record<OffboardingStep | 'keys', number> | undefined> {
+  const operation = operatorEventParameters(organization_id);
+  const [, , [organization]] = await batch(database, [
+    recordOffboarding.bind(operation),
+    markOffboarded.bind(operation),
+    readStatus.bind(operation),
+  ]);
+  if (!organization) return undefined;
+  const ended = { phone_numbers: 0, integrations: 0, keys: 0 };
+  for (const [step, endAll] of steps) {
+    ended[step] = await endAll(database, operation, (done, total) => onProgress(step, done, total));
+  }
+  ended.keys = await revokeAllKeys(database, organization_id, operation.request_id);
+  return ended;
+}

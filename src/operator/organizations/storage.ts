@@ -1,0 +1,99 @@
+/** What each organization takes of the database: D1 has no `dbstat`, so rows are counted, and a row of each table measured. */
+import { sql } from 'drizzle-orm';
+import type { SQLiteColumn, SQLiteTable } from 'drizzle-orm/sqlite-core';
+import { batch, query } from '../../worker/d1/query.ts';
+import { api_keys, credential_purges, idempotency_keys, organizations } from '../../worker/d1/schema.ts';
+
+export const storedTables = [
+  'integrations',
+  'phone_numbers',
+  'api_keys',
+  'audit_events',
+  'idempotency_keys',
+  'credential_purges',
+] as const;
+
+type StoredTable = (typeof storedTables)[number];
+
+/** A row as most are, with its entries in the indexes. `test/storage.test.ts` measures it. */
+export const bytesPerRow: Record<StoredTable, number> = {
+  integrations: 480,
+  phone_numbers: 490,
+  api_keys: 430,
+  audit_events: 790,
+  idempotency_keys: 330,
+  credential_purges: 170,
+};
+
+export interface StoredRows {
+  table: StoredTable;
+  rows: number;
+  /** An estimate. */
+  bytes: number;
+}
+
+export interface OrganizationStorage {
+  organization_id: string;
+  bytes: number;
+  /** The biggest first, without those that are empty. */
+  tables: StoredRows[];
+}
+
+const counters = query((db) =>
+  db
+    .select({
+      organization_id: organizations.organization_id,
+      integrations: organizations.integration_count,
+      phone_numbers: organizations.phone_number_count,
+      audit_events: sql<number>`${organizations.audit_event_count} + ${organizations.refusal_count}`.as('audit_events'),
+    })
+    .from(organizations),
+);
+
+const countByOrganization = (table: SQLiteTable & { organization_id: SQLiteColumn }) =>
+  query((db) =>
+    db
+      .select({
+        organization_id: sql<string>`${table.organization_id}`.as('organization_id'),
+        rows: sql<number>`count(*)`.as('rows'),
+      })
+      .from(table)
+      .groupBy(table.organization_id),
+  );
+
+const countKeys = countByOrganization(api_keys);
+const countIdempotencyKeys = countByOrganization(idempotency_keys);
+const countPurges = countByOrganization(credential_purges);
+
+/**
+ * What each organization takes, the biggest first.
+ *
+ * @throws DomainError `temporarily_unavailable`
+ */
+export async function readStorage(database: D1Database): Promise<OrganizationStorage[]> {
+  const [counted, keys, remembered, purges] = await batch(database, [
+    counters.bind({}),
+    countKeys.bind({}),
+    countIdempotencyKeys.bind({}),
+    countPurges.bind({}),
+  ]);
+  const [keysOf, rememberedOf, purgesOf] = [byOrganization(keys), byOrganization(remembered), byOrganization(purges)];
+
+  const stored = counted.map(({ organization_id, ...held }) => {
+    const rowsOf: Record<StoredTable, number> = {
+      ...held,
+      api_keys: keysOf.get(organization_id) ?? 0,
+      idempotency_keys: rememberedOf.get(organization_id) ?? 0,
+      credential_purges: purgesOf.get(organization_id) ?? 0,
+    };
+    const tables = storedTables
+      .map((table) => ({ table, rows: rowsOf[table], bytes: rowsOf[table] * bytesPerRow[table] }))
+      .filter(({ rows }) => rows > 0)
+      .toSorted((one, other) => other.bytes - one.bytes);
+    return { organization_id, bytes: tables.reduce((sum, { bytes }) => sum + bytes, 0), tables };
+  });
+  return stored.toSorted((one, other) => other.bytes - one.bytes);
+}
+
+const byOrganization = (counted: { organization_id: string; rows: number }[]) =>
+  new Map(counted.map(({ organization_id, rows }) => [organization_id, rows]));

@@ -1,0 +1,71 @@
+import { and, eq } from 'drizzle-orm';
+import {
+  assertNothingInDoubt,
+  eventExists,
+  eventRecorder,
+  operatorEventParameters,
+  readEvent,
+} from '../../worker/decision/event.ts';
+import type { RecordParameters } from '../../worker/decision/event.ts';
+import { enqueuePurge } from '../../worker/credentials/store.ts';
+import { batch, batchOfGroups, bindEach, query } from '../../worker/d1/query.ts';
+import type { Placeholders } from '../../worker/d1/query.ts';
+import { phone_numbers } from '../../worker/d1/schema.ts';
+import {
+  isPhoneNumber,
+  phoneNumberColumns,
+  phoneNumberState,
+  presentPhoneNumber,
+} from '../../worker/phone-numbers/phone-number.ts';
+import type { PhoneNumber, PhoneNumberState } from '../../worker/phone-numbers/phone-number.ts';
+
+interface ReleaseParameters extends RecordParameters {
+  phone_number_id: string;
+}
+
+/** Of any organization: a number is unique in the whole system. */
+const findHeldNumber = query((db, { phone_number }: Placeholders<{ phone_number: string }>) =>
+  db.select(phoneNumberColumns()).from(phone_numbers).where(eq(phone_numbers.phone_number, phone_number)),
+);
+
+/** Whoever holds the number, agents included. */
+const recordRelease = eventRecorder<ReleaseParameters>(
+  phone_numbers,
+  phone_numbers.phone_number_id,
+  'phone_number.released',
+  (_, parameters) => isPhoneNumber(parameters),
+);
+
+const removePhoneNumber = query((db, parameters: Placeholders<ReleaseParameters>) =>
+  db.delete(phone_numbers).where(and(isPhoneNumber(parameters), eventExists(db, parameters))),
+);
+
+/** The phone number, of whichever organization: what an operator sees before it is released. */
+export async function findHeldPhoneNumber(
+  database: D1Database,
+  phone_number: string,
+): Promise<PhoneNumber | undefined> {
+  const [[found]] = await batch(database, [findHeldNumber.bind({ phone_number })]);
+  return found && presentPhoneNumber(found);
+}
+
+/**
+ * Takes a phone number from the organization that holds it, with its SIP credentials, so that another can import it.
+ *
+ * @returns the phone number as it stood just before; nothing where the organization does not hold it
+ * @throws DomainError `temporarily_unavailable`
+ */
+export async function releasePhoneNumber(
+  database: D1Database,
+  { organization_id, phone_number_id }: Pick<PhoneNumberState, 'organization_id' | 'phone_number_id'>,
+): Promise<PhoneNumber | undefined> {
+  const parameters = { ...operatorEventParameters(organization_id), phone_number_id };
+  const { results, inDoubt } = await batchOfGroups(database, [
+    bindEach({ recordRelease, enqueuePurge, removePhoneNumber }, parameters),
+    { event: readEvent.bind(parameters) },
+  ]);
+  const [event] = results[1].event;
+  if (event) return presentPhoneNumber(phoneNumberState.parse(JSON.parse(event.state)));
+  assertNothingInDoubt(inDoubt);
+  return undefined;
+}

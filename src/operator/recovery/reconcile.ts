@@ -1,0 +1,243 @@
+/** After a restore of D1: its rows and the ciphertext in KV, which no restore brings back, are made to agree. */
+import { and, eq, gt, inArray, not, sql } from 'drizzle-orm';
+import pMap from 'p-map';
+import { eventRecorder, eventSaw, operatorEventParameters, updateTime } from '../../worker/decision/event.ts';
+import type { RecordParameters } from '../../worker/decision/event.ts';
+import { databaseNow } from '../../worker/d1/clock.ts';
+import { MAX_CONNECTIONS } from '../../worker/core/connections.ts';
+import { allDataKeys } from '../../worker/credentials/data-keys.ts';
+import type { HeldDataKey, StoredDataKey } from '../../worker/credentials/data-keys.ts';
+import { opens, parseKekRing } from '../../worker/credentials/envelope.ts';
+import type { KekRing } from '../../worker/credentials/envelope.ts';
+import { credentialsKey, inState, INTENT_DUE_SECONDS, ofNoKek } from '../../worker/credentials/store.ts';
+import type { Bindings } from '../../worker/env.ts';
+import { batch, existsIn, query } from '../../worker/d1/query.ts';
+import type { Builder, Placeholders } from '../../worker/d1/query.ts';
+import { credential_purges, integrations, key_encryption_keys, phone_numbers } from '../../worker/d1/schema.ts';
+import { RESTORABLE_SECONDS } from '../../worker/core/time.ts';
+import { isIntegration, isPhoneNumber, placesOf } from './subject.ts';
+
+const ROWS_PER_BATCH = 100;
+
+interface OrphanParameters {
+  /** JSON of what {@link placesOf} makes of KV keys. */
+  places: string;
+  due_at: number;
+}
+
+const part = (name: string) => sql<string>`(json_each.value ->> ${sql.raw(`'${name}'`)})`;
+const place = { organization_id: part('organization_id'), target_id: part('subject_id') };
+
+/** No row names it. */
+const isUnnamed = (db: Builder) =>
+  and(
+    not(existsIn(db, integrations, and(isIntegration(place), eq(integrations.credentials_version, part('version'))))),
+    not(existsIn(db, phone_numbers, and(isPhoneNumber(place), eq(phone_numbers.credentials_version, part('version'))))),
+  );
+
+/** Ciphertext that no row names goes to the outbox. A row that is there already keeps its time. */
+const enqueueOrphans = query((db, { places, due_at }: Placeholders<OrphanParameters>) =>
+  db
+    .insert(credential_purges)
+    .select(
+      db
+        .select({
+          kv_key: part('kv_key').as('kv_key'),
+          organization_id: part('organization_id').as('organization_id'),
+          due_at: sql<number>`${due_at}`.as('due_at'),
+          attempts: sql<number>`0`.as('attempts'),
+          first_due_at: sql<number>`${due_at}`.as('first_due_at'),
+          state: inState('owed'),
+          kek_id: ofNoKek.as('kek_id'),
+        })
+        .from(sql`json_each(${places})`)
+        .where(isUnnamed(db)),
+    )
+    .onConflictDoNothing(),
+);
+
+/** Of ciphertext that no row names: what waits in the outbox for Time Travel, which is longer than anything else waits. */
+const findOrphans = query((db, { places, now }: Placeholders<{ places: string; now: number }>) =>
+  db
+    .select({ kv_key: credential_purges.kv_key })
+    .from(sql`json_each(${places})`)
+    .crossJoin(credential_purges)
+    .where(
+      and(
+        eq(credential_purges.kv_key, part('kv_key')),
+        gt(credential_purges.due_at, sql`${now} + ${sql.raw(String(INTENT_DUE_SECONDS))}`),
+        isUnnamed(db),
+      ),
+    ),
+);
+
+const findOwed = query((db, { kv_keys }: Placeholders<{ kv_keys: string }>) =>
+  db
+    .select({ kv_key: credential_purges.kv_key })
+    .from(credential_purges)
+    .where(
+      and(
+        inArray(credential_purges.kv_key, sql`(SELECT value FROM json_each(${kv_keys}))`),
+        eq(credential_purges.state, 'owed'),
+      ),
+    ),
+);
+
+const listKeks = query((db) =>
+  db
+    .select({ kek_id: key_encryption_keys.kek_id, check_value: key_encryption_keys.check_value })
+    .from(key_encryption_keys),
+);
+
+interface MissingParameters extends RecordParameters {
+  target_id: string;
+  credentials_version: string;
+}
+
+/** Of the version that does not open: new credentials may have come meanwhile. */
+const recordMissing = eventRecorder<MissingParameters>(
+  integrations,
+  integrations.integration_id,
+  'integration.credentials_missing',
+  (_, parameters) =>
+    and(
+      isIntegration(parameters),
+      eq(integrations.credentials_version, parameters.credentials_version),
+      eq(integrations.status, 'active'),
+    ),
+);
+
+const markMissing = query((db, parameters: Placeholders<MissingParameters>) =>
+  db
+    .update(integrations)
+    .set({
+      status: 'credentials_missing',
+      updated_at: updateTime(db, parameters, integrations.updated_at),
+      revision: sql`${integrations.revision} + 1`,
+    })
+    .where(and(isIntegration(parameters), eventSaw(db, parameters, integrations.revision)))
+    .returning({ integration_id: integrations.integration_id }),
+);
+
+export interface Reconciled {
+  /** Integrations that are `credentials_missing`, from now on or already. */
+  credentials_missing: string[];
+  /** SIP numbers whose credentials do not open. They have no status for it: to be deleted and imported anew. */
+  sip_numbers_missing: string[];
+  /** KV keys that nothing named: the outbox does now, and waits. */
+  orphans: string[];
+}
+
+/** Without a ring it is not known whether a ciphertext opens, only whether it is there. */
+type ReconcileBindings = Pick<Bindings, 'DB' | 'CREDENTIALS'> & { CREDENTIALS_KEKS?: string | undefined };
+
+/**
+ * Marks the integrations whose credentials do not open, or are about to be removed, and puts ciphertext that nothing names into
+ * the outbox. That becomes due only when Time Travel cannot bring its row back any more, because the restore may be undone. In
+ * batches of at most 100; every run tells all that is so.
+ *
+ * @param onProgress told how many KV keys and data keys have been looked at
+ * @throws DomainError `temporarily_unavailable`; what KV throws; Error, with nothing done, for a ring that is malformed or has
+ *   another key than the one that is known by its name
+ */
+export async function reconcile(
+  { DB, CREDENTIALS, CREDENTIALS_KEKS }: ReconcileBindings,
+  onProgress: (looked: { kv_keys: number; data_keys: number }) => void = () => {},
+): Promise<Reconciled> {
+  const ring = CREDENTIALS_KEKS === undefined ? undefined : await parseKekRing(CREDENTIALS_KEKS);
+  if (ring) await assertKnownKeks(DB, ring);
+  const reconciled: Reconciled = { credentials_missing: [], sip_numbers_missing: [], orphans: [] };
+  const looked = { kv_keys: 0, data_keys: 0 };
+  const now = await databaseNow(DB);
+  const due_at = now + RESTORABLE_SECONDS;
+
+  for await (const kv_keys of listKeys(CREDENTIALS)) {
+    const places = JSON.stringify(kv_keys.flatMap(placesOf));
+    const [, orphans] = await batch(DB, [enqueueOrphans.bind({ places, due_at }), findOrphans.bind({ places, now })]);
+    reconciled.orphans.push(...orphans.map(({ kv_key }) => kv_key));
+    looked.kv_keys += kv_keys.length;
+    onProgress(looked);
+  }
+
+  for await (const dataKeys of allDataKeys(DB)) {
+    const [marked, unmarked] = [dataKeys.filter(isMarked), dataKeys.filter((row) => !isMarked(row))];
+    const lost = await findLost(DB, CREDENTIALS, ring, unmarked);
+    const numbers = lost.filter(({ table }) => table === 'phone_numbers');
+    reconciled.sip_numbers_missing.push(...numbers.map(({ subject_id }) => subject_id));
+    reconciled.credentials_missing.push(
+      ...marked.map(({ subject_id }) => subject_id),
+      ...(await mark(
+        DB,
+        lost.filter(({ table }) => table === 'integrations'),
+      )),
+    );
+    looked.data_keys += dataKeys.length;
+    onProgress(looked);
+  }
+  return reconciled;
+}
+
+const isMarked = ({ status }: HeldDataKey) => status === 'credentials_missing';
+
+/** Another key under a known name would find nothing that opens. */
+async function assertKnownKeks(database: D1Database, { checkValues }: KekRing): Promise<void> {
+  const [known] = await batch(database, [listKeks.bind({})]);
+  for (const { kek_id, check_value } of known) {
+    if ((checkValues.get(kek_id) ?? check_value) !== check_value) {
+      throw new Error(`CREDENTIALS_KEKS: ${kek_id} is not the key that has wrapped data keys under this name`);
+    }
+  }
+}
+
+async function* listKeys(namespace: KVNamespace): AsyncGenerator<string[], void> {
+  let cursor: string | undefined;
+  do {
+    const page = await namespace.list({ limit: ROWS_PER_BATCH, ...(cursor !== undefined && { cursor }) });
+    yield page.keys.map(({ name }) => name);
+    cursor = page.list_complete ? undefined : page.cursor;
+  } while (cursor !== undefined);
+}
+
+/**
+ * The data keys whose ciphertext is gone, going or does not open. Each is asked for by name: KV's list may be older than what
+ * was put, and than what was removed.
+ */
+async function findLost(
+  database: D1Database,
+  namespace: KVNamespace,
+  ring: KekRing | undefined,
+  dataKeys: HeldDataKey[],
+): Promise<HeldDataKey[]> {
+  const held = dataKeys.map((row) => ({
+    row,
+    kv_key: credentialsKey(row.organization_id, row.subject_id, row.credentials_version),
+  }));
+  const [owed] = await batch(database, [findOwed.bind({ kv_keys: JSON.stringify(held.map(({ kv_key }) => kv_key)) })]);
+  const going = new Set(owed.map(({ kv_key }) => kv_key));
+  const isLost = async ({ row, kv_key }: (typeof held)[number]) => {
+    if (going.has(kv_key)) return true;
+    const ciphertext = await namespace.get(kv_key, 'arrayBuffer');
+    return ciphertext === null || (ring !== undefined && !(await opens(ring, kv_key, row, new Uint8Array(ciphertext))));
+  };
+  const lost = await pMap(held, isLost, { concurrency: MAX_CONNECTIONS });
+  return dataKeys.filter((_, index) => lost[index]);
+}
+
+const isAnswered = (result: unknown) => Array.isArray(result) && result.length > 0;
+
+/** @returns the ids of those that were not marked already, and still have the version that was looked at */
+async function mark(database: D1Database, lost: StoredDataKey[]): Promise<string[]> {
+  if (lost.length === 0) return [];
+  const parameters = lost.map(({ organization_id, subject_id, credentials_version }) => ({
+    ...operatorEventParameters(organization_id),
+    target_id: subject_id,
+    credentials_version,
+  }));
+  const results: readonly unknown[] = await batch(database, [
+    ...parameters.map((row) => recordMissing.bind(row)),
+    ...parameters.map((row) => markMissing.bind(row)),
+  ]);
+  return parameters
+    .filter((_, index) => isAnswered(results[parameters.length + index]))
+    .map(({ target_id }) => target_id);
+}

@@ -1,0 +1,56 @@
+import { and, eq, sql } from 'drizzle-orm';
+import * as z from 'zod';
+import { columnsOf } from '../d1/query.ts';
+import type { Placeholders } from '../d1/query.ts';
+import { api_keys, keyStatuses, roles } from '../d1/schema.ts';
+import { toIso } from '../core/time.ts';
+
+/** An API key as the `state` of its audit events has it. */
+export const apiKeyState = z.lazy(() =>
+  z.object({
+    key_id: z.string(),
+    organization_id: z.string(),
+    user_id: z.string(),
+    name: z.string(),
+    role: z.enum(roles),
+    prefix: z.string(),
+    status: z.enum(keyStatuses),
+    created_at: z.int(),
+    last_used_at: z.int().nullable(),
+    expires_at: z.int().nullable(),
+  }),
+);
+
+export type ApiKeyState = z.output<typeof apiKeyState>;
+
+/** What an API key is presented from. */
+export const apiKeyColumns = () => columnsOf(api_keys, apiKeyState.unwrap());
+
+/** Selects one API key of one organization. */
+export const isApiKey = ({ organization_id, key_id }: Placeholders<{ organization_id: string; key_id: string }>) =>
+  and(eq(api_keys.key_id, key_id), eq(api_keys.organization_id, organization_id));
+
+/**
+ * Selects an organization's keys that another condition names by id: the plus keeps SQLite from going through all that the
+ * organization has instead.
+ */
+export const isKeyOf = ({ organization_id }: Placeholders<{ organization_id: string }>) =>
+  sql`+${api_keys.organization_id} = ${organization_id}`;
+
+/** An API key as clients see it (contract.md, API keys). */
+export function presentApiKey(state: ApiKeyState) {
+  return {
+    key_id: state.key_id,
+    name: state.name,
+    role: state.role,
+    prefix: state.prefix,
+    client_id: state.organization_id,
+    user_id: state.user_id,
+    status: state.status,
+    created_at: toIso(state.created_at),
+    last_used_at: state.last_used_at === null ? null : toIso(state.last_used_at),
+    expires_at: state.expires_at === null ? null : toIso(state.expires_at),
+  };
+}
+
+export type ApiKey = ReturnType<typeof presentApiKey>;

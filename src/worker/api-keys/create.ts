@@ -1,0 +1,123 @@
+import { and, isNull, lte, not, or, sql } from 'drizzle-orm';
+import * as z from 'zod';
+import { eventExists, eventParameters, eventRecorder } from '../decision/event.ts';
+import type { EventParameters } from '../decision/event.ts';
+import { displayedPrefix, hashKey, newRawKey } from '../callers/raw-key.ts';
+import { isCallerWith, rankOf } from '../decision/caller.ts';
+import type { CallerKey } from '../decision/caller.ts';
+import { isAbove } from '../core/permissions.ts';
+import type { Operation } from '../env.ts';
+import { newId } from '../core/ids.ts';
+import { mutation } from '../decision/mutation.ts';
+import { assertRoom, fullQuota, hasRoomFor } from '../organizations/quotas.ts';
+import { DomainError } from '../http/problem.ts';
+import { query, rowColumns } from '../d1/query.ts';
+import type { Placeholders, RowParameters } from '../d1/query.ts';
+import { api_keys, roles } from '../d1/schema.ts';
+import type { Quota, Role } from '../d1/schema.ts';
+import { toUnix, unixNow } from '../core/time.ts';
+import { printableText } from '../http/validation.ts';
+import { apiKeyState, isApiKey, presentApiKey } from './api-key.ts';
+import type { ApiKey } from './api-key.ts';
+
+export const newApiKey = z.lazy(() =>
+  z.strictObject({
+    name: printableText(1, 100),
+    role: z.enum(roles).meta({ description: 'Not above the role of the calling key.' }),
+    expires_at: z.iso
+      .datetime('must be a time in UTC, like 2030-01-15T10:30:00Z')
+      .transform(toUnix)
+      .refine((time) => time > unixNow(), 'must be in the future')
+      .exactOptional()
+      .meta({ description: 'In the future, and not after the expiry of the calling key, which is the default.' }),
+  }),
+);
+
+const quotas: Quota[] = ['api_keys', 'audit_events'];
+
+type CreateParameters = EventParameters & RowParameters<typeof api_keys>;
+
+/** A role no higher and an expiry no later than the caller's, which is the default. */
+const insertKey = query((db, parameters: Placeholders<CreateParameters>) => {
+  const expires_at = sql<number | null>`coalesce(${parameters.expires_at}, ${api_keys.expires_at})`;
+  return db.insert(api_keys).select(
+    db
+      .select({ ...rowColumns(api_keys, parameters), expires_at: expires_at.as('expires_at') })
+      .from(api_keys)
+      .where(
+        and(
+          isCallerWith('api_keys:create', db, parameters),
+          hasRoomFor(db, parameters, quotas),
+          lte(rankOf(parameters.role), rankOf(api_keys.role)),
+          or(isNull(api_keys.expires_at), lte(expires_at, api_keys.expires_at)),
+          not(eventExists(db, parameters)),
+        ),
+      ),
+  );
+});
+
+export const recordCreation = eventRecorder<EventParameters & { key_id: string }>(
+  api_keys,
+  api_keys.key_id,
+  'api_key.created',
+  (_, parameters) => isApiKey(parameters),
+);
+
+const explain = { full: fullQuota(quotas) };
+
+const decide = mutation<CreateParameters, typeof explain>('api_keys:create', {
+  explain,
+  act: { insertKey, recordCreation },
+});
+
+/** A raw key, and what is stored of it. */
+export async function newKey() {
+  const raw_key = newRawKey();
+  return { raw_key, stored: { key_hash: hashKey(raw_key), prefix: displayedPrefix(raw_key) } };
+}
+
+/**
+ * Makes an API key of the caller's user (contract.md, API keys). One batch, which also judges role and expiry by the
+ * caller's key as D1 has it.
+ *
+ * @returns the key as clients see it, and the raw key, which is seen this once: a repeat under the same Idempotency-Key is
+ *   without it
+ * @throws DomainError `permission_denied`, `quota_exceeded`, and what any mutation does (mutation.ts)
+ */
+export async function createApiKey(
+  operation: Operation,
+  { name, role, expires_at }: z.output<typeof newApiKey>,
+): Promise<{ raw_key?: string; key: ApiKey }> {
+  const { raw_key, stored } = await newKey();
+  const event = eventParameters(operation);
+  const decision = await decide(operation, {
+    ...event,
+    key_id: newId('apikey'),
+    user_id: operation.caller.user_id,
+    name,
+    role,
+    ...stored,
+    status: 'active',
+    created_at: event.event_time,
+    last_used_at: null,
+    expires_at: expires_at ?? null,
+    created_by: event.actor_key_id,
+    ended_at: null,
+  });
+  if (!decision.event) {
+    const exceeds = exceeded(role, expires_at, decision.caller);
+    if (exceeds) throw new DomainError('permission_denied', { required_permission: 'api_keys:create', exceeds });
+    assertRoom(decision.found.full);
+    throw new DomainError('temporarily_unavailable', { outcome: 'not_done' });
+  }
+  const key = presentApiKey(apiKeyState.parse(JSON.parse(decision.event.state)));
+  return decision.replayed ? { key } : { raw_key, key };
+}
+
+/** What a new key may not have, of what the caller asks for: a role above its own, or an expiry after its own. */
+function exceeded(role: Role, expires_at: number | undefined, caller: CallerKey) {
+  if (isAbove(role, caller.role)) return 'role';
+  return expires_at !== undefined && caller.expires_at !== null && expires_at > caller.expires_at
+    ? 'expires_at'
+    : undefined;
+}

@@ -1,0 +1,257 @@
+import { and, asc, eq, exists, isNotNull, lte, not, or, sql } from 'drizzle-orm';
+import { alias } from 'drizzle-orm/sqlite-core';
+import * as z from 'zod';
+import { eventExists, eventParameters, eventRecorder, isOfOperation, isOfTarget } from '../decision/event.ts';
+import type { EventParameters } from '../decision/event.ts';
+import { callerExpiry, callerRank, callerUser, expiryOf, rankOf, unlessNever } from '../decision/caller.ts';
+import type { CallerKey } from '../decision/caller.ts';
+import { dropKeys, isAlive } from '../callers/key-cache.ts';
+import { isAbove } from '../core/permissions.ts';
+import type { Operation } from '../env.ts';
+import { eventIdBeside, newId } from '../core/ids.ts';
+import { isBesideDecision, mutation } from '../decision/mutation.ts';
+import { fullQuota, hasRoomFor } from '../organizations/quotas.ts';
+import type { FullQuota } from '../organizations/quotas.ts';
+import { DomainError } from '../http/problem.ts';
+import { existsIn, query } from '../d1/query.ts';
+import type { Builder, CompiledQuery, Placeholders } from '../d1/query.ts';
+import { api_keys, audit_events } from '../d1/schema.ts';
+import { apiKeyColumns, apiKeyState, isApiKey, presentApiKey } from './api-key.ts';
+import type { ApiKey, ApiKeyState } from './api-key.ts';
+import { newKey, recordCreation } from './create.ts';
+
+const MAX_OVERLAP_SECONDS = 604_800;
+
+export const rotation = z.lazy(() =>
+  z.strictObject({
+    overlap_seconds: z
+      .int()
+      .min(0)
+      .max(MAX_OVERLAP_SECONDS)
+      .meta({ description: 'How long the old key still lives, in seconds: at most 7 days.' }),
+  }),
+);
+
+interface RotateParameters extends EventParameters {
+  key_id: string;
+  /** When the old key ends, unless it does before; unix seconds. */
+  ends_at: number;
+  successor_id: string;
+  successor_event_id: string;
+  key_hash: string;
+  prefix: string;
+}
+
+/** Of the key's rotations: that one has a successor which has been used, so that its answer was not lost. */
+function isSuccessorUsed(
+  db: Builder,
+  { organization_id, key_id }: Placeholders<Pick<RotateParameters, 'organization_id' | 'key_id'>>,
+) {
+  const rotated = alias(audit_events, 'rotated');
+  const successor = alias(api_keys, 'successor');
+  return exists(
+    db
+      .select({ one: sql`1` })
+      .from(rotated)
+      .crossJoin(audit_events)
+      .crossJoin(successor)
+      .where(
+        and(
+          isOfTarget(rotated, { organization_id, target_id: key_id }, ['api_key.rotated']),
+          isOfOperation(rotated),
+          eq(sql`+${audit_events.action}`, 'api_key.created'),
+          eq(successor.key_id, audit_events.target_id),
+          eq(successor.organization_id, organization_id),
+          isNotNull(successor.last_used_at),
+        ),
+      ),
+  );
+}
+
+/**
+ * When the key would end had it never been rotated, as a number that can be compared ({@link expiryOf}): a client that lost
+ * the answer of a rotation rotates again, and the overlap that the first one gave the old key is not the successor's life.
+ * Where a successor has been used, no answer was lost: who still has the old key must not outlive its overlap by it. The first
+ * rotation's event tells the life; it is kept for longer than an overlap lasts (audit/retention.ts).
+ */
+function lifeOf(db: Builder, parameters: Placeholders<Pick<RotateParameters, 'organization_id' | 'key_id'>>) {
+  const atFirstRotation = db
+    .select({ expiry: expiryOf(sql`json_extract(${audit_events.state}, '$.expires_at')`) })
+    .from(audit_events)
+    .where(
+      isOfTarget(audit_events, { organization_id: parameters.organization_id, target_id: parameters.key_id }, [
+        'api_key.rotated',
+      ]),
+    )
+    .orderBy(asc(audit_events.created_at), asc(audit_events.sequence))
+    .limit(1);
+  const own = expiryOf(api_keys.expires_at);
+  return sql<number>`iif(${isSuccessorUsed(db, parameters)}, ${own}, coalesce(${atFirstRotation}, ${own}))`;
+}
+
+/**
+ * The key must be alive and of a role no higher than the caller's. Its life must be no longer than the caller's, or it is the
+ * caller itself. It must be of the caller's own user, or the caller is an admin, because the successor acts in the name of that
+ * user. Where the old key ends at once, there is room for the new one.
+ */
+const recordRotation = eventRecorder<RotateParameters>(api_keys, api_keys.key_id, 'api_key.rotated', (db, parameters) =>
+  and(
+    isApiKey(parameters),
+    isAlive(db, parameters),
+    lte(rankOf(api_keys.role), callerRank('api_keys:rotate', db, parameters)),
+    or(
+      eq(parameters.key_id, parameters.actor_key_id),
+      lte(lifeOf(db, parameters), callerExpiry('api_keys:rotate', db, parameters)),
+    ),
+    or(
+      eq(api_keys.user_id, callerUser('api_keys:rotate', db, parameters)),
+      lte(rankOf(sql`'admin'`), callerRank('api_keys:rotate', db, parameters)),
+    ),
+    hasRoomFor(db, parameters, ['audit_events']),
+    or(lte(parameters.ends_at, parameters.now), hasRoomFor(db, parameters, ['api_keys'])),
+  ),
+);
+
+const isSuccessorsEvent = ({ organization_id, successor_event_id }: Placeholders<RotateParameters>) =>
+  and(eq(audit_events.organization_id, organization_id), eq(audit_events.event_id, successor_event_id));
+
+const insertSuccessor = query((db, parameters: Placeholders<RotateParameters>) =>
+  db.insert(api_keys).select(
+    db
+      .select({
+        key_id: sql<string>`${parameters.successor_id}`.as('successor_id'),
+        organization_id: api_keys.organization_id,
+        user_id: api_keys.user_id,
+        name: api_keys.name,
+        role: api_keys.role,
+        key_hash: sql<string>`${parameters.key_hash}`.as('successor_hash'),
+        prefix: sql<string>`${parameters.prefix}`.as('successor_prefix'),
+        status: api_keys.status,
+        created_at: sql<number>`${parameters.event_time}`.as('rotated_at'),
+        last_used_at: sql<null>`NULL`.as('never_used'),
+        expires_at: unlessNever(lifeOf(db, parameters)).as('life'),
+        created_by: sql<string>`${parameters.actor_key_id}`.as('created_by'),
+        ended_at: sql<null>`NULL`.as('ended_at'),
+      })
+      .from(api_keys)
+      .where(
+        and(
+          isApiKey(parameters),
+          eventExists(db, parameters),
+          not(existsIn(db, audit_events, isSuccessorsEvent(parameters))),
+        ),
+      ),
+  ),
+);
+
+const recordSuccessor: CompiledQuery<RotateParameters, unknown> = {
+  bind: (parameters) =>
+    recordCreation.bind({
+      ...parameters,
+      key_id: parameters.successor_id,
+      event_id: parameters.successor_event_id,
+    }),
+};
+
+/** A late try behind a restore, which lost the successor, must not end the old key. */
+const isSuccessorThere = (db: Builder, { organization_id, successor_id }: Placeholders<RotateParameters>) => {
+  const successor = alias(api_keys, 'successor');
+  return existsIn(
+    db,
+    successor,
+    and(eq(successor.key_id, successor_id), eq(successor.organization_id, organization_id)),
+  );
+};
+
+/** Without overlap it has ended with that, and makes room for its successor. */
+const endOldKey = query((db, parameters: Placeholders<RotateParameters>) =>
+  db
+    .update(api_keys)
+    .set({
+      expires_at: sql`min(${expiryOf(api_keys.expires_at)}, ${parameters.ends_at})`,
+      ended_at: sql`coalesce(${api_keys.ended_at}, iif(${parameters.ends_at} <= ${parameters.now}, ${parameters.ends_at}, NULL))`,
+    })
+    .where(and(isApiKey(parameters), eventExists(db, parameters), isSuccessorThere(db, parameters))),
+);
+
+/** Of a request that was answered before too: so its state, and not the row, which may have changed since. */
+const readSuccessor = query((db, parameters: Placeholders<RotateParameters>) =>
+  db
+    .select({ state: audit_events.state })
+    .from(audit_events)
+    .where(and(isBesideDecision(db, parameters), eq(audit_events.action, 'api_key.created'))),
+);
+
+/** With its life, and the hash by which the caches know it. */
+const readRotated = query((db, parameters: Placeholders<RotateParameters>) =>
+  db
+    .select({ ...apiKeyColumns(), key_hash: api_keys.key_hash, life: lifeOf(db, parameters).as('life') })
+    .from(api_keys)
+    .where(isApiKey(parameters)),
+);
+
+const decide = mutation('api_keys:rotate', {
+  explain: { key: readRotated, successor: readSuccessor, full: fullQuota(['audit_events', 'api_keys']) },
+  act: { recordRotation, insertSuccessor, recordSuccessor, endOldKey },
+});
+
+/**
+ * Replaces an API key by a new one of the same name, user, role and expiry; the old one lives on for the overlap, and no
+ * longer than it would have. One batch.
+ *
+ * @returns both keys as clients see them, and the new raw key, which is seen this once: a repeat under the same
+ *   Idempotency-Key is without it
+ * @throws DomainError `api_key_not_found`, `api_key_inactive`, `permission_denied` for a key above the caller's own or of another user,
+ *   `quota_exceeded`, and what any mutation does (mutation.ts)
+ */
+export async function rotateApiKey(
+  operation: Operation,
+  key_id: string,
+  { overlap_seconds }: z.output<typeof rotation>,
+): Promise<{ raw_key?: string; key: ApiKey; previous_key: ApiKey }> {
+  const { raw_key, stored } = await newKey();
+  const event = eventParameters(operation);
+  const successor_id = newId('apikey');
+  const decision = await decide(operation, {
+    ...event,
+    key_id,
+    ends_at: event.event_time + overlap_seconds,
+    successor_id,
+    successor_event_id: eventIdBeside(event.event_id, successor_id),
+    ...stored,
+  });
+  const [rotated] = decision.found.key;
+  if (!decision.event) {
+    throw rotated ? refusal(rotated, operation, decision, event.now) : new DomainError('api_key_not_found', {});
+  }
+  const [successor] = decision.found.successor;
+  if (!successor) throw new Error('A rotation left no successor.');
+
+  if (rotated) dropKeys(operation, [rotated.key_hash]);
+  const previous = apiKeyState.parse(JSON.parse(decision.event.state));
+  const key = apiKeyState.parse(JSON.parse(successor.state));
+  const ends_at = key.created_at + overlap_seconds;
+  const keys = {
+    key: presentApiKey(key),
+    previous_key: presentApiKey({ ...previous, expires_at: Math.min(previous.expires_at ?? ends_at, ends_at) }),
+  };
+  return decision.replayed ? keys : { raw_key, ...keys };
+}
+
+/** Why a key was not rotated. */
+function refusal(
+  { key_id, user_id, role, status, expires_at, life }: ApiKeyState & { life: number },
+  operation: Operation,
+  { caller, found }: { caller: CallerKey; found: { full: FullQuota[] } },
+  now: number,
+): DomainError {
+  if (isAbove(role, caller.role)) return exceeding('role');
+  if (user_id !== caller.user_id && caller.role !== 'admin') return exceeding('user');
+  if (status !== 'active' || (expires_at !== null && expires_at <= now)) return new DomainError('api_key_inactive', {});
+  const [full] = found.full;
+  const outlives = key_id !== operation.caller.key_id && caller.expires_at !== null && life > caller.expires_at;
+  return full && !outlives ? new DomainError('quota_exceeded', full) : exceeding('expires_at');
+}
+
+const exceeding = (exceeds: 'role' | 'expires_at' | 'user') =>
+  new DomainError('permission_denied', { required_permission: 'api_keys:rotate', exceeds });

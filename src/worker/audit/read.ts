@@ -1,0 +1,96 @@
+import { asc, eq, lt } from 'drizzle-orm';
+import * as z from 'zod';
+import { apiKeyState, presentApiKey } from '../api-keys/api-key.ts';
+import { idSchema, organizationIdPattern } from '../core/ids.ts';
+import { integrationState, presentIntegration } from '../integrations/integration.ts';
+import { organizationState, presentOrganization } from '../organizations/organization.ts';
+import { isRare } from '../decision/event.ts';
+import { keysetList, pageParameters } from '../d1/list.ts';
+import type { FilterOf } from '../d1/list.ts';
+import { phoneNumberState, presentPhoneNumber } from '../phone-numbers/phone-number.ts';
+import { audit_events, auditActions } from '../d1/schema.ts';
+import { toIso, toUnix } from '../core/time.ts';
+
+const timeOfEvents = () => z.iso.datetime('must be a time in UTC, like 2030-01-15T10:30:00Z').transform(toUnix);
+
+/** Each has an index that ends with the list's order; two of them together have none (schema.ts). */
+const alternatives = ['action', 'target_id', 'actor_key_id'] as const;
+const alone = `One of ${alternatives.join(', ')} at most; each may come with since and until.`;
+const together = `may be given alone or with since and until: one of ${alternatives.join(', ')}`;
+
+export const auditEventsQuery = z.lazy(() =>
+  z
+    .strictObject({
+      action: z.enum(auditActions).exactOptional().meta({ description: alone }),
+      target_id: z
+        .union([idSchema('intg'), idSchema('phon'), idSchema('apikey'), z.string().regex(organizationIdPattern)], {
+          error: 'must be the id of an integration, a phone number, an API key or an organization',
+        })
+        .exactOptional()
+        .meta({ description: alone }),
+      actor_key_id: idSchema('apikey').exactOptional().meta({ description: alone }),
+      since: timeOfEvents()
+        .exactOptional()
+        .meta({ description: 'The earliest time of an event; a fraction of a second is dropped.' }),
+      until: timeOfEvents().exactOptional().meta({ description: 'The time that all events are before; likewise.' }),
+      ...pageParameters(),
+    })
+    .superRefine((given, context) => {
+      const named = alternatives.filter((name) => given[name] !== undefined);
+      if (named.length > 1)
+        for (const name of named) context.addIssue({ code: 'custom', path: [name], message: together });
+    }),
+);
+
+/** Before any time and any sequence. */
+const BEFORE_ALL = -1;
+
+type AuditEventRow = typeof audit_events.$inferSelect;
+
+/** The audit events in the order of their commits: from `since` on, and before `until`. */
+export const listAuditEvents = keysetList<FilterOf<typeof auditEventsQuery>, AuditEventRow>('audit_events', {
+  table: audit_events,
+  key: [audit_events.created_at, audit_events.sequence],
+  keyOf: ({ created_at, sequence }) => [created_at, sequence],
+  start: ({ since = BEFORE_ALL }) => [since, BEFORE_ALL],
+  predicates: {
+    action: (value) => isRare(eq(audit_events.action, value)),
+    target_id: (value) => isRare(eq(audit_events.target_id, value)),
+    actor_key_id: (value) => isRare(eq(audit_events.actor_key_id, value)),
+    since: undefined,
+    until: (value) => lt(audit_events.created_at, value),
+  },
+  page: (db, isListed, limit) =>
+    db
+      .select()
+      .from(audit_events)
+      .where(isListed)
+      .orderBy(asc(audit_events.created_at), asc(audit_events.sequence))
+      .limit(limit),
+});
+
+/** The target of an event, by what its action is about. */
+function presentState({ action, state }: AuditEventRow) {
+  const target: unknown = JSON.parse(state);
+  if (action.startsWith('integration.')) return presentIntegration(integrationState.parse(target));
+  if (action.startsWith('phone_number.')) return presentPhoneNumber(phoneNumberState.parse(target));
+  if (action.startsWith('organization.')) return presentOrganization(organizationState.parse(target));
+  return presentApiKey(apiKeyState.parse(target));
+}
+
+/** An audit event as clients see it. */
+export function presentAuditEvent(event: AuditEventRow) {
+  return {
+    event_id: event.event_id,
+    client_id: event.organization_id,
+    action: event.action,
+    outcome: event.action.endsWith('_refused') ? ('refused' as const) : ('succeeded' as const),
+    target_id: event.target_id,
+    actor_key_id: event.actor_key_id,
+    request_id: event.request_id,
+    state: presentState(event),
+    created_at: toIso(event.created_at),
+  };
+}
+
+export type AuditEvent = ReturnType<typeof presentAuditEvent>;

@@ -1,0 +1,133 @@
+import { and, asc, eq, gt, inArray, lt, sql } from 'drizzle-orm';
+import type { SQL } from 'drizzle-orm';
+import type { Bindings } from '../env.ts';
+import { forgetInTurns, ROWS_PER_STATEMENT } from '../d1/delete-old.ts';
+import { logEvent } from '../core/log.ts';
+import { limitOf } from '../organizations/quotas.ts';
+import { batch, query } from '../d1/query.ts';
+import type { Placeholders } from '../d1/query.ts';
+import { audit_events, auditActions, endingActions, organizations } from '../d1/schema.ts';
+import type { AuditAction } from '../d1/schema.ts';
+import { RESTORABLE_SECONDS, SECONDS_A_DAY, unixNow } from '../core/time.ts';
+
+const HOUR_SECONDS = 60 * 60;
+const REFUSALS_KEPT_SECONDS = 30 * SECONDS_A_DAY;
+/** Of the quota of audit events: how many refusals an organization may have besides. */
+const REFUSALS_SHARE = 0.1;
+/** A try of a refused mutation may be as late as this, and must find the refusal. */
+const REFUSALS_NEEDED_SECONDS = HOUR_SECONDS;
+
+const refusals = auditActions.filter((action) => action.endsWith('_refused'));
+const endings: readonly AuditAction[] = endingActions;
+const endsNothing = auditActions.filter((action) => !endings.includes(action));
+
+/**
+ * Makes the statement that deletes each organization's oldest events (of a condition), by an index that ends with their order.
+ * SQLite's planner, which has no statistics, keeps the order of a cross join: the other way round it would read every event.
+ */
+const oldestDeleter = (condition?: SQL) =>
+  query((db, { before }: Placeholders<{ before: number }>) =>
+    db
+      .delete(audit_events)
+      .where(
+        sql`(${audit_events.organization_id}, ${audit_events.event_id}) IN ${db
+          .select({ organization_id: audit_events.organization_id, event_id: audit_events.event_id })
+          .from(organizations)
+          .crossJoin(audit_events)
+          .where(
+            and(
+              eq(audit_events.organization_id, organizations.organization_id),
+              condition,
+              lt(audit_events.created_at, before),
+            ),
+          )
+          .limit(ROWS_PER_STATEMENT)}`,
+      )
+      .returning({ event_id: audit_events.event_id }),
+  );
+
+const deleteEventsBefore = oldestDeleter();
+/** By the index of actions. */
+const deleteWhatEndsNothingBefore = oldestDeleter(inArray(audit_events.action, endsNothing));
+const deleteRefusalsBefore = oldestDeleter(inArray(audit_events.action, refusals));
+
+/**
+ * The cron's turn: deletes audit events that are older than `AUDIT_RETENTION_DAYS`; those that tell of an end only once no
+ * restore of D1 can undo it, whatever the setting.
+ *
+ * @throws Error for a setting that is no number of days: nothing is deleted
+ */
+export async function forgetOldEvents(env: Bindings): Promise<void> {
+  const setting = env.AUDIT_RETENTION_DAYS;
+  if (!/^[1-9]\d{0,3}$/.test(setting)) throw new Error('AUDIT_RETENTION_DAYS must be a whole number from 1 to 9999');
+  const now = unixNow();
+  const kept = Number(setting) * SECONDS_A_DAY;
+  let count = await forgetInTurns(
+    env.DB,
+    deleteEventsBefore.bind({ before: now - Math.max(kept, RESTORABLE_SECONDS) }),
+  );
+  if (kept < RESTORABLE_SECONDS) {
+    count += await forgetInTurns(env.DB, deleteWhatEndsNothingBefore.bind({ before: now - kept }));
+  }
+  if (count > 0) logEvent('audit_events_forgotten', { count });
+}
+
+const mostRefusals = sql<number>`${limitOf('audit_events')} * ${sql.raw(String(REFUSALS_SHARE))}`;
+
+const findNoisy = query((db) =>
+  db
+    .select({
+      organization_id: organizations.organization_id,
+      surplus: sql<number>`CAST(${organizations.refusal_count} - ${mostRefusals} AS INTEGER)`.as('surplus'),
+    })
+    .from(organizations)
+    .where(gt(organizations.refusal_count, mostRefusals)),
+);
+
+const deleteOldestRefusals = query(
+  (db, parameters: Placeholders<{ organization_id: string; before: number; surplus: number }>) => {
+    const isRefusalOfTheirs = and(
+      eq(audit_events.organization_id, parameters.organization_id),
+      inArray(audit_events.action, refusals),
+      lt(audit_events.created_at, parameters.before),
+    );
+    return db
+      .delete(audit_events)
+      .where(
+        and(
+          eq(audit_events.organization_id, parameters.organization_id),
+          inArray(
+            audit_events.event_id,
+            db
+              .select({ event_id: audit_events.event_id })
+              .from(audit_events)
+              .where(isRefusalOfTheirs)
+              .orderBy(asc(audit_events.created_at), asc(audit_events.sequence))
+              .limit(parameters.surplus),
+          ),
+        ),
+      )
+      .returning({ event_id: audit_events.event_id });
+  },
+);
+
+/**
+ * The cron's turn: deletes refusals that are older than 30 days, and of an organization that has more of them than a tenth of
+ * its quota of audit events the oldest, except those of the last hour. What was done is never among them.
+ */
+export async function forgetRefusals({ DB }: Bindings): Promise<void> {
+  const now = unixNow();
+  let count = await forgetInTurns(DB, deleteRefusalsBefore.bind({ before: now - REFUSALS_KEPT_SECONDS }));
+  const [noisy] = await batch(DB, [findNoisy.bind({})]);
+  for (const { organization_id, surplus } of noisy) {
+    const [forgotten] = await batch(DB, [
+      deleteOldestRefusals.bind({
+        organization_id,
+        surplus: Math.min(surplus, ROWS_PER_STATEMENT),
+        before: now - REFUSALS_NEEDED_SECONDS,
+      }),
+    ]);
+    count += forgotten.length;
+  }
+  if (count > 0) logEvent('refusals_forgotten', { count });
+}

@@ -1,0 +1,46 @@
+/**
+ * The raw key's format: `bk_live_` (or `bk_test_`), 50 random base62 characters, and 6 that are the base62 CRC-32 of all
+ * before them (contract.md, API keys). The checksum lets a malformed key be refused without any I/O.
+ */
+import CRC32 from 'crc-32';
+import { customAlphabet } from 'nanoid';
+import { sha256Hex } from '../core/sha-256.ts';
+
+const BASE62 = '0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz';
+const RANDOM_LENGTH = 50;
+const CHECKSUM_LENGTH = 6;
+const DISPLAYED_LENGTH = 'bk_live_xxxx'.length;
+
+const randomCharacters = customAlphabet(BASE62, RANDOM_LENGTH);
+const format = /^bk_(?:live|test)_[0-9A-Za-z]{56}$/;
+
+/** A new raw key, of 297 random bits. Shown to its owner once and stored nowhere. */
+export function newRawKey(): string {
+  const unchecked = `bk_live_${randomCharacters()}`;
+  return unchecked + checksum(unchecked);
+}
+
+/** Whether the format and the checksum hold. */
+export function isWellFormed(rawKey: string): boolean {
+  return format.test(rawKey) && rawKey.slice(-CHECKSUM_LENGTH) === checksum(rawKey.slice(0, -CHECKSUM_LENGTH));
+}
+
+/** Lower-case hex SHA-256: the only form in which a key is stored and cached. */
+export function hashKey(rawKey: string): string {
+  return sha256Hex(rawKey);
+}
+
+/** The part of a key that lists show: `bk_live_xxxx`. */
+export function displayedPrefix(rawKey: string): string {
+  return rawKey.slice(0, DISPLAYED_LENGTH);
+}
+
+function checksum(text: string): string {
+  let rest = CRC32.str(text) >>> 0;
+  let digits = '';
+  for (let length = 0; length < CHECKSUM_LENGTH; length += 1) {
+    digits = BASE62.charAt(rest % 62) + digits;
+    rest = Math.floor(rest / 62);
+  }
+  return digits;
+}

@@ -1,0 +1,30 @@
+import { roles } from '../d1/schema.ts';
+import type { Role } from '../d1/schema.ts';
+
+/** The role table: who may do what (contract.md, the permission of each call). */
+export const rolesHolding = {
+  'integrations:create': ['admin', 'agent_manager'],
+  'integrations:read': ['admin', 'agent_manager', 'user'],
+  'integrations:update': ['admin', 'agent_manager'],
+  'integrations:delete': ['admin', 'agent_manager'],
+  'phone_numbers:create': ['admin', 'agent_manager'],
+  'phone_numbers:read': ['admin', 'agent_manager', 'user'],
+  'phone_numbers:update': ['admin', 'agent_manager'],
+  'phone_numbers:delete': ['admin', 'agent_manager'],
+  'api_keys:create': ['admin', 'agent_manager'],
+  'api_keys:read': ['admin', 'agent_manager'],
+  'api_keys:rotate': ['admin', 'agent_manager'],
+  'api_keys:revoke': ['admin', 'agent_manager'],
+  'audit:read': ['admin'],
+} as const satisfies Record<string, readonly Role[]>;
+
+export type Permission = keyof typeof rolesHolding;
+
+export function holds(role: Role, permission: Permission): boolean {
+  return rolesHolding[permission].some((holder) => holder === role);
+}
+
+/** Whether one role stands above another. */
+export function isAbove(role: Role, other: Role): boolean {
+  return roles.indexOf(role) < roles.indexOf(other);
+}

@@ -1,0 +1,229 @@
+/** Which rows hold data keys, by the key-encryption key (KEK) that wraps them. Every query seeks by an index on `kek_id`. */
+import { and, asc, eq, inArray, isNotNull, sql } from 'drizzle-orm';
+import type { SQL } from 'drizzle-orm';
+import type { SQLiteColumn, SQLiteTable } from 'drizzle-orm/sqlite-core';
+import { boundedCount, toldCount } from '../d1/bounded-count.ts';
+import { batch, query } from '../d1/query.ts';
+import type { Placeholders } from '../d1/query.ts';
+import { integrations, phone_numbers } from '../d1/schema.ts';
+import { unixNow } from '../core/time.ts';
+import type { WrappedDataKey } from './envelope.ts';
+import { findKek, isKnownKek, isUsableKek, recordKek } from './kek-check.ts';
+
+const ROWS_PER_PAGE = 100;
+
+/** A data key, and the row that holds it: an integration's or a SIP number's. */
+export interface StoredDataKey extends WrappedDataKey {
+  table: 'integrations' | 'phone_numbers';
+  organization_id: string;
+  subject_id: string;
+  credentials_version: string;
+}
+
+type Place = Pick<StoredDataKey, 'organization_id' | 'subject_id'>;
+const BEFORE_ALL: Place = { organization_id: '', subject_id: '' };
+
+interface Replacement extends Omit<StoredDataKey, 'table'> {
+  new_data_key: string;
+  new_kek_id: string;
+  new_check_value: string;
+}
+
+/** A data key, and the status of its row. */
+export type HeldDataKey = StoredDataKey & { status: string };
+
+interface Holders {
+  table: SQLiteTable &
+    Record<'organization_id' | 'credentials_version' | 'data_key' | 'kek_id' | 'status', SQLiteColumn>;
+  subject_id: SQLiteColumn;
+  /** Predicate of the rows behind a place, in the order of the primary key, which ends the index on `kek_id`. */
+  isAfter: (place: Placeholders<Place>) => SQL;
+  order: SQLiteColumn[];
+}
+
+function statements({ table, subject_id, isAfter, order }: Holders) {
+  const { organization_id, credentials_version, data_key, kek_id, status } = table;
+  const columns = {
+    organization_id: sql<string>`${organization_id}`.as('organization_id'),
+    subject_id: sql<string>`${subject_id}`.as('subject_id'),
+    credentials_version: sql<string>`${credentials_version}`.as('credentials_version'),
+    data_key: sql<string>`${data_key}`.as('data_key'),
+    kek_id: sql<string>`${kek_id}`.as('kek_id'),
+  };
+  const inOrder = order.map((column) => asc(column));
+  return {
+    /** From each id to the next greater one: as many seeks as there are ids, however many rows. */
+    listKekIds: query<object, { kek_id: string }[]>((db) =>
+      db.select({ kek_id: sql<string>`kek_id`.as('kek_id') }).from(
+        sql`(WITH RECURSIVE walk(kek_id) AS (
+            SELECT '' UNION ALL
+            SELECT (SELECT min(${kek_id}) FROM ${table} WHERE ${kek_id} > walk.kek_id) FROM walk WHERE walk.kek_id IS NOT NULL
+          ) SELECT kek_id FROM walk WHERE kek_id > '')`,
+      ),
+    ),
+
+    count: query((db, { kek_ids }: Placeholders<{ kek_ids: string }>) =>
+      boundedCount(db, table, inArray(kek_id, sql`(SELECT value FROM json_each(${kek_ids}))`)),
+    ),
+
+    page: query((db, parameters: Placeholders<Place & { kek_id: string; limit: number }>) =>
+      db
+        .select(columns)
+        .from(table)
+        .where(and(eq(kek_id, parameters.kek_id), isAfter(parameters)))
+        .orderBy(...inOrder)
+        .limit(parameters.limit),
+    ),
+
+    /** By the primary key, which no re-wrap changes. */
+    pageOfAll: query((db, parameters: Placeholders<Place & { limit: number }>) =>
+      db
+        .select({ ...columns, status: sql<string>`${status}`.as('status') })
+        .from(table)
+        .where(and(isNotNull(credentials_version), isAfter(parameters)))
+        .orderBy(...inOrder)
+        .limit(parameters.limit),
+    ),
+
+    /** By compare-and-swap. The client has updated nothing, so the row's `revision` and `updated_at` stay. */
+    replace: query((db, parameters: Placeholders<Replacement>) =>
+      db
+        .update(table)
+        .set({ data_key: sql`${parameters.new_data_key}`, kek_id: sql`${parameters.new_kek_id}` })
+        .where(
+          and(
+            eq(organization_id, parameters.organization_id),
+            eq(subject_id, parameters.subject_id),
+            eq(credentials_version, parameters.credentials_version),
+            eq(kek_id, parameters.kek_id),
+            eq(data_key, parameters.data_key),
+            isKnownKek(db, { kek_id: parameters.new_kek_id, check_value: parameters.new_check_value }),
+          ),
+        )
+        .returning({ subject_id: sql<string>`${subject_id}`.as('subject_id') }),
+    ),
+  };
+}
+
+const holders = {
+  integrations: statements({
+    table: integrations,
+    subject_id: integrations.integration_id,
+    isAfter: ({ organization_id, subject_id }) =>
+      sql`(${integrations.organization_id}, ${integrations.integration_id}) > (${organization_id}, ${subject_id})`,
+    order: [integrations.organization_id, integrations.integration_id],
+  }),
+  phone_numbers: statements({
+    table: phone_numbers,
+    subject_id: phone_numbers.phone_number_id,
+    isAfter: ({ subject_id }) => sql`${phone_numbers.phone_number_id} > ${subject_id}`,
+    order: [phone_numbers.phone_number_id],
+  }),
+};
+
+const tables = ['integrations', 'phone_numbers'] as const;
+
+/** The ids of all KEKs that wrap a stored data key, ascending; and what is known of one (kek-check.ts). */
+export async function readKeks(database: D1Database, kek_id: string) {
+  const [integrationsUnder, numbersUnder, [known]] = await batch(database, [
+    holders.integrations.listKekIds.bind({}),
+    holders.phone_numbers.listKekIds.bind({}),
+    findKek.bind({ kek_id }),
+  ]);
+  const ids = [...integrationsUnder, ...numbersUnder].map((row) => row.kek_id);
+  return { inUse: [...new Set(ids)].toSorted(), known };
+}
+
+/** How many data keys these KEKs wrap: exact up to 1,000 in each table, and counted no further. */
+export async function countDataKeys(
+  database: D1Database,
+  kek_ids: string[],
+): Promise<{ count: number; exact: boolean }> {
+  const counted = await batch(
+    database,
+    tables.map((table) => holders[table].count.bind({ kek_ids: JSON.stringify(kek_ids) })),
+  );
+  const told = counted.flat().map(({ count }) => toldCount(count));
+  return {
+    count: told.reduce((sum, { count }) => sum + count, 0),
+    exact: told.every(({ exact }) => exact),
+  };
+}
+
+/** Where a data key stands among those of several KEKs. */
+export type DataKeyPlace = Place & Pick<StoredDataKey, 'kek_id' | 'table'>;
+
+/**
+ * The data keys that these KEKs wrap, by KEK, table and primary key, in pages of at most 100. One that is wrapped anew meanwhile
+ * may be left out.
+ *
+ * @param behind only those that stand behind it
+ */
+export async function* dataKeysUnder(
+  database: D1Database,
+  kek_ids: string[],
+  behind?: DataKeyPlace,
+): AsyncGenerator<StoredDataKey[], void> {
+  for (const kek_id of kek_ids.toSorted()) {
+    for (const table of tables) {
+      const isBefore = behind && (kek_id === behind.kek_id ? table < behind.table : kek_id < behind.kek_id);
+      if (isBefore) continue;
+      const isWithin = behind && kek_id === behind.kek_id && table === behind.table;
+      let after: Place | undefined = isWithin ? behind : BEFORE_ALL;
+      while (after) {
+        const [rows]: readonly [Omit<StoredDataKey, 'table'>[]] = await batch(database, [
+          holders[table].page.bind({
+            organization_id: after.organization_id,
+            subject_id: after.subject_id,
+            kek_id,
+            limit: ROWS_PER_PAGE,
+          }),
+        ]);
+        yield rows.map((row) => ({ ...row, table }));
+        after = rows.length === ROWS_PER_PAGE ? rows.at(-1) : undefined;
+      }
+    }
+  }
+}
+
+/** Every data key, in pages of at most 100; it reads every row of both tables, once. */
+export async function* allDataKeys(database: D1Database): AsyncGenerator<HeldDataKey[], void> {
+  for (const table of tables) {
+    let after: Place | undefined = BEFORE_ALL;
+    while (after) {
+      const [rows]: readonly [Omit<HeldDataKey, 'table'>[]] = await batch(database, [
+        holders[table].pageOfAll.bind({ ...after, limit: ROWS_PER_PAGE }),
+      ]);
+      yield rows.map((row) => ({ ...row, table }));
+      after = rows.length === ROWS_PER_PAGE ? rows.at(-1) : undefined;
+    }
+  }
+}
+
+/**
+ * Replaces data keys in one transaction, each where its row still holds the one that was read; none where the KEK is another
+ * than the one that is known by its name, or is retired (kek-check.ts).
+ *
+ * @param rewrap_place where the re-wrap goes on, to be kept beside the KEK
+ * @returns how many
+ */
+export async function replaceDataKeys(
+  database: D1Database,
+  kek: { kek_id: string; check_value: string },
+  rewrap_place: string | null,
+  replacements: (StoredDataKey & { rewrapped: WrappedDataKey })[],
+): Promise<number> {
+  const [, [known], ...replaced] = await batch(database, [
+    recordKek.bind({ ...kek, now: unixNow(), rewrap_place }),
+    findKek.bind(kek),
+    ...replacements.map(({ table, rewrapped, ...row }) =>
+      holders[table].replace.bind({
+        ...row,
+        new_data_key: rewrapped.data_key,
+        new_kek_id: kek.kek_id,
+        new_check_value: kek.check_value,
+      }),
+    ),
+  ]);
+  return isUsableKek(kek, known) ? replaced.flat().length : 0;
+}

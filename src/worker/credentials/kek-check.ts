@@ -1,0 +1,91 @@
+/**
+ * Key-encryption keys (KEKs) are named by an operator. What else a KEK is known by is a check value of its bytes, written when
+ * it first wraps a data key: another key under the same name would wrap what nobody else can open.
+ */
+import { and, eq, isNotNull, isNull, ne, not, or, sql } from 'drizzle-orm';
+import type { Placeholder } from 'drizzle-orm';
+import { logAlert } from '../core/log.ts';
+import { existsIn, query } from '../d1/query.ts';
+import type { Builder, Placeholders } from '../d1/query.ts';
+import { key_encryption_keys } from '../d1/schema.ts';
+import type { KekRing } from './envelope.ts';
+
+interface KekParameters {
+  kek_id: string;
+  check_value: string;
+  /** Unix seconds. */
+  now: number;
+}
+
+/** What the ring wraps new data keys under, and how it is known. */
+export const currentKek = ({ current, checkValues }: KekRing) => ({
+  kek_id: current,
+  check_value: checkValues.get(current) ?? '',
+});
+
+/** Must come before the statements that ask {@link isKnownKek}, in their batch. Also notes where the re-wrap goes on (rewrap.ts). */
+export const recordKek = query(
+  (db, { kek_id, check_value, now, rewrap_place }: Placeholders<KekParameters & { rewrap_place: string | null }>) =>
+    db
+      .insert(key_encryption_keys)
+      .values({ kek_id, check_value, created_at: now, rewrap_place })
+      .onConflictDoUpdate({
+        target: key_encryption_keys.kek_id,
+        set: { rewrap_place: sql`excluded.rewrap_place` },
+        setWhere: sql`${key_encryption_keys.rewrap_place} IS NOT excluded.rewrap_place`,
+      }),
+);
+
+type Check = Record<'kek_id' | 'check_value', Placeholder>;
+
+/** Predicate: the KEK of this name is the one that is known by it, and is not retired. */
+export const isKnownKek = (db: Builder, { kek_id, check_value }: Check) =>
+  existsIn(
+    db,
+    key_encryption_keys,
+    and(
+      eq(key_encryption_keys.kek_id, kek_id),
+      eq(key_encryption_keys.check_value, check_value),
+      isNull(key_encryption_keys.retired_at),
+    ),
+  );
+
+/** Predicate: no other KEK is known by this name, and it is not retired. */
+export const isNoOtherKek = (db: Builder, { kek_id, check_value }: Check) =>
+  not(
+    existsIn(
+      db,
+      key_encryption_keys,
+      and(
+        eq(key_encryption_keys.kek_id, kek_id),
+        or(ne(key_encryption_keys.check_value, check_value), isNotNull(key_encryption_keys.retired_at)),
+      ),
+    ),
+  );
+
+export const findKek = query((db, { kek_id }: Placeholders<{ kek_id: string }>) =>
+  db
+    .select({
+      check_value: key_encryption_keys.check_value,
+      created_at: key_encryption_keys.created_at,
+      retired_at: key_encryption_keys.retired_at,
+      rewrap_place: key_encryption_keys.rewrap_place,
+    })
+    .from(key_encryption_keys)
+    .where(eq(key_encryption_keys.kek_id, kek_id)),
+);
+
+/**
+ * Whether no other KEK is known by its name, and it is not retired. Alerts by `kek_mismatch` or `kek_retired` where it cannot be
+ * used.
+ */
+export function isUsableKek(
+  kek: { kek_id: string; check_value: string },
+  known: { check_value: string | null; retired_at: number | null } | undefined,
+): boolean {
+  const isSame = (known?.check_value ?? kek.check_value) === kek.check_value;
+  const isRetired = typeof known?.retired_at === 'number';
+  if (isSame && !isRetired) return true;
+  logAlert(isSame ? 'kek_retired' : 'kek_mismatch', { kek_id: kek.kek_id });
+  return false;
+}

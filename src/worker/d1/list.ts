@@ -1,0 +1,172 @@
+/**
+ * Keyset pagination (contract.md, Conventions): a page starts after the last row of the one before, so that rows which
+ * come and go meanwhile neither repeat nor hide another, and a page costs the same at any depth.
+ */
+import { and, eq, sql } from 'drizzle-orm';
+import type { Placeholder, SQL, SQLChunk } from 'drizzle-orm';
+import type { SQLiteColumn, SQLiteTable } from 'drizzle-orm/sqlite-core';
+import { decodeBase64Url, encodeBase64Url } from 'hono/utils/encode';
+import * as z from 'zod';
+import { boundedCount, toldCount } from './bounded-count.ts';
+import type { Operation } from '../env.ts';
+import { invalid } from '../http/problem.ts';
+import { batch, query } from './query.ts';
+import type { Builder, Compilable } from './query.ts';
+import { nearest } from './replica-session.ts';
+
+const MAX_PAGE_SIZE = 100;
+const DEFAULT_PAGE_SIZE = 20;
+
+/** The query parameters that every list has beside its filters. */
+export const pageParameters = () => ({
+  cursor: z
+    .string()
+    .exactOptional()
+    .meta({ description: 'The `next_cursor` of the page before, with the same filters.' }),
+  page_size: z
+    .preprocess((text: string) => (/^\d+$/.test(text) ? Number(text) : text), z.int().min(1).max(MAX_PAGE_SIZE))
+    .default(DEFAULT_PAGE_SIZE)
+    .meta({ description: 'How many entries a page has at most.' }),
+});
+
+export interface PageRequest {
+  cursor?: string;
+  page_size: number;
+}
+
+export interface Pagination {
+  next_cursor: string | null;
+  has_more: boolean;
+  page_size: number;
+  total_count: number;
+  total_count_exact: boolean;
+}
+
+/** The filters among a list's query parameters. */
+export type FilterOf<Query extends z.ZodType> = Exclude<keyof z.output<Query>, keyof PageRequest> & string;
+
+type Key = (string | number)[];
+type Filters<Filter extends string> = Partial<Record<Filter, string | number>>;
+
+interface ListDefinition<Filter extends string, Row> {
+  table: SQLiteTable & { organization_id: SQLiteColumn };
+  /** The list's order: unique within an organization; an index leads with organization and filters, and ends with it. */
+  key: SQLiteColumn[];
+  keyOf: (row: Row) => Key;
+  /** What stands before the first row. */
+  start: (filters: Filters<Filter>) => Key;
+  /** Each filter's predicate, by its value; none for one that `start` obeys. */
+  predicates: Record<Filter, ((value: Placeholder) => SQL) | undefined>;
+  /** Selects the listed rows in the order of their key. */
+  page: (db: Builder, isListed: SQL | undefined, limit: Placeholder) => Compilable<Row[]>;
+}
+
+type Bound = Record<string, string | number>;
+
+const cursorContent = z.lazy(() =>
+  z.strictObject({
+    /** Which list it is a place in: the name, the organization and the filters. */
+    list: z.string(),
+    after: z.array(z.union([z.string(), z.number()])),
+    count: z.int().nonnegative(),
+  }),
+);
+
+type CursorContent = z.output<typeof cursorContent>;
+
+/**
+ * Makes a list: a function to one page of an organization's rows, by one D1 call. The rows are counted with the first
+ * page, and the count travels in the cursor.
+ *
+ * Its statements are compiled once for each set of filters in use: `? IS NULL OR column = ?` would use no index.
+ *
+ * @param name tells its cursors from those of other lists
+ * @returns a function that throws DomainError `validation_failed` for a cursor that is malformed, or a place in another
+ *   list, and `temporarily_unavailable`
+ */
+export function keysetList<Filter extends string, Row>(name: string, definition: ListDefinition<Filter, Row>) {
+  const { table, key, keyOf, start, predicates } = definition;
+  // oxlint-disable-next-line typescript/no-unsafe-type-assertion -- Object.keys knows only strings
+  const filterNames = Object.keys(predicates) as Filter[];
+  const compiled = new Map<string, ReturnType<typeof compile>>();
+
+  function compile(given: Filter[]) {
+    const isListed = and(
+      eq(table.organization_id, sql.placeholder('organization_id')),
+      ...given.map((filter) => predicates[filter]?.(sql.placeholder(filter))),
+      sql`${tuple(key)} > ${tuple(key.map((_, index) => sql.placeholder(afterName(index))))}`,
+    );
+    return {
+      page: query<Bound, Row[]>((db) => definition.page(db, isListed, sql.placeholder('limit'))),
+      count: query<Bound, { count: number }[]>((db) => boundedCount(db, table, isListed)),
+    };
+  }
+
+  function statementsFor(given: Filter[]) {
+    const shape = given.join();
+    const known = compiled.get(shape) ?? compile(given);
+    compiled.set(shape, known);
+    return known;
+  }
+
+  return async function list(
+    operation: Operation,
+    request: PageRequest & Filters<Filter>,
+  ): Promise<{ rows: Row[]; pagination: Pagination }> {
+    const { organization_id } = operation.caller;
+    const { cursor, page_size } = request;
+    const filters: Filters<Filter> = request;
+    const given = filterNames.flatMap((filter) => {
+      const value = filters[filter];
+      return value === undefined ? [] : [[filter, value] as const];
+    });
+    const thisList = JSON.stringify([name, organization_id, given]);
+    const first = start(filters);
+    const place = cursor === undefined ? undefined : readCursor(cursor, thisList, first);
+
+    const { page, count } = statementsFor(given.map(([filter]) => filter));
+    const parameters = {
+      ...Object.fromEntries(given),
+      organization_id,
+      ...keyParameters(place?.after ?? first),
+      limit: page_size + 1,
+    };
+    const [found, counted] = place
+      ? [...(await nearest(operation, (database) => batch(database, [page.bind(parameters)]))), [place]]
+      : await nearest(operation, (database) => batch(database, [page.bind(parameters), count.bind(parameters)]));
+
+    const rows = found.slice(0, page_size);
+    const last = found.length > page_size ? rows.at(-1) : undefined;
+    const total = toldCount(counted[0]?.count ?? 0);
+    return {
+      rows,
+      pagination: {
+        next_cursor: last ? writeCursor({ list: thisList, after: keyOf(last), count: counted[0]?.count ?? 0 }) : null,
+        has_more: last !== undefined,
+        page_size,
+        total_count: total.count,
+        total_count_exact: total.exact,
+      },
+    };
+  };
+}
+
+const afterName = (index: number) => `after_${index}`;
+const tuple = (chunks: SQLChunk[]) => sql`(${sql.join(chunks, sql`, `)})`;
+const keyParameters = (key: Key) => Object.fromEntries(key.map((value, index) => [afterName(index), value]));
+
+function writeCursor(content: CursorContent): string {
+  return encodeBase64Url(new TextEncoder().encode(JSON.stringify(content)).buffer);
+}
+
+const hasTypesOf = (one: Key, other: Key) =>
+  one.map((value) => typeof value).join() === other.map((value) => typeof value).join();
+
+/** @throws DomainError `validation_failed` */
+function readCursor(cursor: string, thisList: string, first: Key): CursorContent {
+  try {
+    const content = cursorContent.parse(JSON.parse(new TextDecoder().decode(decodeBase64Url(cursor))));
+    if (content.list === thisList && hasTypesOf(first, content.after)) return content;
+  } catch {}
+  throw invalid('cursor', 'must be a next_cursor of this list, with the same filters');
+}

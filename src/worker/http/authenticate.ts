@@ -1,0 +1,75 @@
+import type { Context } from 'hono';
+import { createMiddleware } from 'hono/factory';
+import { bindingsOf } from '../d1/databases.ts';
+import type { AppEnv } from '../env.ts';
+import { organizationIdPattern } from '../core/ids.ts';
+import { DomainError } from './problem.ts';
+import { BOOKMARK_HEADER } from '../d1/replica-session.ts';
+import { hashKey, isWellFormed } from '../callers/raw-key.ts';
+import { countFailure } from './authentication-failures.ts';
+import { findCaller } from '../callers/key-cache.ts';
+import type { Caller } from '../callers/key-cache.ts';
+import { addressOf, limitByIp, networksOf } from './rate-limit.ts';
+
+/**
+ * Middleware that admits a caller by `X-API-Key`.
+ *
+ * @throws DomainError `missing_api_key`, `invalid_api_key`, `rate_limited`, `temporarily_unavailable`
+ */
+export const authenticate = createMiddleware<AppEnv>(async (c, next) => {
+  const caller = await identify(c).catch((error: unknown) => refuse(c, error));
+  const headers = c.get('headers');
+  c.set('operation', {
+    env: bindingsOf(c.env, caller.organization_id),
+    caller,
+    request_id: c.get('request_id'),
+    afterAnswer: c.get('afterAnswer'),
+    markReplayed: () => {
+      headers['Idempotency-Replayed'] = 'true';
+    },
+    tellBookmark: (bookmark) => {
+      if (bookmark !== null) headers[BOOKMARK_HEADER] = bookmark;
+    },
+  });
+  await next();
+});
+
+async function identify(c: Context<AppEnv>): Promise<Caller> {
+  const rawKey = c.req.header('X-API-Key');
+  if (!rawKey) throw new DomainError('missing_api_key', {});
+  if (!isWellFormed(rawKey)) throw new DomainError('invalid_api_key', {});
+  const caller = await findCaller(
+    c.env,
+    { key_hash: hashKey(rawKey), organization_id: c.req.header(ORGANIZATION_HEADER) ?? '' },
+    () => limitByIp('key_lookup', c),
+    c.get('afterAnswer'),
+  );
+  if (!caller) throw new DomainError('invalid_api_key', {});
+  return caller;
+}
+
+/**
+ * Middleware behind the organization's limit, because who names another organization is no reason to spare it.
+ *
+ * @throws DomainError `missing_organization_id`, `organization_mismatch`
+ */
+export const requireOrganization = createMiddleware<AppEnv>(async (c, next) => {
+  const organizationId = c.req.header(ORGANIZATION_HEADER);
+  if (!organizationId || !organizationIdPattern.test(organizationId)) {
+    refuse(c, new DomainError('missing_organization_id', {}));
+  }
+  if (organizationId !== c.get('operation').caller.organization_id) {
+    refuse(c, new DomainError('organization_mismatch', {}));
+  }
+  await next();
+});
+
+const ORGANIZATION_HEADER = 'X-Organization-Id';
+
+/** @throws the error, once it is counted */
+function refuse(c: Context<AppEnv>, error: unknown): never {
+  if (error instanceof DomainError && error.code !== 'temporarily_unavailable') {
+    countFailure(error.code, networksOf(addressOf(c)).at(-1) ?? '');
+  }
+  throw error;
+}

@@ -1,0 +1,36 @@
+import { cors } from 'hono/cors';
+import { createMiddleware } from 'hono/factory';
+import type { AppEnv } from '../env.ts';
+import { BOOKMARK_HEADER } from '../d1/replica-session.ts';
+
+const PREFLIGHT_MAX_AGE_SECONDS = 600;
+
+/**
+ * Middleware that lets pages of the origins in `CORS_ORIGINS` call the API. With none, which is the default, browsers
+ * refuse them: an API key has no business in a page, but for one's own tools.
+ */
+export const allowOrigins = createMiddleware<AppEnv>((c, next) => {
+  const origins = originsOf(c.env);
+  if (origins.join('') === '') return next();
+  // A preflight is answered by Hono itself, with what is here already.
+  if (c.req.method === 'OPTIONS') for (const [name, value] of Object.entries(c.get('headers'))) c.header(name, value);
+  return cors({
+    origin: origins.includes('*') ? '*' : origins,
+    allowMethods: ['GET', 'POST', 'PUT', 'DELETE'],
+    allowHeaders: ['Content-Type', 'Idempotency-Key', 'X-API-Key', BOOKMARK_HEADER, 'X-Organization-Id'],
+    exposeHeaders: [
+      'Allow',
+      'Idempotency-Replayed',
+      'RateLimit-Policy',
+      'Retry-After',
+      BOOKMARK_HEADER,
+      'X-Request-Id',
+    ],
+    maxAge: PREFLIGHT_MAX_AGE_SECONDS,
+  })(c, next);
+});
+
+/** A deployment may leave the variable out, whatever its type says. */
+function originsOf({ CORS_ORIGINS = '' }: { CORS_ORIGINS?: string }): string[] {
+  return CORS_ORIGINS.split(',').map((origin) => origin.trim());
+}

@@ -1,0 +1,247 @@
+/**
+ * Domain errors, which know codes and not HTTP, and the one map of the codes to RFC 9457 answers.
+ */
+import type { ContentfulStatusCode } from 'hono/utils/http-status';
+import type { Permission } from '../core/permissions.ts';
+import type { Quota } from '../d1/schema.ts';
+
+/** A phone number that keeps an integration from being deleted. */
+export interface Reference {
+  phone_number_id: string;
+  phone_number: string;
+}
+
+/** What each code tells beside its sentence: members of the answer's body. */
+export interface ProblemMembers {
+  missing_api_key: object;
+  invalid_api_key: object;
+  missing_organization_id: object;
+  organization_mismatch: object;
+  /** `exceeds`: what was asked for is above the key's own, whatever its permissions. */
+  permission_denied: { required_permission: Permission; exceeds?: 'role' | 'expires_at' | 'user' };
+  rate_limited: { retry_after_seconds: number };
+  malformed_json: object;
+  payload_too_large: object;
+  unsupported_media_type: object;
+  validation_failed: { errors: { path: string; message: string }[] };
+  idempotency_key_reused: object;
+  not_found: object;
+  method_not_allowed: { allowed_methods: string[] };
+  integration_not_found: object;
+  integration_in_use: { references: Reference[]; reference_count: number; reference_count_exact: boolean };
+  phone_number_not_found: object;
+  phone_number_exists: object;
+  /** An agent holds it. */
+  phone_number_assigned: { assigned_agent_id: string };
+  api_key_not_found: object;
+  /** Revoked or expired: there is nothing to rotate. */
+  api_key_inactive: object;
+  /** The organization holds as much as it may. */
+  quota_exceeded: { quota: Quota; limit: number };
+  /** `not_done`: nothing of it happened. `unknown`: wholly done or not at all. */
+  temporarily_unavailable: { outcome: 'not_done' | 'unknown' };
+  internal_error: object;
+}
+
+export type ProblemCode = keyof ProblemMembers;
+
+/** An error that the client is told about, by its code. */
+export class DomainError<Code extends ProblemCode = ProblemCode> extends Error {
+  readonly code: Code;
+  readonly members: ProblemMembers[Code];
+
+  constructor(code: Code, members: ProblemMembers[Code], options?: ErrorOptions) {
+    super(code, options);
+    this.name = 'DomainError';
+    this.code = code;
+    this.members = members;
+  }
+}
+
+/** One value that is not valid, and why. */
+export function invalid(path: string, message: string): DomainError {
+  return new DomainError('validation_failed', { errors: [{ path, message }] });
+}
+
+interface Answer<Members> {
+  status: ContentfulStatusCode;
+  title: string;
+  detail: string | ((members: Members) => string);
+  headers?: (members: Members) => Record<string, string>;
+}
+
+const quotaNames: Record<Quota, string> = {
+  integrations: 'integrations',
+  phone_numbers: 'phone numbers',
+  sip_numbers: 'SIP numbers',
+  api_keys: 'living API keys',
+  audit_events: 'audit events',
+};
+
+const UNAVAILABLE_RETRY_AFTER_SECONDS = 5;
+
+// RFC 9110 §11.6.1 asks for a challenge with every 401.
+const challenge = () => ({ 'WWW-Authenticate': 'ApiKey realm="patchbay"' });
+
+const answers: { [Code in ProblemCode]: Answer<ProblemMembers[Code]> } = {
+  missing_api_key: {
+    status: 401,
+    title: 'API key is missing',
+    detail: 'Send your API key in the X-API-Key header.',
+    headers: challenge,
+  },
+  invalid_api_key: {
+    status: 401,
+    title: 'API key is not valid',
+    detail: 'The API key in the X-API-Key header is not valid.',
+    headers: challenge,
+  },
+  missing_organization_id: {
+    status: 400,
+    title: 'Organization id is missing',
+    detail: 'Send your organization id (org_…) in the X-Organization-Id header.',
+  },
+  organization_mismatch: {
+    status: 403,
+    title: 'Organization does not match the API key',
+    detail: 'The API key does not belong to the organization in the X-Organization-Id header.',
+  },
+  permission_denied: {
+    status: 403,
+    title: 'Permission is missing',
+    detail: ({ required_permission, exceeds }) =>
+      exceeds
+        ? `The API key has the permission ${required_permission}, but not beyond its own ${exceeds}.`
+        : `The API key's role does not have the permission ${required_permission}.`,
+  },
+  rate_limited: {
+    status: 429,
+    title: 'Too many requests',
+    detail: ({ retry_after_seconds }) => `Too many requests. Try again in ${retry_after_seconds} seconds.`,
+    headers: ({ retry_after_seconds }) => ({ 'Retry-After': String(retry_after_seconds) }),
+  },
+  malformed_json: {
+    status: 400,
+    title: 'Body is not JSON',
+    detail: 'The body of the request is not well-formed JSON.',
+  },
+  payload_too_large: {
+    status: 413,
+    title: 'Body is too large',
+    detail: 'The body of the request is larger than 64 KiB.',
+  },
+  unsupported_media_type: {
+    status: 415,
+    title: 'Content type is not supported',
+    detail: 'Send the body as JSON, with Content-Type: application/json.',
+  },
+  validation_failed: {
+    status: 422,
+    title: 'Request is not valid',
+    detail: ({ errors }) =>
+      `The request is not valid: ${errors.map(({ path, message }) => (path ? `${path}: ${message}` : message)).join('; ')}.`,
+  },
+  idempotency_key_reused: {
+    status: 422,
+    title: 'Idempotency-Key was used for another request',
+    detail: 'The Idempotency-Key was sent with another request before. Send a new key with a new request.',
+  },
+  not_found: {
+    status: 404,
+    title: 'Not found',
+    detail: 'There is nothing at this path.',
+  },
+  method_not_allowed: {
+    status: 405,
+    title: 'Method is not allowed',
+    detail: ({ allowed_methods }) => `This path answers to ${allowed_methods.join(', ')}.`,
+    headers: ({ allowed_methods }) => ({ Allow: allowed_methods.join(', ') }),
+  },
+  integration_not_found: {
+    status: 404,
+    title: 'Integration not found',
+    detail: 'There is no such integration in this organization.',
+  },
+  integration_in_use: {
+    status: 409,
+    title: 'Integration is in use',
+    detail: inUseDetail,
+  },
+  phone_number_exists: {
+    status: 409,
+    title: 'Phone number exists',
+    detail: 'This phone number has already been imported.',
+  },
+  phone_number_not_found: {
+    status: 404,
+    title: 'Phone number not found',
+    detail: 'There is no such phone number in this organization.',
+  },
+  phone_number_assigned: {
+    status: 409,
+    title: 'Phone number is assigned',
+    detail: ({ assigned_agent_id }) =>
+      `The phone number is assigned to agent '${assigned_agent_id}'. Unassign it first: assigned_agent_id null.`,
+  },
+  api_key_not_found: {
+    status: 404,
+    title: 'API key not found',
+    detail: 'There is no such API key in this organization.',
+  },
+  api_key_inactive: {
+    status: 409,
+    title: 'API key is not active',
+    detail: 'The API key has been revoked or has expired. Create a new one.',
+  },
+  quota_exceeded: {
+    status: 409,
+    title: 'Quota is exceeded',
+    detail: ({ quota, limit }) =>
+      `The organization may have ${limit} ${quotaNames[quota]} and has them. Deleting and revoking still work.`,
+  },
+  temporarily_unavailable: {
+    status: 503,
+    title: 'Temporarily unavailable',
+    detail: ({ outcome }) =>
+      outcome === 'not_done'
+        ? 'The service is temporarily unavailable. Nothing was done. Try again.'
+        : 'The service is temporarily unavailable. The outcome is unknown: the request was wholly done or not at all.',
+    headers: () => ({ 'Retry-After': String(UNAVAILABLE_RETRY_AFTER_SECONDS) }),
+  },
+  internal_error: {
+    status: 500,
+    title: 'Internal error',
+    detail: 'Something went wrong on our side.',
+  },
+};
+
+/** The sentence is exact to the character (contract.md, DELETE /api/integrations/{integration_id}). */
+function inUseDetail({
+  references,
+  reference_count,
+  reference_count_exact,
+}: ProblemMembers['integration_in_use']): string {
+  const named = references.map(({ phone_number }) => `'${phone_number}'`).join(', ');
+  const unnamed = reference_count - references.length;
+  const more = unnamed > 0 ? ` and ${reference_count_exact ? '' : 'more than '}${unnamed} more` : '';
+  return `Integration is still referenced by phone numbers: [${named}]${more}. Remove or reassign them first.`;
+}
+
+/** The answer to a domain error: its status, headers and body (RFC 9457). */
+export function problemAnswer<Code extends ProblemCode>(error: DomainError<Code>, request_id: string) {
+  const { status, title, detail, headers } = answers[error.code];
+  const body = {
+    type: `urn:patchbay:problem:${error.code}`,
+    title,
+    status,
+    code: error.code,
+    detail: typeof detail === 'string' ? detail : detail(error.members),
+    ...error.members,
+    request_id,
+  };
+  return {
+    status,
+    headers: { ...headers?.(error.members), 'Content-Type': 'application/problem+json' },
+    body,
+  };
+}

@@ -1,0 +1,83 @@
+/**
+ * Rate limits by the Workers rate-limit bindings: per Cloudflare location and approximate by nature.
+ * A binding tells only whether a request passes, so the numbers in the answers are stated here.
+ */
+import type { Context } from 'hono';
+import { createMiddleware } from 'hono/factory';
+import type { AppEnv, Bindings } from '../env.ts';
+import { logError } from '../core/log.ts';
+import { DomainError } from './problem.ts';
+import type { Tier } from '../d1/schema.ts';
+
+/** The bindings know periods of 10 s and 60 s only. */
+const PERIOD_SECONDS = 10;
+
+type Limit = { binding: keyof Bindings & `${string}_LIMIT`; requests: number };
+
+/** Requests of one organization in a period; `test/http/rate-limit.test.ts` holds them equal to wrangler.toml. */
+export const organizationLimits = {
+  starter: { binding: 'STARTER_LIMIT', requests: 100 },
+  pro: { binding: 'PRO_LIMIT', requests: 500 },
+  enterprise: { binding: 'ENTERPRISE_LIMIT', requests: 5000 },
+} as const satisfies Record<Tier, Limit>;
+
+/** Of these, requests that are recorded, and may store something. */
+export const mutationLimits = {
+  starter: { binding: 'STARTER_MUTATIONS_LIMIT', requests: 20 },
+  pro: { binding: 'PRO_MUTATIONS_LIMIT', requests: 100 },
+  enterprise: { binding: 'ENTERPRISE_MUTATIONS_LIMIT', requests: 1000 },
+} as const satisfies Record<Tier, Limit>;
+
+const readingMethods = new Set(['GET', 'HEAD']);
+
+/**
+ * Middleware behind `authenticate`: limits by organization, because a limit by key is bypassed by making keys.
+ * States the policy in `RateLimit-Policy` (draft-ietf-httpapi-ratelimit-headers).
+ *
+ * @throws DomainError `rate_limited`
+ */
+export const limitOrganization = createMiddleware<AppEnv>(async (c, next) => {
+  const { organization_id, tier } = c.get('operation').caller;
+  const limits: [string, Limit][] = [[tier, organizationLimits[tier]]];
+  if (!readingMethods.has(c.req.method)) limits.push([`${tier}_mutations`, mutationLimits[tier]]);
+  c.get('headers')['RateLimit-Policy'] = limits
+    .map(([name, { requests }]) => `"${name}";q=${requests};w=${PERIOD_SECONDS}`)
+    .join(', ');
+  for (const [, { binding }] of limits) await take(c.env[binding], organization_id);
+  await next();
+});
+
+/**
+ * Takes a token of an IP's, for what anybody may ask of D1 without a key that is known.
+ *
+ * @param purpose counted apart from others
+ * @throws DomainError `rate_limited`
+ */
+export async function limitByIp(purpose: 'health' | 'key_lookup', c: Context<AppEnv>): Promise<void> {
+  for (const network of networksOf(addressOf(c))) await take(c.env.IP_LIMIT, `${purpose} ${network}`);
+}
+
+/** Absent only where there is no Cloudflare in front. */
+export const addressOf = ({ req }: Context<AppEnv>) => req.header('CF-Connecting-IP') ?? 'unknown';
+
+async function take(limiter: RateLimit, key: string): Promise<void> {
+  const { success } = await limiter.limit({ key }).catch((error: unknown) => {
+    // Limits keep floods out; a limiter that fails must not keep everybody out.
+    logError('rate_limiter_failed', error);
+    return { success: true };
+  });
+  if (!success) throw new DomainError('rate_limited', { retry_after_seconds: PERIOD_SECONDS });
+}
+
+/**
+ * What an address counts for, the narrowest first: an IPv4 address for itself, an IPv6 address for its /64, the least that one
+ * subscriber is given, and its /48, the most (RFC 6177).
+ */
+export function networksOf(ip: string): [string, ...string[]] {
+  const [, mapped] = /^::ffff:(\d+\.\d+\.\d+\.\d+)$/i.exec(ip) ?? [];
+  if (mapped || !ip.includes(':')) return [mapped ?? ip];
+  const [head = [], tail] = ip.split('::').map((part) => (part === '' ? [] : part.split(':')));
+  const zeros = tail ? Array.from({ length: 8 - head.length - tail.length }, () => '0') : [];
+  const groups = [...head, ...zeros, ...(tail ?? [])].map((group) => Number.parseInt(group, 16).toString(16));
+  return [`${groups.slice(0, 4).join(':')}::/64`, `${groups.slice(0, 3).join(':')}::/48`];
+}

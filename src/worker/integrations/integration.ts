@@ -1,0 +1,59 @@
+import { and, eq } from 'drizzle-orm';
+import * as z from 'zod';
+import { columnsOf, query } from '../d1/query.ts';
+import type { Placeholders } from '../d1/query.ts';
+import { integrations, integrationStatuses } from '../d1/schema.ts';
+import { toIso } from '../core/time.ts';
+import { categories, providerNames } from './providers.ts';
+
+/** An integration as the `state` of its audit events has it. */
+export const integrationState = z.lazy(() =>
+  z.object({
+    integration_id: z.string(),
+    organization_id: z.string(),
+    name: z.string(),
+    provider: z.enum(providerNames),
+    category: z.enum(categories),
+    status: z.enum(integrationStatuses),
+    credentials_version: z.string(),
+    created_at: z.int(),
+    updated_at: z.int(),
+  }),
+);
+
+export type IntegrationState = Omit<z.output<typeof integrationState>, 'credentials_version'>;
+
+/** What an integration is presented from. */
+export const integrationColumns = () =>
+  columnsOf(integrations, integrationState.unwrap().omit({ credentials_version: true }));
+
+interface IntegrationParameters {
+  organization_id: string;
+  /** Null names no integration. */
+  integration_id: string | null;
+}
+
+/** Selects one integration of one organization. */
+export const isIntegration = ({ organization_id, integration_id }: Placeholders<IntegrationParameters>) =>
+  and(eq(integrations.organization_id, organization_id), eq(integrations.integration_id, integration_id));
+
+/** The provider of one integration: what may be done with it hangs on that. */
+export const findProvider = query((db, parameters: Placeholders<IntegrationParameters>) =>
+  db.select({ provider: integrations.provider }).from(integrations).where(isIntegration(parameters)),
+);
+
+/** An integration as clients see it (contract.md, DELETE /api/integrations/{integration_id}), members in that order. */
+export function presentIntegration(state: IntegrationState) {
+  return {
+    integration_id: state.integration_id,
+    client_id: state.organization_id,
+    name: state.name,
+    provider: state.provider,
+    category: state.category,
+    status: state.status,
+    created_at: toIso(state.created_at),
+    updated_at: toIso(state.updated_at),
+  };
+}
+
+export type Integration = ReturnType<typeof presentIntegration>;

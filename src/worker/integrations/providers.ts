@@ -1,0 +1,72 @@
+/** The telephony providers: one row each, and nothing else to write for a new one. */
+import * as z from 'zod';
+import { printableText } from '../http/validation.ts';
+
+const secret = () => printableText(1, 256);
+
+export const providers = {
+  twilio: {
+    category: 'telephony',
+    credentials: z.lazy(() =>
+      z
+        .strictObject({
+          provider: z.literal('twilio'),
+          account_sid: z.string().regex(/^AC[0-9a-fA-F]{32}$/, 'must be AC and 32 hex digits'),
+          auth_token: secret().exactOptional(),
+          api_key_sid: secret().exactOptional(),
+          api_key_secret: secret().exactOptional(),
+        })
+        .refine(
+          ({ auth_token, api_key_sid, api_key_secret }) =>
+            auth_token === undefined
+              ? api_key_sid !== undefined && api_key_secret !== undefined
+              : api_key_sid === undefined && api_key_secret === undefined,
+          'must have either auth_token, or api_key_sid and api_key_secret',
+        )
+        .meta({
+          oneOf: [
+            { required: ['auth_token'], properties: { auth_token: true, api_key_sid: false, api_key_secret: false } },
+            {
+              required: ['api_key_sid', 'api_key_secret'],
+              properties: { api_key_sid: true, api_key_secret: true, auth_token: false },
+            },
+          ],
+        }),
+    ),
+  },
+  telnyx: {
+    category: 'telephony',
+    credentials: z.lazy(() => z.strictObject({ provider: z.literal('telnyx'), api_key: secret() })),
+  },
+  vonage: {
+    category: 'telephony',
+    credentials: z.lazy(() =>
+      z.strictObject({ provider: z.literal('vonage'), api_key: secret(), api_secret: secret() }),
+    ),
+  },
+  plivo: {
+    category: 'telephony',
+    credentials: z.lazy(() =>
+      z.strictObject({ provider: z.literal('plivo'), auth_id: secret(), auth_token: secret() }),
+    ),
+  },
+} as const;
+
+export type Provider = keyof typeof providers;
+export type Category = (typeof providers)[Provider]['category'];
+
+// oxlint-disable-next-line typescript/no-unsafe-type-assertion -- Object.keys knows only strings
+export const providerNames = Object.keys(providers) as Provider[];
+
+export const categories = [...new Set(Object.values(providers).map(({ category }) => category))];
+
+type CredentialsSchema = (typeof providers)[Provider]['credentials'];
+const schemas = Object.values(providers).map(({ credentials }) => credentials);
+
+/** The credentials of any provider: a union on `provider`. */
+export const providerCredentials = z.discriminatedUnion(
+  'provider',
+  // oxlint-disable-next-line typescript/no-unsafe-type-assertion -- the table has a row
+  schemas as [CredentialsSchema, ...CredentialsSchema[]],
+  { error: ({ code }) => (code === 'invalid_union' ? 'must be one of the providers' : undefined) },
+);

@@ -1,0 +1,56 @@
+import { asc, eq } from 'drizzle-orm';
+import * as z from 'zod';
+import type { Operation } from '../env.ts';
+import { keysetList, pageParameters } from '../d1/list.ts';
+import type { FilterOf } from '../d1/list.ts';
+import { DomainError } from '../http/problem.ts';
+import { batch, query } from '../d1/query.ts';
+import type { Placeholders } from '../d1/query.ts';
+import { integrations, integrationStatuses } from '../d1/schema.ts';
+import { nearest } from '../d1/replica-session.ts';
+import { integrationColumns, isIntegration, presentIntegration } from './integration.ts';
+import type { Integration, IntegrationState } from './integration.ts';
+import { categories, providerNames } from './providers.ts';
+
+const findIntegration = query((db, parameters: Placeholders<{ organization_id: string; integration_id: string }>) =>
+  db.select(integrationColumns()).from(integrations).where(isIntegration(parameters)),
+);
+
+/** @throws DomainError `integration_not_found`, `temporarily_unavailable` */
+export async function readIntegration(operation: Operation, integration_id: string): Promise<Integration> {
+  const { organization_id } = operation.caller;
+  const [[found]] = await nearest(operation, (database) =>
+    batch(database, [findIntegration.bind({ organization_id, integration_id })]),
+  );
+  if (!found) throw new DomainError('integration_not_found', {});
+  return presentIntegration(found);
+}
+
+export const integrationsQuery = z.lazy(() =>
+  z.strictObject({
+    provider: z.enum(providerNames).exactOptional(),
+    category: z.enum(categories).exactOptional(),
+    status: z.enum(integrationStatuses).exactOptional(),
+    ...pageParameters(),
+  }),
+);
+
+/** The integrations in the order of their creation. */
+export const listIntegrations = keysetList<FilterOf<typeof integrationsQuery>, IntegrationState>('integrations', {
+  table: integrations,
+  key: [integrations.created_at, integrations.integration_id],
+  keyOf: ({ created_at, integration_id }) => [created_at, integration_id],
+  start: () => [-1, ''],
+  predicates: {
+    provider: (value) => eq(integrations.provider, value),
+    category: (value) => eq(integrations.category, value),
+    status: (value) => eq(integrations.status, value),
+  },
+  page: (db, isListed, limit) =>
+    db
+      .select(integrationColumns())
+      .from(integrations)
+      .where(isListed)
+      .orderBy(asc(integrations.created_at), asc(integrations.integration_id))
+      .limit(limit),
+});

@@ -1,0 +1,57 @@
+import { eq } from 'drizzle-orm';
+import * as z from 'zod';
+import { query } from '../d1/query.ts';
+import type { Placeholders } from '../d1/query.ts';
+import { organizations, organizationStatuses, tiers } from '../d1/schema.ts';
+import { toIso } from '../core/time.ts';
+
+/** An organization as the `state` of its audit events has it. */
+export const organizationState = z.lazy(() =>
+  z.object({
+    organization_id: z.string(),
+    tier: z.enum(tiers),
+    created_at: z.int(),
+    status: z.enum(organizationStatuses),
+  }),
+);
+
+export type OrganizationState = z.output<typeof organizationState>;
+
+/** Selects one organization. */
+export const isOrganization = ({ organization_id }: Placeholders<{ organization_id: string }>) =>
+  eq(organizations.organization_id, organization_id);
+
+/** What would give an offboarded organization something again is refused. */
+export class OffboardedError extends Error {
+  constructor(organization_id: string) {
+    super(`${organization_id} is offboarded, for good`);
+    this.name = 'OffboardedError';
+  }
+}
+
+/** What would be done to another state of an organization than was seen is refused. */
+export class ChangedMeanwhileError extends Error {
+  constructor(organization_id: string) {
+    super(`${organization_id} was changed meanwhile`);
+    this.name = 'ChangedMeanwhileError';
+  }
+}
+
+export const readStatus = query((db, parameters: Placeholders<{ organization_id: string }>) =>
+  db
+    .select({ status: organizations.status, change_count: organizations.change_count })
+    .from(organizations)
+    .where(isOrganization(parameters)),
+);
+
+/** An organization as clients see it, in their audit events. */
+export function presentOrganization(state: OrganizationState) {
+  return {
+    client_id: state.organization_id,
+    tier: state.tier,
+    status: state.status,
+    created_at: toIso(state.created_at),
+  };
+}
+
+export type Organization = ReturnType<typeof presentOrganization>;

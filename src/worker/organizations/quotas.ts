@@ -1,0 +1,78 @@
+/**
+ * Quotas: how much an organization may hold (docs/contract.md, Quotas). Each is a number in the organization's row beside a
+ * counter (schema.ts), so that a check reads that row alone.
+ */
+import { and, not, or, sql } from 'drizzle-orm';
+import type { SQL } from 'drizzle-orm';
+import type { SQLiteColumn } from 'drizzle-orm/sqlite-core';
+import { DomainError } from '../http/problem.ts';
+import { existsIn, query } from '../d1/query.ts';
+import type { Builder, Placeholders } from '../d1/query.ts';
+import { organizations } from '../d1/schema.ts';
+import type { Quota, Tier } from '../d1/schema.ts';
+import { isOrganization } from './organization.ts';
+
+/** What holds where an operator has set no other limit in the organization's row. */
+export const quotaDefaults: Record<Tier, Record<Quota, number>> = {
+  starter: { integrations: 50, phone_numbers: 1_000, sip_numbers: 50, api_keys: 50, audit_events: 40_000 },
+  pro: { integrations: 500, phone_numbers: 20_000, sip_numbers: 1_000, api_keys: 1_000, audit_events: 400_000 },
+  enterprise: {
+    integrations: 10_000,
+    phone_numbers: 1_000_000,
+    sip_numbers: 100_000,
+    api_keys: 10_000,
+    audit_events: 4_000_000,
+  },
+};
+
+const columns: Record<Quota, { held: SQLiteColumn; limit: SQLiteColumn }> = {
+  integrations: { held: organizations.integration_count, limit: organizations.max_integrations },
+  phone_numbers: { held: organizations.phone_number_count, limit: organizations.max_phone_numbers },
+  sip_numbers: { held: organizations.sip_number_count, limit: organizations.max_sip_numbers },
+  api_keys: { held: organizations.api_key_count, limit: organizations.max_api_keys },
+  audit_events: { held: organizations.audit_event_count, limit: organizations.max_audit_events },
+};
+
+/** An organization's own limit, or its tier's. For a statement that selects from `organizations`. */
+export function limitOf(quota: Quota): SQL<number> {
+  const byTier = Object.entries(quotaDefaults).map(
+    ([tier, limits]) => sql`WHEN ${sql.raw(`'${tier}'`)} THEN ${sql.raw(String(limits[quota]))}`,
+  );
+  const { limit } = columns[quota];
+  return sql<number>`coalesce(${limit}, CASE ${organizations.tier} ${sql.join(byTier, sql` `)} END)`;
+}
+
+type OrganizationParameters = Placeholders<{ organization_id: string }>;
+
+const isFull = (quota: Quota) => sql`${columns[quota].held} >= ${limitOf(quota)}`;
+
+/** Predicate of what makes or changes something: there is room for one more of each. */
+export const hasRoomFor = (db: Builder, parameters: OrganizationParameters, quotas: readonly Quota[]) =>
+  existsIn(db, organizations, and(isOrganization(parameters), ...quotas.map((quota) => not(isFull(quota)))));
+
+export interface FullQuota {
+  quota: Quota;
+  limit: number;
+}
+
+/** Makes the query that explains a refusal: the first of the quotas that is full. */
+export const fullQuota = (quotas: readonly Quota[]) =>
+  query((db, parameters: OrganizationParameters) => {
+    const ofFirst = <Value>(value: (quota: Quota) => SQL<Value>) =>
+      sql<Value>`CASE ${sql.join(
+        quotas.map((quota) => sql`WHEN ${isFull(quota)} THEN ${value(quota)}`),
+        sql` `,
+      )} END`;
+    return db
+      .select({
+        quota: ofFirst((quota) => sql<Quota>`${sql.raw(`'${quota}'`)}`).as('quota'),
+        limit: ofFirst(limitOf).as('limit'),
+      })
+      .from(organizations)
+      .where(and(isOrganization(parameters), or(...quotas.map(isFull))));
+  });
+
+/** @throws DomainError `quota_exceeded` where one is full */
+export function assertRoom([full]: FullQuota[]): void {
+  if (full) throw new DomainError('quota_exceeded', full);
+}

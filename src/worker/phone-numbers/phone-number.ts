@@ -1,0 +1,73 @@
+import { and, eq } from 'drizzle-orm';
+import * as z from 'zod';
+import { providerNames } from '../integrations/providers.ts';
+import { columnsOf } from '../d1/query.ts';
+import type { Placeholders } from '../d1/query.ts';
+import { mediaEncryptions, phone_numbers, phoneNumberStatuses } from '../d1/schema.ts';
+import { toIso } from '../core/time.ts';
+
+export const e164 = z.string().regex(/^\+[1-9]\d{6,14}$/, 'must be E.164: +, then 7 to 15 digits');
+
+const sqliteBoolean = () => z.int().transform(Boolean);
+
+/** A phone number as the `state` of its audit events has it. */
+export const phoneNumberState = z.lazy(() =>
+  z.object({
+    phone_number_id: z.string(),
+    organization_id: z.string(),
+    integration_id: z.string().nullable(),
+    phone_number: z.string(),
+    provider: z.enum([...providerNames, 'sip']),
+    status: z.enum(phoneNumberStatuses),
+    assigned_agent_id: z.string().nullable(),
+    supports_inbound: sqliteBoolean(),
+    supports_outbound: sqliteBoolean(),
+    sip_trunk_name: z.string().nullable(),
+    sip_username: z.string().nullable(),
+    sip_server_address: z.string().nullable(),
+    inbound_room_name: z.string().nullable(),
+    media_encryption: z.enum(mediaEncryptions).nullable(),
+    credentials_version: z.string().nullable(),
+    created_at: z.int(),
+    updated_at: z.int(),
+  }),
+);
+
+export type PhoneNumberState = Omit<z.output<typeof phoneNumberState>, 'credentials_version'>;
+
+interface PhoneNumberParameters {
+  organization_id: string;
+  phone_number_id: string;
+}
+
+/** Selects one phone number of one organization. */
+export const isPhoneNumber = ({ organization_id, phone_number_id }: Placeholders<PhoneNumberParameters>) =>
+  and(eq(phone_numbers.phone_number_id, phone_number_id), eq(phone_numbers.organization_id, organization_id));
+
+/** What a phone number is presented from. */
+export const phoneNumberColumns = () =>
+  columnsOf(phone_numbers, phoneNumberState.unwrap().omit({ credentials_version: true }));
+
+/** A phone number as clients see it: without its credentials, and with null for what its provider does not have. */
+export function presentPhoneNumber(state: PhoneNumberState) {
+  return {
+    phone_number_id: state.phone_number_id,
+    client_id: state.organization_id,
+    phone_number: state.phone_number,
+    provider: state.provider,
+    integration_id: state.integration_id,
+    status: state.status,
+    assigned_agent_id: state.assigned_agent_id,
+    supports_inbound: state.supports_inbound,
+    supports_outbound: state.supports_outbound,
+    sip_trunk_name: state.sip_trunk_name,
+    sip_username: state.sip_username,
+    sip_server_address: state.sip_server_address,
+    inbound_room_name: state.inbound_room_name,
+    media_encryption: state.media_encryption,
+    created_at: toIso(state.created_at),
+    updated_at: toIso(state.updated_at),
+  };
+}
+
+export type PhoneNumber = ReturnType<typeof presentPhoneNumber>;

@@ -1,0 +1,54 @@
+import { asc, eq } from 'drizzle-orm';
+import * as z from 'zod';
+import type { Operation } from '../env.ts';
+import { idSchema } from '../core/ids.ts';
+import { keysetList, pageParameters } from '../d1/list.ts';
+import type { FilterOf } from '../d1/list.ts';
+import { DomainError } from '../http/problem.ts';
+import { batch, query } from '../d1/query.ts';
+import type { Placeholders } from '../d1/query.ts';
+import { phone_numbers, phoneNumberStatuses } from '../d1/schema.ts';
+import { nearest } from '../d1/replica-session.ts';
+import { isPhoneNumber, phoneNumberColumns, presentPhoneNumber } from './phone-number.ts';
+import type { PhoneNumber, PhoneNumberState } from './phone-number.ts';
+
+const findPhoneNumber = query((db, parameters: Placeholders<{ organization_id: string; phone_number_id: string }>) =>
+  db.select(phoneNumberColumns()).from(phone_numbers).where(isPhoneNumber(parameters)),
+);
+
+/** @throws DomainError `phone_number_not_found`, `temporarily_unavailable` */
+export async function readPhoneNumber(operation: Operation, phone_number_id: string): Promise<PhoneNumber> {
+  const { organization_id } = operation.caller;
+  const [[found]] = await nearest(operation, (database) =>
+    batch(database, [findPhoneNumber.bind({ organization_id, phone_number_id })]),
+  );
+  if (!found) throw new DomainError('phone_number_not_found', {});
+  return presentPhoneNumber(found);
+}
+
+export const phoneNumbersQuery = z.lazy(() =>
+  z.strictObject({
+    status: z.enum(phoneNumberStatuses).exactOptional(),
+    integration_id: idSchema('intg').exactOptional(),
+    ...pageParameters(),
+  }),
+);
+
+/** The phone numbers in ascending order. */
+export const listPhoneNumbers = keysetList<FilterOf<typeof phoneNumbersQuery>, PhoneNumberState>('phone_numbers', {
+  table: phone_numbers,
+  key: [phone_numbers.phone_number],
+  keyOf: ({ phone_number }) => [phone_number],
+  start: () => [''],
+  predicates: {
+    status: (value) => eq(phone_numbers.status, value),
+    integration_id: (value) => eq(phone_numbers.integration_id, value),
+  },
+  page: (db, isListed, limit) =>
+    db
+      .select(phoneNumberColumns())
+      .from(phone_numbers)
+      .where(isListed)
+      .orderBy(asc(phone_numbers.phone_number))
+      .limit(limit),
+});

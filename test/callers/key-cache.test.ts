@@ -1,0 +1,326 @@
+import { env } from 'cloudflare:workers';
+import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
+import { hashKey, newRawKey } from '../../src/worker/callers/raw-key.ts';
+import { forgetKey } from '../../src/worker/callers/key-cache.ts';
+import { countedBindings, failingBindings, interceptedBindings } from '../bindings.ts';
+import { call, newClient, rows, start } from '../fixtures.ts';
+import type { Client } from '../fixtures.ts';
+
+let client: Client;
+let hash: string;
+
+beforeEach(async () => {
+  client = await newClient();
+  hash = hashKey(client.raw_key);
+});
+
+afterEach(() => {
+  vi.useRealTimers();
+  vi.restoreAllMocks();
+});
+
+/** Calls that need nothing of D1 but, at most, the caller's key: an unknown path under /api. */
+const admitted = async (bindings = env) => (await call(client, 'GET', '/api/nothing', { bindings })).status === 404;
+
+const unlimited: RateLimit = { limit: async () => ({ success: true }) };
+
+const secondsLater = (seconds: number) => vi.useFakeTimers({ toFake: ['Date'], now: Date.now() + seconds * 1000 });
+
+const revoke = () =>
+  env.DB.prepare(`UPDATE api_keys SET status = 'revoked' WHERE key_id = ?`).bind(client.key_id).run();
+
+describe('the key cache', () => {
+  it('knows a key by its hash alone, with what a call needs and a deadline 60 s from the read', async () => {
+    const before = Math.floor(Date.now() / 1000);
+    await admitted();
+    const after = Math.floor(Date.now() / 1000);
+
+    const entry = await env.KEY_CACHE.get<Record<string, unknown>>(hash, 'json');
+    expect(entry).toEqual({
+      key_id: client.key_id,
+      key_hash: hash,
+      organization_id: client.organization_id,
+      tier: 'enterprise',
+      user_id: 'user_operator',
+      role: 'admin',
+      expires_at: null,
+      deadline: expect.any(Number),
+    });
+    expect(entry?.['deadline']).toBeGreaterThanOrEqual(before + 60);
+    expect(entry?.['deadline']).toBeLessThanOrEqual(after + 60);
+  });
+
+  it('notes the use of a key once for each fill', async () => {
+    await admitted();
+    const row = (await rows('api_keys')).find((found) => found['key_id'] === client.key_id);
+
+    expect(row?.['last_used_at']).toBeGreaterThan(Date.now() / 1000 - 5);
+    const { bindings, calls } = countedBindings();
+    await admitted(bindings);
+    expect(calls).toEqual([]);
+  });
+
+  it('admits a revoked key to reads until the deadline, and no longer', async () => {
+    await admitted();
+    await revoke();
+
+    secondsLater(58);
+    expect(await admitted()).toBe(true);
+    secondsLater(3);
+    expect(await admitted()).toBe(false);
+  });
+
+  it('heeds the deadline of an entry that KV keeps for too long, and of one that the isolate keeps', async () => {
+    await admitted();
+    const stale = await env.KEY_CACHE.get(hash);
+    await revoke();
+
+    secondsLater(61);
+    await env.KEY_CACHE.put(hash, stale ?? '');
+    expect(await admitted()).toBe(false);
+    forgetKey(hash);
+    expect(await admitted()).toBe(false);
+  });
+
+  it.each([
+    ['whose deadline is further off than any is given', { deadline: Date.now() }],
+    ['that is of another key', { key_hash: hashKey(newRawKey()) }],
+    ['without a deadline', { deadline: undefined }],
+  ])('does not believe an entry %s: it asks D1', async (_, wrong) => {
+    await admitted();
+    const entry = await env.KEY_CACHE.get<object>(hash, 'json');
+    await revoke();
+    forgetKey(hash);
+    await env.KEY_CACHE.put(hash, JSON.stringify({ ...entry, ...wrong }));
+
+    expect(await admitted()).toBe(false);
+  });
+
+  it('counts the deadline of an isolate’s entry from the D1 read, not from the KV read that brought it', async () => {
+    await admitted();
+    await revoke();
+    secondsLater(50);
+    forgetKey(hash);
+    expect(await admitted()).toBe(true);
+
+    secondsLater(11);
+    expect(await admitted()).toBe(false);
+  });
+
+  it('heeds the key’s own expiry within an entry', async () => {
+    client = await newClient({ expires_at: Math.floor(Date.now() / 1000) + 30 });
+    hash = hashKey(client.raw_key);
+    expect(await admitted()).toBe(true);
+
+    secondsLater(28);
+    expect(await admitted()).toBe(true);
+    secondsLater(3);
+    expect(await admitted()).toBe(false);
+  });
+
+  it('forgets a key in this isolate when D1 says that it is dead', async () => {
+    await admitted();
+    await revoke();
+    await env.KEY_CACHE.delete(hash);
+
+    const { status } = await call(client, 'DELETE', '/api/integrations/intg_000000000000');
+
+    expect(status).toBe(401);
+    expect(await admitted()).toBe(false);
+  });
+
+  it('takes an entry of another form as none', async () => {
+    await env.KEY_CACHE.put(hash, JSON.stringify({ organization_id: client.organization_id, role: 'owner' }));
+
+    expect(await admitted()).toBe(true);
+  });
+
+  it.each(['KEY_CACHE.get', 'KEY_CACHE.put'] as const)('is done without when %s fails: D1 answers', async (failing) => {
+    const { bindings } = failingBindings(failing, { when: 'before', message: 'KV is down' });
+
+    expect(await admitted(bindings)).toBe(true);
+  });
+
+  it('is read with KV’s shortest cache at the edge', async () => {
+    const get = vi.spyOn(env.KEY_CACHE, 'get');
+
+    await admitted();
+
+    expect(get.mock.calls).toEqual([[hash, { type: 'json', cacheTtl: 30 }]]);
+  });
+
+  it('is filled once by calls that miss it at the same time', async () => {
+    const { bindings, calls } = countedBindings();
+
+    await Promise.all(Array.from({ length: 20 }, () => admitted(bindings)));
+
+    expect(calls.filter((name) => name === 'KEY_CACHE.put')).toHaveLength(1);
+  });
+
+  it('stores nothing about a key that is unknown', async () => {
+    const { bindings, calls } = countedBindings();
+
+    await call(client, 'GET', '/api/nothing', { headers: { 'X-API-Key': newRawKey() }, bindings });
+
+    expect(calls).toEqual(['KEY_CACHE.get', 'DB.batch']);
+  });
+
+  it('holds 1,000 keys in an isolate, those that were used last', async () => {
+    const keys = Array.from({ length: 1001 }, () => ({ raw_key: newRawKey(), key_id: 'apikey_000000000000' }));
+    const known = await env.KEY_CACHE.get<Record<string, unknown>>((await admitted()) ? hash : '', 'json');
+    const entry = (raw_key: string) => JSON.stringify({ ...known, key_hash: hashKey(raw_key) });
+    await Promise.all(keys.map(({ raw_key }) => env.KEY_CACHE.put(hashKey(raw_key), entry(raw_key))));
+    const { bindings: counted, calls } = countedBindings();
+    const bindings = { ...counted, IP_LIMIT: unlimited };
+    const callsWith = async (raw_key: string) => {
+      const before = calls.length;
+      const { status } = await call(client, 'GET', '/api/nothing', { headers: { 'X-API-Key': raw_key }, bindings });
+      return { status, calls: calls.slice(before) };
+    };
+    for (const { raw_key } of keys) await callsWith(raw_key);
+
+    const [first, second] = [keys[0]?.raw_key ?? '', keys[1]?.raw_key ?? ''];
+    expect(await callsWith(second)).toEqual({ status: 404, calls: [] });
+    expect(await callsWith(first)).toEqual({ status: 404, calls: ['KEY_CACHE.get'] });
+  });
+});
+
+describe('a well-formed key that is unknown', () => {
+  const refused = async (raw_key: string, bindings = env) =>
+    (await call(client, 'GET', '/api/nothing', { headers: { 'X-API-Key': raw_key }, bindings })).status === 401;
+
+  it('costs nothing for 5 s from its first refusal, and is asked about again then', async () => {
+    const raw_key = newRawKey();
+    const { bindings, calls } = countedBindings();
+    expect(await refused(raw_key, bindings)).toBe(true);
+    expect(calls).toEqual(['KEY_CACHE.get', 'DB.batch']);
+
+    secondsLater(4);
+    expect(await refused(raw_key, bindings)).toBe(true);
+    expect(calls).toHaveLength(2);
+
+    secondsLater(1);
+    expect(await refused(raw_key, bindings)).toBe(true);
+    expect(calls).toEqual(['KEY_CACHE.get', 'DB.batch', 'KEY_CACHE.get', 'DB.batch']);
+  });
+
+  it('evicts no caller, however many there are', async () => {
+    await admitted();
+    for (let count = 0; count < 1001; count += 1) {
+      await refused(newRawKey(), { ...env, IP_LIMIT: unlimited });
+    }
+
+    const { bindings, calls } = countedBindings();
+    expect(await admitted(bindings)).toBe(true);
+    expect(calls).toEqual([]);
+  });
+
+  it('is told from one that is dead: that may come to life again, with its organization', async () => {
+    await env.DB.prepare(`UPDATE organizations SET status = 'suspended' WHERE organization_id = ?`)
+      .bind(client.organization_id)
+      .run();
+    expect(await admitted()).toBe(false);
+
+    await env.DB.prepare(`UPDATE organizations SET status = 'active' WHERE organization_id = ?`)
+      .bind(client.organization_id)
+      .run();
+    expect(await admitted()).toBe(true);
+  });
+});
+
+describe('many calls of one key at the same time', () => {
+  const AT_ONCE = 300;
+
+  it('look it up once where what the isolate knows is too old, and take no token of their address', async () => {
+    await admitted();
+    secondsLater(61);
+    const { bindings: counted, calls } = countedBindings();
+    let tokens = 0;
+    const limiter: RateLimit = { limit: async () => ({ success: (tokens += 1) < 0 }) };
+    const bindings = { ...counted, IP_LIMIT: limiter };
+
+    const answers = await Promise.all(
+      Array.from({ length: AT_ONCE }, () => call(client, 'GET', '/api/integrations?page_size=1', { bindings })),
+    );
+
+    expect(answers.filter(({ status }) => status === 200)).toHaveLength(AT_ONCE);
+    expect(calls.filter((name) => name === 'KEY_CACHE.get')).toHaveLength(1);
+    expect(tokens).toBe(0);
+    // The look-up, the note of its use, and a list for each.
+    expect(calls.filter((name) => name === 'DB.batch')).toHaveLength(AT_ONCE + 2);
+  });
+
+  it('look it up once where nothing is known of it', async () => {
+    const { bindings, calls } = countedBindings();
+
+    const answers = await Promise.all(
+      Array.from({ length: AT_ONCE }, () => call(client, 'GET', '/api/nothing', { bindings })),
+    );
+
+    expect(answers.filter(({ status }) => status === 404)).toHaveLength(AT_ONCE);
+    expect(calls.filter((name) => name === 'KEY_CACHE.get')).toHaveLength(1);
+  });
+
+  it('do not wait for one that never ends', async () => {
+    const stuck = interceptedBindings((name, carryOut) =>
+      name === 'KEY_CACHE.get' ? new Promise(() => {}) : carryOut(),
+    );
+    void start(client, 'GET', '/api/nothing', { bindings: stuck });
+    vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout'], shouldAdvanceTime: true, advanceTimeDelta: 100 });
+
+    const waiting = admitted();
+    await vi.advanceTimersByTimeAsync(5000);
+
+    expect(await waiting).toBe(true);
+  });
+
+  it('are refused as one is: a limit that another met is not theirs', async () => {
+    let asked = 0;
+    const limiter: RateLimit = { limit: async () => ({ success: (asked += 1) > 1 }) };
+    const bindings = { ...env, IP_LIMIT: limiter };
+
+    const answers = await Promise.all([
+      call(client, 'GET', '/api/nothing', { headers: { 'CF-Connecting-IP': '203.0.113.1' }, bindings }),
+      call(client, 'GET', '/api/nothing', { headers: { 'CF-Connecting-IP': '203.0.113.2' }, bindings }),
+    ]);
+
+    expect(answers.map(({ status }) => status)).toEqual([429, 404]);
+  });
+});
+
+describe('a key that is in use', () => {
+  it('is asked about shortly before its time, behind an answer, so that no call waits', async () => {
+    await admitted();
+    secondsLater(57);
+    const { bindings, calls } = countedBindings();
+
+    const answer = await start(client, 'GET', '/api/nothing', { bindings });
+    expect(calls).toEqual([]);
+    await answer.settle();
+    expect(calls.toSorted()).toEqual(['DB.batch', 'DB.batch', 'KEY_CACHE.put']);
+
+    secondsLater(8);
+    calls.length = 0;
+    expect(await admitted(bindings)).toBe(true);
+    expect(calls).toEqual([]);
+  });
+
+  it('takes tokens again once it was found dead', async () => {
+    await admitted();
+    await revoke();
+    secondsLater(61);
+    let tokens = 0;
+    const limiter: RateLimit = {
+      limit: async () => {
+        tokens += 1;
+        return { success: true };
+      },
+    };
+    const bindings = { ...env, IP_LIMIT: limiter };
+
+    await admitted(bindings);
+    expect(tokens).toBe(0);
+    await admitted(bindings);
+    expect(tokens).toBeGreaterThan(0);
+  });
+});

@@ -1,0 +1,191 @@
+/** Late tries of what happened behind the restore point, landing behind the restore: they change nothing that the replay has done. */
+import { env } from 'cloudflare:workers';
+import { beforeEach, describe, expect, it } from 'vitest';
+import { parseKekRing } from '../../../src/worker/credentials/envelope.ts';
+import { markKekRetired } from '../../../src/operator/keks/retire.ts';
+import type { Bindings } from '../../../src/worker/env.ts';
+import { offboardOrganization } from '../../../src/operator/organizations/offboard.ts';
+import { resumeOrganization, suspendOrganization } from '../../../src/operator/organizations/suspend.ts';
+import { reconcile } from '../../../src/operator/recovery/reconcile.ts';
+import { interceptedBindings } from '../../bindings.ts';
+import {
+  actionsOn,
+  call,
+  createIntegration,
+  importNumber,
+  newClient,
+  rowOf,
+  rows,
+  twilio,
+  unusedNumber,
+} from '../../fixtures.ts';
+import type { Client } from '../../fixtures.ts';
+import { exportedSince, replayRows, restorePoint } from './restore.ts';
+
+let client: Client;
+let integration_id: string;
+
+beforeEach(async () => {
+  await env.DB.batch(
+    ['phone_numbers', 'integrations', 'credential_purges', 'audit_events', 'key_encryption_keys'].map((table) =>
+      env.DB.prepare(`DELETE FROM ${table}`),
+    ),
+  );
+  client = await newClient();
+  integration_id = await createIntegration(client);
+});
+
+const exported = () => exportedSince(Math.floor(Date.now() / 1000));
+const statusNow = async () =>
+  (await rows('organizations')).find((row) => row['organization_id'] === client.organization_id)?.['status'];
+const put = (path: string, body: object, bindings: Bindings = env) => call(client, 'PUT', path, { body, bindings });
+const integrationPath = () => `/api/integrations/${integration_id}`;
+
+/** Bindings that keep the batches with a statement that begins so, to land them once more. */
+function keeping(statement: string) {
+  const kept: (() => Promise<unknown>)[] = [];
+  const bindings = interceptedBindings((name, carryOut, { statements }) => {
+    if (name === 'DB.batch' && statements.some(({ sql }) => sql.startsWith(statement))) kept.push(carryOut);
+    return carryOut();
+  });
+  const landAgain = async () => {
+    expect(kept).toHaveLength(1);
+    for (const land of kept) await land();
+  };
+  return { bindings, landAgain };
+}
+
+/** Does something, restores D1 to what it was before, and replays what happened. */
+async function undoneAndReplayed(happens: () => Promise<unknown>) {
+  const restore = await restorePoint();
+  await happens();
+  const events = await exported();
+  await restore();
+  return replayRows(events);
+}
+
+describe('a late try behind a restore and its replay', () => {
+  it('of a suspension that was resumed suspends nothing', async () => {
+    const { bindings, landAgain } = keeping('insert');
+    await undoneAndReplayed(async () => {
+      await suspendOrganization(bindings.DB, client.organization_id);
+      await resumeOrganization(env.DB, client.organization_id);
+    });
+
+    await landAgain();
+
+    expect(await statusNow()).toBe('active');
+  });
+
+  it('of a resumption does not bring an offboarded organization back', async () => {
+    const { bindings, landAgain } = keeping('insert');
+    await undoneAndReplayed(async () => {
+      await suspendOrganization(env.DB, client.organization_id);
+      await resumeOrganization(bindings.DB, client.organization_id);
+      await offboardOrganization(env.DB, client.organization_id);
+    });
+
+    await landAgain();
+
+    expect(await statusNow()).toBe('offboarded');
+  });
+
+  it('of an update of credentials makes no version live that is on its way out', async () => {
+    const { bindings, landAgain } = keeping('update "integrations"');
+    await undoneAndReplayed(async () => {
+      await put(integrationPath(), { name: 'Renamed' });
+      await put(integrationPath(), { credentials: { ...twilio, auth_token: 'another' } }, bindings);
+    });
+    expect((await reconcile(env)).credentials_missing).toEqual([integration_id]);
+    const before = await rowOf('integrations', integration_id);
+
+    await landAgain();
+
+    expect(await rowOf('integrations', integration_id)).toEqual(before);
+  });
+
+  it('of a new name that was changed again changes nothing', async () => {
+    const { bindings, landAgain } = keeping('update "integrations"');
+    await undoneAndReplayed(async () => {
+      await put(integrationPath(), { name: 'First' }, bindings);
+      await put(integrationPath(), { name: 'Second' });
+    });
+    const before = await rowOf('integrations', integration_id);
+
+    await landAgain();
+
+    expect(await rowOf('integrations', integration_id)).toEqual(before);
+  });
+
+  it('of an assignment that was taken back changes nothing', async () => {
+    const phone_number_id = await importNumber(client, integration_id, unusedNumber());
+    const path = `/api/phone-numbers/${phone_number_id}`;
+    const { bindings, landAgain } = keeping('update "phone_numbers"');
+    await undoneAndReplayed(async () => {
+      await put(path, { assigned_agent_id: 'agent_000000000001' }, bindings);
+      await put(path, { assigned_agent_id: null });
+    });
+    const before = await rowOf('phone_numbers', phone_number_id);
+
+    await landAgain();
+
+    expect(await rowOf('phone_numbers', phone_number_id)).toEqual(before);
+  });
+
+  it('of a rotation whose successor is lost does not end the key that lives on', async () => {
+    const other = await newClient({ organization_id: client.organization_id });
+    const { bindings, landAgain } = keeping('insert into "api_keys"');
+    const replayed = await undoneAndReplayed(() =>
+      call(client, 'POST', `/api/api-keys/${other.key_id}/rotate`, { body: { overlap_seconds: 0 }, bindings }),
+    );
+    expect(replayed.keys_to_rotate).toEqual([other.key_id]);
+
+    await landAgain();
+
+    expect(await rowOf('api_keys', other.key_id)).toMatchObject({ expires_at: null, ended_at: null });
+  });
+});
+
+describe('between a restore and its replay', () => {
+  it('a late try of a deletion that was refused is on record, beside the refusal, and told', async () => {
+    const { bindings, landAgain } = keeping('delete from "integrations"');
+    const restore = await restorePoint();
+    await importNumber(client, integration_id, unusedNumber());
+    expect((await call(client, 'DELETE', integrationPath(), { bindings })).status).toBe(409);
+    const events = await exported();
+    await restore();
+    await landAgain();
+
+    const replayed = await replayRows(events);
+
+    expect(replayed.deleted_late).toEqual([integration_id]);
+    expect(new Set(await actionsOn(integration_id))).toEqual(
+      new Set(['integration.created', 'integration.delete_refused', 'integration.deleted']),
+    );
+    expect((await replayRows(events)).deleted_late).toEqual([]);
+  });
+
+  it('a resumption does not keep an organization from being offboarded again', async () => {
+    await suspendOrganization(env.DB, client.organization_id);
+    const restore = await restorePoint();
+    await offboardOrganization(env.DB, client.organization_id);
+    const events = await exported();
+    await restore();
+    await resumeOrganization(env.DB, client.organization_id);
+
+    await replayRows(events);
+
+    expect(await statusNow()).toBe('offboarded');
+  });
+});
+
+describe('a key-encryption key that was retired behind the restore point', () => {
+  it('stays so: nothing is stored under it', async () => {
+    await call(client, 'DELETE', integrationPath());
+    const { checkValues } = await parseKekRing(env.CREDENTIALS_KEKS);
+    await undoneAndReplayed(() => markKekRetired(env.DB, { kek_id: 'k1', check_value: checkValues.get('k1') ?? '' }));
+
+    const body = { name: 'Under k1', credentials: twilio };
+    expect((await call(client, 'POST', '/api/integrations', { body })).status).toBe(503);
+  });
+});
