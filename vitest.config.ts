@@ -8,8 +8,6 @@ export const workers = {
     cloudflareTest(async () => ({
       wrangler: { configPath: './wrangler.toml' },
       miniflare: {
-        // Beside DB, for an organization that lives apart.
-        d1Databases: ['DB_1'],
         bindings: {
           MIGRATIONS: await readD1Migrations('migrations'),
           CREDENTIALS_KEKS: JSON.stringify({

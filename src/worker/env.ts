@@ -10,7 +10,6 @@ export type AfterAnswer = (task: () => Promise<unknown>) => void;
 
 /** What a verb knows of the call that it serves. */
 export interface Operation {
-  /** `DB` is the database of the caller's organization. */
   readonly env: Bindings;
   readonly caller: Caller;
   readonly request_id: string;

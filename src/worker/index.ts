@@ -4,7 +4,6 @@ import { forgetOldEvents, forgetRefusals } from './audit/retention.ts';
 import { drainPurges } from './credentials/drain.ts';
 import { rewrapDataKeys } from './credentials/rewrap.ts';
 import { watchSize } from './d1/database-size.ts';
-import { databaseNames, databases } from './d1/databases.ts';
 import { BULK_BATCH_MILLISECONDS, CALL_MILLISECONDS, withDeadlines } from './core/deadlines.ts';
 import type { Bindings } from './env.ts';
 import { forgetIdempotencyKeys } from './decision/remembered-answers.ts';
@@ -12,7 +11,7 @@ import { logError } from './core/log.ts';
 
 /**
  * What the cron does at each turn: the outbox's drain, data keys to be wrapped anew, what is old enough to be forgotten,
- * and a look at the database's size. Each is bounded, has a turn for each database, and goes on at the next where it left off. One after the other, because an
+ * and a look at the database's size. Each is bounded, and goes on at the next where it left off. One after the other, because an
  * invocation has few connections (connections.ts).
  */
 const chores: Record<string, (env: Bindings) => Promise<void>> = {
@@ -35,21 +34,12 @@ export default {
   /** @throws the first chore's error, once every chore had its turn: the platform counts failed runs */
   async scheduled(_controller: ScheduledController, untimed: Bindings, context?: ExecutionContext) {
     const env = withDeadlines(untimed, (late) => context?.waitUntil(late), BULK_BATCH_MILLISECONDS);
-    const names = databaseNames(env);
-    const everywhere = databases(env).flatMap((DB, index) =>
-      Object.entries(chores).map(([name, chore]) => ({
-        name,
-        chore,
-        database: names[index],
-        bindings: { ...env, DB },
-      })),
-    );
     const failures: unknown[] = [];
-    for (const { name, chore, database, bindings } of everywhere) {
+    for (const [name, chore] of Object.entries(chores)) {
       try {
-        await chore(bindings);
+        await chore(env);
       } catch (error) {
-        logError(`${name}_failed`, error, { database });
+        logError(`${name}_failed`, error);
         failures.push(error);
       }
     }

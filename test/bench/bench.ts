@@ -10,7 +10,6 @@ import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { formatTable, formatVerdicts } from './report.ts';
 import type { Findings, Settings } from './report.ts';
-import { databases } from './suites/databases.ts';
 import { edge } from './suites/edge.ts';
 import { growth } from './suites/growth.ts';
 import { local } from './suites/local.ts';
@@ -26,7 +25,6 @@ const suites: Record<string, (settings: Settings) => Promise<Findings>> = {
   growth,
   start,
   memory,
-  databases,
   profile,
 };
 /** Its figures explain others, and are none to compare. */

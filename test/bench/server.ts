@@ -20,13 +20,11 @@ export interface Contender {
   model: Model;
   /** For the model `edge`. */
   times?: EdgeTimes;
-  /** Names of the bindings of its databases; `DB` alone by default. */
-  databases?: readonly [string, ...string[]];
 }
 
 export interface Server {
   url(contender: string): Promise<string>;
-  /** Its bindings, as its Worker has them before they are modelled; every database is migrated. */
+  /** Its bindings, as its Worker has them before they are modelled; the database is migrated. */
   bindings(contender: string): Promise<Bindings>;
   dispose(): Promise<void>;
 }
@@ -74,9 +72,7 @@ export async function serve(
   }
   try {
     await miniflare.ready;
-    for (const { name, databases } of contenders) {
-      for (const binding of databasesOf(databases)) await migrate(await miniflare.getD1Database(binding, name));
-    }
+    for (const { name } of contenders) await migrate(await miniflare.getD1Database('DB', name));
   } catch (error) {
     await dispose();
     throw error;
@@ -88,20 +84,16 @@ export async function serve(
   };
 }
 
-const databasesOf = (databases: Contender['databases']) => databases ?? ['DB'];
-
-async function workerOptions({ name, worker, model, times, databases }: Contender, minified: boolean) {
+async function workerOptions({ name, worker, model, times }: Contender, minified: boolean) {
   const { code } = await bundle(`test/bench/workers/${worker}.ts`, minified);
-  const variables = { MODEL: model, DATABASES: databasesOf(databases).join(), ...times };
+  const variables = { MODEL: model, ...times };
   return {
     config: {
       name,
       compatibilityDate: '2026-11-01',
       manifest: { mainModule: 'index.js', modules: { 'index.js': { type: 'esm' as const, contents: code } } },
       env: {
-        ...Object.fromEntries(
-          databasesOf(databases).map((binding) => [binding, { type: 'd1' as const, id: `${name}-${binding}` }]),
-        ),
+        DB: { type: 'd1' as const, id: `${name}-database` },
         KEY_CACHE: { type: 'kv' as const, id: `${name}-keys` },
         CREDENTIALS: { type: 'kv' as const, id: `${name}-credentials` },
         STARTER_LIMIT: unlimited(`${name}-starter`),

@@ -295,27 +295,15 @@ describe('the drain', () => {
     expect(await outbox()).toEqual(['v1/org_a/intg_0/many']);
   });
 
-  it('shares those calls with the drains of other databases, evenly', async () => {
-    await enqueueMany(901, 'unixepoch()');
-    const { bindings, calls } = countedBindings();
-
-    await drain({ ...bindings, DATABASES: 'DB, DB_1, DB_2' });
-
-    expect(calls.filter((name) => name === 'CREDENTIALS.delete')).toHaveLength(300);
-  });
-
-  it.each([
-    ['25 seconds are over', 26, 'DB'],
-    ['its share of them is over, of several databases', 9, 'DB, DB_1, DB_2'],
-  ])('begins no turn when %s, and leaves nothing claimed', async (_, seconds, DATABASES) => {
+  it('begins no turn when 25 seconds are over, and leaves nothing claimed', async () => {
     await enqueueMany(500, 'unixepoch()');
     let deletes = 0;
     const bindings = interceptedBindings((name, carryOut) => {
-      if (name === 'CREDENTIALS.delete' && (deletes += 1) === 1) later(seconds);
+      if (name === 'CREDENTIALS.delete' && (deletes += 1) === 1) later(26);
       return carryOut();
     });
 
-    await drain({ ...bindings, DATABASES });
+    await drain(bindings);
 
     expect(deletes).toBe(150);
     expect(await rows('credential_purges')).toEqual(

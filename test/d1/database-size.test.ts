@@ -1,10 +1,7 @@
 /** A database that fills. */
-import { applyD1Migrations, createScheduledController } from 'cloudflare:test';
-import { env } from 'cloudflare:workers';
+import { createScheduledController } from 'cloudflare:test';
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import * as z from 'zod';
-import { createOperatorKey } from '../../src/operator/api-keys/create.ts';
-import { databaseOf } from '../../src/worker/d1/databases.ts';
 import worker from '../../src/worker/index.ts';
 import { interceptedBindings } from '../bindings.ts';
 import { call, createIntegration, importNumber, newClient, resources, twilio, unusedNumber } from '../fixtures.ts';
@@ -79,32 +76,6 @@ describe('a database of more than 9.5 GB', () => {
 
     const body = { name: 'New', credentials: twilio };
     expect((await call(client, 'POST', '/api/integrations', { body, bindings })).status).toBe(201);
-  });
-});
-
-describe('a database beside one that is nearly full', () => {
-  it('takes more', async () => {
-    await applyD1Migrations(env.DB_1, env.MIGRATIONS);
-    const spread = { ...bindings, DATABASES: 'DB,DB_1' };
-    const clientOf = async (database: D1Database) => {
-      const organization_id =
-        Array.from({ length: 100 }, () => `org_${crypto.randomUUID()}`).find(
-          (id) => databaseOf(spread, id) === database,
-        ) ?? '';
-      const made = { organization_id, role: 'admin', tier: 'pro', name: 'Test', expires_at: null } as const;
-      const { raw_key, key } = await createOperatorKey(database, made);
-      return { organization_id, raw_key, key_id: key.key_id };
-    };
-    const [crowded, roomy] = [await clientOf(spread.DB), await clientOf(spread.DB_1)];
-    await see(9.6 * GIGABYTE);
-
-    const statuses = [];
-    for (const one of [roomy, crowded, roomy]) {
-      const body = { name: 'New', credentials: twilio };
-      statuses.push((await call(one, 'POST', '/api/integrations', { body, bindings: spread })).status);
-    }
-
-    expect(statuses).toEqual([201, 503, 201]);
   });
 });
 

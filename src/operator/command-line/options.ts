@@ -4,7 +4,7 @@ import { parseArgs } from 'node:util';
 import * as z from 'zod';
 import { BULK_BATCH_MILLISECONDS, withDeadlines } from '../../worker/core/deadlines.ts';
 import { organizationIdPattern } from '../../worker/core/ids.ts';
-import { assertOneDatabase, migrateLocal, openLocal, openRemote, stateDirectory } from './platform.ts';
+import { migrateLocal, openLocal, openRemote, stateDirectory } from './platform.ts';
 import type { OperatorBindings } from './platform.ts';
 
 /** Options of every command: which database and credentials it works on. */
@@ -61,7 +61,6 @@ export async function withBindings<Result>(
   { remote, ...options }: { remote: boolean; 'persist-to'?: string | undefined },
   work: (env: OperatorBindings) => Promise<Result>,
 ): Promise<Result> {
-  assertOneDatabase();
   const directory = stateDirectory(options['persist-to']);
   if (!remote) await migrateLocal(directory);
   const { env, dispose } = remote ? await openRemote() : await openLocal(directory);

@@ -19,16 +19,6 @@ export function stateDirectory(persistTo: string | undefined): string {
   return persistTo === undefined ? join(projectDirectory, '.wrangler/state') : resolve(persistTo);
 }
 
-/**
- * Stands before every operator's command: each looks into `DB` alone, and would take what is in another for garbage.
- *
- * @throws Error where wrangler.toml spreads organizations over several databases
- */
-export function assertOneDatabase(): void {
-  const { vars } = unstable_readConfig({ config: configPath });
-  if (vars['DATABASES'] !== 'DB') throw new Error('The operator’s commands know one database: DATABASES must be "DB".');
-}
-
 /** The local bindings, on the state that `wrangler dev` serves. */
 export function openLocal(directory: string): Promise<PlatformProxy<Bindings>> {
   // Wrangler's own commands keep their state in a folder of this version.

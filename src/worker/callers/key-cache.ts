@@ -14,7 +14,6 @@ import { LRUCache } from 'lru-cache';
 import pMap from 'p-map';
 import * as z from 'zod';
 import { MAX_CONNECTIONS } from '../core/connections.ts';
-import { databaseOf, databases } from '../d1/databases.ts';
 import type { AfterAnswer, Bindings, Operation } from '../env.ts';
 import { logError } from '../core/log.ts';
 import { DomainError } from '../http/problem.ts';
@@ -108,12 +107,6 @@ const markUsed = query(
       ),
 );
 
-interface Asked {
-  key_hash: string;
-  /** The organization that the caller says it is of: where D1 is asked first. */
-  organization_id: string;
-}
-
 /**
  * Finds the caller of a well-formed key.
  *
@@ -124,32 +117,31 @@ interface Asked {
  */
 export async function findCaller(
   env: Bindings,
-  asked: Asked,
+  key_hash: string,
   admitLookup: () => Promise<void>,
   afterAnswer: AfterAnswer,
 ): Promise<Caller | undefined> {
-  const { key_hash } = asked;
   const now = unixNow();
   const known = isolateCache.get(key_hash);
   if (known && isBelieved(known, key_hash, now)) {
-    if (known.deadline - now <= REFRESHED_SECONDS_BEFORE) afterAnswer(() => refresh(env, asked));
+    if (known.deadline - now <= REFRESHED_SECONDS_BEFORE) afterAnswer(() => refresh(env, key_hash));
     return alive(known, now);
   }
   if (now < (unknownKeys.get(key_hash) ?? 0)) return undefined;
   const caller = await once(key_hash, async () => {
     // What was good a short while ago is its organization's to limit. Found dead, it is forgotten, and takes tokens.
     if (!known) await admitLookup();
-    return (await readCache(env, key_hash, now)) ?? (await fill(env, asked, afterAnswer));
+    return (await readCache(env, key_hash, now)) ?? (await fill(env, key_hash, afterAnswer));
   });
   return caller && alive(caller, now);
 }
 
 /** Asks anew about a key that is about to be no longer believed, so that no call waits for it. */
-async function refresh(env: Bindings, asked: Asked): Promise<void> {
-  const known = isolateCache.get(asked.key_hash);
+async function refresh(env: Bindings, key_hash: string): Promise<void> {
+  const known = isolateCache.get(key_hash);
   if (!known || known.deadline - unixNow() > REFRESHED_SECONDS_BEFORE) return;
   const tasks: (() => Promise<unknown>)[] = [];
-  await once(asked.key_hash, () => fill(env, asked, (task) => void tasks.push(task)));
+  await once(key_hash, () => fill(env, key_hash, (task) => void tasks.push(task)));
   await Promise.all(tasks.map((task) => task()));
 }
 
@@ -191,10 +183,10 @@ async function heardInTime(other: Promise<Caller | undefined>): Promise<Caller |
 }
 
 /** Asks D1, and fills both caches. */
-async function fill(env: Bindings, asked: Asked, afterAnswer: AfterAnswer): Promise<Caller | undefined> {
-  const { key_hash } = asked;
+async function fill(env: Bindings, key_hash: string, afterAnswer: AfterAnswer): Promise<Caller | undefined> {
   const now = unixNow();
-  const found = await lookUp(env, asked.organization_id, { key_hash, now });
+  // On the primary, which alone knows of a revocation at once.
+  const [[found]] = await batch(env.DB, [findKey.bind({ key_hash, now })]);
   if (!found) unknownKeys.set(key_hash, now + UNKNOWN_MAX_AGE_SECONDS);
   if (!found?.is_alive) {
     forgetKey(key_hash);
@@ -207,23 +199,8 @@ async function fill(env: Bindings, asked: Asked, afterAnswer: AfterAnswer): Prom
     if (isolateCache.get(key_hash) !== caller) return;
     await env.KEY_CACHE.put(key_hash, JSON.stringify(caller), { expirationTtl: KV_EXPIRATION_SECONDS });
   });
-  afterAnswer(() => batch(databaseOf(env, caller.organization_id), [markUsed.bind({ ...caller, now })]));
+  afterAnswer(() => batch(env.DB, [markUsed.bind({ ...caller, now })]));
   return caller;
-}
-
-/**
- * Asks D1 about a key on the primary, which alone knows of a revocation at once: the database of the organization that the
- * caller names, and only then, at once, all others. A key counts in its own organization's database alone: what another has of
- * it is a copy, of an organization that is moved.
- */
-async function lookUp(env: Bindings, organization_id: string, parameters: { key_hash: string; now: number }) {
-  const ask = async (database: D1Database) => {
-    const [[row]] = await batch(database, [findKey.bind(parameters)]);
-    return row && databaseOf(env, row.organization_id) === database ? row : undefined;
-  };
-  const home = databaseOf(env, organization_id);
-  const others = databases(env).filter((database) => database !== home);
-  return (await ask(home)) ?? (await Promise.all(others.map(ask))).find((row) => row !== undefined);
 }
 
 /** Makes this isolate ask again: D1 has said otherwise than the entry. */

@@ -33,11 +33,7 @@ export function logAlert(event: string, fields: Record<string, string | number>)
 }
 
 /** Logs an error with its causes, by name and message alone: other properties may hold bound values. */
-export function logError(
-  event: string,
-  error: unknown,
-  fields: { request_id?: string; database?: string | undefined } = {},
-): void {
+export function logError(event: string, error: unknown, fields: { request_id?: string } = {}): void {
   console.error(JSON.stringify({ event, ...fields, errors: chain(error) }));
 }
 

@@ -3,7 +3,6 @@ import { and, inArray, lte, sql } from 'drizzle-orm';
 import type { Placeholder, SQL } from 'drizzle-orm';
 import pMap, { pMapSkip } from 'p-map';
 import { MAX_CONNECTIONS } from '../core/connections.ts';
-import { databaseNames } from '../d1/databases.ts';
 import { originalOf } from '../core/deadlines.ts';
 import type { Bindings } from '../env.ts';
 import { logAlert, logError, logEvent } from '../core/log.ts';
@@ -15,7 +14,7 @@ import { unixNow } from '../core/time.ts';
 /** How long a purge that is done waits for others. */
 const GATHERED_MILLISECONDS = 10;
 const MAX_GATHERED_MILLISECONDS = 1000;
-/** Of the platform's 1,000 KV operations for each invocation of a Worker. All databases share this and the time. */
+/** Of the platform's 1,000 KV operations for each invocation of a Worker. */
 const KV_OPERATIONS_PER_RUN = 900;
 /** The platform allows for 15 minutes, but the next run comes after one. */
 const MILLISECONDS_PER_RUN = 25_000;
@@ -158,9 +157,8 @@ export async function purge({ CREDENTIALS, DB }: Bindings, kv_key: string): Prom
  * more than 15 minutes.
  */
 export async function drainPurges(env: Bindings): Promise<void> {
-  const { length: sharers } = databaseNames(env);
-  const end = Date.now() + MILLISECONDS_PER_RUN / sharers;
-  let operationsLeft = Math.floor(KV_OPERATIONS_PER_RUN / sharers);
+  const end = Date.now() + MILLISECONDS_PER_RUN;
+  let operationsLeft = KV_OPERATIONS_PER_RUN;
   const done = { purged: 0, failed: 0 };
   let purged: Claim[] = [];
   for (;;) {

@@ -6,7 +6,7 @@ import { createMiddleware } from 'hono/factory';
 import type { AppEnv, Bindings } from '../env.ts';
 import { logAlert } from '../core/log.ts';
 import { DomainError } from '../http/problem.ts';
-import { batch, query, sizeOf } from './query.ts';
+import { batch, databaseSize, query } from './query.ts';
 import { organizations } from './schema.ts';
 
 const MAX_BYTES = 10e9;
@@ -21,7 +21,7 @@ const ALERT_AT_BYTES = 0.7 * MAX_BYTES;
  */
 export const refuseGrowth = createMiddleware<AppEnv>(async (c, next) => {
   const grows = c.req.method === 'POST' || c.req.method === 'PUT';
-  if (grows && sizeOf(c.get('operation').env.DB) > GROWTH_ENDS_AT_BYTES) {
+  if (grows && databaseSize() > GROWTH_ENDS_AT_BYTES) {
     throw new DomainError('temporarily_unavailable', { outcome: 'not_done' });
   }
   await next();
@@ -32,7 +32,7 @@ const askForSize = query((db) => db.select({ tier: organizations.tier }).from(or
 /** The cron's turn: alerts by `database_filling` from 70 % on. */
 export async function watchSize({ DB }: Bindings): Promise<void> {
   await batch(DB, [askForSize.bind({})]);
-  const bytes = sizeOf(DB);
+  const bytes = databaseSize();
   if (bytes > ALERT_AT_BYTES) {
     logAlert('database_filling', { bytes, percent: Math.round((bytes / MAX_BYTES) * 100) });
   }

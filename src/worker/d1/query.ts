@@ -10,7 +10,7 @@ import { drizzle } from 'drizzle-orm/sqlite-proxy';
 import type { SqliteRemoteDatabase } from 'drizzle-orm/sqlite-proxy';
 import type * as z from 'zod';
 import type { PreparedQueryConfig, SQLiteColumn, SQLitePreparedQuery, SQLiteTable } from 'drizzle-orm/sqlite-core';
-import { DeadlineError, originalOf } from '../core/deadlines.ts';
+import { DeadlineError } from '../core/deadlines.ts';
 import { DomainError } from '../http/problem.ts';
 import { MAX_TRIES, retry } from '../core/retry.ts';
 
@@ -187,10 +187,10 @@ export type Database = Pick<D1Database, 'prepare' | 'batch'>;
 
 const MAX_TRIES_WHEN_OVERLOADED = 2;
 
-const sizes = new WeakMap<object, number>();
+let lastSize = 0;
 
-/** How large a database was by its last batch in this isolate: bytes, 0 before the first. */
-export const sizeOf = (database: Database): number => sizes.get(originalOf(database)) ?? 0;
+/** How large the database was after this isolate's last batch: bytes, 0 before the first. */
+export const databaseSize = (): number => lastSize;
 
 type ResultOf<Query> = Query extends BoundQuery<infer Result> ? Result : never;
 
@@ -251,8 +251,7 @@ async function run(
         return MAX_TRIES;
       },
     );
-    const size = answers.at(-1)?.meta.size_after;
-    if (size !== undefined) sizes.set(originalOf(database), size);
+    lastSize = answers.at(-1)?.meta.size_after ?? lastSize;
     return { rows: answers.map(({ results }) => results), inDoubt };
   } catch (error) {
     if (classify(error) === 'sql') throw error;

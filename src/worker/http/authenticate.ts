@@ -1,6 +1,5 @@
 import type { Context } from 'hono';
 import { createMiddleware } from 'hono/factory';
-import { bindingsOf } from '../d1/databases.ts';
 import type { AppEnv } from '../env.ts';
 import { organizationIdPattern } from '../core/ids.ts';
 import { DomainError } from './problem.ts';
@@ -20,7 +19,7 @@ export const authenticate = createMiddleware<AppEnv>(async (c, next) => {
   const caller = await identify(c).catch((error: unknown) => refuse(c, error));
   const headers = c.get('headers');
   c.set('operation', {
-    env: bindingsOf(c.env, caller.organization_id),
+    env: c.env,
     caller,
     request_id: c.get('request_id'),
     afterAnswer: c.get('afterAnswer'),
@@ -38,12 +37,7 @@ async function identify(c: Context<AppEnv>): Promise<Caller> {
   const rawKey = c.req.header('X-API-Key');
   if (!rawKey) throw new DomainError('missing_api_key', {});
   if (!isWellFormed(rawKey)) throw new DomainError('invalid_api_key', {});
-  const caller = await findCaller(
-    c.env,
-    { key_hash: hashKey(rawKey), organization_id: c.req.header(ORGANIZATION_HEADER) ?? '' },
-    () => limitByIp('key_lookup', c),
-    c.get('afterAnswer'),
-  );
+  const caller = await findCaller(c.env, hashKey(rawKey), () => limitByIp('key_lookup', c), c.get('afterAnswer'));
   if (!caller) throw new DomainError('invalid_api_key', {});
   return caller;
 }

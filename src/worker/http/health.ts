@@ -2,7 +2,6 @@ import { Hono } from 'hono';
 import { answer } from './answer.ts';
 import { limitByIp } from './rate-limit.ts';
 import { kekRing } from '../credentials/store.ts';
-import { databases } from '../d1/databases.ts';
 import type { AppEnv, Bindings } from '../env.ts';
 import { logError } from '../core/log.ts';
 import { batch, query } from '../d1/query.ts';
@@ -33,10 +32,7 @@ const toldBy = (sign: Promise<unknown>, failed: string): Promise<'ok' | 'unavail
 async function healthOf(env: Bindings): Promise<Health> {
   if (remembered && Date.now() < remembered.until) return remembered.health;
   const [database, credentials] = await Promise.all([
-    toldBy(
-      Promise.all(databases(env).map((asked) => batch(asked, [askDatabase.bind({})]))),
-      'health_database_unavailable',
-    ),
+    toldBy(batch(env.DB, [askDatabase.bind({})]), 'health_database_unavailable'),
     toldBy(kekRing(env.CREDENTIALS_KEKS), 'health_credentials_unavailable'),
   ]);
   const health = { database, credentials };

@@ -82,7 +82,7 @@ const config :Workerd.Config = (
   services = [(name = "main", worker = (
     modules = [(name = "index.js", esModule = embed "${codeFile}")],
     compatibilityDate = "2026-11-01",
-    bindings = [(name = "CORS_ORIGINS", text = ""), (name = "DATABASES", text = "DB")],
+    bindings = [(name = "CORS_ORIGINS", text = "")],
   ))],
   sockets = [(name = "http", address = "127.0.0.1:0", http = (), service = "main")],
 );

@@ -1,7 +1,7 @@
 /** Answers that tell what they cost: the D1 calls before the answer, and the rows that these read and wrote. */
 import * as z from 'zod';
 import type { Bindings } from '../../../src/worker/env.ts';
-import { interceptDatabases } from './intercept.ts';
+import { intercept } from './intercept.ts';
 import type { Fetch } from './model.ts';
 
 const result = z.object({ meta: z.object({ rows_read: z.number(), rows_written: z.number() }) });
@@ -15,7 +15,7 @@ export async function answerWithCounts(
   context: ExecutionContext,
 ): Promise<Response> {
   const counts = { 'X-D1-Calls': 0, 'X-Rows-Read': 0, 'X-Rows-Written': 0 };
-  const counted = interceptDatabases(env, () => async (_, call) => {
+  const DB = intercept(env.DB, async (_, call) => {
     const answer = await call();
     counts['X-D1-Calls'] += 1;
     for (const { meta } of results.parse(answer)) {
@@ -24,7 +24,7 @@ export async function answerWithCounts(
     }
     return answer;
   });
-  const given = await fetch(request, counted, context);
+  const given = await fetch(request, { ...env, DB }, context);
   const answer = new Response(given.body, given);
   for (const [name, count] of Object.entries(counts)) answer.headers.set(name, String(count));
   return answer;

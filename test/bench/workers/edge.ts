@@ -3,7 +3,7 @@
  * A database does one call at a time, as D1 does, and is busy with each for a while.
  */
 import type { Bindings } from '../../../src/worker/env.ts';
-import { intercept, interceptDatabases } from './intercept.ts';
+import { intercept } from './intercept.ts';
 import type { Around } from './intercept.ts';
 import { nearLimits } from './limits.ts';
 
@@ -39,8 +39,9 @@ export function edgeBindings(env: Bindings & Record<keyof EdgeTimes, string>): B
   const namespaceTrip: Around = (method, call) =>
     takeAtLeast(Number(method === 'get' ? env.KV_MS : env.KV_WRITE_MS), call);
   return {
-    ...interceptDatabases(env, () => queue(Number(env.D1_MS), Number(env.D1_BUSY_MS))),
+    ...env,
     ...nearLimits,
+    DB: intercept(env.DB, queue(Number(env.D1_MS), Number(env.D1_BUSY_MS))),
     KEY_CACHE: intercept(env.KEY_CACHE, namespaceTrip),
     CREDENTIALS: intercept(env.CREDENTIALS, namespaceTrip),
   };

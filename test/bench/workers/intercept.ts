@@ -21,14 +21,3 @@ export function intercept<Binding extends object>(binding: Binding, around: Arou
     },
   });
 }
-
-/** Every D1 database among the bindings, intercepted. */
-export function interceptDatabases<Env extends object>(env: Env, around: () => Around): Env {
-  const databases = Object.entries(env).flatMap(([name, binding]) =>
-    isDatabase(binding) ? [[name, intercept(binding, around())] as const] : [],
-  );
-  return Object.assign({ ...env }, Object.fromEntries(databases));
-}
-
-const isDatabase = (binding: unknown): binding is D1Database =>
-  typeof binding === 'object' && binding !== null && 'prepare' in binding;
