@@ -7,8 +7,8 @@ import { newRawKey } from '../src/worker/callers/raw-key.ts';
 import { requirePermission } from '../src/worker/decision/caller.ts';
 import type { AppEnv } from '../src/worker/env.ts';
 import { acceptIdempotencyKey } from '../src/worker/decision/remembered-answers.ts';
-import { roles } from '../src/worker/d1/schema.ts';
-import type { Role } from '../src/worker/d1/schema.ts';
+import { roles } from '../src/worker/core/vocabulary.ts';
+import type { Role } from '../src/worker/core/vocabulary.ts';
 import { acceptBookmark } from '../src/worker/d1/replica-session.ts';
 import {
   call,

@@ -7,7 +7,7 @@ import { open, parseKekRing } from '../src/worker/credentials/envelope.ts';
 import { credentialsKey } from '../src/worker/credentials/store.ts';
 import type { Bindings } from '../src/worker/env.ts';
 import worker from '../src/worker/index.ts';
-import type { Role, Tier } from '../src/worker/d1/schema.ts';
+import type { Role, Tier } from '../src/worker/core/vocabulary.ts';
 import { assertDocumented } from './documented.ts';
 
 /** An API key of an organization. */

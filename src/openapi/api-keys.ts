@@ -1,7 +1,7 @@
 import * as z from 'zod';
 import { action, id, page, time } from './operation.ts';
 import type { Operations } from './operation.ts';
-import { keyStatuses, roles } from '../worker/d1/schema.ts';
+import { keyStatuses, roles } from '../worker/core/vocabulary.ts';
 import { presentApiKey } from '../worker/api-keys/api-key.ts';
 import type { ApiKey } from '../worker/api-keys/api-key.ts';
 

@@ -5,7 +5,7 @@ import { id, page, time } from './operation.ts';
 import type { Operations } from './operation.ts';
 import type { Organization } from '../worker/organizations/organization.ts';
 import { phoneNumberSchema } from './phone-numbers.ts';
-import { auditActions, organizationStatuses, tiers } from '../worker/d1/schema.ts';
+import { auditActions, organizationStatuses, tiers } from '../worker/core/vocabulary.ts';
 import type { AuditEvent } from '../worker/audit/read.ts';
 
 const organizationSchema = z

@@ -4,7 +4,7 @@
  */
 import * as z from 'zod';
 import type { Pagination } from '../worker/d1/list.ts';
-import type { ProblemCode } from '../worker/http/problem.ts';
+import type { ProblemCode } from '../worker/core/errors.ts';
 
 /** A success: its status, and its body with an example. */
 interface Answer {

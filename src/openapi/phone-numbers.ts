@@ -1,8 +1,7 @@
 import * as z from 'zod';
-import { providerNames } from '../worker/integrations/providers.ts';
+import { mediaEncryptions, phoneNumberStatuses, providerNames } from '../worker/core/vocabulary.ts';
 import { action, entity, id, page, time } from './operation.ts';
 import type { Operations } from './operation.ts';
-import { mediaEncryptions, phoneNumberStatuses } from '../worker/d1/schema.ts';
 import { presentPhoneNumber } from '../worker/phone-numbers/phone-number.ts';
 import type { PhoneNumber } from '../worker/phone-numbers/phone-number.ts';
 

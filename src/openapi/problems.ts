@@ -1,9 +1,10 @@
 /** The problems as the document tells them: each code's members, and an example that is made by the Worker's own map. */
 import * as z from 'zod';
 import { rolesHolding } from '../worker/core/permissions.ts';
-import { DomainError, problemAnswer } from '../worker/http/problem.ts';
-import type { ProblemCode, ProblemMembers } from '../worker/http/problem.ts';
-import { quotas } from '../worker/d1/schema.ts';
+import { problemAnswer } from '../worker/http/problem.ts';
+import { DomainError } from '../worker/core/errors.ts';
+import type { ProblemCode, ProblemMembers } from '../worker/core/errors.ts';
+import { quotas } from '../worker/core/vocabulary.ts';
 import { id } from './operation.ts';
 
 const REQUEST_ID = '26e0718a-cc31-4b5b-8be4-4946ebdcbd1c';

@@ -12,7 +12,7 @@ import { newEventId } from '../worker/core/ids.ts';
 import { batch, query } from '../worker/d1/query.ts';
 import type { Builder, Compilable, Placeholders } from '../worker/d1/query.ts';
 import { audit_events } from '../worker/d1/schema.ts';
-import type { AuditAction } from '../worker/d1/schema.ts';
+import type { AuditAction } from '../worker/core/vocabulary.ts';
 import { unixNow } from '../worker/core/time.ts';
 
 const ROWS_PER_BATCH = 100;

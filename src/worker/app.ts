@@ -14,7 +14,8 @@ import { healthRoutes } from './http/health.ts';
 import { integrationRoutes } from './integrations/routes.ts';
 import { logError, logRequest } from './core/log.ts';
 import { phoneNumberRoutes } from './phone-numbers/routes.ts';
-import { DomainError, problemAnswer } from './http/problem.ts';
+import { problemAnswer } from './http/problem.ts';
+import { DomainError } from './core/errors.ts';
 import { BOOKMARK_HEADER } from './d1/replica-session.ts';
 
 /** Gives every answer its request id, every call its log line, and the tasks of `afterAnswer` their turn. */

@@ -24,7 +24,7 @@ import {
   unusedNumber,
 } from '../fixtures.ts';
 import type { Client } from '../fixtures.ts';
-import type { Role } from '../../src/worker/d1/schema.ts';
+import type { Role } from '../../src/worker/core/vocabulary.ts';
 
 let client: Client;
 let target: Client;

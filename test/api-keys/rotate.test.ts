@@ -3,7 +3,7 @@ import { beforeEach, describe, expect, it } from 'vitest';
 import * as z from 'zod';
 import { hashKey } from '../../src/worker/callers/raw-key.ts';
 import { forgetKey } from '../../src/worker/callers/key-cache.ts';
-import type { Role } from '../../src/worker/d1/schema.ts';
+import type { Role } from '../../src/worker/core/vocabulary.ts';
 import { failingBindings } from '../bindings.ts';
 import { actionsOn, call, changeKey, createIntegration, eventsOn, newClient, rowOf, rows } from '../fixtures.ts';
 import type { Client } from '../fixtures.ts';

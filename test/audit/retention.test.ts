@@ -3,7 +3,7 @@ import { env } from 'cloudflare:workers';
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { forgetOldEvents, forgetRefusals } from '../../src/worker/audit/retention.ts';
 import worker from '../../src/worker/index.ts';
-import { endingActions } from '../../src/worker/d1/schema.ts';
+import { endingActions } from '../../src/worker/core/vocabulary.ts';
 import { countedBindings, interceptedBindings } from '../bindings.ts';
 import { newClient, rows } from '../fixtures.ts';
 import type { Client } from '../fixtures.ts';

@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, expectTypeOf, it } from 'vitest';
 import type { Problem } from '../../src/client/client.ts';
 import { projectDirectory } from '../../src/operator/command-line/project.ts';
-import type { ProblemCode, ProblemMembers } from '../../src/worker/http/problem.ts';
+import type { ProblemCode, ProblemMembers } from '../../src/worker/core/errors.ts';
 import { removeDirectory, run, startServer, temporaryDirectory } from './server.ts';
 import type { TestServer } from './server.ts';
 

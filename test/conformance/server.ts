@@ -9,7 +9,7 @@ import { stripVTControlCharacters } from 'node:util';
 import { expect, vi } from 'vitest';
 import * as z from 'zod';
 import { projectDirectory } from '../../src/operator/command-line/project.ts';
-import type { Role, Tier } from '../../src/worker/d1/schema.ts';
+import type { Role, Tier } from '../../src/worker/core/vocabulary.ts';
 import { assertDocumented } from '../documented.ts';
 
 const READY_MILLISECONDS = 90_000;

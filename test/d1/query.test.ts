@@ -1,7 +1,7 @@
 import { env } from 'cloudflare:workers';
 import { eq, sql } from 'drizzle-orm';
 import { describe, expect, it } from 'vitest';
-import { DomainError } from '../../src/worker/http/problem.ts';
+import { DomainError } from '../../src/worker/core/errors.ts';
 import { batch, isForeignKeyViolation, query } from '../../src/worker/d1/query.ts';
 import type { Placeholders } from '../../src/worker/d1/query.ts';
 import { organizations, phone_numbers } from '../../src/worker/d1/schema.ts';

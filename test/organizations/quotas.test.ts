@@ -4,8 +4,8 @@ import { describe, expect, it } from 'vitest';
 import * as z from 'zod';
 import { suspendOrganization } from '../../src/operator/organizations/suspend.ts';
 import { quotaDefaults } from '../../src/worker/organizations/quotas.ts';
-import { quotas, tiers } from '../../src/worker/d1/schema.ts';
-import type { Quota } from '../../src/worker/d1/schema.ts';
+import { quotas, tiers } from '../../src/worker/core/vocabulary.ts';
+import type { Quota } from '../../src/worker/core/vocabulary.ts';
 import {
   call,
   createIntegration,

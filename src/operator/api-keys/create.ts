@@ -12,7 +12,7 @@ import {
 import { batch, query, rowColumns } from '../../worker/d1/query.ts';
 import type { Placeholders } from '../../worker/d1/query.ts';
 import { api_keys, organizations } from '../../worker/d1/schema.ts';
-import type { Role, Tier } from '../../worker/d1/schema.ts';
+import type { Role, Tier } from '../../worker/core/vocabulary.ts';
 import { isApiKey, presentApiKey } from '../../worker/api-keys/api-key.ts';
 import type { ApiKey } from '../../worker/api-keys/api-key.ts';
 

@@ -3,9 +3,9 @@ import * as z from 'zod';
 import type { ApiKey } from '../../worker/api-keys/api-key.ts';
 import { createOperatorKey } from '../api-keys/create.ts';
 import { ChangedMeanwhileError, OffboardedError } from '../../worker/organizations/organization.ts';
-import { roles, tiers } from '../../worker/d1/schema.ts';
+import { roles, tiers } from '../../worker/core/vocabulary.ts';
 import { toUnix, unixNow } from '../../worker/core/time.ts';
-import { printableText } from '../../worker/http/validation.ts';
+import { printableText } from '../../worker/core/text.ts';
 import { nothingDone, organization, place, readOptions, withBindings } from '../command-line/options.ts';
 
 const usage = `Usage: npm run --silent keys:create -- --organization org_… --role ${roles.join('|')} --name NAME

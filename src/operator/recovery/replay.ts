@@ -19,7 +19,7 @@ import {
   organizations,
   phone_numbers,
 } from '../../worker/d1/schema.ts';
-import type { AuditAction } from '../../worker/d1/schema.ts';
+import type { AuditAction } from '../../worker/core/vocabulary.ts';
 import { RESTORABLE_SECONDS, SECONDS_A_DAY } from '../../worker/core/time.ts';
 import type { AssignmentRow, AuditEventRow, ExportedRow, PurgeRow, RetiredKekRow } from './export.ts';
 import { isIntegration, isPhoneNumber, kvKeyOf } from './subject.ts';

@@ -2,7 +2,8 @@ import { and, eq, sql } from 'drizzle-orm';
 import * as z from 'zod';
 import { columnsOf } from '../d1/query.ts';
 import type { Placeholders } from '../d1/query.ts';
-import { api_keys, keyStatuses, roles } from '../d1/schema.ts';
+import { api_keys } from '../d1/schema.ts';
+import { keyStatuses, roles } from '../core/vocabulary.ts';
 import { toIso } from '../core/time.ts';
 
 /** An API key as the `state` of its audit events has it. */

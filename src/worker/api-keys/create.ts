@@ -10,13 +10,14 @@ import type { Operation } from '../env.ts';
 import { newId } from '../core/ids.ts';
 import { mutation } from '../decision/mutation.ts';
 import { assertRoom, fullQuota, hasRoomFor } from '../organizations/quotas.ts';
-import { DomainError } from '../http/problem.ts';
+import { DomainError } from '../core/errors.ts';
 import { query, rowColumns } from '../d1/query.ts';
 import type { Placeholders, RowParameters } from '../d1/query.ts';
-import { api_keys, roles } from '../d1/schema.ts';
-import type { Quota, Role } from '../d1/schema.ts';
+import { api_keys } from '../d1/schema.ts';
+import { roles } from '../core/vocabulary.ts';
+import type { Quota, Role } from '../core/vocabulary.ts';
 import { toUnix, unixNow } from '../core/time.ts';
-import { printableText } from '../http/validation.ts';
+import { printableText } from '../core/text.ts';
 import { apiKeyState, isApiKey, presentApiKey } from './api-key.ts';
 import type { ApiKey } from './api-key.ts';
 

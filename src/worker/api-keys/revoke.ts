@@ -8,7 +8,7 @@ import { dropKeys, isAlive } from '../callers/key-cache.ts';
 import { isAbove } from '../core/permissions.ts';
 import type { Operation } from '../env.ts';
 import { isBesideDecision, mutation } from '../decision/mutation.ts';
-import { DomainError } from '../http/problem.ts';
+import { DomainError } from '../core/errors.ts';
 import { existsIn, query } from '../d1/query.ts';
 import type { Builder, Placeholders } from '../d1/query.ts';
 import { api_keys, audit_events } from '../d1/schema.ts';

@@ -12,7 +12,7 @@ import { eventIdBeside, newId } from '../core/ids.ts';
 import { isBesideDecision, mutation } from '../decision/mutation.ts';
 import { fullQuota, hasRoomFor } from '../organizations/quotas.ts';
 import type { FullQuota } from '../organizations/quotas.ts';
-import { DomainError } from '../http/problem.ts';
+import { DomainError } from '../core/errors.ts';
 import { existsIn, query } from '../d1/query.ts';
 import type { Builder, CompiledQuery, Placeholders } from '../d1/query.ts';
 import { api_keys, audit_events } from '../d1/schema.ts';

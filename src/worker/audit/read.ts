@@ -8,7 +8,8 @@ import { isRare } from '../decision/event.ts';
 import { keysetList, pageParameters } from '../d1/list.ts';
 import type { FilterOf } from '../d1/list.ts';
 import { phoneNumberState, presentPhoneNumber } from '../phone-numbers/phone-number.ts';
-import { audit_events, auditActions } from '../d1/schema.ts';
+import { audit_events } from '../d1/schema.ts';
+import { auditActions } from '../core/vocabulary.ts';
 import { toIso, toUnix } from '../core/time.ts';
 
 const timeOfEvents = () => z.iso.datetime('must be a time in UTC, like 2030-01-15T10:30:00Z').transform(toUnix);

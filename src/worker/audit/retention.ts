@@ -6,8 +6,9 @@ import { logEvent } from '../core/log.ts';
 import { limitOf } from '../organizations/quotas.ts';
 import { batch, query } from '../d1/query.ts';
 import type { Placeholders } from '../d1/query.ts';
-import { audit_events, auditActions, endingActions, organizations } from '../d1/schema.ts';
-import type { AuditAction } from '../d1/schema.ts';
+import { audit_events, organizations } from '../d1/schema.ts';
+import { auditActions, endingActions } from '../core/vocabulary.ts';
+import type { AuditAction } from '../core/vocabulary.ts';
 import { RESTORABLE_SECONDS, SECONDS_A_DAY, unixNow } from '../core/time.ts';
 
 const HOUR_SECONDS = 60 * 60;

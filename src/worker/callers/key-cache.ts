@@ -16,10 +16,11 @@ import * as z from 'zod';
 import { MAX_CONNECTIONS } from '../core/connections.ts';
 import type { AfterAnswer, Bindings, Operation } from '../env.ts';
 import { logError } from '../core/log.ts';
-import { DomainError } from '../http/problem.ts';
+import { DomainError } from '../core/errors.ts';
 import { batch, existsIn, query } from '../d1/query.ts';
 import type { Builder, Placeholders } from '../d1/query.ts';
-import { api_keys, organizations, roles, tiers } from '../d1/schema.ts';
+import { api_keys, organizations } from '../d1/schema.ts';
+import { roles, tiers } from '../core/vocabulary.ts';
 import { unixNow } from '../core/time.ts';
 
 const MAX_AGE_SECONDS = 60;

@@ -1,5 +1,5 @@
-import { roles } from '../d1/schema.ts';
-import type { Role } from '../d1/schema.ts';
+import { roles } from './vocabulary.ts';
+import type { Role } from './vocabulary.ts';
 
 /** The role table: who may do what (contract.md, the permission of each call). */
 export const rolesHolding = {

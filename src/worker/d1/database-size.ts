@@ -5,7 +5,7 @@
 import { createMiddleware } from 'hono/factory';
 import type { AppEnv, Bindings } from '../env.ts';
 import { logAlert } from '../core/log.ts';
-import { DomainError } from '../http/problem.ts';
+import { DomainError } from '../core/errors.ts';
 import { batch, databaseSize, query } from './query.ts';
 import { organizations } from './schema.ts';
 

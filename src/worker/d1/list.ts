@@ -9,7 +9,7 @@ import { decodeBase64Url, encodeBase64Url } from 'hono/utils/encode';
 import * as z from 'zod';
 import { boundedCount, toldCount } from './bounded-count.ts';
 import type { Operation } from '../env.ts';
-import { invalid } from '../http/problem.ts';
+import { invalid } from '../core/errors.ts';
 import { batch, query } from './query.ts';
 import type { Builder, Compilable } from './query.ts';
 import { nearest } from './replica-session.ts';

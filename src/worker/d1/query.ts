@@ -11,7 +11,7 @@ import type { SqliteRemoteDatabase } from 'drizzle-orm/sqlite-proxy';
 import type * as z from 'zod';
 import type { PreparedQueryConfig, SQLiteColumn, SQLitePreparedQuery, SQLiteTable } from 'drizzle-orm/sqlite-core';
 import { DeadlineError } from '../core/deadlines.ts';
-import { DomainError } from '../http/problem.ts';
+import { DomainError } from '../core/errors.ts';
 import { MAX_TRIES, retry } from '../core/retry.ts';
 
 /** Drizzle's query builder, without a database behind it. */

@@ -5,7 +5,7 @@
  */
 import { createMiddleware } from 'hono/factory';
 import type { AppEnv, Operation } from '../env.ts';
-import { DomainError, invalid } from '../http/problem.ts';
+import { DomainError, invalid } from '../core/errors.ts';
 import type { Database } from './query.ts';
 
 export const BOOKMARK_HEADER = 'X-D1-Bookmark';

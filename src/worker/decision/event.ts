@@ -9,11 +9,11 @@ import type { CallerParameters } from './caller.ts';
 import type { Operation } from '../env.ts';
 import { withoutIdempotencyKey } from './remembered-answers.ts';
 import { newEventId, OPERATION_LENGTH } from '../core/ids.ts';
-import { DomainError } from '../http/problem.ts';
+import { DomainError } from '../core/errors.ts';
 import { existsIn, jsonObject, query } from '../d1/query.ts';
 import type { Builder, CompiledQuery, Placeholders } from '../d1/query.ts';
 import { audit_events, organizations } from '../d1/schema.ts';
-import type { AuditAction } from '../d1/schema.ts';
+import type { AuditAction } from '../core/vocabulary.ts';
 import { unixNow } from '../core/time.ts';
 
 /** What an operation's event is recorded from. */

@@ -12,7 +12,7 @@ import { createMiddleware } from 'hono/factory';
 import { encodeBase64 } from 'hono/utils/encode';
 import type { AppEnv, Bindings } from '../env.ts';
 import { forgetInTurns, ROWS_PER_STATEMENT } from '../d1/delete-old.ts';
-import { DomainError, invalid } from '../http/problem.ts';
+import { DomainError, invalid } from '../core/errors.ts';
 import { existsIn, query } from '../d1/query.ts';
 import type { Builder, Placeholders } from '../d1/query.ts';
 import { idempotency_keys } from '../d1/schema.ts';

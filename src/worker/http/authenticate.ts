@@ -2,7 +2,7 @@ import type { Context } from 'hono';
 import { createMiddleware } from 'hono/factory';
 import type { AppEnv } from '../env.ts';
 import { organizationIdPattern } from '../core/ids.ts';
-import { DomainError } from './problem.ts';
+import { DomainError } from '../core/errors.ts';
 import { BOOKMARK_HEADER } from '../d1/replica-session.ts';
 import { hashKey, isWellFormed } from '../callers/raw-key.ts';
 import { countFailure } from './authentication-failures.ts';

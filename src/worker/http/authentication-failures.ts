@@ -1,7 +1,7 @@
 /** Authentications that fail, in the log: by reason and network, so that a flood is seen and does not fill the log. */
 import { LRUCache } from 'lru-cache';
 import { logWarning } from '../core/log.ts';
-import type { ProblemCode } from './problem.ts';
+import type { ProblemCode } from '../core/errors.ts';
 
 const MAX_COUNTED = 1000;
 const LINE_INTERVAL_MILLISECONDS = 1000;

@@ -6,8 +6,8 @@ import type { Context } from 'hono';
 import { createMiddleware } from 'hono/factory';
 import type { AppEnv, Bindings } from '../env.ts';
 import { logError } from '../core/log.ts';
-import { DomainError } from './problem.ts';
-import type { Tier } from '../d1/schema.ts';
+import { DomainError } from '../core/errors.ts';
+import type { Tier } from '../core/vocabulary.ts';
 
 /** The bindings know periods of 10 s and 60 s only. */
 const PERIOD_SECONDS = 10;

@@ -8,7 +8,7 @@ import type { MiddlewareHandler } from 'hono';
 import { bodyLimit } from 'hono/body-limit';
 import * as z from 'zod';
 import type { AppEnv } from '../env.ts';
-import { DomainError } from './problem.ts';
+import { DomainError } from '../core/errors.ts';
 
 const MAX_BODY_BYTES = 64 * 1024;
 
@@ -89,13 +89,6 @@ export const changeParameters: Unnamed = queryParameters(
     verify: z.enum(['true', 'false']).exactOptional().meta({ description: 'Accepted, and without effect yet.' }),
   }),
 );
-
-/** Text without control characters and lone surrogates; its length counts characters. */
-export function printableText(minimum: number, maximum: number) {
-  return z.string().regex(new RegExp(`^[^\\p{Cc}\\p{Cs}]{${minimum},${maximum}}$`, 'u'), {
-    error: `must have ${minimum} to ${maximum} characters, and no control characters`,
-  });
-}
 
 /** JSON is UTF-8 (RFC 8259 §8.1); bytes that are not would reach the vault as other characters than were meant. */
 function parseJson(bytes: ArrayBuffer): unknown {

@@ -2,9 +2,9 @@ import { and, eq } from 'drizzle-orm';
 import * as z from 'zod';
 import { columnsOf, query } from '../d1/query.ts';
 import type { Placeholders } from '../d1/query.ts';
-import { integrations, integrationStatuses } from '../d1/schema.ts';
+import { integrations } from '../d1/schema.ts';
+import { categories, integrationStatuses, providerNames } from '../core/vocabulary.ts';
 import { toIso } from '../core/time.ts';
-import { categories, providerNames } from './providers.ts';
 
 /** An integration as the `state` of its audit events has it. */
 export const integrationState = z.lazy(() =>

@@ -1,6 +1,7 @@
 /** The telephony providers: one row each, and nothing else to write for a new one. */
 import * as z from 'zod';
-import { printableText } from '../http/validation.ts';
+import type { Category, Provider } from '../core/vocabulary.ts';
+import { printableText } from '../core/text.ts';
 
 const secret = () => printableText(1, 256);
 
@@ -50,15 +51,7 @@ export const providers = {
       z.strictObject({ provider: z.literal('plivo'), auth_id: secret(), auth_token: secret() }),
     ),
   },
-} as const;
-
-export type Provider = keyof typeof providers;
-export type Category = (typeof providers)[Provider]['category'];
-
-// oxlint-disable-next-line typescript/no-unsafe-type-assertion -- Object.keys knows only strings
-export const providerNames = Object.keys(providers) as Provider[];
-
-export const categories = [...new Set(Object.values(providers).map(({ category }) => category))];
+} as const satisfies Record<Provider, { category: Category; credentials: z.ZodType }>;
 
 type CredentialsSchema = (typeof providers)[Provider]['credentials'];
 const schemas = Object.values(providers).map(({ credentials }) => credentials);

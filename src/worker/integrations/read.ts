@@ -3,14 +3,14 @@ import * as z from 'zod';
 import type { Operation } from '../env.ts';
 import { keysetList, pageParameters } from '../d1/list.ts';
 import type { FilterOf } from '../d1/list.ts';
-import { DomainError } from '../http/problem.ts';
+import { DomainError } from '../core/errors.ts';
 import { batch, query } from '../d1/query.ts';
 import type { Placeholders } from '../d1/query.ts';
-import { integrations, integrationStatuses } from '../d1/schema.ts';
+import { integrations } from '../d1/schema.ts';
+import { categories, integrationStatuses, providerNames } from '../core/vocabulary.ts';
 import { nearest } from '../d1/replica-session.ts';
 import { integrationColumns, isIntegration, presentIntegration } from './integration.ts';
 import type { Integration, IntegrationState } from './integration.ts';
-import { categories, providerNames } from './providers.ts';
 
 const findIntegration = query((db, parameters: Placeholders<{ organization_id: string; integration_id: string }>) =>
   db.select(integrationColumns()).from(integrations).where(isIntegration(parameters)),

@@ -19,17 +19,16 @@ import type { Operation } from '../env.ts';
 import { mutation } from '../decision/mutation.ts';
 import { assertRoom, fullQuota, hasRoomFor } from '../organizations/quotas.ts';
 import type { FullQuota } from '../organizations/quotas.ts';
-import { DomainError, invalid } from '../http/problem.ts';
+import { DomainError, invalid } from '../core/errors.ts';
 import { existsIn, query } from '../d1/query.ts';
 import type { Builder, Placeholders } from '../d1/query.ts';
 import { integrations } from '../d1/schema.ts';
-import type { Quota } from '../d1/schema.ts';
+import type { Provider, Quota } from '../core/vocabulary.ts';
 import { unixNow } from '../core/time.ts';
-import { printableText } from '../http/validation.ts';
+import { printableText } from '../core/text.ts';
 import { findProvider, integrationState, isIntegration, presentIntegration } from './integration.ts';
 import type { Integration } from './integration.ts';
 import { providerCredentials } from './providers.ts';
-import type { Provider } from './providers.ts';
 
 export const integrationChanges = z.lazy(() =>
   z

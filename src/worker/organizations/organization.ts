@@ -2,7 +2,8 @@ import { eq } from 'drizzle-orm';
 import * as z from 'zod';
 import { query } from '../d1/query.ts';
 import type { Placeholders } from '../d1/query.ts';
-import { organizations, organizationStatuses, tiers } from '../d1/schema.ts';
+import { organizations } from '../d1/schema.ts';
+import { organizationStatuses, tiers } from '../core/vocabulary.ts';
 import { toIso } from '../core/time.ts';
 
 /** An organization as the `state` of its audit events has it. */

@@ -5,11 +5,11 @@
 import { and, not, or, sql } from 'drizzle-orm';
 import type { SQL } from 'drizzle-orm';
 import type { SQLiteColumn } from 'drizzle-orm/sqlite-core';
-import { DomainError } from '../http/problem.ts';
+import { DomainError } from '../core/errors.ts';
 import { existsIn, query } from '../d1/query.ts';
 import type { Builder, Placeholders } from '../d1/query.ts';
 import { organizations } from '../d1/schema.ts';
-import type { Quota, Tier } from '../d1/schema.ts';
+import type { Quota, Tier } from '../core/vocabulary.ts';
 import { isOrganization } from './organization.ts';
 
 /** What holds where an operator has set no other limit in the organization's row. */

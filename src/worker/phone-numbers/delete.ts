@@ -7,7 +7,7 @@ import { credentialsKey, enqueuePurge } from '../credentials/store.ts';
 import type { Operation } from '../env.ts';
 import { mutation } from '../decision/mutation.ts';
 import type { NothingElse } from '../decision/mutation.ts';
-import { DomainError } from '../http/problem.ts';
+import { DomainError } from '../core/errors.ts';
 import { query } from '../d1/query.ts';
 import type { Placeholders } from '../d1/query.ts';
 import { phone_numbers } from '../d1/schema.ts';

@@ -15,16 +15,16 @@ import {
 import type { Operation } from '../env.ts';
 import { idSchema, newId } from '../core/ids.ts';
 import { findProvider, isIntegration } from '../integrations/integration.ts';
-import { providerNames } from '../integrations/providers.ts';
+import { mediaEncryptions, providerNames } from '../core/vocabulary.ts';
 import { mutation } from '../decision/mutation.ts';
 import { assertRoom, fullQuota, hasRoomFor } from '../organizations/quotas.ts';
-import { DomainError, invalid } from '../http/problem.ts';
+import { DomainError, invalid } from '../core/errors.ts';
 import { existsIn, query, rowColumns } from '../d1/query.ts';
 import type { Builder, Placeholders, RowParameters } from '../d1/query.ts';
-import { api_keys, integrations, mediaEncryptions, phone_numbers } from '../d1/schema.ts';
-import type { Quota } from '../d1/schema.ts';
+import { api_keys, integrations, phone_numbers } from '../d1/schema.ts';
+import type { Quota } from '../core/vocabulary.ts';
 import { unixNow } from '../core/time.ts';
-import { printableText } from '../http/validation.ts';
+import { printableText } from '../core/text.ts';
 import { e164, isPhoneNumber, phoneNumberState, presentPhoneNumber } from './phone-number.ts';
 import type { PhoneNumber } from './phone-number.ts';
 

@@ -1,9 +1,9 @@
 import { and, eq } from 'drizzle-orm';
 import * as z from 'zod';
-import { providerNames } from '../integrations/providers.ts';
+import { mediaEncryptions, phoneNumberStatuses, providerNames } from '../core/vocabulary.ts';
 import { columnsOf } from '../d1/query.ts';
 import type { Placeholders } from '../d1/query.ts';
-import { mediaEncryptions, phone_numbers, phoneNumberStatuses } from '../d1/schema.ts';
+import { phone_numbers } from '../d1/schema.ts';
 import { toIso } from '../core/time.ts';
 
 export const e164 = z.string().regex(/^\+[1-9]\d{6,14}$/, 'must be E.164: +, then 7 to 15 digits');

@@ -8,11 +8,11 @@ import { idSchema } from '../core/ids.ts';
 import { findProvider, isIntegration } from '../integrations/integration.ts';
 import { mutation } from '../decision/mutation.ts';
 import { assertRoom, fullQuota, hasRoomFor } from '../organizations/quotas.ts';
-import { DomainError, invalid } from '../http/problem.ts';
+import { DomainError, invalid } from '../core/errors.ts';
 import { existsIn, query } from '../d1/query.ts';
 import type { Placeholders } from '../d1/query.ts';
 import { integrations, phone_numbers } from '../d1/schema.ts';
-import type { Quota } from '../d1/schema.ts';
+import type { Quota } from '../core/vocabulary.ts';
 import { isPhoneNumber, phoneNumberState, presentPhoneNumber } from './phone-number.ts';
 import type { PhoneNumber } from './phone-number.ts';
 

@@ -8,7 +8,7 @@ import { offboardOrganization } from '../../../src/operator/organizations/offboa
 import { resumeOrganization, suspendOrganization } from '../../../src/operator/organizations/suspend.ts';
 import { reconcile } from '../../../src/operator/recovery/reconcile.ts';
 import type { Replayed } from '../../../src/operator/recovery/replay.ts';
-import type { AuditAction } from '../../../src/worker/d1/schema.ts';
+import type { AuditAction } from '../../../src/worker/core/vocabulary.ts';
 import { failingBindings, interceptedBindings, stallingBindings } from '../../bindings.ts';
 import {
   actionsOn,
