@@ -75,7 +75,7 @@ beforeAll(async () => {
     );
     await seed(
       owner,
-      `INSERT INTO audit_events SELECT ?1, printf('018d0cab-c440-7abc-9def-${ours ? '0000' : 'ffff'}%08x', i),
+      `INSERT INTO audit_events (organization_id, event_id, action, target_id, actor_key_id, request_id, state, created_at, sequence) SELECT ?1, printf('018d0cab-c440-7abc-9def-${ours ? '0000' : 'ffff'}%08x', i),
          iif(i % 1000 = 7, 'integration.deleted', 'integration.created'), iif(i % 1000 = 7, '${RARE_TARGET}', ${id('intg')}),
          iif(i % 1000 = 7, '${RARE_ACTOR}', '${keyOf(1)}'), 'request',
          json_object('integration_id', ${id('intg')}, 'organization_id', ?1, 'name', 'Seeded', 'provider', 'twilio',

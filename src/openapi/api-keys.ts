@@ -39,12 +39,12 @@ const rawKeySchema = z
   .string()
   .regex(/^bk_(live|test)_[0-9A-Za-z]{56}$/)
   .optional()
-  .meta({ description: 'In the first answer alone: not where it is repeated for an `Idempotency-Key`.' });
+  .meta({ description: 'Only in the first response, not in one that repeats it for an `Idempotency-Key`.' });
 
 // The checksum, the last six characters, does not hold: scanners for leaked keys would take it for one.
 const rawKeyExample = `bk_live_x7Yp${'0'.repeat(52)}`;
 
-const seenOnce = (message: string) => [message, `${message}; its raw key was in the first answer alone`];
+const seenOnce = (message: string) => [message, `${message}; the raw key was shown only in the first response`];
 
 export const apiKeyOperations: Operations = {
   'POST /api/api-keys': {

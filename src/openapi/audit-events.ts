@@ -5,7 +5,8 @@ import { id, page, time } from './operation.ts';
 import type { Operations } from './operation.ts';
 import type { Organization } from '../worker/organizations/organization.ts';
 import { phoneNumberSchema } from './phone-numbers.ts';
-import { auditActions, organizationStatuses, tiers } from '../worker/core/vocabulary.ts';
+import { actorTypes, auditActions, organizationStatuses, tiers } from '../worker/core/vocabulary.ts';
+import { REDACTED } from '../worker/audit/read.ts';
 import type { AuditEvent } from '../worker/audit/read.ts';
 
 const organizationSchema = z
@@ -24,11 +25,31 @@ const auditEventSchema = z
     action: z.enum(auditActions),
     outcome: z.enum(['succeeded', 'refused']),
     target_id: z.string(),
-    actor_key_id: id('apikey').nullable().meta({ description: 'The key that did it; null for an operator.' }),
+    actor: z
+      .object({
+        type: z.enum(actorTypes).meta({
+          description:
+            'An API key of the organization, an operator of the service, another service of the platform, or the service itself.',
+        }),
+        id: z.string().nullable().meta({ description: 'Of an API key: its `key_id`.' }),
+        name: z.string().nullable().meta({ description: 'As it was then; null for an event before 0.2.0.' }),
+      })
+      .meta({ description: 'Who did it.' }),
+    actor_key_id: id('apikey')
+      .nullable()
+      .meta({ description: 'The `actor.id` of an API key; null for any other actor.' }),
     request_id: z.string().meta({ description: 'The `X-Request-Id` of the answer.' }),
     state: z
       .union([integrationSchema, phoneNumberSchema, apiKeySchema, organizationSchema])
       .meta({ description: 'The target as it stood just before; for a creation or an import, as it was made.' }),
+    changes: z
+      .record(z.string(), z.object({ from: z.unknown(), to: z.unknown() }))
+      .nullable()
+      .meta({
+        description:
+          'Of an update: each member of `state` that it changed, before and after, and `credentials`, whose values are ' +
+          `shown as \`${REDACTED}\`. Null for any other event.`,
+      }),
     created_at: time,
   })
   .meta({ id: 'AuditEvent' }) satisfies z.ZodType<AuditEvent>;
@@ -39,9 +60,11 @@ const auditEventExample: AuditEvent = {
   action: 'integration.deleted',
   outcome: 'succeeded',
   target_id: integrationExample.integration_id,
+  actor: { type: 'api_key', id: 'apikey_a1b2c3d4e5f6', name: 'Billing service' },
   actor_key_id: 'apikey_a1b2c3d4e5f6',
   request_id: '26e0718a-cc31-4b5b-8be4-4946ebdcbd1c',
   state: integrationExample,
+  changes: null,
   created_at: '2024-01-15T10:30:00Z',
 };
 

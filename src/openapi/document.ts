@@ -4,14 +4,15 @@ import { apiKeyOperations } from './api-keys.ts';
 import { app } from '../worker/app.ts';
 import { auditOperations } from './audit-events.ts';
 import { rolesHolding } from '../worker/core/permissions.ts';
-import type { Permission } from '../worker/core/permissions.ts';
 import { integrationOperations } from './integrations.ts';
 import { phoneNumberOperations } from './phone-numbers.ts';
 import { DomainError } from '../worker/core/errors.ts';
 import type { ProblemCode } from '../worker/core/errors.ts';
 import { roles } from '../worker/core/vocabulary.ts';
-import { BOOKMARK_HEADER, bookmarkFormat } from '../worker/d1/replica-session.ts';
-import { parse } from '../worker/http/validation.ts';
+import { BOOKMARK_HEADER, bookmarkFormat } from '../worker/http/bookmark.ts';
+import { beginsRoute } from '../worker/http/route.ts';
+import type { RouteDescription } from '../worker/http/route.ts';
+import { validate } from '../worker/http/validation.ts';
 import { VERSION } from '../worker/version.ts';
 import type { OperationDescription, Operations } from './operation.ts';
 import { describeProblem } from './problems.ts';
@@ -121,31 +122,13 @@ const healthSchema = z.object({
 
 type JsonObject = Record<string, unknown>;
 
-const validator = z.instanceof(z.ZodType).optional();
-
-/** What the handlers of a guarded route tell of it (auth/authorize.ts, validation.ts). */
-const toldByHandlers = z.object({
-  permission: z.custom<Permission>((value) => typeof value === 'string' && Object.hasOwn(rolesHolding, value)),
-  validates: z.object({ path: validator, query: validator, body: validator }),
-  acceptsIdempotencyKey: z.boolean().default(false),
-  acceptsBookmark: z.boolean().default(false),
-});
-
-type Route = z.output<typeof toldByHandlers> & { method: string; path: string };
+type Route = RouteDescription & { method: string; path: string };
 
 /** The routes under `/api`, in the app's order. */
 function routesOfApp(): Route[] {
-  const handled = app.routes.filter(({ method, path }) => method !== 'ALL' && path.startsWith('/api'));
-  return [...Map.groupBy(handled, ({ method, path }) => `${method} ${path}`)].map(([name, chain]) => {
-    const [method = '', path = ''] = name.split(' ');
-    const handlers: object[] = chain.map(({ handler }) => handler);
-    const validates: object = Object.assign(
-      {},
-      ...handlers.map((handler) => 'validates' in handler && handler.validates),
-    );
-    const told = toldByHandlers.parse({ ...Object.assign({}, ...handlers), validates });
-    return { method, path: path.replaceAll(/:(\w+)/g, '{$1}'), ...told };
-  });
+  return app.routes.flatMap(({ method, path, handler }) =>
+    beginsRoute(handler) ? [{ method, path: path.replaceAll(/:(\w+)/g, '{$1}'), ...handler.route }] : [],
+  );
 }
 
 /** Schemas and responses that are named, and by their names referred to. */
@@ -212,7 +195,7 @@ const wrongIds = { integration_id: 'intg_1', phone_number_id: 'phon_1', key_id: 
 
 function refusalOf(schema: z.ZodType, value: unknown, member: string): JsonObject {
   try {
-    parse(schema, value, member);
+    validate(schema, value, member);
   } catch (error) {
     if (error instanceof DomainError) return describeProblem('validation_failed', error.members).example;
   }
@@ -242,23 +225,22 @@ function parameters(components: Components, place: 'path' | 'query', schema: z.Z
 }
 
 function operation(components: Components, route: Route, described: OperationDescription): JsonObject {
-  const { permission, validates, acceptsIdempotencyKey, acceptsBookmark } = route;
+  const { permission, validates, kind } = route;
   const { operationId, tag, summary, bodies = {}, answer, problems = [] } = described;
   const codes: ProblemCode[] = [
     ...everywhere,
     ...(rolesHolding[permission].length < roles.length ? (['permission_denied'] as const) : []),
     ...(validates.body ? ofBodies : []),
     ...(Object.values(validates).some((schema) => schema !== undefined) ? (['validation_failed'] as const) : []),
-    ...(acceptsIdempotencyKey ? (['idempotency_key_reused'] as const) : []),
+    ...(kind === 'mutates' ? (['idempotency_key_reused'] as const) : []),
     ...problems,
   ];
   const always = ['X-Request-Id', 'Cache-Control', 'RateLimit-Policy'];
-  const withReplay = acceptsIdempotencyKey ? [...always, 'Idempotency-Replayed'] : always;
+  const withReplay = kind === 'mutates' ? [...always, 'Idempotency-Replayed'] : always;
   const asked = [
     ...parameters(components, 'path', validates.path),
     ...parameters(components, 'query', validates.query),
-    ...(acceptsIdempotencyKey ? [idempotencyKey] : []),
-    ...(acceptsBookmark ? [bookmark] : []),
+    kind === 'mutates' ? idempotencyKey : bookmark,
   ];
   return {
     operationId,
@@ -267,7 +249,7 @@ function operation(components: Components, route: Route, described: OperationDes
     description: [described.description, `Permission \`${permission}\`: ${rolesHolding[permission].join(', ')}.`]
       .filter((part) => part !== undefined)
       .join('\n\n'),
-    ...(asked.length > 0 ? { parameters: asked } : {}),
+    parameters: asked,
     ...(validates.body
       ? {
           requestBody: {

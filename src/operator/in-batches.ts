@@ -5,26 +5,26 @@
 import { and, eq, inArray, sql } from 'drizzle-orm';
 import type { SQL } from 'drizzle-orm';
 import type { SQLiteColumn, SQLiteTable } from 'drizzle-orm/sqlite-core';
-import { countRecorded, eventsRecorder, isOfOperation } from '../worker/decision/event.ts';
-import type { RecordParameters } from '../worker/decision/event.ts';
-import { enqueuePurges } from '../worker/credentials/store.ts';
-import { newEventId } from '../worker/core/ids.ts';
-import { batch, query } from '../worker/d1/query.ts';
+import type { AuditAction } from '../worker/core/vocabulary.ts';
+import { enqueuePurges } from '../worker/credentials/outbox.ts';
+import { batch } from '../worker/d1/batch.ts';
+import { query } from '../worker/d1/query.ts';
 import type { Builder, Compilable, Placeholders } from '../worker/d1/query.ts';
 import { audit_events } from '../worker/d1/schema.ts';
-import type { AuditAction } from '../worker/core/vocabulary.ts';
-import { unixNow } from '../worker/core/time.ts';
+import { eventParameters } from '../worker/decision/call.ts';
+import type { Call, EventParameters } from '../worker/decision/call.ts';
+import { carryOut, eventRecorder, isOfCall } from '../worker/decision/event.ts';
 
 const ROWS_PER_BATCH = 100;
-/** A list may go through what is done already, in the organization's index: so one is for many batches. */
+/** A list may go through what is done already, in the organization's index: so one list is for many batches. */
 const ROWS_PER_LIST = 10_000;
 
 /** How many rows are done, after each batch. */
 export type OnProgress = (done: number, total: number) => void;
 
-type OrganizationParameters = Pick<RecordParameters, 'organization_id'>;
+type OrganizationParameters = Pick<EventParameters, 'organization_id'>;
 
-interface BatchParameters extends RecordParameters {
+interface BatchParameters extends EventParameters {
   /** JSON array. */
   ids: string;
 }
@@ -52,7 +52,7 @@ export function inBatches({ table, id, action, condition, act }: Definition) {
 
   /**
    * For rows that are named by id. Where that is the primary key, the plus keeps SQLite from going through all that the
-   * organization has instead; else the organization is the primary key's first column.
+   * organization has; else the organization is the primary key's first column.
    */
   const isOf = ({ organization_id }: Placeholders<OrganizationParameters>) =>
     id.primary ? sql`+${table.organization_id} = ${organization_id}` : eq(table.organization_id, organization_id);
@@ -72,48 +72,39 @@ export function inBatches({ table, id, action, condition, act }: Definition) {
       .limit(ROWS_PER_LIST),
   );
 
-  const record = eventsRecorder<BatchParameters>(table, id, action, (db, parameters) =>
-    and(
-      inArray(id, sql`(SELECT value FROM json_each(${parameters.ids}))`),
-      isOf(parameters),
-      condition(db, parameters),
-    ),
-  );
+  const record = eventRecorder<BatchParameters>({
+    table,
+    target_id: id,
+    action,
+    where: (db, parameters) =>
+      and(
+        inArray(id, sql`(SELECT value FROM json_each(${parameters.ids}))`),
+        isOf(parameters),
+        condition(db, parameters),
+      ),
+    many: true,
+  });
 
-  const actOnRecorded = query((db, parameters: Placeholders<RecordParameters>) => {
-    const recorded = db
-      .select({ target_id: audit_events.target_id })
-      .from(audit_events)
-      .where(isOfOperation(parameters));
+  const actOnRecorded = query((db, parameters: Placeholders<EventParameters>) => {
+    const recorded = db.select({ target_id: audit_events.target_id }).from(audit_events).where(isOfCall(parameters));
     return act(db, and(isOf(parameters), inArray(id, recorded)));
   });
 
-  return async function run(
-    database: D1Database,
-    operation: RecordParameters,
-    onProgress: OnProgress = () => {},
-  ): Promise<number> {
+  return async function run(database: D1Database, call: Call, onProgress: OnProgress = () => {}): Promise<number> {
     let done = 0;
-    let [[counted], listed] = await batch(database, [count.bind(operation), listNext.bind(operation)]);
+    let [[counted], listed] = await batch(database, [count.bind(call), listNext.bind(call)]);
     while (listed.length > 0) {
       for (let from = 0; from < listed.length; from += ROWS_PER_BATCH) {
         const rows = listed.slice(from, from + ROWS_PER_BATCH);
-        const now = unixNow();
-        const ids = JSON.stringify(rows.map((row) => row.id));
-        // Each batch is an operation of its own: by it the rows that it has recorded are found.
-        const parameters = { ...operation, event_id: newEventId(), ids, now, event_time: now };
-        const [, , , [recorded]] = await batch(database, [
-          record.bind(parameters),
-          enqueuePurges.bind(parameters),
-          actOnRecorded.bind(parameters),
-          countRecorded.bind(parameters),
-        ]);
+        // The ids of each batch's events begin alike, and unlike those of the others: so its own are found.
+        const parameters = { ...eventParameters(call), ids: JSON.stringify(rows.map((row) => row.id)) };
+        const events = await carryOut(database, [record, enqueuePurges, actOnRecorded], parameters);
         // Another run may have done some of them since they were listed.
-        done += recorded?.count ?? 0;
+        done += events.length;
         // Rows may have come while it ran.
         onProgress(done, Math.max(done, counted?.count ?? 0));
       }
-      [listed] = await batch(database, [listNext.bind(operation)]);
+      [listed] = await batch(database, [listNext.bind(call)]);
     }
     return done;
   };

@@ -6,7 +6,7 @@ import { rewrapDataKeys } from './credentials/rewrap.ts';
 import { watchSize } from './d1/database-size.ts';
 import { BULK_BATCH_MILLISECONDS, CALL_MILLISECONDS, withDeadlines } from './core/deadlines.ts';
 import type { Bindings } from './env.ts';
-import { forgetIdempotencyKeys } from './decision/remembered-answers.ts';
+import { deleteOldRememberedAnswers } from './decision/remembered-answers.ts';
 import { logError } from './core/log.ts';
 
 /**
@@ -16,7 +16,7 @@ import { logError } from './core/log.ts';
  */
 const chores: Record<string, (env: Bindings) => Promise<void>> = {
   drain: drainPurges,
-  idempotency_keys: forgetIdempotencyKeys,
+  idempotency_keys: deleteOldRememberedAnswers,
   audit_retention: forgetOldEvents,
   refusal_retention: forgetRefusals,
   api_key_retention: forgetEndedKeys,

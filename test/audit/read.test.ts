@@ -146,10 +146,11 @@ describe('an audit event', () => {
     expect(text).toBe(
       `{"success":true,"data":[{"event_id":"${event_id}","client_id":"${client.organization_id}",` +
         `"action":"integration.deleted","outcome":"succeeded","target_id":"${integration_id}",` +
+        `"actor":{"type":"api_key","id":"${client.key_id}","name":"Test"},` +
         `"actor_key_id":"${client.key_id}","request_id":"${headers.get('X-Request-Id')}","state":{` +
         `"integration_id":"${integration_id}","client_id":"${client.organization_id}","name":"Twilio Production",` +
         '"provider":"twilio","category":"telephony","status":"active","created_at":"2024-01-15T10:30:00Z",' +
-        '"updated_at":"2024-01-15T10:30:01Z"},"created_at":"2024-01-15T10:30:02Z"}],' +
+        '"updated_at":"2024-01-15T10:30:01Z"},"changes":null,"created_at":"2024-01-15T10:30:02Z"}],' +
         '"pagination":{"next_cursor":null,"has_more":false,"page_size":20,"total_count":1,"total_count_exact":true}}',
     );
   });
@@ -210,9 +211,106 @@ describe('an audit event', () => {
 
     const { text } = await call(client, 'GET', `${all}?page_size=100`);
 
-    expect(text).not.toMatch(/data_key|kek_id|credentials|key_hash|raw_key|revision|organization_id/);
+    expect(text).not.toMatch(/data_key|kek_id|credentials_version|key_hash|raw_key|revision|organization_id/);
     expect(text).not.toMatch(/plaintext|0042|AC0123456789abcdef/);
     expect(text).not.toContain(String(key_hash));
+  });
+
+  it('names its actor as it was then, also when the key is gone', async () => {
+    const { text } = await call(client, 'POST', '/api/api-keys', { body: { name: 'Deploys', role: 'admin' } });
+    const { raw_key, key } = JSON.parse(text).data;
+    const integration_id = await createIntegration({ ...client, raw_key, key_id: key.key_id });
+    await env.DB.prepare('DELETE FROM api_keys WHERE key_id = ?').bind(key.key_id).run();
+
+    const { data } = await page(client, `${all}?target_id=${integration_id}`);
+
+    expect(data).toMatchObject([
+      { actor: { type: 'api_key', id: key.key_id, name: 'Deploys' }, actor_key_id: key.key_id },
+    ]);
+  });
+
+  it('of an operator’s command names no key', async () => {
+    const { data } = await page(client, `${all}?target_id=${client.key_id}`);
+
+    expect(data).toMatchObject([{ actor: { type: 'operator', id: null, name: null }, actor_key_id: null }]);
+  });
+
+  it.each([
+    ['an API key', 'apikey_000000000000', { type: 'api_key', id: 'apikey_000000000000', name: null }],
+    ['an operator', null, { type: 'operator', id: null, name: null }],
+  ])('from before actors were recorded is of %s', async (_, actor_key_id, actor) => {
+    const integration_id = await createIntegration(client);
+    await env.DB.prepare(
+      'UPDATE audit_events SET actor_type = NULL, actor_id = NULL, actor_name = NULL, actor_key_id = ? WHERE target_id = ?',
+    )
+      .bind(actor_key_id, integration_id)
+      .run();
+
+    const { data } = await page(client, `${all}?target_id=${integration_id}`);
+
+    expect(data).toMatchObject([{ actor, actor_key_id }]);
+  });
+
+  const changesOf = async (target_id: string) =>
+    (await page(client, `${all}?target_id=${target_id}`)).data.map(({ action, changes }) => [action, changes]);
+
+  it('of an integration’s update tells what changed, and of its credentials only that they did', async () => {
+    const integration_id = await createIntegration(client);
+    const path = `/api/integrations/${integration_id}`;
+    const credentials = { ...twilio, auth_token: 'plaintext-fresh-token' };
+    await put(path, { name: 'Renamed' });
+    await put(path, { name: 'Renamed' });
+    await env.DB.prepare(`UPDATE integrations SET status = 'credentials_missing' WHERE integration_id = ?`)
+      .bind(integration_id)
+      .run();
+    await put(path, { name: 'Again', credentials });
+    await remove(path);
+
+    const redacted = { from: '[redacted]', to: '[redacted]' };
+    expect(await changesOf(integration_id)).toEqual([
+      ['integration.created', null],
+      ['integration.updated', { name: { from: 'Twilio Production', to: 'Renamed' } }],
+      ['integration.updated', {}],
+      [
+        'integration.updated',
+        {
+          name: { from: 'Renamed', to: 'Again' },
+          status: { from: 'credentials_missing', to: 'active' },
+          credentials: redacted,
+        },
+      ],
+      ['integration.deleted', null],
+    ]);
+  });
+
+  it('of a phone number’s update tells what changed, as clients see it', async () => {
+    const [from, to] = [await createIntegration(client), await createIntegration(client)];
+    const phone_number_id = await importNumber(client, from, unusedNumber());
+    const path = `/api/phone-numbers/${phone_number_id}`;
+    await put(path, { integration_id: to, supports_inbound: true });
+    await put(path, { assigned_agent_id: AGENT });
+    await put(path, { assigned_agent_id: null, supports_inbound: true });
+
+    expect(await changesOf(phone_number_id)).toEqual([
+      ['phone_number.imported', null],
+      ['phone_number.updated', { integration_id: { from, to }, supports_inbound: { from: false, to: true } }],
+      [
+        'phone_number.updated',
+        { assigned_agent_id: { from: null, to: AGENT }, status: { from: 'free', to: 'assigned' } },
+      ],
+      [
+        'phone_number.updated',
+        { assigned_agent_id: { from: AGENT, to: null }, status: { from: 'assigned', to: 'free' } },
+      ],
+    ]);
+  });
+
+  it('of an organization’s new tier tells the old one', async () => {
+    await newClient({ organization_id: client.organization_id, tier: 'pro' });
+
+    expect(await changesOf(client.organization_id)).toEqual([
+      ['organization.updated', { tier: { from: 'enterprise', to: 'pro' } }],
+    ]);
   });
 
   it('outlives its subject and its actor', async () => {
@@ -302,7 +400,7 @@ describe('a window of audit events', () => {
   beforeEach(async () => {
     await env.DB.prepare('DELETE FROM audit_events WHERE organization_id = ?').bind(client.organization_id).run();
     await env.DB.prepare(
-      `INSERT INTO audit_events SELECT ?1, '018d0cab-c440-7abc-9def-00000000000' || key, 'integration.created', 'intg_000000000001', NULL, 'request',
+      `INSERT INTO audit_events (organization_id, event_id, action, target_id, actor_key_id, request_id, state, created_at, sequence) SELECT ?1, '018d0cab-c440-7abc-9def-00000000000' || key, 'integration.created', 'intg_000000000001', NULL, 'request',
          '{"integration_id":"intg_000000000001","organization_id":"org_x","name":"x","provider":"twilio",
            "category":"telephony","status":"active","credentials_version":"v","created_at":0,"updated_at":0}', value, key + 1
        FROM json_each(?2)`,

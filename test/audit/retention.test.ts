@@ -37,7 +37,7 @@ async function record(
   const time = now() - daysAgo * DAY + seconds;
   await env.DB.prepare(
     `WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?2)
-     INSERT INTO audit_events SELECT ?1, hex(randomblob(16)), ?5, ?3, NULL, 'request', '{}', ?4,
+     INSERT INTO audit_events (organization_id, event_id, action, target_id, actor_key_id, request_id, state, created_at, sequence) SELECT ?1, hex(randomblob(16)), ?5, ?3, NULL, 'request', '{}', ?4,
        (SELECT last_sequence FROM organizations WHERE organization_id = ?1) + i FROM n`,
   )
     .bind(organization_id, count, `${daysAgo} days`, time, action)

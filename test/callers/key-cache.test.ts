@@ -38,6 +38,7 @@ describe('the key cache', () => {
     const entry = await env.KEY_CACHE.get<Record<string, unknown>>(hash, 'json');
     expect(entry).toEqual({
       key_id: client.key_id,
+      name: 'Test',
       key_hash: hash,
       organization_id: client.organization_id,
       tier: 'enterprise',

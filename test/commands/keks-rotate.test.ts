@@ -7,9 +7,10 @@ import * as z from 'zod';
 import { createOperatorKey } from '../../src/operator/api-keys/create.ts';
 import { migrateLocal, openLocal } from '../../src/operator/command-line/platform.ts';
 import { readRingFile } from '../../src/operator/command-line/ring-file.ts';
-import { parseKekRing, seal } from '../../src/worker/credentials/envelope.ts';
+import { seal } from '../../src/worker/credentials/envelope.ts';
+import { parseKekRing } from '../../src/worker/credentials/kek-ring.ts';
 import { rewrapDataKeys } from '../../src/worker/credentials/rewrap.ts';
-import { credentialsKey } from '../../src/worker/credentials/store.ts';
+import { credentialsKey } from '../../src/worker/credentials/kv-key.ts';
 import type { Bindings } from '../../src/worker/env.ts';
 import { removeDirectory, run, temporaryDirectory } from '../conformance/server.ts';
 

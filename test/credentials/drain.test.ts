@@ -67,64 +67,25 @@ describe('a purge behind its answer', () => {
     for (const kv_key of keys) await enqueue(kv_key);
   });
 
-  it('is forgotten with the others of its moment by one D1 call', async () => {
+  it('removes the ciphertext, then the row, and touches no other', async () => {
     const { bindings, calls } = countedBindings();
+    const [gone = '', ...others] = keys;
 
-    await purgeAll(bindings);
+    await purge(bindings, gone);
 
-    expect(calls).toEqual([...keys.map(() => 'CREDENTIALS.delete'), 'DB.batch']);
-    expect({ outbox: await outbox(), stored: await stored() }).toEqual({ outbox: [], stored: [] });
+    expect(calls).toEqual(['CREDENTIALS.delete', 'DB.batch']);
+    expect(new Set(await outbox())).toEqual(new Set(others));
+    expect(new Set(await stored())).toEqual(new Set(others));
   });
 
-  it('is forgotten with those of other invocations, each of which has deadlines of its own', async () => {
-    const { bindings, calls } = countedBindings();
-
-    await Promise.all(
-      keys.map((kv_key) =>
-        purge(
-          withDeadlines(bindings, () => {}, CALL_MILLISECONDS),
-          kv_key,
-        ),
-      ),
-    );
-
-    expect(calls.filter((call) => call === 'DB.batch')).toHaveLength(1);
-    expect(await outbox()).toEqual([]);
-  });
-
-  it('is forgotten alone where there are none, each time', async () => {
-    const { bindings, calls } = countedBindings();
-
-    for (const kv_key of keys.slice(0, 2)) await purge(bindings, kv_key);
-
-    expect(calls).toEqual(['CREDENTIALS.delete', 'DB.batch', 'CREDENTIALS.delete', 'DB.batch']);
-    expect(await outbox()).toHaveLength(18);
-  });
-
-  it('is not forgotten with the others where KV refused it', async () => {
+  it('leaves the row where KV refused the removal', async () => {
     await purgeAll(refusing(3));
 
     expect(await outbox()).toHaveLength(3);
     expect(new Set(await outbox())).toEqual(new Set(await stored()));
   });
 
-  it('does not wait for a call that was to forget it and has ended', async () => {
-    const [lost = '', late = '', next = ''] = keys;
-    vi.useFakeTimers({ toFake: ['setTimeout', 'Date'] });
-    void purge(env, lost);
-    await vi.waitFor(async () => expect(await stored()).not.toContain(lost), { interval: 1 });
-    vi.useRealTimers();
-    await purge(env, late);
-    expect(await outbox()).toHaveLength(20);
-
-    later(2);
-    await purge(env, next);
-
-    expect(await outbox()).not.toContain(next);
-    expect(await outbox()).toEqual(expect.arrayContaining([lost, late]));
-  });
-
-  it('is left to the cron, with the others, where D1 refuses to forget it', async () => {
+  it('leaves the row to the cron where D1 refuses to delete it', async () => {
     const { bindings } = failingBindings('DB.batch', { when: 'before', message: 'D1 DB is overloaded.' });
 
     await purgeAll(bindings);

@@ -1,6 +1,7 @@
 import { describe, expect, it } from 'vitest';
-import { open, parseKekRing, seal } from '../../src/worker/credentials/envelope.ts';
-import { credentialsKey } from '../../src/worker/credentials/store.ts';
+import { open, seal } from '../../src/worker/credentials/envelope.ts';
+import { parseKekRing } from '../../src/worker/credentials/kek-ring.ts';
+import { credentialsKey } from '../../src/worker/credentials/kv-key.ts';
 
 const kek = (fill: number) => btoa(String.fromCharCode(...new Uint8Array(32).fill(fill)));
 const ringOf = (current: string, keys: Record<string, string>) => parseKekRing(JSON.stringify({ current, keys }));

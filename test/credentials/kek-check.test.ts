@@ -1,7 +1,8 @@
 /** Key-encryption keys are known by more than their names; what opens credentials does not stay in memory. */
 import { env } from 'cloudflare:workers';
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
-import { open, parseKekRing, rewrap, seal } from '../../src/worker/credentials/envelope.ts';
+import { open, rewrap, seal } from '../../src/worker/credentials/envelope.ts';
+import { parseKekRing } from '../../src/worker/credentials/kek-ring.ts';
 import { rewrapDataKeys } from '../../src/worker/credentials/rewrap.ts';
 import { countedBindings } from '../bindings.ts';
 import {

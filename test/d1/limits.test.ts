@@ -207,7 +207,7 @@ async function turnTheCron(client: Client): Promise<void> {
   );
   for (let times = 0; times < 5; times += 1) {
     await asMany(
-      `INSERT INTO audit_events SELECT ?1, '00000000-' || ?2 || i, 'integration.created', 'intg_000000000000', NULL, '', '{}', 0, i FROM n`,
+      `INSERT INTO audit_events (organization_id, event_id, action, target_id, actor_key_id, request_id, state, created_at, sequence) SELECT ?1, '00000000-' || ?2 || i, 'integration.created', 'intg_000000000000', NULL, '', '{}', 0, i FROM n`,
       organization_id,
       times,
     );

@@ -41,11 +41,15 @@ describe('an audit event', () => {
       event_id: expect.stringMatching(/^[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$/),
       action: 'integration.deleted',
       target_id: integration_id,
+      actor_type: 'api_key',
+      actor_id: client.key_id,
+      actor_name: 'Test',
       actor_key_id: client.key_id,
       request_id: headers.get('X-Request-Id'),
       state: expect.objectContaining({ integration_id, name: 'Twilio Production' }),
       created_at: expect.any(Number),
       sequence: 3,
+      changes: null,
     });
   });
 

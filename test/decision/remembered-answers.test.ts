@@ -92,7 +92,7 @@ describe.each(acting)('$name', ({ status, prepare }) => {
     const answered = withoutRequestId(first.text);
     const saidOnce = answered
       .replace(/"raw_key":"[^"]*",/, '')
-      .replace('ed successfully"', 'ed successfully; its raw key was in the first answer alone"');
+      .replace('ed successfully"', 'ed successfully; the raw key was shown only in the first response"');
     expect(withoutRequestId(second.text)).toBe(first.text.includes('"raw_key"') ? saidOnce : answered);
     expect(await everythingThatCounts()).toEqual(before);
   });

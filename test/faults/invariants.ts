@@ -1,8 +1,9 @@
 /** What must hold of an organization's data after any fault, interruption or race. */
 import { env } from 'cloudflare:workers';
 import { expect } from 'vitest';
-import { open, parseKekRing } from '../../src/worker/credentials/envelope.ts';
-import { credentialsKey } from '../../src/worker/credentials/store.ts';
+import { open } from '../../src/worker/credentials/envelope.ts';
+import { parseKekRing } from '../../src/worker/credentials/kek-ring.ts';
+import { credentialsKey } from '../../src/worker/credentials/kv-key.ts';
 
 type Row = Record<string, unknown>;
 

@@ -87,6 +87,6 @@ describe('the health of the service', () => {
     const { status, headers } = await call(anybody, 'POST', '/health');
 
     expect(status).toBe(405);
-    expect(headers.get('Allow')).toBe('GET');
+    expect(headers.get('Allow')).toBe('GET, HEAD');
   });
 });

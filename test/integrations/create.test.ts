@@ -1,6 +1,7 @@
 import { env } from 'cloudflare:workers';
 import { beforeEach, describe, expect, it } from 'vitest';
-import { open, parseKekRing } from '../../src/worker/credentials/envelope.ts';
+import { open } from '../../src/worker/credentials/envelope.ts';
+import { parseKekRing } from '../../src/worker/credentials/kek-ring.ts';
 import { countedBindings } from '../bindings.ts';
 import { actionsOn, call, createIntegration, newClient, resources, rows, start, twilio } from '../fixtures.ts';
 import type { Client } from '../fixtures.ts';

@@ -1,7 +1,8 @@
 import { env } from 'cloudflare:workers';
 import { beforeEach, describe, expect, it } from 'vitest';
-import { open, parseKekRing } from '../../src/worker/credentials/envelope.ts';
-import { credentialsKey } from '../../src/worker/credentials/store.ts';
+import { open } from '../../src/worker/credentials/envelope.ts';
+import { parseKekRing } from '../../src/worker/credentials/kek-ring.ts';
+import { credentialsKey } from '../../src/worker/credentials/kv-key.ts';
 import { countedBindings, failingBindings, interceptedBindings } from '../bindings.ts';
 import {
   actionsOn,

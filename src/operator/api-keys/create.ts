@@ -1,20 +1,24 @@
 import { and, eq, ne, not, or, sql } from 'drizzle-orm';
-import { eventExists, eventRecorder, operatorEventParameters, readEvent } from '../../worker/decision/event.ts';
-import type { RecordParameters } from '../../worker/decision/event.ts';
-import { displayedPrefix, hashKey, newRawKey } from '../../worker/callers/raw-key.ts';
+import { presentApiKey } from '../../worker/api-keys/api-key.ts';
+import type { ApiKey } from '../../worker/api-keys/api-key.ts';
+import { newKey, recordCreation } from '../../worker/api-keys/create.ts';
 import { eventIdBeside, newId } from '../../worker/core/ids.ts';
+import type { Role, Tier } from '../../worker/core/vocabulary.ts';
+import { batch } from '../../worker/d1/batch.ts';
+import { rowColumns } from '../../worker/d1/columns.ts';
+import type { RowParameters } from '../../worker/d1/columns.ts';
+import { query } from '../../worker/d1/query.ts';
+import type { CompiledQuery, Placeholders } from '../../worker/d1/query.ts';
+import { api_keys, organizations } from '../../worker/d1/schema.ts';
+import { eventParameters, operatorCall } from '../../worker/decision/call.ts';
+import type { EventParameters } from '../../worker/decision/call.ts';
+import { carryOut, eventRecorder, hasDecided } from '../../worker/decision/event.ts';
 import {
   ChangedMeanwhileError,
   isOrganization,
   OffboardedError,
   readStatus,
 } from '../../worker/organizations/organization.ts';
-import { batch, query, rowColumns } from '../../worker/d1/query.ts';
-import type { Placeholders } from '../../worker/d1/query.ts';
-import { api_keys, organizations } from '../../worker/d1/schema.ts';
-import type { Role, Tier } from '../../worker/core/vocabulary.ts';
-import { isApiKey, presentApiKey } from '../../worker/api-keys/api-key.ts';
-import type { ApiKey } from '../../worker/api-keys/api-key.ts';
 
 /** Whose keys an operator's are: there is no caller to inherit a user from. */
 const OPERATOR_USER_ID = 'user_operator';
@@ -30,23 +34,44 @@ export interface NewOperatorKey {
   expires_at: number | null;
 }
 
-type NewOrganization = Pick<typeof organizations.$inferSelect, 'organization_id' | 'tier' | 'created_at'>;
+interface CreateParameters extends EventParameters, RowParameters<typeof api_keys> {
+  organization_id: string;
+  /** Of the organization, if it is new or its tier is to be set. */
+  tier: Tier;
+  /** Of the organization as it was seen before the first try, where its tier is to be set; else null. */
+  change_count: number | null;
+  tier_event_id: string;
+}
 
-const ensureOrganization = query((db, { organization_id, tier, created_at }: Placeholders<NewOrganization>) =>
+const ensureOrganization = query((db, { organization_id, tier, created_at }: Placeholders<CreateParameters>) =>
   db.insert(organizations).values({ organization_id, tier, created_at }).onConflictDoNothing(),
 );
 
-interface OrganizationParameters extends NewOrganization, RecordParameters {
-  /** Of the organization as it was seen before the first try, where its tier is to be set; else null. */
-  change_count: number | null;
-}
-
-/** A tier that another command has set since stays: no late try sets it back. */
-const isAsSeen = ({ change_count, tier }: Placeholders<OrganizationParameters>) =>
+/** A tier that another command has set since then stays: no late try sets it back. */
+const isAsSeen = ({ change_count, tier }: Placeholders<CreateParameters>) =>
   or(sql`${change_count} IS NULL`, eq(organizations.change_count, change_count), eq(organizations.tier, tier));
 
+const recordTierChange = eventRecorder<CreateParameters>({
+  table: organizations,
+  target_id: organizations.organization_id,
+  action: 'organization.updated',
+  where: (_, parameters) =>
+    and(
+      isOrganization(parameters),
+      ne(organizations.status, 'offboarded'),
+      eq(organizations.change_count, parameters.change_count),
+      ne(organizations.tier, parameters.tier),
+    ),
+  changes: ({ tier }) => ({ tier: sql`${tier}` }),
+});
+
+/** Its event is not the one that decides: that is the key's. */
+const recordTierChangeBeside: CompiledQuery<CreateParameters, unknown> = {
+  bind: (parameters) => recordTierChange.bind({ ...parameters, event_id: parameters.tier_event_id }),
+};
+
 /** Once, however often the batch is tried; an id that another key has is an error. */
-const insertKey = query((db, parameters: Placeholders<typeof api_keys.$inferSelect & OrganizationParameters>) =>
+const insertKey = query((db, parameters: Placeholders<CreateParameters>) =>
   db.insert(api_keys).select(
     db
       .select(rowColumns(api_keys, parameters))
@@ -56,40 +81,20 @@ const insertKey = query((db, parameters: Placeholders<typeof api_keys.$inferSele
           isOrganization(parameters),
           ne(organizations.status, 'offboarded'),
           isAsSeen(parameters),
-          not(eventExists(db, parameters)),
+          not(hasDecided(db, parameters)),
         ),
       ),
   ),
 );
 
-const recordCreation = eventRecorder<RecordParameters & { key_id: string }>(
-  api_keys,
-  api_keys.key_id,
-  'api_key.created',
-  (_, parameters) => isApiKey(parameters),
-);
-
-const recordTierChange = eventRecorder<OrganizationParameters>(
-  organizations,
-  organizations.organization_id,
-  'organization.updated',
-  (_, parameters) =>
-    and(
-      isOrganization(parameters),
-      ne(organizations.status, 'offboarded'),
-      eq(organizations.change_count, parameters.change_count),
-      ne(organizations.tier, parameters.tier),
-    ),
-);
-
-const setTier = query((db, parameters: Placeholders<OrganizationParameters>) =>
+const setTier = query((db, parameters: Placeholders<CreateParameters>) =>
   db
     .update(organizations)
     .set({ tier: sql`${parameters.tier}`, change_count: sql`${organizations.change_count} + 1` })
     .where(
       and(
         isOrganization(parameters),
-        eventExists(db, parameters),
+        hasDecided(db, parameters),
         eq(organizations.change_count, parameters.change_count),
       ),
     ),
@@ -98,56 +103,49 @@ const setTier = query((db, parameters: Placeholders<OrganizationParameters>) =>
 /**
  * Makes an API key in an operator's name, and its organization if need be: how the first key of a deployment is made.
  *
- * @returns the raw key, which is seen this once, the key as clients see it, and whether its organization is suspended and
- *   keeps it from working
- * @throws OffboardedError, and ChangedMeanwhileError where a tier was to be set, with nothing done
+ * @returns the raw key, which is shown this once, the key as clients see it, and whether its organization is suspended, so that
+ *   the key does not work yet
+ * @throws OffboardedError, and ChangedMeanwhileError where a tier was to be set, with nothing done; DomainError
+ *   `temporarily_unavailable`
  */
 export async function createOperatorKey(
   database: D1Database,
   { organization_id, role, name, tier, expires_at }: NewOperatorKey,
 ): Promise<{ raw_key: string; key: ApiKey; suspended: boolean }> {
-  const raw_key = newRawKey();
-  const operation = operatorEventParameters(organization_id);
-  const { now, event_id } = operation;
-  const state = {
+  const { raw_key, stored } = newKey();
+  const [[seen]] = await batch(database, [readStatus.bind({ organization_id })]);
+  const event = eventParameters(operatorCall(organization_id));
+  const key = {
     key_id: newId('apikey'),
     organization_id,
     user_id: OPERATOR_USER_ID,
     name,
     role,
-    prefix: displayedPrefix(raw_key),
+    ...stored,
     status: 'active' as const,
-    created_at: now,
+    created_at: event.event_time,
     last_used_at: null,
     expires_at,
     created_by: null,
+    ended_at: null,
   };
-  const organization = {
-    ...operation,
-    tier: tier ?? DEFAULT_TIER,
-    created_at: now,
-    change_count: tier ? await changeCountOf(database, organization_id) : null,
-  };
-  const tierChange = { ...organization, event_id: eventIdBeside(event_id, newId('apikey')) };
-  const [, , , , , [event], [found]] = await batch(database, [
-    ensureOrganization.bind(organization),
-    recordTierChange.bind(tierChange),
-    insertKey.bind({ ...organization, ...state, key_hash: hashKey(raw_key), ended_at: null }),
-    recordCreation.bind({ ...operation, key_id: state.key_id }),
-    setTier.bind(organization),
-    readEvent.bind(operation),
-    readStatus.bind(operation),
-  ]);
-  if (!event) {
+  const events = await carryOut(
+    database,
+    [ensureOrganization, recordTierChangeBeside, insertKey, recordCreation, setTier],
+    {
+      ...event,
+      ...key,
+      tier: tier ?? DEFAULT_TIER,
+      // The count of an organization that is not there yet begins with 0.
+      change_count: tier === undefined ? null : (seen?.change_count ?? 0),
+      tier_event_id: eventIdBeside(event.event_id, newId('apikey')),
+    },
+  );
+  if (!events.some(({ action }) => action === 'api_key.created')) {
+    const [[found]] = await batch(database, [readStatus.bind({ organization_id })]);
     throw found?.status === 'offboarded'
       ? new OffboardedError(organization_id)
       : new ChangedMeanwhileError(organization_id);
   }
-  return { raw_key, key: presentApiKey(state), suspended: found?.status === 'suspended' };
-}
-
-/** One that is not there yet begins with 0. */
-async function changeCountOf(database: D1Database, organization_id: string): Promise<number> {
-  const [[found]] = await batch(database, [readStatus.bind({ organization_id })]);
-  return found?.change_count ?? 0;
+  return { raw_key, key: presentApiKey(key), suspended: seen?.status === 'suspended' };
 }

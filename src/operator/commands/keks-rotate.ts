@@ -4,7 +4,7 @@ import pMap from 'p-map';
 import * as z from 'zod';
 import { MAX_CONNECTIONS } from '../../worker/core/connections.ts';
 import { countDataKeys, readKeks } from '../../worker/credentials/data-keys.ts';
-import { parseKekRing } from '../../worker/credentials/envelope.ts';
+import { parseKekRing } from '../../worker/credentials/kek-ring.ts';
 import { countIntendedUnder, markKekRetired, secondsToRetirement as findSecondsToRetirement } from '../keks/retire.ts';
 import { addKek, newestKek, newKekId, promoteNewest, retireKek } from '../keks/ring.ts';
 import type { Ring } from '../keks/ring.ts';

@@ -6,7 +6,7 @@ import { readKeks } from '../../worker/credentials/data-keys.ts';
 import type { ExportedRow } from '../recovery/export.ts';
 import { reconcile } from '../recovery/reconcile.ts';
 import { replay } from '../recovery/replay.ts';
-import { auditActions, endingActions, purgeStates } from '../../worker/core/vocabulary.ts';
+import { actorTypes, auditActions, endingActions, purgeStates } from '../../worker/core/vocabulary.ts';
 import type { AuditAction } from '../../worker/core/vocabulary.ts';
 import type { OperatorBindings } from '../command-line/platform.ts';
 import { confirmation, isConfirmed, place, readOptions, withBindings } from '../command-line/options.ts';
@@ -47,6 +47,11 @@ const auditEvent = z.strictObject({
   state: z.string(),
   created_at: z.int(),
   sequence: z.int(),
+  // An export from before these columns has none of them.
+  actor_type: z.enum(actorTypes).nullable().default(null),
+  actor_id: z.string().nullable().default(null),
+  actor_name: z.string().nullable().default(null),
+  changes: z.string().nullable().default(null),
 });
 
 const purge = z.strictObject({

@@ -2,7 +2,9 @@
 import { and, eq, isNull, not, or, sql } from 'drizzle-orm';
 import { databaseNow } from '../../worker/d1/clock.ts';
 import { boundedCount, toldCount } from '../../worker/d1/bounded-count.ts';
-import { batch, existsIn, query } from '../../worker/d1/query.ts';
+import { query } from '../../worker/d1/query.ts';
+import { batch } from '../../worker/d1/batch.ts';
+import { existsIn } from '../../worker/d1/columns.ts';
 import type { Builder, Placeholders } from '../../worker/d1/query.ts';
 import { credential_purges, integrations, key_encryption_keys, phone_numbers } from '../../worker/d1/schema.ts';
 import { findKek } from '../../worker/credentials/kek-check.ts';

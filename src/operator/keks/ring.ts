@@ -2,7 +2,7 @@
 import { encodeBase64 } from 'hono/utils/encode';
 import * as z from 'zod';
 import { toIso, unixNow } from '../../worker/core/time.ts';
-import { parseKekRing } from '../../worker/credentials/envelope.ts';
+import { parseKekRing } from '../../worker/credentials/kek-ring.ts';
 
 const KEY_BYTES = 32;
 

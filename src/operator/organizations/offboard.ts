@@ -1,28 +1,31 @@
 import { and, eq, ne, sql } from 'drizzle-orm';
-import { revokeAllKeys } from '../api-keys/revoke-all.ts';
-import { eventExists, eventRecorder, operatorEventParameters } from '../../worker/decision/event.ts';
-import type { RecordParameters } from '../../worker/decision/event.ts';
-import { inBatches } from '../in-batches.ts';
-import { batch, existsIn, query } from '../../worker/d1/query.ts';
+import { batch } from '../../worker/d1/batch.ts';
+import { existsIn } from '../../worker/d1/columns.ts';
+import { query } from '../../worker/d1/query.ts';
 import type { Builder, Placeholders } from '../../worker/d1/query.ts';
 import { integrations, organizations, phone_numbers } from '../../worker/d1/schema.ts';
+import { eventParameters, operatorCall } from '../../worker/decision/call.ts';
+import type { EventParameters } from '../../worker/decision/call.ts';
+import { carryOut, eventRecorder, hasDecided } from '../../worker/decision/event.ts';
 import { isOrganization, readStatus } from '../../worker/organizations/organization.ts';
+import { revokeAllKeys } from '../api-keys/revoke-all.ts';
+import { inBatches } from '../in-batches.ts';
 
-type OrganizationParameters = Placeholders<Pick<RecordParameters, 'organization_id'>>;
+type OrganizationParameters = Placeholders<Pick<EventParameters, 'organization_id'>>;
 
 /** Offboarding is final, so there is one such event, however often it is begun. */
-const recordOffboarding = eventRecorder<RecordParameters>(
-  organizations,
-  organizations.organization_id,
-  'organization.offboarded',
-  (_, parameters) => and(isOrganization(parameters), ne(organizations.status, 'offboarded')),
-);
+const recordOffboarding = eventRecorder<EventParameters>({
+  table: organizations,
+  target_id: organizations.organization_id,
+  action: 'organization.offboarded',
+  where: (_, parameters) => and(isOrganization(parameters), ne(organizations.status, 'offboarded')),
+});
 
-const markOffboarded = query((db, parameters: Placeholders<RecordParameters>) =>
+const markOffboarded = query((db, parameters: Placeholders<EventParameters>) =>
   db
     .update(organizations)
     .set({ status: 'offboarded', change_count: sql`${organizations.change_count} + 1` })
-    .where(and(isOrganization(parameters), ne(organizations.status, 'offboarded'), eventExists(db, parameters))),
+    .where(and(isOrganization(parameters), ne(organizations.status, 'offboarded'), hasDecided(db, parameters))),
 );
 
 const isOffboarded = (db: Builder, parameters: OrganizationParameters) =>
@@ -56,7 +59,7 @@ export type OffboardingStep = (typeof steps)[number][0];
  * Offboards an organization, for good: every phone number (one that an agent holds too) and every integration is deleted
  * with its data key, their ciphertext is in the outbox, every key is revoked. The audit trail stays.
  *
- * The first batch makes the organization offboarded. From its commit on none of its keys is alive and no new one is made, so
+ * The first batch that writes makes the organization offboarded. From its commit on none of its keys is alive and no new one is made, so
  * nothing comes back behind the steps that follow. Interrupted anywhere, it is finished by a second call.
  *
  * @param onProgress told after each batch of a step
@@ -68,17 +71,14 @@ export async function offboardOrganization(
   organization_id: string,
   onProgress: (step: OffboardingStep, done: number, total: number) => void = () => {},
 ): Promise<Record<OffboardingStep | 'keys', number> | undefined> {
-  const operation = operatorEventParameters(organization_id);
-  const [, , [organization]] = await batch(database, [
-    recordOffboarding.bind(operation),
-    markOffboarded.bind(operation),
-    readStatus.bind(operation),
-  ]);
-  if (!organization) return undefined;
+  const [[found]] = await batch(database, [readStatus.bind({ organization_id })]);
+  if (!found) return undefined;
+  const call = operatorCall(organization_id);
+  await carryOut(database, [recordOffboarding, markOffboarded], eventParameters(call));
   const ended = { phone_numbers: 0, integrations: 0, keys: 0 };
   for (const [step, endAll] of steps) {
-    ended[step] = await endAll(database, operation, (done, total) => onProgress(step, done, total));
+    ended[step] = await endAll(database, call, (done, total) => onProgress(step, done, total));
   }
-  ended.keys = await revokeAllKeys(database, organization_id, operation.request_id);
+  ended.keys = await revokeAllKeys(database, organization_id, call.request_id);
   return ended;
 }

@@ -1,7 +1,8 @@
 /** What each organization takes of the database: D1 has no `dbstat`, so rows are counted, and a row of each table measured. */
 import { sql } from 'drizzle-orm';
 import type { SQLiteColumn, SQLiteTable } from 'drizzle-orm/sqlite-core';
-import { batch, query } from '../../worker/d1/query.ts';
+import { query } from '../../worker/d1/query.ts';
+import { batch } from '../../worker/d1/batch.ts';
 import { api_keys, credential_purges, idempotency_keys, organizations } from '../../worker/d1/schema.ts';
 
 export const storedTables = [

@@ -1,19 +1,15 @@
 import { and, eq, sql } from 'drizzle-orm';
-import {
-  assertNothingInDoubt,
-  eventRecorder,
-  eventExists,
-  operatorEventParameters,
-  readEvent,
-} from '../../worker/decision/event.ts';
-import type { RecordParameters } from '../../worker/decision/event.ts';
-import { batch, batchOfGroups, bindEach, query } from '../../worker/d1/query.ts';
+import { batch } from '../../worker/d1/batch.ts';
+import { query } from '../../worker/d1/query.ts';
 import type { Placeholders } from '../../worker/d1/query.ts';
 import { organizations } from '../../worker/d1/schema.ts';
+import { eventParameters, operatorCall } from '../../worker/decision/call.ts';
+import type { EventParameters } from '../../worker/decision/call.ts';
+import { carryOut, eventRecorder, hasDecided } from '../../worker/decision/event.ts';
 import { isOrganization, organizationState, readStatus } from '../../worker/organizations/organization.ts';
 import type { OrganizationState } from '../../worker/organizations/organization.ts';
 
-interface ChangeParameters extends RecordParameters {
+interface ChangeParameters extends EventParameters {
   /** Of the organization as it was seen before the first try. */
   change_count: number;
 }
@@ -23,18 +19,18 @@ function statusChange(
   from: OrganizationState['status'],
   to: OrganizationState['status'],
 ) {
-  /** A first try that is so late that the organization has changed since does nothing either. */
-  const recordChange = eventRecorder<ChangeParameters>(
-    organizations,
-    organizations.organization_id,
+  /** A first try that is so late that the organization has changed since then does nothing either. */
+  const recordChange = eventRecorder<ChangeParameters>({
+    table: organizations,
+    target_id: organizations.organization_id,
     action,
-    (_, parameters) =>
+    where: (_, parameters) =>
       and(
         isOrganization(parameters),
         eq(organizations.status, from),
         eq(organizations.change_count, parameters.change_count),
       ),
-  );
+  });
 
   const changeStatus = query((db, parameters: Placeholders<ChangeParameters>) =>
     db
@@ -44,7 +40,7 @@ function statusChange(
         and(
           isOrganization(parameters),
           eq(organizations.status, from),
-          eventExists(db, parameters),
+          hasDecided(db, parameters),
           eq(organizations.change_count, parameters.change_count),
         ),
       ),
@@ -53,15 +49,9 @@ function statusChange(
   return async function change(database: D1Database, organization_id: string): Promise<OrganizationState | undefined> {
     const [[seen]] = await batch(database, [readStatus.bind({ organization_id })]);
     if (!seen) return undefined;
-    const parameters = { ...operatorEventParameters(organization_id), change_count: seen.change_count };
-    const { results, inDoubt } = await batchOfGroups(database, [
-      bindEach({ recordChange, changeStatus }, parameters),
-      { event: readEvent.bind(parameters) },
-    ]);
-    const [event] = results[1].event;
-    if (event) return organizationState.parse(JSON.parse(event.state));
-    assertNothingInDoubt(inDoubt);
-    return undefined;
+    const parameters = { ...eventParameters(operatorCall(organization_id)), change_count: seen.change_count };
+    const [event] = await carryOut(database, [recordChange, changeStatus], parameters);
+    return event && organizationState.parse(JSON.parse(event.state));
   };
 }
 

@@ -1,16 +1,12 @@
 import { and, eq } from 'drizzle-orm';
-import {
-  assertNothingInDoubt,
-  eventExists,
-  eventRecorder,
-  operatorEventParameters,
-  readEvent,
-} from '../../worker/decision/event.ts';
-import type { RecordParameters } from '../../worker/decision/event.ts';
-import { enqueuePurge } from '../../worker/credentials/store.ts';
-import { batch, batchOfGroups, bindEach, query } from '../../worker/d1/query.ts';
+import { enqueuePurges } from '../../worker/credentials/outbox.ts';
+import { batch } from '../../worker/d1/batch.ts';
+import { query } from '../../worker/d1/query.ts';
 import type { Placeholders } from '../../worker/d1/query.ts';
 import { phone_numbers } from '../../worker/d1/schema.ts';
+import { eventParameters, operatorCall } from '../../worker/decision/call.ts';
+import type { EventParameters } from '../../worker/decision/call.ts';
+import { carryOut, eventRecorder, hasDecided } from '../../worker/decision/event.ts';
 import {
   isPhoneNumber,
   phoneNumberColumns,
@@ -19,7 +15,7 @@ import {
 } from '../../worker/phone-numbers/phone-number.ts';
 import type { PhoneNumber, PhoneNumberState } from '../../worker/phone-numbers/phone-number.ts';
 
-interface ReleaseParameters extends RecordParameters {
+interface ReleaseParameters extends EventParameters {
   phone_number_id: string;
 }
 
@@ -29,15 +25,15 @@ const findHeldNumber = query((db, { phone_number }: Placeholders<{ phone_number:
 );
 
 /** Whoever holds the number, agents included. */
-const recordRelease = eventRecorder<ReleaseParameters>(
-  phone_numbers,
-  phone_numbers.phone_number_id,
-  'phone_number.released',
-  (_, parameters) => isPhoneNumber(parameters),
-);
+const recordRelease = eventRecorder<ReleaseParameters>({
+  table: phone_numbers,
+  target_id: phone_numbers.phone_number_id,
+  action: 'phone_number.released',
+  where: (_, parameters) => isPhoneNumber(parameters),
+});
 
 const removePhoneNumber = query((db, parameters: Placeholders<ReleaseParameters>) =>
-  db.delete(phone_numbers).where(and(isPhoneNumber(parameters), eventExists(db, parameters))),
+  db.delete(phone_numbers).where(and(isPhoneNumber(parameters), hasDecided(db, parameters))),
 );
 
 /** The phone number, of whichever organization: what an operator sees before it is released. */
@@ -59,13 +55,7 @@ export async function releasePhoneNumber(
   database: D1Database,
   { organization_id, phone_number_id }: Pick<PhoneNumberState, 'organization_id' | 'phone_number_id'>,
 ): Promise<PhoneNumber | undefined> {
-  const parameters = { ...operatorEventParameters(organization_id), phone_number_id };
-  const { results, inDoubt } = await batchOfGroups(database, [
-    bindEach({ recordRelease, enqueuePurge, removePhoneNumber }, parameters),
-    { event: readEvent.bind(parameters) },
-  ]);
-  const [event] = results[1].event;
-  if (event) return presentPhoneNumber(phoneNumberState.parse(JSON.parse(event.state)));
-  assertNothingInDoubt(inDoubt);
-  return undefined;
+  const parameters = { ...eventParameters(operatorCall(organization_id)), phone_number_id };
+  const [event] = await carryOut(database, [recordRelease, enqueuePurges, removePhoneNumber], parameters);
+  return event && presentPhoneNumber(phoneNumberState.parse(JSON.parse(event.state)));
 }

@@ -1,7 +1,8 @@
 /** What a restore of D1 would take away and must not: what ended, and where phone numbers went, since the restore point. */
 import { and, asc, eq, getTableColumns, gt, gte, isNotNull, lt, sql } from 'drizzle-orm';
 import { databaseNow } from '../../worker/d1/clock.ts';
-import { batch, query } from '../../worker/d1/query.ts';
+import { query } from '../../worker/d1/query.ts';
+import { batch } from '../../worker/d1/batch.ts';
 import type { Placeholders } from '../../worker/d1/query.ts';
 import {
   audit_events,

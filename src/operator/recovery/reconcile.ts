@@ -1,26 +1,31 @@
 /** After a restore of D1: its rows and the ciphertext in KV, which no restore brings back, are made to agree. */
 import { and, eq, gt, inArray, not, sql } from 'drizzle-orm';
 import pMap from 'p-map';
-import { eventRecorder, eventSaw, operatorEventParameters, updateTime } from '../../worker/decision/event.ts';
-import type { RecordParameters } from '../../worker/decision/event.ts';
+import { eventParameters, operatorCall } from '../../worker/decision/call.ts';
+import type { EventParameters } from '../../worker/decision/call.ts';
+import { decisionSaw, eventRecorder, updateTime } from '../../worker/decision/event.ts';
 import { databaseNow } from '../../worker/d1/clock.ts';
 import { MAX_CONNECTIONS } from '../../worker/core/connections.ts';
 import { allDataKeys } from '../../worker/credentials/data-keys.ts';
 import type { HeldDataKey, StoredDataKey } from '../../worker/credentials/data-keys.ts';
-import { opens, parseKekRing } from '../../worker/credentials/envelope.ts';
-import type { KekRing } from '../../worker/credentials/envelope.ts';
-import { credentialsKey, inState, INTENT_DUE_SECONDS, ofNoKek } from '../../worker/credentials/store.ts';
+import { opens } from '../../worker/credentials/envelope.ts';
+import { parseKekRing } from '../../worker/credentials/kek-ring.ts';
+import type { KekRing } from '../../worker/credentials/kek-ring.ts';
+import { INTENT_DUE_SECONDS, owedRow } from '../../worker/credentials/outbox.ts';
+import { credentialsKey, partsOf } from '../../worker/credentials/kv-key.ts';
 import type { Bindings } from '../../worker/env.ts';
-import { batch, existsIn, query } from '../../worker/d1/query.ts';
+import { query } from '../../worker/d1/query.ts';
+import { batch } from '../../worker/d1/batch.ts';
+import { existsIn } from '../../worker/d1/columns.ts';
 import type { Builder, Placeholders } from '../../worker/d1/query.ts';
 import { credential_purges, integrations, key_encryption_keys, phone_numbers } from '../../worker/d1/schema.ts';
 import { RESTORABLE_SECONDS } from '../../worker/core/time.ts';
-import { isIntegration, isPhoneNumber, placesOf } from './subject.ts';
+import { isIntegration, isPhoneNumber } from './subject.ts';
 
 const ROWS_PER_BATCH = 100;
 
 interface OrphanParameters {
-  /** JSON of what {@link placesOf} makes of KV keys. */
+  /** JSON of what {@link partsOf} makes of KV keys. */
   places: string;
   due_at: number;
 }
@@ -41,15 +46,13 @@ const enqueueOrphans = query((db, { places, due_at }: Placeholders<OrphanParamet
     .insert(credential_purges)
     .select(
       db
-        .select({
-          kv_key: part('kv_key').as('kv_key'),
-          organization_id: part('organization_id').as('organization_id'),
-          due_at: sql<number>`${due_at}`.as('due_at'),
-          attempts: sql<number>`0`.as('attempts'),
-          first_due_at: sql<number>`${due_at}`.as('first_due_at'),
-          state: inState('owed'),
-          kek_id: ofNoKek.as('kek_id'),
-        })
+        .select(
+          owedRow({
+            kv_key: part('kv_key'),
+            organization_id: part('organization_id'),
+            due_at: sql`${due_at}`,
+          }),
+        )
         .from(sql`json_each(${places})`)
         .where(isUnnamed(db)),
     )
@@ -89,23 +92,23 @@ const listKeks = query((db) =>
     .from(key_encryption_keys),
 );
 
-interface MissingParameters extends RecordParameters {
+interface MissingParameters extends EventParameters {
   target_id: string;
   credentials_version: string;
 }
 
 /** Of the version that does not open: new credentials may have come meanwhile. */
-const recordMissing = eventRecorder<MissingParameters>(
-  integrations,
-  integrations.integration_id,
-  'integration.credentials_missing',
-  (_, parameters) =>
+const recordMissing = eventRecorder<MissingParameters>({
+  table: integrations,
+  target_id: integrations.integration_id,
+  action: 'integration.credentials_missing',
+  where: (_, parameters) =>
     and(
       isIntegration(parameters),
       eq(integrations.credentials_version, parameters.credentials_version),
       eq(integrations.status, 'active'),
     ),
-);
+});
 
 const markMissing = query((db, parameters: Placeholders<MissingParameters>) =>
   db
@@ -115,7 +118,7 @@ const markMissing = query((db, parameters: Placeholders<MissingParameters>) =>
       updated_at: updateTime(db, parameters, integrations.updated_at),
       revision: sql`${integrations.revision} + 1`,
     })
-    .where(and(isIntegration(parameters), eventSaw(db, parameters, integrations.revision)))
+    .where(and(isIntegration(parameters), decisionSaw(db, parameters, integrations.revision)))
     .returning({ integration_id: integrations.integration_id }),
 );
 
@@ -152,7 +155,7 @@ export async function reconcile(
   const due_at = now + RESTORABLE_SECONDS;
 
   for await (const kv_keys of listKeys(CREDENTIALS)) {
-    const places = JSON.stringify(kv_keys.flatMap(placesOf));
+    const places = JSON.stringify(kv_keys.flatMap((kv_key) => partsOf(kv_key) ?? []));
     const [, orphans] = await batch(DB, [enqueueOrphans.bind({ places, due_at }), findOrphans.bind({ places, now })]);
     reconciled.orphans.push(...orphans.map(({ kv_key }) => kv_key));
     looked.kv_keys += kv_keys.length;
@@ -229,7 +232,7 @@ const isAnswered = (result: unknown) => Array.isArray(result) && result.length >
 async function mark(database: D1Database, lost: StoredDataKey[]): Promise<string[]> {
   if (lost.length === 0) return [];
   const parameters = lost.map(({ organization_id, subject_id, credentials_version }) => ({
-    ...operatorEventParameters(organization_id),
+    ...eventParameters(operatorCall(organization_id)),
     target_id: subject_id,
     credentials_version,
   }));

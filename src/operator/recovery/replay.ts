@@ -3,12 +3,15 @@
  */
 import { and, eq, gt, inArray, isNotNull, isNull, lt, lte, max, ne, not, or, sql } from 'drizzle-orm';
 import { alias } from 'drizzle-orm/sqlite-core';
-import { isEvent, isOfOperation, isOfTarget } from '../../worker/decision/event.ts';
+import { isDecision, isOfCall, isOfTarget } from '../../worker/decision/event.ts';
 import { databaseNow } from '../../worker/d1/clock.ts';
-import { inState, ofNoKek } from '../../worker/credentials/store.ts';
+import { credentialsKeyOf } from '../../worker/credentials/kv-key.ts';
+import { owedRow } from '../../worker/credentials/outbox.ts';
 import { newEventId } from '../../worker/core/ids.ts';
 import { isOrganization } from '../../worker/organizations/organization.ts';
-import { batch, existsIn, query, rowValues } from '../../worker/d1/query.ts';
+import { query } from '../../worker/d1/query.ts';
+import { batch } from '../../worker/d1/batch.ts';
+import { existsIn, rowValues } from '../../worker/d1/columns.ts';
 import type { BoundQuery, Builder, CompiledQuery, Placeholders } from '../../worker/d1/query.ts';
 import {
   api_keys,
@@ -22,7 +25,7 @@ import {
 import type { AuditAction } from '../../worker/core/vocabulary.ts';
 import { RESTORABLE_SECONDS, SECONDS_A_DAY } from '../../worker/core/time.ts';
 import type { AssignmentRow, AuditEventRow, ExportedRow, PurgeRow, RetiredKekRow } from './export.ts';
-import { isIntegration, isPhoneNumber, kvKeyOf } from './subject.ts';
+import { isIntegration, isPhoneNumber } from './subject.ts';
 import type { CredentialsTable } from './subject.ts';
 
 /** Each of up to six statements. */
@@ -134,7 +137,7 @@ const renameLateDeletion: Step<AuditEventRow & { new_event_id: string }> = query
       .set({ event_id: sql`${parameters.new_event_id}` })
       .where(
         and(
-          isEvent(parameters),
+          isDecision(parameters),
           inArray(audit_events.action, ['integration.deleted', 'phone_number.deleted']),
           ne(audit_events.action, parameters.action),
         ),
@@ -148,7 +151,7 @@ const removeOther: Step<AuditEventRow> = query((db, parameters: Placeholders<Aud
     .delete(audit_events)
     .where(
       and(
-        isEvent(parameters),
+        isDecision(parameters),
         or(ne(audit_events.sequence, parameters.sequence), ne(audit_events.action, parameters.action)),
       ),
     )
@@ -248,15 +251,13 @@ const enqueueFrom = (table: CredentialsTable, isSubject: typeof isIntegration): 
       .insert(credential_purges)
       .select(
         db
-          .select({
-            kv_key: kvKeyOf(table, parameters).as('kv_key'),
-            organization_id: sql<string>`${table.organization_id}`.as('organization_id'),
-            due_at: sql<number>`${parameters.now}`.as('due_at'),
-            attempts: sql<number>`0`.as('attempts'),
-            first_due_at: sql<number>`${parameters.now}`.as('first_due_at'),
-            state: inState('owed'),
-            kek_id: ofNoKek.as('kek_id'),
-          })
+          .select(
+            owedRow({
+              kv_key: credentialsKeyOf(table.organization_id, parameters.target_id, table.credentials_version),
+              organization_id: sql`${table.organization_id}`,
+              due_at: sql`${parameters.now}`,
+            }),
+          )
           .from(table)
           .where(and(isSubject(parameters), isNotNull(table.credentials_version))),
       )
@@ -313,7 +314,7 @@ const findRotatedInVain: Step = query((db, parameters: Target) => {
       db
         .select({ target_id: audit_events.target_id })
         .from(audit_events)
-        .where(and(isOfOperation(parameters), eq(sql`+${audit_events.action}`, 'api_key.created'))),
+        .where(and(isOfCall(parameters), eq(sql`+${audit_events.action}`, 'api_key.created'))),
     ),
   );
   const hasEndedSince = and(

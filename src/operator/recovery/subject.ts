@@ -1,5 +1,5 @@
-/** Whose credentials a recovery is about: an integration or a phone number, as its row and its KV key (vault.ts) name it. */
-import { and, eq, sql } from 'drizzle-orm';
+/** Whose credentials a recovery is about: an integration or a phone number, as the rows and the events name it. */
+import { and, eq } from 'drizzle-orm';
 import type { Placeholder, SQL } from 'drizzle-orm';
 import type { SQLiteColumn, SQLiteTable } from 'drizzle-orm/sqlite-core';
 import { integrations, phone_numbers } from '../../worker/d1/schema.ts';
@@ -18,13 +18,3 @@ export const isIntegration = ({ organization_id, target_id }: Subject) =>
 
 export const isPhoneNumber = ({ organization_id, target_id }: Subject) =>
   and(eq(phone_numbers.phone_number_id, target_id), eq(phone_numbers.organization_id, organization_id));
-
-/** The KV key of the version that the subject's row has. */
-export const kvKeyOf = (table: CredentialsTable, { target_id }: Pick<Subject, 'target_id'>) =>
-  sql<string>`'v1/' || ${table.organization_id} || '/' || ${target_id} || '/' || ${table.credentials_version}`;
-
-/** A KV key's parts; none for a key of another form, which is not this version's to judge. */
-export function placesOf(kv_key: string) {
-  const [, organization_id, subject_id, version] = /^v1\/([^/]+)\/([^/]+)\/([^/]+)$/.exec(kv_key) ?? [];
-  return organization_id === undefined ? [] : [{ kv_key, organization_id, subject_id, version }];
-}

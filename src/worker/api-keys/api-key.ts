@@ -1,6 +1,6 @@
 import { and, eq, sql } from 'drizzle-orm';
 import * as z from 'zod';
-import { columnsOf } from '../d1/query.ts';
+import { columnsOf } from '../d1/columns.ts';
 import type { Placeholders } from '../d1/query.ts';
 import { api_keys } from '../d1/schema.ts';
 import { keyStatuses, roles } from '../core/vocabulary.ts';

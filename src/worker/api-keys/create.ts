@@ -1,23 +1,27 @@
 import { and, isNull, lte, not, or, sql } from 'drizzle-orm';
 import * as z from 'zod';
-import { eventExists, eventParameters, eventRecorder } from '../decision/event.ts';
-import type { EventParameters } from '../decision/event.ts';
 import { displayedPrefix, hashKey, newRawKey } from '../callers/raw-key.ts';
-import { isCallerWith, rankOf } from '../decision/caller.ts';
-import type { CallerKey } from '../decision/caller.ts';
-import { isAbove } from '../core/permissions.ts';
-import type { Operation } from '../env.ts';
-import { newId } from '../core/ids.ts';
-import { mutation } from '../decision/mutation.ts';
-import { assertRoom, fullQuota, hasRoomFor } from '../organizations/quotas.ts';
 import { DomainError } from '../core/errors.ts';
-import { query, rowColumns } from '../d1/query.ts';
-import type { Placeholders, RowParameters } from '../d1/query.ts';
-import { api_keys } from '../d1/schema.ts';
+import { newId } from '../core/ids.ts';
+import { isAbove } from '../core/permissions.ts';
+import { printableText } from '../core/text.ts';
+import { toUnix, unixNow } from '../core/time.ts';
 import { roles } from '../core/vocabulary.ts';
 import type { Quota, Role } from '../core/vocabulary.ts';
-import { toUnix, unixNow } from '../core/time.ts';
-import { printableText } from '../core/text.ts';
+import { rowColumns } from '../d1/columns.ts';
+import type { RowParameters } from '../d1/columns.ts';
+import { query } from '../d1/query.ts';
+import type { Placeholders } from '../d1/query.ts';
+import { api_keys, organizations } from '../d1/schema.ts';
+import type { ApiCall, EventParameters } from '../decision/call.ts';
+import { isCallerWith, rankOf } from '../decision/caller.ts';
+import type { CallerKey } from '../decision/caller.ts';
+import { eventRecorder, hasDecided } from '../decision/event.ts';
+import { mutation, mutationParameters } from '../decision/mutation.ts';
+import { isUnanswered } from '../decision/remembered-answers.ts';
+import type { MutationParameters } from '../decision/mutation.ts';
+import { isOrganization } from '../organizations/organization.ts';
+import { assertRoom, fullQuota, hasRoomFor } from '../organizations/quotas.ts';
 import { apiKeyState, isApiKey, presentApiKey } from './api-key.ts';
 import type { ApiKey } from './api-key.ts';
 
@@ -36,65 +40,69 @@ export const newApiKey = z.lazy(() =>
 
 const quotas: Quota[] = ['api_keys', 'audit_events'];
 
-type CreateParameters = EventParameters & RowParameters<typeof api_keys>;
+type CreateParameters = MutationParameters & RowParameters<typeof api_keys>;
 
-/** A role no higher and an expiry no later than the caller's, which is the default. */
+/** A role no higher and an expiry no later than those of the caller's key, whose expiry is the default. */
 const insertKey = query((db, parameters: Placeholders<CreateParameters>) => {
   const expires_at = sql<number | null>`coalesce(${parameters.expires_at}, ${api_keys.expires_at})`;
   return db.insert(api_keys).select(
     db
       .select({ ...rowColumns(api_keys, parameters), expires_at: expires_at.as('expires_at') })
-      .from(api_keys)
+      .from(organizations)
+      .crossJoin(api_keys)
       .where(
         and(
-          isCallerWith('api_keys:create', db, parameters),
-          hasRoomFor(db, parameters, quotas),
+          isOrganization(parameters),
+          isCallerWith('api_keys:create', parameters),
+          isUnanswered(db, parameters),
+          hasRoomFor(quotas),
           lte(rankOf(parameters.role), rankOf(api_keys.role)),
           or(isNull(api_keys.expires_at), lte(expires_at, api_keys.expires_at)),
-          not(eventExists(db, parameters)),
+          not(hasDecided(db, parameters)),
         ),
       ),
   );
 });
 
-export const recordCreation = eventRecorder<EventParameters & { key_id: string }>(
-  api_keys,
-  api_keys.key_id,
-  'api_key.created',
-  (_, parameters) => isApiKey(parameters),
-);
+/** Also of an operator's new key. */
+export const recordCreation = eventRecorder<EventParameters & { key_id: string }>({
+  table: api_keys,
+  target_id: api_keys.key_id,
+  action: 'api_key.created',
+  where: (_, parameters) => isApiKey(parameters),
+});
 
-const explain = { full: fullQuota(quotas) };
+const found = { full: fullQuota(quotas) };
 
-const decide = mutation<CreateParameters, typeof explain>('api_keys:create', {
-  explain,
-  act: { insertKey, recordCreation },
+const decide = mutation<CreateParameters, typeof found>('api_keys:create', {
+  statements: [insertKey, recordCreation],
+  found,
 });
 
 /** A raw key, and what is stored of it. */
-export async function newKey() {
+export function newKey() {
   const raw_key = newRawKey();
   return { raw_key, stored: { key_hash: hashKey(raw_key), prefix: displayedPrefix(raw_key) } };
 }
 
 /**
- * Makes an API key of the caller's user (contract.md, API keys). One batch, which also judges role and expiry by the
+ * Makes an API key of the caller's user (docs/contract.md, API keys). The batch compares role and expiry with those of the
  * caller's key as D1 has it.
  *
- * @returns the key as clients see it, and the raw key, which is seen this once: a repeat under the same Idempotency-Key is
- *   without it
- * @throws DomainError `permission_denied`, `quota_exceeded`, and what any mutation does (mutation.ts)
+ * @returns the key as clients see it, and the raw key, which is shown only in the first response: a repeat under the same
+ *   Idempotency-Key is without it
+ * @throws DomainError `permission_denied`, `quota_exceeded`, and what any mutation does (decision/mutation.ts)
  */
 export async function createApiKey(
-  operation: Operation,
+  call: ApiCall,
   { name, role, expires_at }: z.output<typeof newApiKey>,
 ): Promise<{ raw_key?: string; key: ApiKey }> {
-  const { raw_key, stored } = await newKey();
-  const event = eventParameters(operation);
-  const decision = await decide(operation, {
+  const { raw_key, stored } = newKey();
+  const event = mutationParameters(call);
+  const answer = await decide(call, {
     ...event,
     key_id: newId('apikey'),
-    user_id: operation.caller.user_id,
+    user_id: call.caller.user_id,
     name,
     role,
     ...stored,
@@ -105,14 +113,14 @@ export async function createApiKey(
     created_by: event.actor_key_id,
     ended_at: null,
   });
-  if (!decision.event) {
-    const exceeds = exceeded(role, expires_at, decision.caller);
+  if (answer.outcome === 'undecided') {
+    const exceeds = exceeded(role, expires_at, answer.caller);
     if (exceeds) throw new DomainError('permission_denied', { required_permission: 'api_keys:create', exceeds });
-    assertRoom(decision.found.full);
+    assertRoom(answer.found.full);
     throw new DomainError('temporarily_unavailable', { outcome: 'not_done' });
   }
-  const key = presentApiKey(apiKeyState.parse(JSON.parse(decision.event.state)));
-  return decision.replayed ? { key } : { raw_key, key };
+  const key = presentApiKey(apiKeyState.parse(JSON.parse(answer.event.state)));
+  return answer.outcome === 'replayed' ? { key } : { raw_key, key };
 }
 
 /** What a new key may not have, of what the caller asks for: a role above its own, or an expiry after its own. */

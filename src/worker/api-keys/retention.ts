@@ -1,7 +1,7 @@
 import { and, inArray, isNull, lte, sql } from 'drizzle-orm';
 import type { SQL } from 'drizzle-orm';
 import type { Bindings } from '../env.ts';
-import { forgetInTurns, ROWS_PER_STATEMENT } from '../d1/delete-old.ts';
+import { deleteInTurns, ROWS_PER_STATEMENT } from '../d1/delete-old.ts';
 import { logEvent } from '../core/log.ts';
 import { query } from '../d1/query.ts';
 import type { Builder, Placeholders } from '../d1/query.ts';
@@ -40,7 +40,7 @@ const deleteEnded = query((db, { until }: Placeholders<{ until: number }>) =>
  */
 export async function forgetEndedKeys({ DB }: Bindings): Promise<void> {
   const now = unixNow();
-  await forgetInTurns(DB, endExpired.bind({ now }));
-  const count = await forgetInTurns(DB, deleteEnded.bind({ until: now - KEPT_SECONDS }));
+  await deleteInTurns(DB, endExpired.bind({ now }));
+  const count = await deleteInTurns(DB, deleteEnded.bind({ until: now - KEPT_SECONDS }));
   if (count > 0) logEvent('api_keys_forgotten', { count });
 }

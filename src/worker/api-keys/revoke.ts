@@ -1,20 +1,21 @@
 import { and, asc, eq, gt, inArray, lte, not, or, sql } from 'drizzle-orm';
 import { alias } from 'drizzle-orm/sqlite-core';
 import * as z from 'zod';
-import { eventExists, eventParameters, eventRecorder, eventsRecorder } from '../decision/event.ts';
-import type { EventParameters } from '../decision/event.ts';
-import { callerRank, rankOf } from '../decision/caller.ts';
 import { dropKeys, isAlive } from '../callers/key-cache.ts';
-import { isAbove } from '../core/permissions.ts';
-import type { Operation } from '../env.ts';
-import { isBesideDecision, mutation } from '../decision/mutation.ts';
 import { DomainError } from '../core/errors.ts';
-import { existsIn, query } from '../d1/query.ts';
+import { isAbove } from '../core/permissions.ts';
+import { existsIn } from '../d1/columns.ts';
+import { query } from '../d1/query.ts';
 import type { Builder, Placeholders } from '../d1/query.ts';
 import { api_keys, audit_events } from '../d1/schema.ts';
+import type { ApiCall, EventParameters } from '../decision/call.ts';
+import { callersOwn, rankOf } from '../decision/caller.ts';
+import { eventRecorder, hasDecided, isOfCall } from '../decision/event.ts';
+import { isBesideDecision, mutation, mutationParameters } from '../decision/mutation.ts';
+import type { MutationParameters, Outcome } from '../decision/mutation.ts';
+import { isUnanswered } from '../decision/remembered-answers.ts';
 import { apiKeyColumns, apiKeyState, isApiKey, isKeyOf, presentApiKey } from './api-key.ts';
 import type { ApiKey, ApiKeyState } from './api-key.ts';
-import { revokeRecorded } from '../../operator/api-keys/revoke-all.ts';
 
 export const revocation = z.strictObject({
   descendants: z
@@ -27,27 +28,32 @@ export const revocation = z.strictObject({
     }),
 });
 
-interface RevokeParameters extends EventParameters {
+interface RevokeParameters extends MutationParameters {
   key_id: string;
 }
 
-const isWithinRank = (db: Builder, parameters: Placeholders<RevokeParameters>) =>
-  lte(rankOf(api_keys.role), callerRank('api_keys:revoke', db, parameters));
+const callersRank = (db: Builder, parameters: Placeholders<RevokeParameters>) =>
+  callersOwn(rankOf(api_keys.role), 'api_keys:revoke', db, parameters);
 
-/** A key of a role no higher than the caller's, and not yet revoked. */
-const recordRevocation = eventRecorder<RevokeParameters>(
-  api_keys,
-  api_keys.key_id,
-  'api_key.revoked',
-  (db, parameters) => and(isApiKey(parameters), eq(api_keys.status, 'active'), isWithinRank(db, parameters)),
-);
+/** The caller may revoke, and the key's role is not above the caller's. */
+const mayRevoke = (db: Builder, parameters: Placeholders<RevokeParameters>) =>
+  and(lte(rankOf(api_keys.role), callersRank(db, parameters)), isUnanswered(db, parameters));
 
-const markRevoked = query((db, parameters: Placeholders<RevokeParameters>) =>
-  db
+const recordRevocation = eventRecorder<RevokeParameters>({
+  table: api_keys,
+  target_id: api_keys.key_id,
+  action: 'api_key.revoked',
+  where: (db, parameters) => and(isApiKey(parameters), eq(api_keys.status, 'active'), mayRevoke(db, parameters)),
+});
+
+/** Follows the events of a call that revokes: it revokes the keys that they are about. */
+export const revokeRecorded = query((db, parameters: Placeholders<EventParameters>) => {
+  const recorded = db.select({ target_id: audit_events.target_id }).from(audit_events).where(isOfCall(parameters));
+  return db
     .update(api_keys)
     .set({ status: 'revoked' })
-    .where(and(isApiKey(parameters), eventExists(db, parameters))),
-);
+    .where(and(isKeyOf(parameters), inArray(api_keys.key_id, recorded)));
+});
 
 /** With the hash, by which the caches know it. */
 const readKey = query((db, parameters: Placeholders<{ organization_id: string; key_id: string }>) =>
@@ -58,8 +64,8 @@ const readKey = query((db, parameters: Placeholders<{ organization_id: string; k
 );
 
 const decide = mutation('api_keys:revoke', {
-  explain: { key: readKey },
-  act: { recordRevocation, markRevoked },
+  statements: [recordRevocation, revokeRecorded],
+  found: { key: readKey },
 });
 
 /** The ids of the keys that a key made, and of those that they made, dead ones too, by the index of makers. */
@@ -82,30 +88,31 @@ function descendantIds(db: Builder, { organization_id, key_id }: Placeholders<Re
 const isLivingDescendant = (db: Builder, parameters: Placeholders<RevokeParameters>) =>
   and(isKeyOf(parameters), inArray(api_keys.key_id, descendantIds(db, parameters)), isAlive(db, parameters));
 
-/** A key that is not yet revoked, or has living descendants, none of which, nor itself, is of a role above the caller's. */
-const recordRootRevocation = eventRecorder<RevokeParameters>(
-  api_keys,
-  api_keys.key_id,
-  'api_key.revoked',
-  (db, parameters) => {
+/** A key that is not yet revoked or has living descendants. Neither it nor one of these has a role above the caller's. */
+const recordRootRevocation = eventRecorder<RevokeParameters>({
+  table: api_keys,
+  target_id: api_keys.key_id,
+  action: 'api_key.revoked',
+  where: (db, parameters) => {
     const isLiving = isLivingDescendant(db, parameters);
-    const isAboveCaller = gt(rankOf(api_keys.role), callerRank('api_keys:revoke', db, parameters));
+    const isAboveCaller = gt(rankOf(api_keys.role), callersRank(db, parameters));
     return and(
       isApiKey(parameters),
       or(eq(api_keys.status, 'active'), existsIn(db, api_keys, isLiving)),
-      isWithinRank(db, parameters),
+      mayRevoke(db, parameters),
       not(existsIn(db, api_keys, and(isLiving, isAboveCaller))),
     );
   },
-);
+});
 
-/** A late try finds none: from the first one's commit on no descendant lives, so that none makes another. */
-const recordDescendants = eventsRecorder<RevokeParameters>(
-  api_keys,
-  api_keys.key_id,
-  'api_key.revoked',
-  (db, parameters) => and(isLivingDescendant(db, parameters), eventExists(db, parameters)),
-);
+/** A late try finds none: from the first try's commit on no descendant lives, so none makes another. */
+const recordDescendants = eventRecorder<RevokeParameters>({
+  table: api_keys,
+  target_id: api_keys.key_id,
+  action: 'api_key.revoked',
+  where: (db, parameters) => and(isLivingDescendant(db, parameters), hasDecided(db, parameters)),
+  many: true,
+});
 
 const findRoles = query((db, parameters: Placeholders<RevokeParameters>) =>
   db.selectDistinct({ role: api_keys.role }).from(api_keys).where(isLivingDescendant(db, parameters)),
@@ -121,38 +128,36 @@ const readRevoked = query((db, parameters: Placeholders<RevokeParameters>) =>
     .orderBy(asc(api_keys.created_at), asc(api_keys.key_id)),
 );
 
-const explain = { key: readKey, roles: findRoles, revoked: readRevoked };
-
-const decideWithDescendants = mutation<RevokeParameters, typeof explain>('api_keys:revoke', {
-  explain,
-  act: { recordRootRevocation, recordDescendants, revokeRecorded },
+const decideWithDescendants = mutation('api_keys:revoke', {
+  statements: [recordRootRevocation, recordDescendants, revokeRecorded],
+  found: { key: readKey, roles: findRoles, revoked: readRevoked },
 });
 
 /**
- * Revokes an API key (contract.md, API keys): it changes nothing from the commit on, and reads nothing once the caches have
+ * Revokes an API key (docs/contract.md, API keys): it changes nothing from the commit on, and reads nothing once the caches have
  * forgotten it, 60 s later at most. A revoked key stays so: to revoke it again changes nothing and is no error.
  *
- * With its descendants, all or none of them, it is one batch too.
+ * With its descendants: all of them are revoked, or nothing is.
  *
  * @returns the key, revoked, and those of its descendants that were living
- * @throws DomainError `api_key_not_found`, `permission_denied`, and what any mutation does (mutation.ts)
+ * @throws DomainError `api_key_not_found`, `permission_denied`, and what any mutation does (decision/mutation.ts)
  */
 export async function revokeApiKey(
-  operation: Operation,
+  call: ApiCall,
   key_id: string,
   { descendants }: z.output<typeof revocation>,
 ): Promise<ApiKey & { revoked_descendants?: ApiKey[] }> {
-  const parameters = { ...eventParameters(operation), key_id };
+  const parameters = { ...mutationParameters(call), key_id };
   if (descendants !== 'true') {
-    const key = judged(await decide(operation, parameters));
-    dropKeys(operation, [key.key_hash]);
+    const key = judged(await decide(call, parameters));
+    dropKeys(call, [key.key_hash]);
     return presentApiKey(key);
   }
-  const decision = await decideWithDescendants(operation, parameters);
-  const { roles, revoked } = decision.found;
-  const key = judged(decision, roles);
+  const answer = await decideWithDescendants(call, parameters);
+  const { roles, revoked } = answer.found;
+  const key = judged(answer, roles);
   dropKeys(
-    operation,
+    call,
     [key, ...revoked].map(({ key_hash }) => key_hash),
   );
   const states = revoked.map(({ state }) => apiKeyState.parse(JSON.parse(state)));
@@ -162,11 +167,13 @@ export async function revokeApiKey(
   };
 }
 
+type FoundKey = ApiKeyState & { key_hash: string };
+
 /** The key that was to be revoked, unless that was refused, for its role or for one of its descendants'. */
-function judged(decision: Awaited<ReturnType<typeof decide>>, descendants: Pick<ApiKeyState, 'role'>[] = []) {
-  const [key] = decision.found.key;
+function judged(answer: Outcome<{ key: FoundKey[] }>, descendants: Pick<ApiKeyState, 'role'>[] = []): FoundKey {
+  const [key] = answer.found.key;
   if (!key) throw new DomainError('api_key_not_found', {});
-  if (!decision.event && [key, ...descendants].some(({ role }) => isAbove(role, decision.caller.role))) {
+  if (answer.outcome === 'undecided' && [key, ...descendants].some(({ role }) => isAbove(role, answer.caller.role))) {
     throw new DomainError('permission_denied', { required_permission: 'api_keys:revoke', exceeds: 'role' });
   }
   return key;

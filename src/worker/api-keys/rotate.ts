@@ -1,21 +1,23 @@
 import { and, asc, eq, exists, isNotNull, lte, not, or, sql } from 'drizzle-orm';
 import { alias } from 'drizzle-orm/sqlite-core';
 import * as z from 'zod';
-import { eventExists, eventParameters, eventRecorder, isOfOperation, isOfTarget } from '../decision/event.ts';
-import type { EventParameters } from '../decision/event.ts';
-import { callerExpiry, callerRank, callerUser, expiryOf, rankOf, unlessNever } from '../decision/caller.ts';
-import type { CallerKey } from '../decision/caller.ts';
 import { dropKeys, isAlive } from '../callers/key-cache.ts';
-import { isAbove } from '../core/permissions.ts';
-import type { Operation } from '../env.ts';
-import { eventIdBeside, newId } from '../core/ids.ts';
-import { isBesideDecision, mutation } from '../decision/mutation.ts';
-import { fullQuota, hasRoomFor } from '../organizations/quotas.ts';
-import type { FullQuota } from '../organizations/quotas.ts';
 import { DomainError } from '../core/errors.ts';
-import { existsIn, query } from '../d1/query.ts';
+import { eventIdBeside, newId } from '../core/ids.ts';
+import { isAbove } from '../core/permissions.ts';
+import { existsIn } from '../d1/columns.ts';
+import { query } from '../d1/query.ts';
 import type { Builder, CompiledQuery, Placeholders } from '../d1/query.ts';
 import { api_keys, audit_events } from '../d1/schema.ts';
+import type { ApiCall } from '../decision/call.ts';
+import { callersOwn, expiryOf, rankOf, unlessNever } from '../decision/caller.ts';
+import type { CallerKey } from '../decision/caller.ts';
+import { eventRecorder, hasDecided, isOfCall, isOfTarget } from '../decision/event.ts';
+import { isBesideDecision, mutation, mutationParameters } from '../decision/mutation.ts';
+import type { MutationParameters } from '../decision/mutation.ts';
+import { isUnanswered } from '../decision/remembered-answers.ts';
+import { fullQuota, hasRoomFor } from '../organizations/quotas.ts';
+import type { FullQuota } from '../organizations/quotas.ts';
 import { apiKeyColumns, apiKeyState, isApiKey, presentApiKey } from './api-key.ts';
 import type { ApiKey, ApiKeyState } from './api-key.ts';
 import { newKey, recordCreation } from './create.ts';
@@ -32,7 +34,7 @@ export const rotation = z.lazy(() =>
   }),
 );
 
-interface RotateParameters extends EventParameters {
+interface RotateParameters extends MutationParameters {
   key_id: string;
   /** When the old key ends, unless it does before; unix seconds. */
   ends_at: number;
@@ -58,7 +60,7 @@ function isSuccessorUsed(
       .where(
         and(
           isOfTarget(rotated, { organization_id, target_id: key_id }, ['api_key.rotated']),
-          isOfOperation(rotated),
+          isOfCall(rotated),
           eq(sql`+${audit_events.action}`, 'api_key.created'),
           eq(successor.key_id, audit_events.target_id),
           eq(successor.organization_id, organization_id),
@@ -92,25 +94,28 @@ function lifeOf(db: Builder, parameters: Placeholders<Pick<RotateParameters, 'or
 /**
  * The key must be alive and of a role no higher than the caller's. Its life must be no longer than the caller's, or it is the
  * caller itself. It must be of the caller's own user, or the caller is an admin, because the successor acts in the name of that
- * user. Where the old key ends at once, there is room for the new one.
+ * user. Where the old key does not end at once, there must be room for one more.
  */
-const recordRotation = eventRecorder<RotateParameters>(api_keys, api_keys.key_id, 'api_key.rotated', (db, parameters) =>
-  and(
-    isApiKey(parameters),
-    isAlive(db, parameters),
-    lte(rankOf(api_keys.role), callerRank('api_keys:rotate', db, parameters)),
-    or(
-      eq(parameters.key_id, parameters.actor_key_id),
-      lte(lifeOf(db, parameters), callerExpiry('api_keys:rotate', db, parameters)),
-    ),
-    or(
-      eq(api_keys.user_id, callerUser('api_keys:rotate', db, parameters)),
-      lte(rankOf(sql`'admin'`), callerRank('api_keys:rotate', db, parameters)),
-    ),
-    hasRoomFor(db, parameters, ['audit_events']),
-    or(lte(parameters.ends_at, parameters.now), hasRoomFor(db, parameters, ['api_keys'])),
-  ),
-);
+const recordRotation = eventRecorder<RotateParameters>({
+  table: api_keys,
+  target_id: api_keys.key_id,
+  action: 'api_key.rotated',
+  where: (db, parameters) => {
+    const callersRank = callersOwn(rankOf(api_keys.role), 'api_keys:rotate', db, parameters);
+    const callersExpiry = callersOwn(expiryOf(api_keys.expires_at), 'api_keys:rotate', db, parameters);
+    const callersUser = callersOwn(sql<string>`${api_keys.user_id}`, 'api_keys:rotate', db, parameters);
+    return and(
+      isApiKey(parameters),
+      isAlive(db, parameters),
+      isUnanswered(db, parameters),
+      lte(rankOf(api_keys.role), callersRank),
+      or(eq(parameters.key_id, parameters.actor_key_id), lte(lifeOf(db, parameters), callersExpiry)),
+      or(eq(api_keys.user_id, callersUser), lte(rankOf(sql`'admin'`), callersRank)),
+      hasRoomFor(['audit_events']),
+      or(lte(parameters.ends_at, parameters.now), hasRoomFor(['api_keys'])),
+    );
+  },
+});
 
 const isSuccessorsEvent = ({ organization_id, successor_event_id }: Placeholders<RotateParameters>) =>
   and(eq(audit_events.organization_id, organization_id), eq(audit_events.event_id, successor_event_id));
@@ -137,7 +142,7 @@ const insertSuccessor = query((db, parameters: Placeholders<RotateParameters>) =
       .where(
         and(
           isApiKey(parameters),
-          eventExists(db, parameters),
+          hasDecided(db, parameters),
           not(existsIn(db, audit_events, isSuccessorsEvent(parameters))),
         ),
       ),
@@ -171,7 +176,7 @@ const endOldKey = query((db, parameters: Placeholders<RotateParameters>) =>
       expires_at: sql`min(${expiryOf(api_keys.expires_at)}, ${parameters.ends_at})`,
       ended_at: sql`coalesce(${api_keys.ended_at}, iif(${parameters.ends_at} <= ${parameters.now}, ${parameters.ends_at}, NULL))`,
     })
-    .where(and(isApiKey(parameters), eventExists(db, parameters), isSuccessorThere(db, parameters))),
+    .where(and(isApiKey(parameters), hasDecided(db, parameters), isSuccessorThere(db, parameters))),
 );
 
 /** Of a request that was answered before too: so its state, and not the row, which may have changed since. */
@@ -191,28 +196,28 @@ const readRotated = query((db, parameters: Placeholders<RotateParameters>) =>
 );
 
 const decide = mutation('api_keys:rotate', {
-  explain: { key: readRotated, successor: readSuccessor, full: fullQuota(['audit_events', 'api_keys']) },
-  act: { recordRotation, insertSuccessor, recordSuccessor, endOldKey },
+  statements: [recordRotation, insertSuccessor, recordSuccessor, endOldKey],
+  found: { key: readRotated, successor: readSuccessor, full: fullQuota(['audit_events', 'api_keys']) },
 });
 
 /**
- * Replaces an API key by a new one of the same name, user, role and expiry; the old one lives on for the overlap, and no
- * longer than it would have. One batch.
+ * Replaces an API key by a new one of the same name, user, role and expiry. The old one lives on for the overlap, and no
+ * longer than it would have.
  *
- * @returns both keys as clients see them, and the new raw key, which is seen this once: a repeat under the same
- *   Idempotency-Key is without it
- * @throws DomainError `api_key_not_found`, `api_key_inactive`, `permission_denied` for a key above the caller's own or of another user,
- *   `quota_exceeded`, and what any mutation does (mutation.ts)
+ * @returns both keys as clients see them, and the new raw key, which is shown only in the first response: a repeat under the
+ *   same Idempotency-Key is without it
+ * @throws DomainError `api_key_not_found`, `api_key_inactive`, `permission_denied` for a key above the caller's own or of
+ *   another user, `quota_exceeded`, and what any mutation does (decision/mutation.ts)
  */
 export async function rotateApiKey(
-  operation: Operation,
+  call: ApiCall,
   key_id: string,
   { overlap_seconds }: z.output<typeof rotation>,
 ): Promise<{ raw_key?: string; key: ApiKey; previous_key: ApiKey }> {
-  const { raw_key, stored } = await newKey();
-  const event = eventParameters(operation);
+  const { raw_key, stored } = newKey();
+  const event = mutationParameters(call);
   const successor_id = newId('apikey');
-  const decision = await decide(operation, {
+  const answer = await decide(call, {
     ...event,
     key_id,
     ends_at: event.event_time + overlap_seconds,
@@ -220,28 +225,28 @@ export async function rotateApiKey(
     successor_event_id: eventIdBeside(event.event_id, successor_id),
     ...stored,
   });
-  const [rotated] = decision.found.key;
-  if (!decision.event) {
-    throw rotated ? refusal(rotated, operation, decision, event.now) : new DomainError('api_key_not_found', {});
+  const [rotated] = answer.found.key;
+  if (answer.outcome === 'undecided') {
+    throw rotated ? refusal(rotated, call, answer, event.now) : new DomainError('api_key_not_found', {});
   }
-  const [successor] = decision.found.successor;
+  const [successor] = answer.found.successor;
   if (!successor) throw new Error('A rotation left no successor.');
 
-  if (rotated) dropKeys(operation, [rotated.key_hash]);
-  const previous = apiKeyState.parse(JSON.parse(decision.event.state));
+  if (rotated) dropKeys(call, [rotated.key_hash]);
+  const previous = apiKeyState.parse(JSON.parse(answer.event.state));
   const key = apiKeyState.parse(JSON.parse(successor.state));
   const ends_at = key.created_at + overlap_seconds;
   const keys = {
     key: presentApiKey(key),
     previous_key: presentApiKey({ ...previous, expires_at: Math.min(previous.expires_at ?? ends_at, ends_at) }),
   };
-  return decision.replayed ? keys : { raw_key, ...keys };
+  return answer.outcome === 'replayed' ? keys : { raw_key, ...keys };
 }
 
 /** Why a key was not rotated. */
 function refusal(
   { key_id, user_id, role, status, expires_at, life }: ApiKeyState & { life: number },
-  operation: Operation,
+  call: ApiCall,
   { caller, found }: { caller: CallerKey; found: { full: FullQuota[] } },
   now: number,
 ): DomainError {
@@ -249,7 +254,7 @@ function refusal(
   if (user_id !== caller.user_id && caller.role !== 'admin') return exceeding('user');
   if (status !== 'active' || (expires_at !== null && expires_at <= now)) return new DomainError('api_key_inactive', {});
   const [full] = found.full;
-  const outlives = key_id !== operation.caller.key_id && caller.expires_at !== null && life > caller.expires_at;
+  const outlives = key_id !== call.caller.key_id && caller.expires_at !== null && life > caller.expires_at;
   return full && !outlives ? new DomainError('quota_exceeded', full) : exceeding('expires_at');
 }
 

@@ -1,15 +1,21 @@
 import { asc, eq, lt } from 'drizzle-orm';
 import * as z from 'zod';
 import { apiKeyState, presentApiKey } from '../api-keys/api-key.ts';
+import type { ApiKey } from '../api-keys/api-key.ts';
 import { idSchema, organizationIdPattern } from '../core/ids.ts';
 import { integrationState, presentIntegration } from '../integrations/integration.ts';
+import type { Integration } from '../integrations/integration.ts';
 import { organizationState, presentOrganization } from '../organizations/organization.ts';
+import type { Organization } from '../organizations/organization.ts';
+import type { Actor } from '../decision/call.ts';
 import { isRare } from '../decision/event.ts';
 import { keysetList, pageParameters } from '../d1/list.ts';
 import type { FilterOf } from '../d1/list.ts';
 import { phoneNumberState, presentPhoneNumber } from '../phone-numbers/phone-number.ts';
+import type { PhoneNumber } from '../phone-numbers/phone-number.ts';
 import { audit_events } from '../d1/schema.ts';
 import { auditActions } from '../core/vocabulary.ts';
+import type { AuditAction } from '../core/vocabulary.ts';
 import { toIso, toUnix } from '../core/time.ts';
 
 const timeOfEvents = () => z.iso.datetime('must be a time in UTC, like 2030-01-15T10:30:00Z').transform(toUnix);
@@ -70,13 +76,47 @@ export const listAuditEvents = keysetList<FilterOf<typeof auditEventsQuery>, Aud
       .limit(limit),
 });
 
-/** The target of an event, by what its action is about. */
-function presentState({ action, state }: AuditEventRow) {
-  const target: unknown = JSON.parse(state);
-  if (action.startsWith('integration.')) return presentIntegration(integrationState.parse(target));
-  if (action.startsWith('phone_number.')) return presentPhoneNumber(phoneNumberState.parse(target));
-  if (action.startsWith('organization.')) return presentOrganization(organizationState.parse(target));
-  return presentApiKey(apiKeyState.parse(target));
+type Presented = Integration | PhoneNumber | ApiKey | Organization;
+
+/** A target, from the JSON of its row, as clients see it: what it is follows from the event's action. */
+function presentTarget(action: AuditAction, row: unknown): Presented {
+  if (action.startsWith('integration.')) return presentIntegration(integrationState.parse(row));
+  if (action.startsWith('phone_number.')) return presentPhoneNumber(phoneNumberState.parse(row));
+  if (action.startsWith('organization.')) return presentOrganization(organizationState.parse(row));
+  return presentApiKey(apiKeyState.parse(row));
+}
+
+function presentActor({ actor_type, actor_id, actor_name, actor_key_id }: AuditEventRow): Actor {
+  if (actor_type !== null) return { type: actor_type, id: actor_id, name: actor_name };
+  return { type: actor_key_id === null ? 'operator' : 'api_key', id: actor_key_id, name: null };
+}
+
+const storedObject = z.record(z.string(), z.unknown());
+
+/** Stands for both values of credentials that were replaced. */
+export const REDACTED = '[redacted]';
+
+interface Change {
+  from: unknown;
+  to: unknown;
+}
+
+/** What an update changed, by the names that clients know; null for any other event, and for one of before this was recorded. */
+function presentChanges(event: AuditEventRow): Record<string, Change> | null {
+  if (event.changes === null) return null;
+  const before = storedObject.parse(JSON.parse(event.state));
+  const after = { ...before, ...storedObject.parse(JSON.parse(event.changes)) };
+  const values = Object.entries(presentTarget(event.action, before));
+  const newValues = storedObject.parse(presentTarget(event.action, after));
+  const changed = values.flatMap(([name, from]) => {
+    const to = newValues[name];
+    return to === from ? [] : [[name, { from, to }] as const];
+  });
+  const isReplaced = before['credentials_version'] !== after['credentials_version'];
+  return {
+    ...Object.fromEntries(changed),
+    ...(isReplaced && { credentials: { from: REDACTED, to: REDACTED } }),
+  };
 }
 
 /** An audit event as clients see it. */
@@ -87,9 +127,11 @@ export function presentAuditEvent(event: AuditEventRow) {
     action: event.action,
     outcome: event.action.endsWith('_refused') ? ('refused' as const) : ('succeeded' as const),
     target_id: event.target_id,
+    actor: presentActor(event),
     actor_key_id: event.actor_key_id,
     request_id: event.request_id,
-    state: presentState(event),
+    state: presentTarget(event.action, JSON.parse(event.state)),
+    changes: presentChanges(event),
     created_at: toIso(event.created_at),
   };
 }

@@ -1,10 +1,11 @@
 import { and, asc, eq, gt, inArray, lt, sql } from 'drizzle-orm';
 import type { SQL } from 'drizzle-orm';
 import type { Bindings } from '../env.ts';
-import { forgetInTurns, ROWS_PER_STATEMENT } from '../d1/delete-old.ts';
+import { deleteInTurns, ROWS_PER_STATEMENT } from '../d1/delete-old.ts';
 import { logEvent } from '../core/log.ts';
 import { limitOf } from '../organizations/quotas.ts';
-import { batch, query } from '../d1/query.ts';
+import { query } from '../d1/query.ts';
+import { batch } from '../d1/batch.ts';
 import type { Placeholders } from '../d1/query.ts';
 import { audit_events, organizations } from '../d1/schema.ts';
 import { auditActions, endingActions } from '../core/vocabulary.ts';
@@ -63,12 +64,12 @@ export async function forgetOldEvents(env: Bindings): Promise<void> {
   if (!/^[1-9]\d{0,3}$/.test(setting)) throw new Error('AUDIT_RETENTION_DAYS must be a whole number from 1 to 9999');
   const now = unixNow();
   const kept = Number(setting) * SECONDS_A_DAY;
-  let count = await forgetInTurns(
+  let count = await deleteInTurns(
     env.DB,
     deleteEventsBefore.bind({ before: now - Math.max(kept, RESTORABLE_SECONDS) }),
   );
   if (kept < RESTORABLE_SECONDS) {
-    count += await forgetInTurns(env.DB, deleteWhatEndsNothingBefore.bind({ before: now - kept }));
+    count += await deleteInTurns(env.DB, deleteWhatEndsNothingBefore.bind({ before: now - kept }));
   }
   if (count > 0) logEvent('audit_events_forgotten', { count });
 }
@@ -118,7 +119,7 @@ const deleteOldestRefusals = query(
  */
 export async function forgetRefusals({ DB }: Bindings): Promise<void> {
   const now = unixNow();
-  let count = await forgetInTurns(DB, deleteRefusalsBefore.bind({ before: now - REFUSALS_KEPT_SECONDS }));
+  let count = await deleteInTurns(DB, deleteRefusalsBefore.bind({ before: now - REFUSALS_KEPT_SECONDS }));
   const [noisy] = await batch(DB, [findNoisy.bind({})]);
   for (const { organization_id, surplus } of noisy) {
     const [forgotten] = await batch(DB, [

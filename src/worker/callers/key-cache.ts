@@ -14,10 +14,12 @@ import { LRUCache } from 'lru-cache';
 import pMap from 'p-map';
 import * as z from 'zod';
 import { MAX_CONNECTIONS } from '../core/connections.ts';
-import type { AfterAnswer, Bindings, Operation } from '../env.ts';
+import type { AfterAnswer, Bindings } from '../env.ts';
 import { logError } from '../core/log.ts';
 import { DomainError } from '../core/errors.ts';
-import { batch, existsIn, query } from '../d1/query.ts';
+import { query } from '../d1/query.ts';
+import { batch } from '../d1/batch.ts';
+import { existsIn } from '../d1/columns.ts';
 import type { Builder, Placeholders } from '../d1/query.ts';
 import { api_keys, organizations } from '../d1/schema.ts';
 import { roles, tiers } from '../core/vocabulary.ts';
@@ -38,6 +40,7 @@ const MAX_DROPPED = 900;
 
 const cachedCaller = z.object({
   key_id: z.string(),
+  name: z.string(),
   /** Lower-case hex SHA-256 of the raw key. */
   key_hash: z.string(),
   organization_id: z.string(),
@@ -81,6 +84,7 @@ const findKey = query((db, { key_hash, now }: Placeholders<{ key_hash: string; n
   db
     .select({
       key_id: api_keys.key_id,
+      name: api_keys.name,
       key_hash: api_keys.key_hash,
       organization_id: api_keys.organization_id,
       tier: organizations.tier,
@@ -213,7 +217,10 @@ export function forgetKey(key_hash: string): void {
  * Tidies up behind a revocation or a rotation: the deadline alone would end the entries too, but later. So it does those in KV
  * that are more than one invocation may delete.
  */
-export function dropKeys({ env, afterAnswer }: Operation, key_hashes: readonly string[]): void {
+export function dropKeys(
+  { env, afterAnswer }: { env: Bindings; afterAnswer: AfterAnswer },
+  key_hashes: readonly string[],
+): void {
   key_hashes.forEach(forgetKey);
   afterAnswer(() =>
     pMap(key_hashes.slice(0, MAX_DROPPED), (key_hash) => env.KEY_CACHE.delete(key_hash), {

@@ -29,10 +29,10 @@ export function newEventId(): string {
   return v7({});
 }
 
-/** Characters of an event's id that all events of one operation have in common: its time and 26 random bits. */
-export const OPERATION_LENGTH = 24;
+/** Characters that the ids of all events of one call have in common: the time, and 26 random bits. */
+export const CALL_ID_LENGTH = 24;
 
-/** The id of an operation's event about one more target, whose id ends in 12 hex digits. */
+/** The id of a call's event about one more target, whose own id ends in 12 hex digits. */
 export function eventIdBeside(event_id: string, target_id: string): string {
-  return event_id.slice(0, OPERATION_LENGTH) + target_id.slice(-12);
+  return event_id.slice(0, CALL_ID_LENGTH) + target_id.slice(-12);
 }

@@ -30,6 +30,10 @@ export type PurgeState = (typeof purgeStates)[number];
 
 export const mediaEncryptions = ['disable', 'allow', 'require'] as const;
 
+/** Who acts: an API key, an operator's command, another Worker of the platform, or the cron. */
+export const actorTypes = ['api_key', 'operator', 'service', 'system'] as const;
+export type ActorType = (typeof actorTypes)[number];
+
 /** Every action that an audit event can name: `{subject}.{what happened}`. */
 export const auditActions = [
   'organization.updated',

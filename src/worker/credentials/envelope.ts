@@ -12,8 +12,9 @@
  */
 import { decodeBase64, encodeBase64 } from 'hono/utils/encode';
 import * as z from 'zod';
+import { importAesKey, kekOf, KEY_BYTES } from './kek-ring.ts';
+import type { KekRing } from './kek-ring.ts';
 
-const KEY_BYTES = 32;
 const NONCE_BYTES = 12;
 
 /** The credentials of one integration or SIP number: member names and secret values; an undefined one is not kept. */
@@ -23,66 +24,6 @@ export type Credentials = Readonly<Record<string, string | undefined>>;
 export interface WrappedDataKey {
   data_key: string;
   kek_id: string;
-}
-
-/** Key-encryption keys by id, and which of them wraps new data keys. */
-export interface KekRing {
-  current: string;
-  keys: ReadonlyMap<string, CryptoKey>;
-  /** By id: base64 of a hash of the key's bytes, which tells them from others and nothing else. */
-  checkValues: ReadonlyMap<string, string>;
-}
-
-const ringSecret = z.lazy(() =>
-  z
-    .strictObject({
-      current: z.string(),
-      keys: z.record(
-        z.string().min(1),
-        z
-          .base64()
-          .transform(decodeBase64)
-          .refine((bytes) => bytes.length === KEY_BYTES),
-      ),
-    })
-    .refine(({ current, keys }) => Object.hasOwn(keys, current)),
-);
-
-/**
- * Parses the secret `CREDENTIALS_KEKS`: `{"current": "k2", "keys": {"k1": base64 of 32 bytes, "k2": …}}`.
- *
- * @throws Error, without a word of the keys, when it is of another form, or a key is all zeros, or two are the same
- */
-export async function parseKekRing(secret: string): Promise<KekRing> {
-  const { success, data } = ringSecret.safeParse(parseJson(secret));
-  if (!success) {
-    throw new Error('CREDENTIALS_KEKS is not {"current": "<id>", "keys": {"<id>": "<base64 of 32 bytes>", …}}');
-  }
-  const keys = new Map<string, CryptoKey>();
-  const checkValues = new Map<string, string>();
-  const ids = new Map<string, string>();
-  for (const [id, bytes] of Object.entries(data.keys)) {
-    if (bytes.every((byte) => byte === 0)) throw new Error(`CREDENTIALS_KEKS: the key ${id} is all zeros`);
-    const checkValue = await checkValueOf(bytes);
-    const same = ids.get(checkValue);
-    if (same !== undefined) throw new Error(`CREDENTIALS_KEKS: ${same} and ${id} are the same key`);
-    ids.set(checkValue, id);
-    checkValues.set(id, checkValue);
-    keys.set(id, await importKey(bytes));
-    bytes.fill(0);
-  }
-  return { current: data.current, keys, checkValues };
-}
-
-/** Of these bytes in this role alone: not a hash that could be known from elsewhere. */
-async function checkValueOf(bytes: Uint8Array): Promise<string> {
-  const role = new TextEncoder().encode('patchbay key-encryption key: ');
-  const checked = new Uint8Array(role.length + bytes.length);
-  checked.set(role);
-  checked.set(bytes, role.length);
-  const digest = await crypto.subtle.digest('SHA-256', checked);
-  checked.fill(0);
-  return encodeBase64(digest);
 }
 
 /** Encrypts credentials under a new data key, whose bytes are overwritten, as in what follows. `kv_key` binds both to their place. */
@@ -95,7 +36,7 @@ export async function seal(
   const text = new TextEncoder().encode(JSON.stringify(credentials));
   try {
     const [ciphertext, wrapped] = await Promise.all([
-      encrypt(await importKey(dataKey), kv_key, text),
+      encrypt(await importAesKey(dataKey), kv_key, text),
       encrypt(kekOf(ring, ring.current), kv_key, dataKey),
     ]);
     return { ciphertext, data_key: encodeBase64(wrapped.buffer), kek_id: ring.current };
@@ -135,7 +76,7 @@ export async function open(
   ciphertext: Uint8Array<ArrayBuffer>,
 ): Promise<Credentials> {
   const dataKey = await decrypt(kekOf(ring, kek_id), kv_key, decodeBase64(data_key));
-  const key = await importKey(dataKey).finally(() => dataKey.fill(0));
+  const key = await importAesKey(dataKey).finally(() => dataKey.fill(0));
   const text = await decrypt(key, kv_key, ciphertext);
   return z.record(z.string(), z.string()).parse(JSON.parse(new TextDecoder().decode(text)));
 }
@@ -148,16 +89,6 @@ export async function opens(...sealed: Parameters<typeof open>): Promise<boolean
   } catch {
     return false;
   }
-}
-
-function kekOf({ keys }: KekRing, id: string): CryptoKey {
-  const kek = keys.get(id);
-  if (!kek) throw new Error(`CREDENTIALS_KEKS has no key ${id}`);
-  return kek;
-}
-
-function importKey(bytes: BufferSource): Promise<CryptoKey> {
-  return crypto.subtle.importKey('raw', bytes, 'AES-GCM', false, ['encrypt', 'decrypt']);
 }
 
 async function encrypt(key: CryptoKey, kv_key: string, text: BufferSource): Promise<Uint8Array<ArrayBuffer>> {
@@ -180,13 +111,4 @@ async function decrypt(
 
 function parameters(iv: BufferSource, kv_key: string) {
   return { name: 'AES-GCM', iv, additionalData: new TextEncoder().encode(kv_key) };
-}
-
-function parseJson(text: string): unknown {
-  try {
-    return JSON.parse(text);
-  } catch {
-    // The parser's own message quotes the secret.
-    return undefined;
-  }
 }

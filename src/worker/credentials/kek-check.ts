@@ -5,10 +5,11 @@
 import { and, eq, isNotNull, isNull, ne, not, or, sql } from 'drizzle-orm';
 import type { Placeholder } from 'drizzle-orm';
 import { logAlert } from '../core/log.ts';
-import { existsIn, query } from '../d1/query.ts';
+import { query } from '../d1/query.ts';
+import { existsIn } from '../d1/columns.ts';
 import type { Builder, Placeholders } from '../d1/query.ts';
 import { key_encryption_keys } from '../d1/schema.ts';
-import type { KekRing } from './envelope.ts';
+import type { KekRing } from './kek-ring.ts';
 
 interface KekParameters {
   kek_id: string;

@@ -5,9 +5,11 @@ import { logAlert, logEvent } from '../core/log.ts';
 import { countDataKeys, dataKeysUnder, readKeks, replaceDataKeys } from './data-keys.ts';
 import type { StoredDataKey } from './data-keys.ts';
 import { rewrap } from './envelope.ts';
-import type { KekRing, WrappedDataKey } from './envelope.ts';
+import type { WrappedDataKey } from './envelope.ts';
+import type { KekRing } from './kek-ring.ts';
 import { currentKek } from './kek-check.ts';
-import { credentialsKey, kekRing } from './store.ts';
+import { credentialsKey } from './kv-key.ts';
+import { kekRing } from './kek-ring.ts';
 
 /** One D1 statement each, far within the 1,000 that D1 carries out for one invocation of a Worker. */
 const REWRAPPED_PER_RUN = 100;

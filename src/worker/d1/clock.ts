@@ -1,6 +1,7 @@
 /** D1's clock: one for all, where those of isolates and of operators' machines differ. */
 import { sql } from 'drizzle-orm';
-import { batch, query } from './query.ts';
+import { query } from './query.ts';
+import { batch } from './batch.ts';
 
 const readClock = query((db) => db.select({ now: sql<number>`unixepoch()`.as('now') }).from(sql`(SELECT 1)`));
 

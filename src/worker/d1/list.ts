@@ -8,11 +8,12 @@ import type { SQLiteColumn, SQLiteTable } from 'drizzle-orm/sqlite-core';
 import { decodeBase64Url, encodeBase64Url } from 'hono/utils/encode';
 import * as z from 'zod';
 import { boundedCount, toldCount } from './bounded-count.ts';
-import type { Operation } from '../env.ts';
 import { invalid } from '../core/errors.ts';
-import { batch, query } from './query.ts';
+import { query } from './query.ts';
+import { batch } from './batch.ts';
 import type { Builder, Compilable } from './query.ts';
 import { nearest } from './replica-session.ts';
+import type { ReadingCall } from './replica-session.ts';
 
 const MAX_PAGE_SIZE = 100;
 const DEFAULT_PAGE_SIZE = 20;
@@ -110,10 +111,10 @@ export function keysetList<Filter extends string, Row>(name: string, definition:
   }
 
   return async function list(
-    operation: Operation,
+    call: ReadingCall,
     request: PageRequest & Filters<Filter>,
   ): Promise<{ rows: Row[]; pagination: Pagination }> {
-    const { organization_id } = operation.caller;
+    const { organization_id } = call;
     const { cursor, page_size } = request;
     const filters: Filters<Filter> = request;
     const given = filterNames.flatMap((filter) => {
@@ -132,8 +133,8 @@ export function keysetList<Filter extends string, Row>(name: string, definition:
       limit: page_size + 1,
     };
     const [found, counted] = place
-      ? [...(await nearest(operation, (database) => batch(database, [page.bind(parameters)]))), [place]]
-      : await nearest(operation, (database) => batch(database, [page.bind(parameters), count.bind(parameters)]));
+      ? [...(await nearest(call, (database) => batch(database, [page.bind(parameters)]))), [place]]
+      : await nearest(call, (database) => batch(database, [page.bind(parameters), count.bind(parameters)]));
 
     const rows = found.slice(0, page_size);
     const last = found.length > page_size ? rows.at(-1) : undefined;

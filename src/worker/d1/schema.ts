@@ -18,6 +18,7 @@ import {
   purgeStates,
   roles,
   tiers,
+  actorTypes,
   auditActions,
 } from '../core/vocabulary.ts';
 import type { Category, Provider } from '../core/vocabulary.ts';
@@ -232,7 +233,7 @@ export const audit_events = sqliteTable(
     event_id: text().notNull(),
     action: text({ enum: auditActions }).notNull(),
     target_id: text().notNull(),
-    /** Null for an operator's command. */
+    /** Null for an actor that is no API key. */
     actor_key_id: text(),
     request_id: text().notNull(),
     /** JSON of the target, without any secret: as it stood before a deletion, or as it was created. */
@@ -241,6 +242,13 @@ export const audit_events = sqliteTable(
     created_at: integer().notNull(),
     /** The event's place in the order in which D1 committed the organization's events. */
     sequence: integer().notNull().default(0),
+    /** Null of an event from before this was recorded: its actor is the API key, or an operator where there is none. */
+    actor_type: text({ enum: actorTypes }),
+    actor_id: text(),
+    /** As it was then: a key that has ended is deleted later. */
+    actor_name: text(),
+    /** Of an update: JSON of the columns that it set, with their new values, without any secret. */
+    changes: text(),
   },
   (table) => [
     primaryKey({ columns: [table.organization_id, table.event_id] }),

@@ -1,36 +1,63 @@
 /**
- * What every mutation has in common: one batch that asks, decides, acts and reads the decision back, and how its results are
- * judged, on the first try, on a repeat of the batch, and on a repeat of the request under its Idempotency-Key.
+ * What every mutation has in common: one batch that decides, acts and reads the decision back; and how its answer is told
+ * apart: this request decided, an earlier request under the same Idempotency-Key did, or nothing was decided.
  */
 import { and, eq, ne, not, sql } from 'drizzle-orm';
 import { alias } from 'drizzle-orm/sqlite-core';
-import { assertNothingInDoubt, isEvent, isOfOperation, isRefusal } from './event.ts';
-import type { EventParameters } from './event.ts';
-import { assertCallerMay, isLivingCaller } from './caller.ts';
 import type { Permission } from '../core/permissions.ts';
-import type { Operation } from '../env.ts';
-import { assertSameRequest, isScope } from './remembered-answers.ts';
-import { batchOfGroups, bindEach, query } from '../d1/query.ts';
-import type { Builder, CompiledQuery, Placeholders } from '../d1/query.ts';
-import { api_keys, audit_events, idempotency_keys } from '../d1/schema.ts';
+import { actThenRead } from '../d1/batch.ts';
+import { query } from '../d1/query.ts';
+import type { BoundQuery, Builder, CompiledQuery, Placeholders } from '../d1/query.ts';
 import { onPrimary } from '../d1/replica-session.ts';
+import { api_keys, audit_events, idempotency_keys } from '../d1/schema.ts';
+import { eventParameters } from './call.ts';
+import type { ApiCall, EventParameters } from './call.ts';
+import { assertCallerMay, isLivingCaller } from './caller.ts';
+import type { CallerKey, CallerParameters } from './caller.ts';
+import { assertNothingInDoubt, isDecision, isOfCall, isRefusal } from './event.ts';
+import { assertSameRequest, isScope, scopeOf } from './remembered-answers.ts';
 
-type Statements<Parameters> = Readonly<Record<string, CompiledQuery<Parameters, unknown>>>;
-
-/** For a mutation whose answers are made from its event alone. */
-export type NothingElse = Readonly<Record<string, never>>;
-
-interface Definition<Parameters, Explained extends Statements<Parameters>> {
-  /** What a refusal is explained from, read as the batch leaves it. */
-  explain: Explained;
-  /** The statements that decide and act, each on the conditions that it states itself. */
-  act: Statements<Parameters>;
-  /** Follows what acts, whatever it came to. */
-  settle?: Statements<Parameters>;
+/** What a mutation's statements are bound to, beside its own parameters. */
+export interface MutationParameters extends EventParameters, CallerParameters {
+  actor_key_id: string;
 }
 
-/** Follows what acts, in its batch. */
-const remember = query((db, parameters: Placeholders<EventParameters & { fingerprint: string }>) =>
+/** {@link eventParameters} of a caller's call, whose batch asks about the caller and its Idempotency-Key. */
+export function mutationParameters(call: ApiCall): MutationParameters {
+  return { ...eventParameters(call), actor_key_id: call.caller.key_id, ...scopeOf(call) };
+}
+
+type Reads<Parameters> = Readonly<Record<string, CompiledQuery<Parameters, unknown>>>;
+type ResultsOf<Found> = {
+  [Name in keyof Found]: Found[Name] extends CompiledQuery<never, infer Result> ? Result : never;
+};
+
+interface Definition<Parameters, Found extends Reads<Parameters>> {
+  /** Decide and act, in this order (event.ts says which is first), each on the conditions that it states itself. */
+  statements: readonly CompiledQuery<Parameters, unknown>[];
+  /** What explains a refusal, read as the statements leave it. */
+  found: Found;
+}
+
+/** The event that decides a request. */
+export interface Decision {
+  event_id: string;
+  action: typeof audit_events.$inferSelect.action;
+  state: string;
+  created_at: number;
+}
+
+/** `found` is read in every case. */
+export type Outcome<Found> = { found: Found } & (
+  | { outcome: 'decided'; event: Decision }
+  /** An earlier request under the same Idempotency-Key acted, and this is its event. */
+  | { outcome: 'replayed'; event: Decision }
+  /** There is no event. The caller's key is alive and has the permission, so the reason is another. */
+  | { outcome: 'undecided'; caller: CallerKey }
+);
+
+/** Remembers the event under the request's Idempotency-Key. A refusal changed nothing, and is not remembered. */
+const remember = query((db, parameters: Placeholders<MutationParameters & { fingerprint: string }>) =>
   db
     .insert(idempotency_keys)
     .select(
@@ -46,20 +73,20 @@ const remember = query((db, parameters: Placeholders<EventParameters & { fingerp
           created_at: audit_events.created_at,
         })
         .from(audit_events)
-        .where(and(isEvent(parameters), not(isRefusal))),
+        .where(and(isDecision(parameters), not(isRefusal))),
     )
     .onConflictDoNothing(),
 );
 
-/** The id of the operation that a request is answered from: the one that acted under its Idempotency-Key, or its own. */
-const decisiveEventId = (db: Builder, parameters: Placeholders<EventParameters>) =>
+/** The id of the event that decides: the one remembered under the request's Idempotency-Key, or its own. */
+const decisiveEventId = (db: Builder, parameters: Placeholders<MutationParameters>) =>
   sql<string>`coalesce(${db
     .select({ event_id: idempotency_keys.event_id })
     .from(idempotency_keys)
     .where(isScope(parameters))}, ${parameters.event_id})`;
 
-/** Selects the events that the request's operation left beside its decision, by their ids ({@link eventIdBeside}). */
-export const isBesideDecision = (db: Builder, parameters: Placeholders<EventParameters>) => {
+/** Selects the events that the call which decided left beside its decision. */
+export const isBesideDecision = (db: Builder, parameters: Placeholders<MutationParameters>) => {
   const decisive = decisiveEventId(db, parameters);
   const decision = alias(audit_events, 'decision');
   const { organization_id } = parameters;
@@ -67,14 +94,14 @@ export const isBesideDecision = (db: Builder, parameters: Placeholders<EventPara
     .select({ request_id: decision.request_id })
     .from(decision)
     .where(and(eq(decision.organization_id, organization_id), eq(decision.event_id, decisive)));
-  return and(isOfOperation({ organization_id, event_id: decisive, request_id }), ne(audit_events.event_id, decisive));
+  return and(isOfCall({ organization_id, event_id: decisive, request_id }), ne(audit_events.event_id, decisive));
 };
 
 /**
- * One row: the event of that operation, and the fingerprint of the request that acted under the key; or the caller's key,
- * which an answer depends on where this operation itself left no event.
+ * One row: the event that decides and, where it was remembered, the fingerprint of its request. The caller's key is in it
+ * unless this request itself decided.
  */
-const findDecision = query((db, parameters: Placeholders<EventParameters>) => {
+const findDecision = query((db, parameters: Placeholders<MutationParameters>) => {
   const { organization_id, event_id, actor_key_id } = parameters;
   return db
     .select({
@@ -105,45 +132,64 @@ const findDecision = query((db, parameters: Placeholders<EventParameters>) => {
     );
 });
 
-const nothing = { event: null, fingerprint: null, caller: null };
+interface DecisionRow {
+  event: Decision | null;
+  fingerprint: string | null;
+  caller: CallerKey | null;
+}
+
+const nothing: DecisionRow = { event: null, fingerprint: null, caller: null };
 
 /**
- * Makes the function that carries a mutation out for a caller with the permission: in one batch, with what an
- * Idempotency-Key needs of it.
+ * Makes the function that carries a mutation out for a caller with the permission.
+ *
+ * It returns the {@link Outcome}, and throws DomainError `invalid_api_key`, `permission_denied`, `idempotency_key_reused`,
+ * `temporarily_unavailable`.
  */
-export function mutation<Parameters extends EventParameters, Explained extends Statements<Parameters>>(
+export function mutation<Parameters extends MutationParameters, Named extends Reads<Parameters>>(
   permission: Permission,
-  { explain, act, settle = {} }: Definition<Parameters, Explained>,
+  { statements, found: reads }: Definition<Parameters, Named>,
 ) {
-  /**
-   * @returns the event that says it was done (or refused, where the action says so), which is another request's where that
-   *   acted under the same Idempotency-Key; or else none: then the caller, who is not the reason. In either case what was
-   *   found, which explains a refusal
-   * @throws DomainError `invalid_api_key`, `permission_denied`, `idempotency_key_reused`, `temporarily_unavailable`
-   */
-  return async function decide(operation: Operation, parameters: Parameters) {
-    const { idempotency } = operation;
-    const { results, inDoubt } = await onPrimary(operation, (database) =>
-      batchOfGroups(database, [
-        bindEach(act, parameters),
-        idempotency ? { remember: remember.bind({ ...parameters, fingerprint: idempotency.fingerprint }) } : {},
-        bindEach(settle, parameters),
-        bindEach(explain, parameters),
-        { decision: findDecision.bind(parameters) },
-      ]),
+  return async function decide(call: ApiCall, parameters: Parameters): Promise<Outcome<ResultsOf<Named>>> {
+    const acting: BoundQuery<unknown>[] = statements.map((statement) => statement.bind(parameters));
+    if (call.idempotency) {
+      acting.push(remember.bind({ ...parameters, fingerprint: call.idempotency.fingerprint }));
+    }
+    const reading = Object.entries(reads).map(([name, read]) => [name, read.bind(parameters)] as const);
+    const { read, inDoubt } = await onPrimary(call, (database) =>
+      actThenRead(database, acting, { ...Object.fromEntries(reading), decision: findDecision.bind(parameters) }),
     );
-    const [, , , found, { decision }] = results;
-    const [{ event, fingerprint, caller } = nothing] = decision;
-    if (!event) {
-      assertNothingInDoubt(inDoubt);
-      return { event: undefined, found, caller: assertCallerMay(permission, operation, caller) };
-    }
-    const replayed = event.event_id !== parameters.event_id;
-    if (replayed) {
-      assertCallerMay(permission, operation, caller);
-      assertSameRequest(operation, fingerprint);
-      operation.markReplayed();
-    }
-    return { event, found, replayed };
+    const { decision, ...rest } = read;
+    // oxlint-disable-next-line typescript/no-unsafe-type-assertion -- Object.fromEntries forgets the names
+    const found = rest as ResultsOf<Named>;
+    const { event, ...given } = decision[0] ?? nothing;
+    if (!event) return undecided(permission, call, given.caller, found, inDoubt);
+    return event.event_id === parameters.event_id
+      ? { outcome: 'decided', event, found }
+      : replayed(permission, call, { event, ...given }, found);
   };
+}
+
+function undecided<Results>(
+  permission: Permission,
+  call: ApiCall,
+  caller: CallerKey | null,
+  found: Results,
+  inDoubt: boolean,
+): Outcome<Results> {
+  assertNothingInDoubt(inDoubt);
+  return { outcome: 'undecided', caller: assertCallerMay(permission, call, caller), found };
+}
+
+/** A repeated request gets the first one's answer, if it is the same request and its caller still may. */
+function replayed<Results>(
+  permission: Permission,
+  call: ApiCall,
+  { event, fingerprint, caller }: DecisionRow & { event: Decision },
+  found: Results,
+): Outcome<Results> {
+  assertCallerMay(permission, call, caller);
+  assertSameRequest(call, fingerprint);
+  call.told.replayed = true;
+  return { outcome: 'replayed', event, found };
 }

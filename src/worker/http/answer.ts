@@ -2,10 +2,9 @@
 import type { Context, TypedResponse } from 'hono';
 import type { ContentfulStatusCode } from 'hono/utils/http-status';
 import type { JSONParsed } from 'hono/utils/types';
-import type { AppEnv } from '../env.ts';
-
-/** Names and values. A plain object: the platform takes it over at once, where `c.header()` costs a call for each. */
-export type AnswerHeaders = Record<string, string>;
+import type { ApiCall } from '../decision/call.ts';
+import type { AnswerHeaders, AppEnv } from './app-env.ts';
+import { BOOKMARK_HEADER } from './bookmark.ts';
 
 /**
  * The headers of an answer to the request of this id: what OWASP's REST Security Cheat Sheet asks of an API, whose answers
@@ -23,6 +22,13 @@ export function standardHeaders(request_id: string): AnswerHeaders {
   };
 }
 
+function toldBy(call: ApiCall | undefined): AnswerHeaders {
+  const headers: AnswerHeaders = {};
+  if (call?.told.replayed) headers['Idempotency-Replayed'] = 'true';
+  if (call && call.told.bookmark !== null) headers[BOOKMARK_HEADER] = call.told.bookmark;
+  return headers;
+}
+
 /** The answer with this JSON, as `c.json()` makes it, and with the headers that the call has gathered. */
 export function answer<Body extends object, Status extends ContentfulStatusCode>(
   c: Context<AppEnv>,
@@ -32,7 +38,7 @@ export function answer<Body extends object, Status extends ContentfulStatusCode>
 ) {
   const response = new Response(JSON.stringify(body), {
     status,
-    headers: { 'Content-Type': 'application/json', ...c.get('headers'), ...headers },
+    headers: { 'Content-Type': 'application/json', ...c.get('headers'), ...toldBy(c.get('call')), ...headers },
   });
   // oxlint-disable-next-line typescript/no-unsafe-type-assertion -- what a TypedResponse has more is a type alone
   return response as Response & TypedResponse<JSONParsed<Body>, Status, 'json'>;

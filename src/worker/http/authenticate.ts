@@ -1,9 +1,8 @@
 import type { Context } from 'hono';
 import { createMiddleware } from 'hono/factory';
-import type { AppEnv } from '../env.ts';
+import type { AppEnv } from './app-env.ts';
 import { organizationIdPattern } from '../core/ids.ts';
 import { DomainError } from '../core/errors.ts';
-import { BOOKMARK_HEADER } from '../d1/replica-session.ts';
 import { hashKey, isWellFormed } from '../callers/raw-key.ts';
 import { countFailure } from './authentication-failures.ts';
 import { findCaller } from '../callers/key-cache.ts';
@@ -17,18 +16,14 @@ import { addressOf, limitByIp, networksOf } from './rate-limit.ts';
  */
 export const authenticate = createMiddleware<AppEnv>(async (c, next) => {
   const caller = await identify(c).catch((error: unknown) => refuse(c, error));
-  const headers = c.get('headers');
-  c.set('operation', {
-    env: c.env,
-    caller,
+  c.set('call', {
+    organization_id: caller.organization_id,
+    actor: { type: 'api_key', id: caller.key_id, name: caller.name },
     request_id: c.get('request_id'),
+    caller,
+    env: c.env,
     afterAnswer: c.get('afterAnswer'),
-    markReplayed: () => {
-      headers['Idempotency-Replayed'] = 'true';
-    },
-    tellBookmark: (bookmark) => {
-      if (bookmark !== null) headers[BOOKMARK_HEADER] = bookmark;
-    },
+    told: { replayed: false, bookmark: null },
   });
   await next();
 });
@@ -52,7 +47,7 @@ export const requireOrganization = createMiddleware<AppEnv>(async (c, next) => {
   if (!organizationId || !organizationIdPattern.test(organizationId)) {
     refuse(c, new DomainError('missing_organization_id', {}));
   }
-  if (organizationId !== c.get('operation').caller.organization_id) {
+  if (organizationId !== c.get('call').caller.organization_id) {
     refuse(c, new DomainError('organization_mismatch', {}));
   }
   await next();

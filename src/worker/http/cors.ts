@@ -1,7 +1,7 @@
 import { cors } from 'hono/cors';
 import { createMiddleware } from 'hono/factory';
-import type { AppEnv } from '../env.ts';
-import { BOOKMARK_HEADER } from '../d1/replica-session.ts';
+import type { AppEnv } from './app-env.ts';
+import { BOOKMARK_HEADER } from './bookmark.ts';
 
 const PREFLIGHT_MAX_AGE_SECONDS = 600;
 

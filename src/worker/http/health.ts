@@ -1,10 +1,12 @@
 import { Hono } from 'hono';
 import { answer } from './answer.ts';
 import { limitByIp } from './rate-limit.ts';
-import { kekRing } from '../credentials/store.ts';
-import type { AppEnv, Bindings } from '../env.ts';
+import { kekRing } from '../credentials/kek-ring.ts';
+import type { Bindings } from '../env.ts';
+import type { AppEnv } from './app-env.ts';
 import { logError } from '../core/log.ts';
-import { batch, query } from '../d1/query.ts';
+import { query } from '../d1/query.ts';
+import { batch } from '../d1/batch.ts';
 import { organizations } from '../d1/schema.ts';
 import { VERSION } from '../version.ts';
 

@@ -4,7 +4,8 @@
  */
 import type { Context } from 'hono';
 import { createMiddleware } from 'hono/factory';
-import type { AppEnv, Bindings } from '../env.ts';
+import type { Bindings } from '../env.ts';
+import type { AppEnv } from './app-env.ts';
 import { logError } from '../core/log.ts';
 import { DomainError } from '../core/errors.ts';
 import type { Tier } from '../core/vocabulary.ts';
@@ -37,7 +38,7 @@ const readingMethods = new Set(['GET', 'HEAD']);
  * @throws DomainError `rate_limited`
  */
 export const limitOrganization = createMiddleware<AppEnv>(async (c, next) => {
-  const { organization_id, tier } = c.get('operation').caller;
+  const { organization_id, tier } = c.get('call').caller;
   const limits: [string, Limit][] = [[tier, organizationLimits[tier]]];
   if (!readingMethods.has(c.req.method)) limits.push([`${tier}_mutations`, mutationLimits[tier]]);
   c.get('headers')['RateLimit-Policy'] = limits

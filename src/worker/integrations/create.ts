@@ -1,26 +1,24 @@
 import { and, not } from 'drizzle-orm';
 import * as z from 'zod';
-import { eventExists, eventParameters, eventRecorder } from '../decision/event.ts';
-import type { EventParameters } from '../decision/event.ts';
-import { isCallerWith } from '../decision/caller.ts';
-import {
-  beginAgain,
-  credentialsWriter,
-  intentStands,
-  notDone,
-  spendIntent,
-  withdrawIntent,
-} from '../credentials/store.ts';
-import type { Operation } from '../env.ts';
 import { newId } from '../core/ids.ts';
-import { mutation } from '../decision/mutation.ts';
-import { assertRoom, fullQuota, hasRoomFor } from '../organizations/quotas.ts';
-import { query, rowColumns } from '../d1/query.ts';
-import type { Builder, Placeholders, RowParameters } from '../d1/query.ts';
-import { api_keys, integrations } from '../d1/schema.ts';
-import type { Quota } from '../core/vocabulary.ts';
-import { unixNow } from '../core/time.ts';
 import { printableText } from '../core/text.ts';
+import { unixNow } from '../core/time.ts';
+import type { Quota } from '../core/vocabulary.ts';
+import { intentStands, spendIntent, withdrawIntent } from '../credentials/outbox.ts';
+import type { IntentParameters } from '../credentials/outbox.ts';
+import { beginAgain, credentialsWriter, notDone } from '../credentials/store.ts';
+import { rowColumns } from '../d1/columns.ts';
+import type { RowParameters } from '../d1/columns.ts';
+import { query } from '../d1/query.ts';
+import type { Placeholders } from '../d1/query.ts';
+import { integrations, organizations } from '../d1/schema.ts';
+import type { ApiCall } from '../decision/call.ts';
+import { mayAct } from '../decision/caller.ts';
+import { eventRecorder, hasDecided } from '../decision/event.ts';
+import { mutation, mutationParameters } from '../decision/mutation.ts';
+import type { MutationParameters } from '../decision/mutation.ts';
+import { isOrganization } from '../organizations/organization.ts';
+import { assertRoom, fullQuota, hasRoomFor } from '../organizations/quotas.ts';
 import { integrationState, isIntegration, presentIntegration } from './integration.ts';
 import type { Integration } from './integration.ts';
 import { providerCredentials, providers } from './providers.ts';
@@ -32,70 +30,63 @@ export const newIntegration = z.lazy(() =>
   }),
 );
 
-type CreateParameters = EventParameters & RowParameters<typeof integrations> & { kv_key: string | null };
+type CreateParameters = MutationParameters & RowParameters<typeof integrations> & IntentParameters;
 
 const quotas: Quota[] = ['integrations', 'audit_events'];
 
-const hasRoom = (db: Builder, parameters: Placeholders<EventParameters>) => hasRoomFor(db, parameters, quotas);
-
-const storeCredentials = credentialsWriter('integrations:create', hasRoom);
+const storeCredentials = credentialsWriter('integrations:create', () => hasRoomFor(quotas));
 
 const insertIntegration = query((db, parameters: Placeholders<CreateParameters>) =>
   db.insert(integrations).select(
     db
       .select(rowColumns(integrations, parameters))
-      .from(api_keys)
+      .from(organizations)
       .where(
         and(
-          isCallerWith('integrations:create', db, parameters),
-          hasRoom(db, parameters),
+          isOrganization(parameters),
+          mayAct('integrations:create', db, parameters),
+          hasRoomFor(quotas),
           intentStands(db, parameters),
-          not(eventExists(db, parameters)),
+          not(hasDecided(db, parameters)),
         ),
       ),
   ),
 );
 
-const recordCreation = eventRecorder<CreateParameters>(
-  integrations,
-  integrations.integration_id,
-  'integration.created',
-  (_, parameters) => isIntegration(parameters),
-);
+const recordCreation = eventRecorder<CreateParameters>({
+  table: integrations,
+  target_id: integrations.integration_id,
+  action: 'integration.created',
+  where: (_, parameters) => isIntegration(parameters),
+});
 
-const explain = { full: fullQuota(quotas) };
-
-const decide = mutation<CreateParameters, typeof explain>('integrations:create', {
-  explain,
-  act: { insertIntegration, recordCreation },
-  settle: { withdrawIntent, spendIntent },
+const decide = mutation('integrations:create', {
+  statements: [insertIntegration, recordCreation, withdrawIntent, spendIntent],
+  found: { full: fullQuota(quotas) },
 });
 
 /**
- * Creates an integration and stores its credentials (contract.md, Integrations).
+ * Creates an integration and stores its credentials (docs/contract.md, Integrations).
  *
  * Intent, ciphertext, then one batch that makes both live: interrupted anywhere, there is no integration without
- * credentials and no ciphertext that the outbox does not name.
+ * credentials, and no ciphertext that the outbox does not name.
  *
- * @throws DomainError `quota_exceeded`, and what any mutation does (mutation.ts)
+ * @throws DomainError `quota_exceeded`, and what any mutation does (decision/mutation.ts)
  */
-export async function createIntegration(
-  operation: Operation,
-  request: z.output<typeof newIntegration>,
-): Promise<Integration> {
-  const event = eventParameters(operation);
-  return beginAgain(() => attemptCreation(operation, event, request));
+export async function createIntegration(call: ApiCall, request: z.output<typeof newIntegration>): Promise<Integration> {
+  const event = mutationParameters(call);
+  return beginAgain(() => attemptCreation(call, event, request));
 }
 
 async function attemptCreation(
-  operation: Operation,
-  event: EventParameters,
+  call: ApiCall,
+  event: MutationParameters,
   { name, credentials }: z.output<typeof newIntegration>,
 ): Promise<Integration> {
   const integration_id = newId('intg');
-  const stored = await storeCredentials(operation, event, integration_id, credentials);
+  const stored = await storeCredentials(call, event, integration_id, credentials);
 
-  const { event: created, found } = await decide(operation, {
+  const answer = await decide(call, {
     ...event,
     now: unixNow(),
     integration_id,
@@ -109,9 +100,9 @@ async function attemptCreation(
     revision: 1,
     phone_number_count: 0,
   });
-  if (!created) {
-    assertRoom(found.full);
+  if (answer.outcome === 'undecided') {
+    assertRoom(answer.found.full);
     throw notDone(stored);
   }
-  return presentIntegration(integrationState.parse(JSON.parse(created.state)));
+  return presentIntegration(integrationState.parse(JSON.parse(answer.event.state)));
 }

@@ -1,6 +1,7 @@
 import { and, eq } from 'drizzle-orm';
 import * as z from 'zod';
-import { columnsOf, query } from '../d1/query.ts';
+import { query } from '../d1/query.ts';
+import { columnsOf } from '../d1/columns.ts';
 import type { Placeholders } from '../d1/query.ts';
 import { integrations } from '../d1/schema.ts';
 import { categories, integrationStatuses, providerNames } from '../core/vocabulary.ts';

@@ -1,10 +1,11 @@
 import { asc, eq } from 'drizzle-orm';
 import * as z from 'zod';
-import type { Operation } from '../env.ts';
+import type { ReadingCall } from '../d1/replica-session.ts';
 import { keysetList, pageParameters } from '../d1/list.ts';
 import type { FilterOf } from '../d1/list.ts';
 import { DomainError } from '../core/errors.ts';
-import { batch, query } from '../d1/query.ts';
+import { query } from '../d1/query.ts';
+import { batch } from '../d1/batch.ts';
 import type { Placeholders } from '../d1/query.ts';
 import { integrations } from '../d1/schema.ts';
 import { categories, integrationStatuses, providerNames } from '../core/vocabulary.ts';
@@ -17,9 +18,9 @@ const findIntegration = query((db, parameters: Placeholders<{ organization_id: s
 );
 
 /** @throws DomainError `integration_not_found`, `temporarily_unavailable` */
-export async function readIntegration(operation: Operation, integration_id: string): Promise<Integration> {
-  const { organization_id } = operation.caller;
-  const [[found]] = await nearest(operation, (database) =>
+export async function readIntegration(call: ReadingCall, integration_id: string): Promise<Integration> {
+  const { organization_id } = call;
+  const [[found]] = await nearest(call, (database) =>
     batch(database, [findIntegration.bind({ organization_id, integration_id })]),
   );
   if (!found) throw new DomainError('integration_not_found', {});

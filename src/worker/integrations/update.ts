@@ -1,31 +1,26 @@
 import { and, eq, sql } from 'drizzle-orm';
+import type { SQL } from 'drizzle-orm';
 import * as z from 'zod';
-import { eventParameters, eventRecorder, eventSaw, updateTime } from '../decision/event.ts';
-import type { EventParameters } from '../decision/event.ts';
-import { callerMay } from '../decision/caller.ts';
-import { purge } from '../credentials/drain.ts';
-import {
-  beginAgain,
-  credentialsKey,
-  credentialsWriter,
-  enqueuePurge,
-  intentStands,
-  notDone,
-  spendIntent,
-  withdrawIntent,
-} from '../credentials/store.ts';
-import type { StoredCredentials } from '../credentials/store.ts';
-import type { Operation } from '../env.ts';
-import { mutation } from '../decision/mutation.ts';
-import { assertRoom, fullQuota, hasRoomFor } from '../organizations/quotas.ts';
-import type { FullQuota } from '../organizations/quotas.ts';
 import { DomainError, invalid } from '../core/errors.ts';
-import { existsIn, query } from '../d1/query.ts';
+import { printableText } from '../core/text.ts';
+import { unixNow } from '../core/time.ts';
+import type { Provider, Quota } from '../core/vocabulary.ts';
+import { purge } from '../credentials/drain.ts';
+import { credentialsKey } from '../credentials/kv-key.ts';
+import { enqueuePurges, intentStands, spendIntent, withdrawIntent } from '../credentials/outbox.ts';
+import { beginAgain, credentialsWriter, notDone } from '../credentials/store.ts';
+import type { StoredCredentials } from '../credentials/store.ts';
+import { existsIn } from '../d1/columns.ts';
+import { query } from '../d1/query.ts';
 import type { Builder, Placeholders } from '../d1/query.ts';
 import { integrations } from '../d1/schema.ts';
-import type { Provider, Quota } from '../core/vocabulary.ts';
-import { unixNow } from '../core/time.ts';
-import { printableText } from '../core/text.ts';
+import type { ApiCall } from '../decision/call.ts';
+import { mayAct } from '../decision/caller.ts';
+import { decisionSaw, eventRecorder, updateTime } from '../decision/event.ts';
+import { mutation, mutationParameters } from '../decision/mutation.ts';
+import type { Decision, MutationParameters } from '../decision/mutation.ts';
+import { assertRoom, fullQuota, hasRoomFor } from '../organizations/quotas.ts';
+import type { FullQuota } from '../organizations/quotas.ts';
 import { findProvider, integrationState, isIntegration, presentIntegration } from './integration.ts';
 import type { Integration } from './integration.ts';
 import { providerCredentials } from './providers.ts';
@@ -42,13 +37,13 @@ export const integrationChanges = z.lazy(() =>
 
 type Changes = z.output<typeof integrationChanges>;
 
-interface UpdateParameters extends EventParameters {
+interface UpdateParameters extends MutationParameters {
   integration_id: string;
   /** Null leaves the name as it is. */
   name: string | null;
 }
 
-interface TargetParameters extends EventParameters {
+interface TargetParameters extends MutationParameters {
   integration_id: string;
   provider: Provider;
 }
@@ -58,102 +53,96 @@ type CredentialsParameters = UpdateParameters & TargetParameters & StoredCredent
 const isOfProvider = (parameters: Placeholders<TargetParameters>) =>
   and(isIntegration(parameters), eq(integrations.provider, parameters.provider));
 
-const hasTarget = (db: Builder, parameters: Placeholders<TargetParameters>) =>
-  existsIn(db, integrations, isOfProvider(parameters));
-
 const quotas: Quota[] = ['audit_events'];
 
-const hasRoom = (db: Builder, parameters: Placeholders<EventParameters>) => hasRoomFor(db, parameters, quotas);
-
-const storeCredentials = credentialsWriter<TargetParameters>(
-  'integrations:update',
-  (db, parameters) => sql`${hasTarget(db, parameters)} AND ${hasRoom(db, parameters)}`,
+const storeCredentials = credentialsWriter<TargetParameters>('integrations:update', (db, parameters) =>
+  and(existsIn(db, integrations, isOfProvider(parameters)), hasRoomFor(quotas)),
 );
 
-const recordRenaming = eventRecorder<UpdateParameters>(
-  integrations,
-  integrations.integration_id,
-  'integration.updated',
-  (db, parameters) =>
-    and(isIntegration(parameters), callerMay('integrations:update', db, parameters), hasRoom(db, parameters)),
-);
+const newName = ({ name }: Placeholders<UpdateParameters>) => ({ name: sql`coalesce(${name}, ${integrations.name})` });
 
-const recordReplacement = eventRecorder<CredentialsParameters>(
-  integrations,
-  integrations.integration_id,
-  'integration.updated',
-  (db, parameters) =>
-    and(
-      isOfProvider(parameters),
-      callerMay('integrations:update', db, parameters),
-      hasRoom(db, parameters),
-      intentStands(db, parameters),
-    ),
-);
-
-const changed = (db: Builder, parameters: Placeholders<UpdateParameters>) => ({
-  name: sql`coalesce(${parameters.name}, ${integrations.name})`,
-  updated_at: updateTime(db, parameters, integrations.updated_at),
-  revision: sql`${integrations.revision} + 1`,
+const newCredentials = (parameters: Placeholders<CredentialsParameters>) => ({
+  ...newName(parameters),
+  status: sql`'active'`,
+  credentials_version: sql`${parameters.credentials_version}`,
 });
 
-const rename = query((db, parameters: Placeholders<UpdateParameters>) =>
-  db
-    .update(integrations)
-    .set(changed(db, parameters))
-    .where(and(isIntegration(parameters), eventSaw(db, parameters, integrations.revision))),
-);
+const recordRenaming = eventRecorder<UpdateParameters>({
+  table: integrations,
+  target_id: integrations.integration_id,
+  action: 'integration.updated',
+  where: (db, parameters) =>
+    and(isIntegration(parameters), mayAct('integrations:update', db, parameters), hasRoomFor(quotas)),
+  changes: newName,
+});
 
-const replaceCredentials = query((db, parameters: Placeholders<CredentialsParameters>) =>
+const recordReplacement = eventRecorder<CredentialsParameters>({
+  table: integrations,
+  target_id: integrations.integration_id,
+  action: 'integration.updated',
+  where: (db, parameters) =>
+    and(
+      isOfProvider(parameters),
+      mayAct('integrations:update', db, parameters),
+      hasRoomFor(quotas),
+      intentStands(db, parameters),
+    ),
+  changes: newCredentials,
+});
+
+const updateTo = (db: Builder, parameters: Placeholders<UpdateParameters>, values: Readonly<Record<string, SQL>>) =>
   db
     .update(integrations)
     .set({
-      ...changed(db, parameters),
-      status: 'active',
-      credentials_version: sql`${parameters.credentials_version}`,
-      data_key: sql`${parameters.data_key}`,
-      kek_id: sql`${parameters.kek_id}`,
+      ...values,
+      updated_at: updateTime(db, parameters, integrations.updated_at),
+      revision: sql`${integrations.revision} + 1`,
     })
-    .where(and(isIntegration(parameters), eventSaw(db, parameters, integrations.revision))),
+    .where(and(isIntegration(parameters), decisionSaw(db, parameters, integrations.revision)));
+
+const rename = query((db, parameters: Placeholders<UpdateParameters>) => updateTo(db, parameters, newName(parameters)));
+
+const replaceCredentials = query((db, parameters: Placeholders<CredentialsParameters>) =>
+  updateTo(db, parameters, {
+    ...newCredentials(parameters),
+    data_key: sql`${parameters.data_key}`,
+    kek_id: sql`${parameters.kek_id}`,
+  }),
 );
 
-const explain = { target: findProvider, full: fullQuota(quotas) };
+const found = { target: findProvider, full: fullQuota(quotas) };
 
-const decideRenaming = mutation<UpdateParameters, typeof explain>('integrations:update', {
-  explain,
-  act: { recordRenaming, rename },
-});
+const decideRenaming = mutation('integrations:update', { statements: [recordRenaming, rename], found });
 
-const decideReplacement = mutation<CredentialsParameters, typeof explain>('integrations:update', {
-  explain,
-  act: { recordReplacement, replaceCredentials, enqueuePurge },
-  settle: { withdrawIntent, spendIntent },
+const decideReplacement = mutation('integrations:update', {
+  statements: [recordReplacement, replaceCredentials, enqueuePurges, withdrawIntent, spendIntent],
+  found,
 });
 
 /**
- * Changes an integration's name, its credentials, or both (contract.md, Integrations).
+ * Changes an integration's name, its credentials, or both (docs/contract.md, Integrations).
  *
  * One batch; before it, where there are new credentials, intent and ciphertext as in a create. The old version's data key
- * goes with the commit, its ciphertext is in the outbox by the same commit.
+ * goes with the commit, and the outbox names its ciphertext by the same commit.
  *
  * @returns the integration as the update left it
- * @throws DomainError `validation_failed` for credentials of another provider, `integration_not_found`, `quota_exceeded`, and what any
- *   mutation does (mutation.ts)
+ * @throws DomainError `validation_failed` for credentials of another provider, `integration_not_found`, `quota_exceeded`, and
+ *   what any mutation does (decision/mutation.ts)
  */
 export async function updateIntegration(
-  operation: Operation,
+  call: ApiCall,
   integration_id: string,
   { name, credentials }: Changes,
 ): Promise<Integration> {
-  const { env, afterAnswer } = operation;
-  const parameters = { ...eventParameters(operation), integration_id, name: name ?? null };
+  const parameters = { ...mutationParameters(call), integration_id, name: name ?? null };
   const event = credentials
-    ? await beginAgain(() => replace(operation, { ...parameters, provider: credentials.provider }, credentials))
-    : await renameOnly(operation, parameters);
+    ? await beginAgain(() => replace(call, { ...parameters, provider: credentials.provider }, credentials))
+    : await renameOnly(call, parameters);
 
   const before = integrationState.parse(JSON.parse(event.state));
   if (credentials) {
-    afterAnswer(() => purge(env, credentialsKey(before.organization_id, integration_id, before.credentials_version)));
+    const kv_key = credentialsKey(before.organization_id, integration_id, before.credentials_version);
+    call.afterAnswer(() => purge(call.env, kv_key));
   }
   return presentIntegration({
     ...before,
@@ -163,21 +152,21 @@ export async function updateIntegration(
   });
 }
 
-async function renameOnly(operation: Operation, parameters: UpdateParameters) {
-  const { event, found } = await decideRenaming(operation, parameters);
-  if (!event) throw refusal(found) ?? notDone({ kv_key: null });
-  return event;
+async function renameOnly(call: ApiCall, parameters: UpdateParameters): Promise<Decision> {
+  const answer = await decideRenaming(call, parameters);
+  if (answer.outcome === 'undecided') throw refusal(answer.found) ?? notDone({ kv_key: null });
+  return answer.event;
 }
 
 async function replace(
-  operation: Operation,
+  call: ApiCall,
   parameters: UpdateParameters & TargetParameters,
   credentials: z.output<typeof providerCredentials>,
-) {
-  const stored = await storeCredentials(operation, parameters, parameters.integration_id, credentials);
-  const { event, found } = await decideReplacement(operation, { ...parameters, ...stored, now: unixNow() });
-  if (!event) throw refusal(found, credentials.provider) ?? notDone(stored);
-  return event;
+): Promise<Decision> {
+  const stored = await storeCredentials(call, parameters, parameters.integration_id, credentials);
+  const answer = await decideReplacement(call, { ...parameters, ...stored, now: unixNow() });
+  if (answer.outcome === 'undecided') throw refusal(answer.found, credentials.provider) ?? notDone(stored);
+  return answer.event;
 }
 
 /** Why an update did not happen, by what there is of its target. */

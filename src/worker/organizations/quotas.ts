@@ -6,8 +6,8 @@ import { and, not, or, sql } from 'drizzle-orm';
 import type { SQL } from 'drizzle-orm';
 import type { SQLiteColumn } from 'drizzle-orm/sqlite-core';
 import { DomainError } from '../core/errors.ts';
-import { existsIn, query } from '../d1/query.ts';
-import type { Builder, Placeholders } from '../d1/query.ts';
+import { query } from '../d1/query.ts';
+import type { Placeholders } from '../d1/query.ts';
 import { organizations } from '../d1/schema.ts';
 import type { Quota, Tier } from '../core/vocabulary.ts';
 import { isOrganization } from './organization.ts';
@@ -42,13 +42,10 @@ export function limitOf(quota: Quota): SQL<number> {
   return sql<number>`coalesce(${limit}, CASE ${organizations.tier} ${sql.join(byTier, sql` `)} END)`;
 }
 
-type OrganizationParameters = Placeholders<{ organization_id: string }>;
-
 const isFull = (quota: Quota) => sql`${columns[quota].held} >= ${limitOf(quota)}`;
 
-/** Predicate of what makes or changes something: there is room for one more of each. */
-export const hasRoomFor = (db: Builder, parameters: OrganizationParameters, quotas: readonly Quota[]) =>
-  existsIn(db, organizations, and(isOrganization(parameters), ...quotas.map((quota) => not(isFull(quota)))));
+/** Predicate: there is room for one more of each. For a statement that selects from `organizations`. */
+export const hasRoomFor = (quotas: readonly Quota[]) => and(...quotas.map((quota) => not(isFull(quota))));
 
 export interface FullQuota {
   quota: Quota;
@@ -57,7 +54,7 @@ export interface FullQuota {
 
 /** Makes the query that explains a refusal: the first of the quotas that is full. */
 export const fullQuota = (quotas: readonly Quota[]) =>
-  query((db, parameters: OrganizationParameters) => {
+  query((db, parameters: Placeholders<{ organization_id: string }>) => {
     const ofFirst = <Value>(value: (quota: Quota) => SQL<Value>) =>
       sql<Value>`CASE ${sql.join(
         quotas.map((quota) => sql`WHEN ${isFull(quota)} THEN ${value(quota)}`),

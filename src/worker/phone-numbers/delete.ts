@@ -1,57 +1,57 @@
 import { and, sql } from 'drizzle-orm';
-import { eventExists, eventParameters, eventRecorder } from '../decision/event.ts';
-import type { EventParameters } from '../decision/event.ts';
-import { callerMay } from '../decision/caller.ts';
-import { purge } from '../credentials/drain.ts';
-import { credentialsKey, enqueuePurge } from '../credentials/store.ts';
-import type { Operation } from '../env.ts';
-import { mutation } from '../decision/mutation.ts';
-import type { NothingElse } from '../decision/mutation.ts';
 import { DomainError } from '../core/errors.ts';
+import { purge } from '../credentials/drain.ts';
+import { credentialsKey } from '../credentials/kv-key.ts';
+import { enqueuePurges } from '../credentials/outbox.ts';
 import { query } from '../d1/query.ts';
 import type { Placeholders } from '../d1/query.ts';
 import { phone_numbers } from '../d1/schema.ts';
+import type { ApiCall } from '../decision/call.ts';
+import { mayAct } from '../decision/caller.ts';
+import { eventRecorder, hasDecided } from '../decision/event.ts';
+import { mutation, mutationParameters } from '../decision/mutation.ts';
+import type { MutationParameters } from '../decision/mutation.ts';
 import { isPhoneNumber, phoneNumberState, presentPhoneNumber } from './phone-number.ts';
 import type { PhoneNumber } from './phone-number.ts';
 
-interface DeleteParameters extends EventParameters {
+interface DeleteParameters extends MutationParameters {
   phone_number_id: string;
 }
 
 /** The rule, and the only statement that evaluates it: refused while an agent holds the number. */
-const recordDecision = eventRecorder<DeleteParameters>(
-  phone_numbers,
-  phone_numbers.phone_number_id,
-  () => sql`iif(${phone_numbers.assigned_agent_id} IS NULL, 'phone_number.deleted', 'phone_number.delete_refused')`,
-  (db, parameters) => and(isPhoneNumber(parameters), callerMay('phone_numbers:delete', db, parameters)),
-);
+const recordDecision = eventRecorder<DeleteParameters>({
+  table: phone_numbers,
+  target_id: phone_numbers.phone_number_id,
+  action: () =>
+    sql`iif(${phone_numbers.assigned_agent_id} IS NULL, 'phone_number.deleted', 'phone_number.delete_refused')`,
+  where: (db, parameters) => and(isPhoneNumber(parameters), mayAct('phone_numbers:delete', db, parameters)),
+});
 
 const removePhoneNumber = query((db, parameters: Placeholders<DeleteParameters>) =>
-  db.delete(phone_numbers).where(and(isPhoneNumber(parameters), eventExists(db, parameters, 'phone_number.deleted'))),
+  db.delete(phone_numbers).where(and(isPhoneNumber(parameters), hasDecided(db, parameters, 'phone_number.deleted'))),
 );
 
-const decide = mutation<DeleteParameters, NothingElse>('phone_numbers:delete', {
-  explain: {},
-  act: { recordDecision, enqueuePurge, removePhoneNumber },
+const decide = mutation<DeleteParameters, Record<string, never>>('phone_numbers:delete', {
+  statements: [recordDecision, enqueuePurges, removePhoneNumber],
+  found: {},
 });
 
 /**
- * Deletes a phone number, with its SIP credentials, unless an agent holds it (contract.md, Phone numbers). One batch, as
- * for an integration.
+ * Deletes a phone number, with its SIP credentials, unless an agent holds it (docs/contract.md, Phone numbers).
  *
  * @returns the phone number as it stood just before
- * @throws DomainError `phone_number_assigned`, `phone_number_not_found`, and what any mutation does (mutation.ts)
+ * @throws DomainError `phone_number_assigned`, `phone_number_not_found`, and what any mutation does (decision/mutation.ts)
  */
-export async function deletePhoneNumber(operation: Operation, phone_number_id: string): Promise<PhoneNumber> {
-  const { env, afterAnswer } = operation;
-  const { event } = await decide(operation, { ...eventParameters(operation), phone_number_id });
-  if (!event) throw new DomainError('phone_number_not_found', {});
+export async function deletePhoneNumber(call: ApiCall, phone_number_id: string): Promise<PhoneNumber> {
+  const answer = await decide(call, { ...mutationParameters(call), phone_number_id });
+  if (answer.outcome === 'undecided') throw new DomainError('phone_number_not_found', {});
 
-  const state = phoneNumberState.parse(JSON.parse(event.state));
+  const state = phoneNumberState.parse(JSON.parse(answer.event.state));
   const { organization_id, assigned_agent_id, credentials_version } = state;
   if (assigned_agent_id !== null) throw new DomainError('phone_number_assigned', { assigned_agent_id });
   if (credentials_version !== null) {
-    afterAnswer(() => purge(env, credentialsKey(organization_id, phone_number_id, credentials_version)));
+    const kv_key = credentialsKey(organization_id, phone_number_id, credentials_version);
+    call.afterAnswer(() => purge(call.env, kv_key));
   }
   return presentPhoneNumber(state);
 }

@@ -1,30 +1,29 @@
 import { and, eq, not, sql } from 'drizzle-orm';
 import type { SQL } from 'drizzle-orm';
 import * as z from 'zod';
-import { eventExists, eventParameters, eventRecorder } from '../decision/event.ts';
-import type { EventParameters } from '../decision/event.ts';
-import { isCallerWith } from '../decision/caller.ts';
-import {
-  beginAgain,
-  credentialsWriter,
-  intentStands,
-  notDone,
-  spendIntent,
-  withdrawIntent,
-} from '../credentials/store.ts';
-import type { Operation } from '../env.ts';
-import { idSchema, newId } from '../core/ids.ts';
-import { findProvider, isIntegration } from '../integrations/integration.ts';
-import { mediaEncryptions, providerNames } from '../core/vocabulary.ts';
-import { mutation } from '../decision/mutation.ts';
-import { assertRoom, fullQuota, hasRoomFor } from '../organizations/quotas.ts';
 import { DomainError, invalid } from '../core/errors.ts';
-import { existsIn, query, rowColumns } from '../d1/query.ts';
-import type { Builder, Placeholders, RowParameters } from '../d1/query.ts';
-import { api_keys, integrations, phone_numbers } from '../d1/schema.ts';
-import type { Quota } from '../core/vocabulary.ts';
-import { unixNow } from '../core/time.ts';
+import { idSchema, newId } from '../core/ids.ts';
 import { printableText } from '../core/text.ts';
+import { unixNow } from '../core/time.ts';
+import { mediaEncryptions, providerNames } from '../core/vocabulary.ts';
+import type { Provider, Quota } from '../core/vocabulary.ts';
+import { intentStands, spendIntent, withdrawIntent } from '../credentials/outbox.ts';
+import type { IntentParameters } from '../credentials/outbox.ts';
+import { beginAgain, credentialsWriter, notDone } from '../credentials/store.ts';
+import { existsIn, rowColumns } from '../d1/columns.ts';
+import type { RowParameters } from '../d1/columns.ts';
+import { query } from '../d1/query.ts';
+import type { Builder, Placeholders } from '../d1/query.ts';
+import { integrations, organizations, phone_numbers } from '../d1/schema.ts';
+import type { ApiCall } from '../decision/call.ts';
+import { mayAct } from '../decision/caller.ts';
+import { eventRecorder, hasDecided } from '../decision/event.ts';
+import { mutation, mutationParameters } from '../decision/mutation.ts';
+import type { MutationParameters } from '../decision/mutation.ts';
+import { findProvider, isIntegration } from '../integrations/integration.ts';
+import { isOrganization } from '../organizations/organization.ts';
+import { assertRoom, fullQuota, hasRoomFor } from '../organizations/quotas.ts';
+import type { FullQuota } from '../organizations/quotas.ts';
 import { e164, isPhoneNumber, phoneNumberState, presentPhoneNumber } from './phone-number.ts';
 import type { PhoneNumber } from './phone-number.ts';
 
@@ -72,13 +71,12 @@ export const newPhoneNumber = z.discriminatedUnion('provider', [throughIntegrati
   error: ({ code }) => (code === 'invalid_union' ? 'must be sip or one of the providers' : undefined),
 });
 
+type NewPhoneNumber = z.output<typeof newPhoneNumber>;
+
 const quotas: Quota[] = ['phone_numbers', 'audit_events'];
 const sipQuotas: Quota[] = [...quotas, 'sip_numbers'];
 
-const hasRoom = (db: Builder, parameters: Placeholders<EventParameters>) => hasRoomFor(db, parameters, quotas);
-const hasRoomForSip = (db: Builder, parameters: Placeholders<EventParameters>) => hasRoomFor(db, parameters, sipQuotas);
-
-type ImportParameters = EventParameters & RowParameters<typeof phone_numbers> & { kv_key: string | null };
+type ImportParameters = MutationParameters & RowParameters<typeof phone_numbers> & IntentParameters;
 
 /** By any organization: a number is unique in the whole system. */
 const isHeld = ({ phone_number }: Placeholders<{ phone_number: string }>) =>
@@ -91,25 +89,26 @@ const findHolder = query((db, parameters: Placeholders<{ phone_number: string }>
     .where(isHeld(parameters)),
 );
 
-const storeCredentials = credentialsWriter<EventParameters & { phone_number: string }>(
+const storeCredentials = credentialsWriter<MutationParameters & { phone_number: string }>(
   'phone_numbers:create',
-  (db, parameters) => sql`${hasRoomForSip(db, parameters)} AND ${not(existsIn(db, phone_numbers, isHeld(parameters)))}`,
+  (db, parameters) => and(hasRoomFor(sipQuotas), not(existsIn(db, phone_numbers, isHeld(parameters)))),
 );
 
-/** Inserts the number if the caller may, and if what it needs stands; a number that exists is left alone. */
-const insertNumberIf = (standing: (db: Builder, parameters: Placeholders<ImportParameters>) => SQL | undefined) =>
+/** Inserts the number if the caller may, and if what it needs is there. A number that exists is left alone. */
+const insertNumberIf = (isReady: (db: Builder, parameters: Placeholders<ImportParameters>) => SQL | undefined) =>
   query((db, parameters: Placeholders<ImportParameters>) =>
     db
       .insert(phone_numbers)
       .select(
         db
           .select(rowColumns(phone_numbers, parameters))
-          .from(api_keys)
+          .from(organizations)
           .where(
             and(
-              isCallerWith('phone_numbers:create', db, parameters),
-              standing(db, parameters),
-              not(eventExists(db, parameters)),
+              isOrganization(parameters),
+              mayAct('phone_numbers:create', db, parameters),
+              isReady(db, parameters),
+              not(hasDecided(db, parameters)),
             ),
           ),
       )
@@ -119,59 +118,55 @@ const insertNumberIf = (standing: (db: Builder, parameters: Placeholders<ImportP
 const insertThroughIntegration = insertNumberIf((db, parameters) =>
   and(
     existsIn(db, integrations, and(isIntegration(parameters), eq(integrations.provider, parameters.provider))),
-    hasRoom(db, parameters),
+    hasRoomFor(quotas),
   ),
 );
-const insertSip = insertNumberIf(hasRoomForSip);
+const insertSip = insertNumberIf(() => hasRoomFor(sipQuotas));
 const insertSipWithCredentials = insertNumberIf((db, parameters) =>
-  and(hasRoomForSip(db, parameters), intentStands(db, parameters)),
+  and(hasRoomFor(sipQuotas), intentStands(db, parameters)),
 );
 
-const recordImport = eventRecorder<ImportParameters>(
-  phone_numbers,
-  phone_numbers.phone_number_id,
-  'phone_number.imported',
-  (_, parameters) => isPhoneNumber(parameters),
-);
+const recordImport = eventRecorder<ImportParameters>({
+  table: phone_numbers,
+  target_id: phone_numbers.phone_number_id,
+  action: 'phone_number.imported',
+  where: (_, parameters) => isPhoneNumber(parameters),
+});
 
-const explain = { target: findProvider, holders: findHolder, full: fullQuota(quotas) };
-const explainSip = { target: findProvider, holders: findHolder, full: fullQuota(sipQuotas) };
+const found = { target: findProvider, holders: findHolder, full: fullQuota(quotas) };
+const foundOfSip = { ...found, full: fullQuota(sipQuotas) };
 
 const decideThroughIntegration = mutation('phone_numbers:create', {
-  explain,
-  act: { insertThroughIntegration, recordImport },
+  statements: [insertThroughIntegration, recordImport],
+  found,
 });
-const decideSip = mutation('phone_numbers:create', { explain: explainSip, act: { insertSip, recordImport } });
-const decideSipWithCredentials = mutation<ImportParameters, typeof explainSip>('phone_numbers:create', {
-  explain: explainSip,
-  act: { insertSipWithCredentials, recordImport },
-  settle: { withdrawIntent, spendIntent },
+const decideSip = mutation('phone_numbers:create', { statements: [insertSip, recordImport], found: foundOfSip });
+const decideSipWithCredentials = mutation('phone_numbers:create', {
+  statements: [insertSipWithCredentials, recordImport, withdrawIntent, spendIntent],
+  found: foundOfSip,
 });
 
 /**
- * Imports a phone number, through an integration or by SIP (contract.md, Phone numbers).
+ * Imports a phone number, through an integration or by SIP (docs/contract.md, Phone numbers).
  *
  * One batch; before it, where there are SIP credentials, intent and ciphertext as in a create.
  *
  * @throws DomainError `validation_failed` for an integration of another provider, `integration_not_found`,
- *   `phone_number_exists`, `quota_exceeded`, and what any mutation does (mutation.ts)
+ *   `phone_number_exists`, `quota_exceeded`, and what any mutation does (decision/mutation.ts)
  */
-export async function importPhoneNumber(
-  operation: Operation,
-  request: z.output<typeof newPhoneNumber>,
-): Promise<PhoneNumber> {
-  const event = { ...eventParameters(operation), phone_number: request.phone_number };
-  return beginAgain(() => attemptImport(operation, event, request));
+export async function importPhoneNumber(call: ApiCall, request: NewPhoneNumber): Promise<PhoneNumber> {
+  const event = { ...mutationParameters(call), phone_number: request.phone_number };
+  return beginAgain(() => attemptImport(call, event, request));
 }
 
 async function attemptImport(
-  operation: Operation,
-  event: EventParameters & { phone_number: string },
-  request: z.output<typeof newPhoneNumber>,
+  call: ApiCall,
+  event: MutationParameters & { phone_number: string },
+  request: NewPhoneNumber,
 ): Promise<PhoneNumber> {
   const phone_number_id = newId('phon');
   const { visible, credentials } = separateCredentials(request);
-  const stored = credentials ? await storeCredentials(operation, event, phone_number_id, credentials) : noCredentials;
+  const stored = credentials ? await storeCredentials(call, event, phone_number_id, credentials) : noCredentials;
 
   const parameters = {
     ...event,
@@ -195,24 +190,30 @@ async function attemptImport(
   };
   const decide =
     request.provider !== 'sip' ? decideThroughIntegration : credentials ? decideSipWithCredentials : decideSip;
-  const { event: imported, found } = await decide(operation, parameters);
-  if (imported) return presentPhoneNumber(phoneNumberState.parse(JSON.parse(imported.state)));
+  const answer = await decide(call, parameters);
+  if (answer.outcome === 'undecided') throw refusal(request, answer.found) ?? notDone(stored);
+  return presentPhoneNumber(phoneNumberState.parse(JSON.parse(answer.event.state)));
+}
 
+/** Why a phone number was not imported. */
+function refusal(
+  request: NewPhoneNumber,
+  { target: [target], holders, full }: { target: { provider: Provider }[]; holders: object[]; full: FullQuota[] },
+): DomainError | undefined {
   if (request.provider !== 'sip') {
-    const [target] = found.target;
-    if (!target) throw new DomainError('integration_not_found', {});
+    if (!target) return new DomainError('integration_not_found', {});
     if (target.provider !== request.provider) {
-      throw invalid('integration_id', 'must be an integration of the same provider');
+      return invalid('integration_id', 'must be an integration of the same provider');
     }
   }
-  if (found.holders.length > 0) throw new DomainError('phone_number_exists', {});
-  assertRoom(found.full);
-  throw notDone(stored);
+  if (holders.length > 0) return new DomainError('phone_number_exists', {});
+  assertRoom(full);
+  return undefined;
 }
 
 const noCredentials = { kv_key: null, credentials_version: null, data_key: null, kek_id: null };
 
-function separateCredentials(request: z.output<typeof newPhoneNumber>) {
+function separateCredentials(request: NewPhoneNumber) {
   if (request.provider !== 'sip') return { visible: request };
   const { sip_password, inbound_pin, ...visible } = request;
   if (sip_password === undefined && inbound_pin === undefined) return { visible };

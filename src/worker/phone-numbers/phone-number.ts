@@ -1,7 +1,7 @@
 import { and, eq } from 'drizzle-orm';
 import * as z from 'zod';
 import { mediaEncryptions, phoneNumberStatuses, providerNames } from '../core/vocabulary.ts';
-import { columnsOf } from '../d1/query.ts';
+import { columnsOf } from '../d1/columns.ts';
 import type { Placeholders } from '../d1/query.ts';
 import { phone_numbers } from '../d1/schema.ts';
 import { toIso } from '../core/time.ts';

@@ -1,11 +1,12 @@
 import { asc, eq } from 'drizzle-orm';
 import * as z from 'zod';
-import type { Operation } from '../env.ts';
+import type { ReadingCall } from '../d1/replica-session.ts';
 import { idSchema } from '../core/ids.ts';
 import { keysetList, pageParameters } from '../d1/list.ts';
 import type { FilterOf } from '../d1/list.ts';
 import { DomainError } from '../core/errors.ts';
-import { batch, query } from '../d1/query.ts';
+import { query } from '../d1/query.ts';
+import { batch } from '../d1/batch.ts';
 import type { Placeholders } from '../d1/query.ts';
 import { phone_numbers } from '../d1/schema.ts';
 import { phoneNumberStatuses } from '../core/vocabulary.ts';
@@ -18,9 +19,9 @@ const findPhoneNumber = query((db, parameters: Placeholders<{ organization_id: s
 );
 
 /** @throws DomainError `phone_number_not_found`, `temporarily_unavailable` */
-export async function readPhoneNumber(operation: Operation, phone_number_id: string): Promise<PhoneNumber> {
-  const { organization_id } = operation.caller;
-  const [[found]] = await nearest(operation, (database) =>
+export async function readPhoneNumber(call: ReadingCall, phone_number_id: string): Promise<PhoneNumber> {
+  const { organization_id } = call;
+  const [[found]] = await nearest(call, (database) =>
     batch(database, [findPhoneNumber.bind({ organization_id, phone_number_id })]),
   );
   if (!found) throw new DomainError('phone_number_not_found', {});

@@ -1,20 +1,22 @@
 import { and, eq, isNull, or, sql } from 'drizzle-orm';
 import * as z from 'zod';
-import { eventParameters, eventRecorder, eventSaw, updateTime } from '../decision/event.ts';
-import type { EventParameters } from '../decision/event.ts';
-import { callerMay } from '../decision/caller.ts';
-import type { Operation } from '../env.ts';
-import { idSchema } from '../core/ids.ts';
-import { findProvider, isIntegration } from '../integrations/integration.ts';
-import { mutation } from '../decision/mutation.ts';
-import { assertRoom, fullQuota, hasRoomFor } from '../organizations/quotas.ts';
 import { DomainError, invalid } from '../core/errors.ts';
-import { existsIn, query } from '../d1/query.ts';
+import { idSchema } from '../core/ids.ts';
+import type { Provider, Quota } from '../core/vocabulary.ts';
+import { existsIn } from '../d1/columns.ts';
+import { query } from '../d1/query.ts';
 import type { Placeholders } from '../d1/query.ts';
 import { integrations, phone_numbers } from '../d1/schema.ts';
-import type { Quota } from '../core/vocabulary.ts';
+import type { ApiCall } from '../decision/call.ts';
+import { mayAct } from '../decision/caller.ts';
+import { decisionSaw, eventRecorder, updateTime } from '../decision/event.ts';
+import { mutation, mutationParameters } from '../decision/mutation.ts';
+import type { MutationParameters } from '../decision/mutation.ts';
+import { findProvider, isIntegration } from '../integrations/integration.ts';
+import { assertRoom, fullQuota, hasRoomFor } from '../organizations/quotas.ts';
+import type { FullQuota } from '../organizations/quotas.ts';
 import { isPhoneNumber, phoneNumberState, presentPhoneNumber } from './phone-number.ts';
-import type { PhoneNumber } from './phone-number.ts';
+import type { PhoneNumber, PhoneNumberState } from './phone-number.ts';
 
 export const phoneNumberChanges = z.lazy(() =>
   z
@@ -36,7 +38,7 @@ export const phoneNumberChanges = z.lazy(() =>
 type Changes = z.output<typeof phoneNumberChanges>;
 
 /** Null leaves a column as it is; `assigned_agent_id`, which may become null, has `assigns` beside it. */
-interface UpdateParameters extends EventParameters {
+interface UpdateParameters extends MutationParameters {
   phone_number_id: string;
   integration_id: string | null;
   supports_inbound: number | null;
@@ -62,56 +64,64 @@ const lacksServer = ({ supports_outbound }: Placeholders<UpdateParameters>) =>
 
 const quotas: Quota[] = ['audit_events'];
 
-const recordUpdate = eventRecorder<UpdateParameters>(
-  phone_numbers,
-  phone_numbers.phone_number_id,
-  'phone_number.updated',
-  (db, parameters) =>
+function newValues(parameters: Placeholders<UpdateParameters>) {
+  const assigned_agent_id = sql`iif(${parameters.assigns}, ${parameters.assigned_agent_id}, ${phone_numbers.assigned_agent_id})`;
+  return {
+    integration_id: sql`coalesce(${parameters.integration_id}, ${phone_numbers.integration_id})`,
+    supports_inbound: sql`coalesce(${parameters.supports_inbound}, ${phone_numbers.supports_inbound})`,
+    supports_outbound: sql`coalesce(${parameters.supports_outbound}, ${phone_numbers.supports_outbound})`,
+    assigned_agent_id,
+    status: sql`iif(${assigned_agent_id} IS NULL, 'free', 'assigned')`,
+  };
+}
+
+const recordUpdate = eventRecorder<UpdateParameters>({
+  table: phone_numbers,
+  target_id: phone_numbers.phone_number_id,
+  action: 'phone_number.updated',
+  where: (db, parameters) =>
     and(
       isPhoneNumber(parameters),
       or(sql`${parameters.integration_id} IS NULL`, existsIn(db, integrations, mayGoTo(parameters))),
       sql`NOT ${lacksServer(parameters)}`,
-      callerMay('phone_numbers:update', db, parameters),
-      hasRoomFor(db, parameters, quotas),
+      mayAct('phone_numbers:update', db, parameters),
+      hasRoomFor(quotas),
     ),
-);
+  changes: newValues,
+});
 
-const applyChanges = query((db, parameters: Placeholders<UpdateParameters>) => {
-  const assigned_agent_id = sql`iif(${parameters.assigns}, ${parameters.assigned_agent_id}, ${phone_numbers.assigned_agent_id})`;
-  return db
+const applyChanges = query((db, parameters: Placeholders<UpdateParameters>) =>
+  db
     .update(phone_numbers)
     .set({
-      integration_id: sql`coalesce(${parameters.integration_id}, ${phone_numbers.integration_id})`,
-      supports_inbound: sql`coalesce(${parameters.supports_inbound}, ${phone_numbers.supports_inbound})`,
-      supports_outbound: sql`coalesce(${parameters.supports_outbound}, ${phone_numbers.supports_outbound})`,
-      assigned_agent_id,
-      status: sql`iif(${assigned_agent_id} IS NULL, 'free', 'assigned')`,
+      ...newValues(parameters),
       updated_at: updateTime(db, parameters, phone_numbers.updated_at),
       revision: sql`${phone_numbers.revision} + 1`,
     })
-    .where(and(isPhoneNumber(parameters), eventSaw(db, parameters, phone_numbers.revision)));
-});
+    .where(and(isPhoneNumber(parameters), decisionSaw(db, parameters, phone_numbers.revision))),
+);
 
 const decide = mutation('phone_numbers:update', {
-  explain: { number: findPhoneNumber, target: findProvider, full: fullQuota(quotas) },
-  act: { recordUpdate, applyChanges },
+  statements: [recordUpdate, applyChanges],
+  found: { number: findPhoneNumber, target: findProvider, full: fullQuota(quotas) },
 });
 
 /**
  * Reassigns a phone number to another integration, changes what it supports, or gives it to an agent and takes it back
- * (contract.md, Phone numbers). One batch, which asks about the target and acts.
+ * (docs/contract.md, Phone numbers).
  *
  * @returns the phone number as the update left it
  * @throws DomainError `phone_number_not_found`, `integration_not_found` for the target, `validation_failed` for a target of
- *   another provider and for a SIP number that cannot do as told, `quota_exceeded`, and what any mutation does (mutation.ts)
+ *   another provider and for a SIP number that cannot do as told, `quota_exceeded`, and what any mutation does
+ *   (decision/mutation.ts)
  */
 export async function updatePhoneNumber(
-  operation: Operation,
+  call: ApiCall,
   phone_number_id: string,
   changes: Changes,
 ): Promise<PhoneNumber> {
-  const { event, found } = await decide(operation, {
-    ...eventParameters(operation),
+  const answer = await decide(call, {
+    ...mutationParameters(call),
     phone_number_id,
     integration_id: changes.integration_id ?? null,
     supports_inbound: toSqlite(changes.supports_inbound),
@@ -119,25 +129,36 @@ export async function updatePhoneNumber(
     assigned_agent_id: changes.assigned_agent_id ?? null,
     assigns: Number(changes.assigned_agent_id !== undefined),
   });
-  if (event) {
-    const before = phoneNumberState.parse(JSON.parse(event.state));
-    const after = { ...before, ...changes, updated_at: Math.max(before.updated_at, event.created_at) };
-    return presentPhoneNumber({ ...after, status: after.assigned_agent_id === null ? 'free' : 'assigned' });
-  }
+  if (answer.outcome === 'undecided') throw refusal(changes, answer.found);
+
+  const before = phoneNumberState.parse(JSON.parse(answer.event.state));
+  const after = { ...before, ...changes, updated_at: Math.max(before.updated_at, answer.event.created_at) };
+  return presentPhoneNumber({ ...after, status: after.assigned_agent_id === null ? 'free' : 'assigned' });
+}
+
+/** Why a phone number was not updated. */
+function refusal(
+  changes: Changes,
+  found: {
+    number: Pick<PhoneNumberState, 'provider' | 'sip_server_address'>[];
+    target: { provider: Provider }[];
+    full: FullQuota[];
+  },
+): DomainError {
   const [number] = found.number;
   const [target] = found.target;
-  if (!number) throw new DomainError('phone_number_not_found', {});
+  if (!number) return new DomainError('phone_number_not_found', {});
   if (changes.integration_id !== undefined) {
-    if (!target) throw new DomainError('integration_not_found', {});
+    if (!target) return new DomainError('integration_not_found', {});
     if (target.provider !== number.provider) {
-      throw invalid('integration_id', 'must be an integration of the same provider');
+      return invalid('integration_id', 'must be an integration of the same provider');
     }
   }
   if (changes.supports_outbound && number.provider === 'sip' && number.sip_server_address === null) {
-    throw invalid('supports_outbound', 'must be false for a number without sip_server_address');
+    return invalid('supports_outbound', 'must be false for a number without sip_server_address');
   }
   assertRoom(found.full);
-  throw new DomainError('temporarily_unavailable', { outcome: 'not_done' });
+  return new DomainError('temporarily_unavailable', { outcome: 'not_done' });
 }
 
 const toSqlite = (value: boolean | undefined) => (value === undefined ? null : Number(value));

@@ -2,7 +2,7 @@
 import { Hono } from 'hono';
 import { authenticate } from '../../../src/worker/http/authenticate.ts';
 import { limitOrganization } from '../../../src/worker/http/rate-limit.ts';
-import type { AppEnv } from '../../../src/worker/env.ts';
+import type { AppEnv } from '../../../src/worker/http/app-env.ts';
 import { modelled } from './model.ts';
 
 const app = new Hono<AppEnv>()

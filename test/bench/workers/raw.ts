@@ -15,7 +15,7 @@ const IS_ALIVE = `api_keys.status = 'active' AND (api_keys.expires_at IS NULL OR
 
 const FIND_KEY = `SELECT key_id, organization_id FROM api_keys WHERE key_hash = ?1 AND ?2 IS NULL AND ${IS_ALIVE}`;
 
-const RECORD_DECISION = `INSERT INTO audit_events
+const RECORD_DECISION = `INSERT INTO audit_events (organization_id, event_id, action, target_id, actor_key_id, request_id, state, created_at, sequence)
   SELECT ?1, ?4, iif(EXISTS (SELECT 1 FROM phone_numbers WHERE organization_id = ?1 AND integration_id = ?5),
       'integration.delete_refused', 'integration.deleted'), integration_id, ?2, ?6,
     json_object('organization_id', organization_id, 'integration_id', integration_id, 'name', name, 'provider', provider,

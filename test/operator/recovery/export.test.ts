@@ -21,7 +21,7 @@ const addEvents = (organization_id: string, from: number, count: number) =>
   env.DB.batch(
     Array.from({ length: count }, (_, index) =>
       env.DB.prepare(
-        `INSERT INTO audit_events VALUES (?1, ?2, 'integration.deleted', 'intg_000000000000', NULL, 'request', '{}', ?3, ?4)`,
+        `INSERT INTO audit_events (organization_id, event_id, action, target_id, actor_key_id, request_id, state, created_at, sequence) VALUES (?1, ?2, 'integration.deleted', 'intg_000000000000', NULL, 'request', '{}', ?3, ?4)`,
       ).bind(organization_id, crypto.randomUUID(), from + index, index + 1),
     ),
   );

@@ -49,7 +49,7 @@ async function undoneAndReplayed(happens: () => Promise<unknown>, database = env
 /** An event of an operator's command, as if it had been carried out. */
 async function record(action: AuditAction, target_id: string): Promise<void> {
   await env.DB.prepare(
-    `INSERT INTO audit_events SELECT organization_id, ?2, ?3, ?4, NULL, 'request', '{}', unixepoch(), last_sequence + 1
+    `INSERT INTO audit_events (organization_id, event_id, action, target_id, actor_key_id, request_id, state, created_at, sequence) SELECT organization_id, ?2, ?3, ?4, NULL, 'request', '{}', unixepoch(), last_sequence + 1
      FROM organizations WHERE organization_id = ?1`,
   )
     .bind(client.organization_id, newEventId(), action, target_id)

@@ -1,0 +1,112 @@
+/** The only way to D1: queries in one batch, tried again where that is safe. */
+import { DeadlineError } from '../core/deadlines.ts';
+import { DomainError } from '../core/errors.ts';
+import { MAX_TRIES, retry } from '../core/retry.ts';
+import type { BoundQuery, Rows } from './query.ts';
+
+/** D1, or a session on it. */
+export type Database = Pick<D1Database, 'prepare' | 'batch'>;
+
+const MAX_TRIES_WHEN_OVERLOADED = 2;
+
+let lastSize = 0;
+
+/** How large the database was after this isolate's last batch: bytes, 0 before the first. */
+export const databaseSize = (): number => lastSize;
+
+type ResultOf<Query> = Query extends BoundQuery<infer Result> ? Result : never;
+
+/** Reads by name: so are their results. */
+type Reads = Readonly<Record<string, BoundQuery<unknown>>>;
+type ResultsOf<Named extends Reads> = { [Name in keyof Named]: ResultOf<Named[Name]> };
+
+/**
+ * Runs the queries in one D1 batch: one round trip, one transaction; on the primary, unless a session says otherwise.
+ *
+ * A failed batch is tried again as it is, because the failure may have followed the commit ("Network connection
+ * lost"). So every batch must be safe to repeat, and to land late, after a later try was answered: ids and times are
+ * minted by its caller, before the first try. One that its deadline ended is not tried again.
+ *
+ * @returns the rows in the queries' order; `inDoubt` says that an earlier try may yet land, or has
+ * @throws DomainError `temporarily_unavailable` when D1 stays away; its `outcome` is `not_done` where no try can have
+ *   committed a write. An error of the SQL itself (a violated constraint) rolls the batch back and is thrown as it came.
+ * @see https://developers.cloudflare.com/d1/observability/debug-d1/ for D1's error messages
+ */
+async function run(
+  database: Database,
+  queries: readonly BoundQuery<unknown>[],
+): Promise<{ rows: Rows[]; inDoubt: boolean }> {
+  const writes = queries.some((bound) => bound.writes);
+  let inDoubt = false;
+  try {
+    const statements = queries.map(({ sql: text, parameters }) => database.prepare(text).bind(...parameters));
+    const answers = await retry(
+      () => database.batch<Record<string, unknown>>(statements),
+      (error) => {
+        const failure = classify(error);
+        if (failure === 'sql') return 1;
+        if (failure === 'late') {
+          inDoubt = writes;
+          return 1;
+        }
+        if (failure === 'overloaded') return MAX_TRIES_WHEN_OVERLOADED;
+        if (failure === 'in_doubt') inDoubt = writes;
+        return MAX_TRIES;
+      },
+    );
+    lastSize = answers.at(-1)?.meta.size_after ?? lastSize;
+    return { rows: answers.map(({ results }) => results), inDoubt };
+  } catch (error) {
+    if (classify(error) === 'sql') throw error;
+    throw new DomainError('temporarily_unavailable', { outcome: inDoubt ? 'unknown' : 'not_done' }, { cause: error });
+  }
+}
+
+/** Runs the queries in one D1 batch, as {@link run} does. Returns their results in the same order. */
+export async function batch<const Queries extends readonly BoundQuery<unknown>[]>(
+  database: Database,
+  queries: Queries,
+) {
+  const { rows } = await run(database, queries);
+  return queries.map((bound, index) => bound.mapRows(rows[index] ?? [])) as {
+    [Index in keyof Queries]: ResultOf<Queries[Index]>;
+  };
+}
+
+/**
+ * Runs the statements in their order and then the reads, which see what the statements left, in one D1 batch, as {@link run}
+ * does.
+ */
+export async function actThenRead<Named extends Reads>(
+  database: Database,
+  statements: readonly BoundQuery<unknown>[],
+  reads: Named,
+): Promise<{ read: ResultsOf<Named>; inDoubt: boolean }> {
+  const { rows, inDoubt } = await run(database, [...statements, ...Object.values(reads)]);
+  const rowsRead = rows.slice(statements.length).values();
+  const read = Object.entries(reads).map(([name, bound]) => [name, bound.mapRows(rowsRead.next().value ?? [])]);
+  return { read: Object.fromEntries(read) as ResultsOf<Named>, inDoubt };
+}
+
+/**
+ * What D1's message says of a failed batch: whether it is worth another try, and whether it may have committed.
+ * SQLite's own errors come with their code; D1's other errors are about reaching or running the database.
+ */
+function classify(error: unknown): 'overloaded' | 'never_ran' | 'sql' | 'late' | 'in_doubt' {
+  if (error instanceof DeadlineError) return 'late';
+  const message = messageOf(error);
+  if (message.includes('overloaded')) return 'overloaded';
+  if (/Cannot resolve D1 DB|while starting up D1 DB|Exceeded maximum DB size|SQLITE_(BUSY|LOCKED|FULL)/.test(message)) {
+    return 'never_ran';
+  }
+  return /\bSQLITE_|^D1_(TYPE|EXEC)_ERROR|^D1_COLUMN_NOTFOUND/.test(message) ? 'sql' : 'in_doubt';
+}
+
+/** A violated foreign key rolls the whole batch back. */
+export function isForeignKeyViolation(error: unknown): boolean {
+  return messageOf(error).includes('FOREIGN KEY constraint failed');
+}
+
+function messageOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
+}

@@ -1,0 +1,74 @@
+/** Columns of a table as select lists, parameters and JSON; and the predicate that a row exists. */
+import { exists, getTableColumns, sql } from 'drizzle-orm';
+import type { SQL, SQLWrapper } from 'drizzle-orm';
+import type { SQLiteTable } from 'drizzle-orm/sqlite-core';
+import type * as z from 'zod';
+import type { Builder, Placeholders } from './query.ts';
+
+/** D1's limit: https://developers.cloudflare.com/d1/platform/limits/ (a local D1 takes more). */
+const MAX_FUNCTION_ARGUMENTS = 32;
+const MEMBERS_OF_OBJECT = MAX_FUNCTION_ARGUMENTS / 2;
+/** Beside the object itself, `json_set` takes a path and a value for each. */
+const MEMBERS_OF_SET = Math.floor((MAX_FUNCTION_ARGUMENTS - 1) / 2);
+
+/** Pairs of a name, behind the path to it, and its value. */
+const members = (values: [name: string, value: SQLWrapper][], path: string) =>
+  sql.join(
+    values.map(([name, value]) => sql`${sql.raw(`'${path}${name}'`)}, ${value}`),
+    sql`, `,
+  );
+
+/** JSON of these values, by their names. The names must be constants: they go into the statement as they are. */
+export function jsonObject(values: Readonly<Record<string, SQLWrapper>>): SQL<string> {
+  const named = Object.entries(values);
+  let json = sql<string>`json_object(${members(named.slice(0, MEMBERS_OF_OBJECT), '')})`;
+  for (let from = MEMBERS_OF_OBJECT; from < named.length; from += MEMBERS_OF_SET) {
+    json = sql`json_set(${json}, ${members(named.slice(from, from + MEMBERS_OF_SET), '$.')})`;
+  }
+  return json;
+}
+
+/** The predicate that the table has a row of the condition. (Its select list is bare SQL, which names no column.) */
+export function existsIn(db: Builder, table: SQLiteTable, condition: SQL | undefined): SQL {
+  return exists(
+    db
+      .select({ one: sql`1` })
+      .from(table)
+      .where(condition),
+  );
+}
+
+type Row<Table extends SQLiteTable> = Table['$inferSelect'];
+
+/** The select list of those of a table's columns that an object schema names. */
+export function columnsOf<Table extends SQLiteTable, Shape extends Readonly<Record<string, z.ZodType>>>(
+  table: Table,
+  { shape }: z.ZodObject<Shape>,
+) {
+  const named = Object.entries(getTableColumns(table)).filter(([name]) => Object.hasOwn(shape, name));
+  return Object.fromEntries(named) as Pick<Table['_']['columns'], keyof Shape & keyof Table['_']['columns']>;
+}
+
+/** A table's row as parameters: booleans as SQLite has them, 0 and 1. */
+export type RowParameters<Table extends SQLiteTable> = {
+  [Name in keyof Table['$inferSelect']]: Table['$inferSelect'][Name] extends boolean
+    ? number
+    : Table['$inferSelect'][Name];
+};
+
+function eachColumn<Table extends SQLiteTable, Value>(table: Table, value: (name: keyof Row<Table> & string) => Value) {
+  const names = Object.keys(getTableColumns(table)) as (keyof Row<Table> & string)[];
+  return Object.fromEntries(names.map((name) => [name, value(name)]));
+}
+
+/** For `insert().values()`: every column of the table, each from its placeholder. */
+export function rowValues<Table extends SQLiteTable>(table: Table, parameters: Placeholders<RowParameters<Table>>) {
+  return eachColumn(table, (name) => parameters[name]) as Pick<typeof parameters, keyof Row<Table>>;
+}
+
+/** For a conditional insert, `insert().select()`: the select list of {@link rowValues}. */
+export function rowColumns<Table extends SQLiteTable>(table: Table, parameters: Placeholders<RowParameters<Table>>) {
+  return eachColumn(table, (name) => sql`${parameters[name]}`.as(name)) as {
+    [Name in keyof Row<Table>]: SQL.Aliased<Row<Table>[Name]>;
+  };
+}

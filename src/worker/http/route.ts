@@ -1,0 +1,111 @@
+/**
+ * What every route under `/api` begins with: {@link reads} or {@link mutates}. So no route can forget its permission, the
+ * validation of what it is sent, or the header that its kind of call takes.
+ */
+import type { Context, MiddlewareHandler } from 'hono';
+import * as z from 'zod';
+import { DomainError } from '../core/errors.ts';
+import { holds } from '../core/permissions.ts';
+import type { Permission } from '../core/permissions.ts';
+import type { ApiCall } from '../decision/call.ts';
+import type { AppEnv } from './app-env.ts';
+import { readBookmark } from './bookmark.ts';
+import { readIdempotencyKey } from './idempotency-key.ts';
+import { readBody, readQuery, validate } from './validation.ts';
+
+type ObjectSchema = z.ZodType<object>;
+
+/** Schemas of what a call is sent. What is left out is not accepted. */
+interface Sent {
+  /** Parameters in the path. */
+  path?: ObjectSchema;
+  query?: ObjectSchema;
+  /** A JSON body. */
+  body?: ObjectSchema;
+}
+
+/** What a route tells of itself: the OpenAPI document is made from it, and a test looks for it at every route. */
+export interface RouteDescription {
+  kind: 'reads' | 'mutates';
+  permission: Permission;
+  validates: Sent;
+}
+
+/** Whether a handler of the app is the middleware that a route begins with. */
+export const beginsRoute = (handler: object): handler is { route: RouteDescription } => 'route' in handler;
+
+/** What the typed client must name, unless all of it is optional. */
+type Named<Target extends string, Input> = object extends Input ? { [T in Target]?: Input } : { [T in Target]: Input };
+
+type InputOf<Target extends string, Schema> = Schema extends z.ZodType ? Named<Target, z.input<Schema>> : object;
+type OutputOf<Target extends string, Schema> = Schema extends z.ZodType ? { [T in Target]: z.output<Schema> } : object;
+
+type RouteMiddleware<Given extends Sent> = MiddlewareHandler<
+  AppEnv,
+  string,
+  {
+    in: InputOf<'param', Given['path']> & InputOf<'query', Given['query']> & InputOf<'json', Given['body']>;
+    out: OutputOf<'param', Given['path']> & OutputOf<'query', Given['query']> & OutputOf<'json', Given['body']>;
+  }
+> & { route: RouteDescription };
+
+const noQueryParameters = z.strictObject({});
+
+/** Of a call with a body that names no query parameters of its own. The typed client need not know of it. */
+const changeParameters = z.strictObject({
+  verify: z.enum(['true', 'false']).exactOptional().meta({ description: 'Accepted, and without effect yet.' }),
+});
+
+/**
+ * Middleware of a route that reads: asks for the permission, validates what it is sent, and takes an `X-D1-Bookmark`.
+ *
+ * @throws DomainError `permission_denied`, `validation_failed`
+ */
+export function reads<const Given extends Omit<Sent, 'body'>>(
+  permission: Permission,
+  given: Given,
+): RouteMiddleware<Given> {
+  return route({ kind: 'reads', permission, validates: { query: noQueryParameters, ...given } }, (c) => {
+    const bookmark = readBookmark(c);
+    return bookmark === undefined ? {} : { bookmark };
+  });
+}
+
+/**
+ * Middleware of a route that mutates: asks for the permission, validates what it is sent, and takes an `Idempotency-Key`.
+ *
+ * @throws DomainError `permission_denied`, `unsupported_media_type`, `payload_too_large`, `malformed_json`, `validation_failed`
+ */
+export function mutates<const Given extends Sent>(permission: Permission, given: Given): RouteMiddleware<Given> {
+  const query = given.body ? changeParameters : noQueryParameters;
+  return route({ kind: 'mutates', permission, validates: { query, ...given } }, async (c, sent) => {
+    const idempotency = await readIdempotencyKey(c, { query: sent.query, body: sent.json });
+    return idempotency ? { idempotency } : {};
+  });
+}
+
+interface Validated {
+  query?: object;
+  json?: object;
+}
+
+function route<Given extends Sent>(
+  description: RouteDescription,
+  readHeader: (c: Context<AppEnv>, sent: Validated) => Partial<ApiCall> | Promise<Partial<ApiCall>>,
+): RouteMiddleware<Given> {
+  const { permission, validates } = description;
+  const middleware: MiddlewareHandler<AppEnv> = async (c, next) => {
+    const call = c.get('call');
+    if (!holds(call.caller.role, permission)) {
+      throw new DomainError('permission_denied', { required_permission: permission });
+    }
+    const sent: Validated = {};
+    if (validates.path) c.req.addValidatedData('param', validate(validates.path, c.req.param()));
+    if (validates.query) c.req.addValidatedData('query', (sent.query = readQuery(validates.query, c.req.url)));
+    if (validates.body) c.req.addValidatedData('json', (sent.json = await readBody(validates.body, c)));
+    const read = await readHeader(c, sent);
+    c.set('call', { ...call, ...read });
+    await next();
+  };
+  return Object.assign(middleware, { route: description });
+}
