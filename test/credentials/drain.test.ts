@@ -1,7 +1,6 @@
 import { env } from 'cloudflare:workers';
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { drainPurges, purge } from '../../src/worker/credentials/drain.ts';
-import { CALL_MILLISECONDS, withDeadlines } from '../../src/worker/core/deadlines.ts';
 import { countedBindings, failingBindings, interceptedBindings } from '../bindings.ts';
 import { rows } from '../fixtures.ts';
 

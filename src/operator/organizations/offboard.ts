@@ -59,7 +59,7 @@ export type OffboardingStep = (typeof steps)[number][0];
  * Offboards an organization, for good: every phone number (one that an agent holds too) and every integration is deleted
  * with its data key, their ciphertext is in the outbox, every key is revoked. The audit trail stays.
  *
- * The first batch that writes makes the organization offboarded. From its commit on none of its keys is alive and no new one is made, so
+ * The first batch makes the organization offboarded. From its commit on none of its keys is alive and no new one is made, so
  * nothing comes back behind the steps that follow. Interrupted anywhere, it is finished by a second call.
  *
  * @param onProgress told after each batch of a step
@@ -71,10 +71,12 @@ export async function offboardOrganization(
   organization_id: string,
   onProgress: (step: OffboardingStep, done: number, total: number) => void = () => {},
 ): Promise<Record<OffboardingStep | 'keys', number> | undefined> {
-  const [[found]] = await batch(database, [readStatus.bind({ organization_id })]);
-  if (!found) return undefined;
   const call = operatorCall(organization_id);
-  await carryOut(database, [recordOffboarding, markOffboarded], eventParameters(call));
+  const begun = await carryOut(database, [recordOffboarding, markOffboarded], eventParameters(call));
+  if (begun.length === 0) {
+    const [[organization]] = await batch(database, [readStatus.bind({ organization_id })]);
+    if (!organization) return undefined;
+  }
   const ended = { phone_numbers: 0, integrations: 0, keys: 0 };
   for (const [step, endAll] of steps) {
     ended[step] = await endAll(database, call, (done, total) => onProgress(step, done, total));
