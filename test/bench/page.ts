@@ -48,7 +48,7 @@ export function performancePage({ date, machine, versions, suites }: Report): st
   const all = Object.entries(suites);
   return `# Performance
 
-\`npm run bench\` writes this page. A run takes about ten minutes. Every answer is checked, and what the calls did is counted afterwards. Compare figures within one run, not with those of another machine: most are ratios of medians of interleaved rounds.
+\`npm run bench\` writes this page. A run takes about ten minutes. A run of single suites (\`npm run bench -- --suite edge,growth\`) only prints, and leaves this page as it is. Every answer is checked, and what the calls did is counted afterwards. Compare figures within one run, not with those of another machine: most are ratios of medians of interleaved rounds.
 
 - Measured on ${date.slice(0, 10)}
 - Machine: ${machine.cpu}, ${machine.cores} cores, ${machine.system}
