@@ -6,7 +6,7 @@
  * target does not fail the run, because noise of the machine must not. A wrong answer does.
  */
 import { readFile, writeFile } from 'node:fs/promises';
-import { availableParallelism, cpus, release, type } from 'node:os';
+import { arch, availableParallelism, cpus, type } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import * as z from 'zod';
@@ -95,7 +95,7 @@ if (verdicts.length > 0) print(formatVerdicts(verdicts));
 const packages = await Promise.all(['workerd', 'wrangler', 'hono', 'drizzle-orm'].map(versionOf));
 const report: Report = {
   date: new Date().toISOString(),
-  machine: { cpu: cpus()[0]?.model ?? 'unknown', cores: availableParallelism(), system: `${type()} ${release()}` },
+  machine: { cpu: cpus()[0]?.model ?? 'unknown', cores: availableParallelism(), system: `${type()} ${arch()}` },
   versions: { Node: process.versions.node, ...Object.fromEntries(packages) },
   suites: found,
 };
