@@ -1,13 +1,17 @@
 /**
- * Measures Patchbay: `npm run bench`, and what of it with `-- --suite edge,growth`.
+ * Measures Patchbay. `npm run bench` runs every suite and writes docs/performance.md. With options, as in
+ * `-- --suite edge,growth`, it runs what they ask for, prints it, and leaves that page alone. Both write bench-report.json.
  *
  * Each suite has a fresh workerd, and compares within one run: figures are ratios of medians of interleaved rounds. A missed
- * target is told and is no failure: a machine's noise must not be one. A wrong answer is.
+ * target does not fail the run, because noise of the machine must not. A wrong answer does.
  */
-import { writeFile } from 'node:fs/promises';
-import { availableParallelism, cpus } from 'node:os';
+import { readFile, writeFile } from 'node:fs/promises';
+import { arch, availableParallelism, cpus, type } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
+import * as z from 'zod';
+import { performancePage } from './page.ts';
+import type { Report } from './page.ts';
 import { formatTable, formatVerdicts } from './report.ts';
 import type { Findings, Settings } from './report.ts';
 import { edge } from './suites/edge.ts';
@@ -30,7 +34,13 @@ const suites: Record<string, (settings: Settings) => Promise<Findings>> = {
 /** Its figures explain others, and are none to compare. */
 const notByDefault = 'profile';
 
-const reportFile = join(import.meta.dirname, '../../bench-report.json');
+const projectDirectory = join(import.meta.dirname, '../..');
+const installed = z.object({ version: z.string() });
+
+async function versionOf(name: string): Promise<[string, string]> {
+  const path = join(projectDirectory, 'node_modules', name, 'package.json');
+  return [name, installed.parse(JSON.parse(await readFile(path, 'utf8'))).version];
+}
 
 const { values } = parseArgs({
   options: {
@@ -82,6 +92,13 @@ for (const name of chosen) {
 const verdicts = Object.values(found).flatMap((findings) => findings.verdicts);
 if (verdicts.length > 0) print(formatVerdicts(verdicts));
 
-const machine = { node: process.version, cpu: cpus()[0]?.model, cores: availableParallelism() };
-const report = { date: new Date().toISOString(), machine, settings, suites: found };
-await writeFile(reportFile, `${JSON.stringify(report, null, 2)}\n`);
+const packages = await Promise.all(['workerd', 'wrangler', 'hono', 'drizzle-orm'].map(versionOf));
+const report: Report = {
+  date: new Date().toISOString(),
+  machine: { cpu: cpus()[0]?.model ?? 'unknown', cores: availableParallelism(), system: `${type()} ${arch()}` },
+  versions: { Node: process.versions.node, ...Object.fromEntries(packages) },
+  suites: found,
+};
+await writeFile(join(projectDirectory, 'bench-report.json'), `${JSON.stringify({ ...report, settings }, null, 2)}\n`);
+const isWholeRun = process.argv.length === 2 && process.exitCode === undefined;
+if (isWholeRun) await writeFile(join(projectDirectory, 'docs/performance.md'), performancePage(report));

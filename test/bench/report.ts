@@ -53,7 +53,8 @@ export function round(value: number): number {
   return Number(value.toPrecision(3));
 }
 
-const shown = (value: string | number) => (typeof value === 'number' ? String(roundLarge(value)) : value);
+/** With no more digits than a figure is worth. */
+export const shown = (value: string | number) => (typeof value === 'number' ? String(roundLarge(value)) : value);
 const roundLarge = (value: number) => (Math.abs(value) >= 100 ? Math.round(value) : round(value));
 
 /** The table as text, its numbers to the right. */

@@ -70,12 +70,12 @@ export async function edge({ rounds = ROUNDS, ...settings }: Settings): Promise<
     });
     const title =
       `Modelled edge: KV ${settings.kvMs} ms, KV write ${settings.kvWriteMs} ms, D1 ${settings.d1Ms} ms; ` +
-      `${rounds} rounds of ${BLOCK} at ${CONNECTIONS} connections. What cannot be avoided is one D1 trip`;
+      `${rounds} rounds of ${BLOCK} at ${CONNECTIONS} connection`;
     return {
       tables: [{ title, rows }],
       verdicts: [
         atMost('delete, modelled edge: p50 ÷ one D1 trip', p50('patchbay delete') / p50(TRIP), 1.05),
-        atLeast('delete, modelled edge: × naive', p50('naive delete') / p50('patchbay delete'), 5),
+        atLeast('delete, modelled edge: × the serial version', p50('naive delete') / p50('patchbay delete'), 5),
         atMost('get, modelled edge: p50 ÷ one D1 trip', p50('patchbay get') / p50(TRIP), 1.05),
       ],
     };

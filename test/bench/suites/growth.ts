@@ -64,9 +64,9 @@ export async function growth({ rounds = REPEATS }: Settings): Promise<Findings> 
         { title: `Growth: a page of ${PAGE_SIZE} of ${SIZES.at(-1)} numbers, by the rows before it`, rows: pages },
       ],
       verdicts: [
-        atMost('unreferenced delete: rows read', Math.max(...rowsRead), 10),
+        atMost('delete of an unreferenced integration: rows read', Math.max(...rowsRead), 10),
         atMost(
-          'unreferenced delete: rows read, the most − the least',
+          'the same: most rows − fewest rows, at 100 to 1,000,000 numbers',
           Math.max(...rowsRead) - Math.min(...rowsRead),
           0,
         ),

@@ -49,15 +49,15 @@ export async function local({ rounds = ROUNDS }: Settings): Promise<Findings> {
       rows.push({
         worker,
         'deletes a second': perSecond,
-        '÷ naive': of('naive').microseconds / of(worker).microseconds,
+        '× the serial version': of('naive').microseconds / of(worker).microseconds,
       });
     }
     const against = (worker: string) => of(worker).microseconds / of('patchbay').microseconds;
     return {
       tables: [{ title: `Local D1 and KV: ${rounds} rounds of ${BLOCK} deletes at ${CONNECTIONS} connections`, rows }],
       verdicts: [
-        atLeast('delete, local bindings: × naive', against('naive'), 3),
-        atLeast('delete, local bindings: × the same batch in raw SQL', against('raw'), 0.95),
+        atLeast('delete, local bindings: × the serial version', against('naive'), 3),
+        atLeast('delete, local bindings: × its batch in raw SQL', against('raw'), 0.95),
       ],
     };
   } finally {

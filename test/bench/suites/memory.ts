@@ -73,8 +73,8 @@ export async function memory(): Promise<Findings> {
     return {
       tables: [{ title: `Memory of workerd, ${KEYS} API keys in turn`, rows }],
       verdicts: [
-        atMost('memory after 100,000 requests: ÷ after 10,000', growth('resident MiB, garbage collected'), 1.1),
-        atMost('heap after 100,000 requests: ÷ after 10,000', growth('heap MiB, garbage collected'), 1.1),
+        atMost('memory after 100,000 requests ÷ after 10,000', growth('resident MiB, garbage collected'), 1.1),
+        atMost('heap after 100,000 requests ÷ after 10,000', growth('heap MiB, garbage collected'), 1.1),
       ],
     };
   } finally {

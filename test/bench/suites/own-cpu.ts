@@ -89,9 +89,9 @@ export async function ownCpu({ rounds = ROUNDS }: Settings): Promise<Findings> {
         },
       ],
       verdicts: [
-        atMost('delete, own CPU: ÷ hello', ratio('delete', HELLO), 1.6),
-        atMost('get one, own CPU: ÷ hello', ratio('get', HELLO), 1.3),
-        atMost('list of 20, own CPU: ÷ hello', ratio('list of 20', HELLO), 1.8),
+        atMost('delete, own CPU ÷ a Hono hello', ratio('delete', HELLO), 1.6),
+        atMost('get, own CPU ÷ a Hono hello', ratio('get', HELLO), 1.3),
+        atMost('list of 20, own CPU ÷ a Hono hello', ratio('list of 20', HELLO), 1.8),
       ],
     };
   } finally {

@@ -58,7 +58,7 @@ export async function start({ rounds = ROUNDS }: Settings): Promise<Findings> {
       verdicts: [
         atMost('bundle, minified: KiB gzip', gzipBytes / KIBIBYTE, 100),
         atMost(
-          'first answer of a fresh isolate: ÷ Hono and Drizzle',
+          'first answer of a fresh isolate ÷ Hono with Drizzle',
           first('Patchbay') / first('Hono and Drizzle'),
           1.5,
         ),

@@ -1,0 +1,86 @@
+/** `docs/performance.md`: what a whole run measured, and the explanations that do not change from run to run. */
+import { markdownTable } from '../markdown.ts';
+import { shown } from './report.ts';
+import type { Findings, Table, Verdict } from './report.ts';
+
+export interface Report {
+  /** ISO 8601. */
+  date: string;
+  machine: { cpu: string; cores: number; system: string };
+  /** Of what the figures depend on, by name. */
+  versions: Record<string, string>;
+  suites: Record<string, Findings>;
+}
+
+/** What each suite measures, and how to read its tables. */
+const sections: Record<string, { title: string; text: string }> = {
+  'own-cpu': {
+    title: 'Own CPU',
+    text: `The Worker's own CPU time. The bindings answer from memory, so nothing else is left of a call. \`hello\` is a Hono app with one fixed answer. \`by hand\` is the same call in raw SQL, written for this one purpose: no validation, no error handling, no logs, no deadlines.
+
+A hand-written get costs more than a hello mostly for hashing the key and handling headers. Patchbay costs more than the hand-written call mostly because every call of a binding has a deadline of its own: without deadlines, a run on 2026-11-26 measured 1.67 × hello for a get and 2.23 × hello for a delete.`,
+  },
+  local: {
+    title: 'Local bindings',
+    text: `Deletes on real local D1 and KV. \`naive\` is the serial version, as such a call is usually written: one call after the other, built by Drizzle for each request, all of it before the answer. \`raw\` is Patchbay's batch in raw SQL, by hand.
+
+Here a delete waits for the simulated rate limiter, which in production runs on the Worker's own machine. It also shares one thread with the removal of its ciphertext. That removal follows the answer; the serial version does it before the answer.`,
+  },
+  edge: {
+    title: 'Modelled edge',
+    text: 'D1 and KV are as far away as in production: each call takes a fixed time. A rate limit takes none. The Worker `trip` makes one D1 call and nothing else, so no Worker that asks D1 can be faster. Timers of the machine are late by milliseconds for all of them; that is why the comparison is with `trip` and not with the fixed time.',
+  },
+  growth: {
+    title: 'Growth',
+    text: 'What calls cost D1 as an organization grows: rows read and written before the answer.',
+  },
+  start: {
+    title: 'Start',
+    text: 'The bundle as it is deployed, and the first answer of a fresh isolate, measured from the start of workerd. Patchbay answers with a 401: the whole app has started by then.',
+  },
+  memory: {
+    title: 'Memory',
+    text: "workerd's memory while 2,000 API keys call in turn. An isolate's cache holds 1,000. Garbage is collected before each reading in the last two columns: how much garbage lies about is V8's decision.",
+  },
+};
+
+export function performancePage({ date, machine, versions, suites }: Report): string {
+  const all = Object.entries(suites);
+  return `# Performance
+
+\`npm run bench\` writes this page. A run takes about ten minutes. A run of single suites (\`npm run bench -- --suite edge,growth\`) only prints, and leaves this page as it is. Every answer is checked, and what the calls did is counted afterwards. Compare figures within one run, not with those of another machine: most are ratios of medians of interleaved rounds.
+
+- Measured on ${date.slice(0, 10)}
+- Machine: ${machine.cpu}, ${machine.cores} cores, ${machine.system}
+- Versions: ${Object.entries(versions)
+    .map(([name, version]) => `${name} ${version}`)
+    .join(', ')}
+
+A call costs its round trips, one after the other. In a warm isolate each call makes one, to D1, except those that store credentials: they record an intent in D1, put the ciphertext into KV, and then decide in D1.
+
+## Measured and wanted
+
+${markdownTable(all.flatMap(([, { verdicts }]) => verdicts.map(verdictRow)))}
+
+A missed target does not fail the run, because noise of the machine must not. A wrong answer does.
+
+${all.map(([name, findings]) => sectionOf(name, findings)).join('\n\n')}
+`;
+}
+
+const verdictRow = ({ what, measured, bound, target, met }: Verdict) => ({
+  what,
+  measured: shown(measured),
+  wanted: `${bound} ${target}`,
+  '': met ? 'met' : 'missed',
+});
+
+function sectionOf(name: string, { tables }: Findings): string {
+  const { title, text } = sections[name] ?? { title: name, text: '' };
+  return [`## ${title}`, text, ...tables.map(formatTable)].join('\n\n');
+}
+
+function formatTable({ title, rows }: Table): string {
+  const cells = rows.map((row) => Object.fromEntries(Object.entries(row).map(([name, cell]) => [name, shown(cell)])));
+  return `${title}:\n\n${markdownTable(cells)}`;
+}
