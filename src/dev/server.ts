@@ -16,7 +16,7 @@ import type { Bindings } from '../worker/env.ts';
 import { batch, query } from '../worker/d1/query.ts';
 import type { Placeholders } from '../worker/d1/query.ts';
 import { api_keys, integrations, phone_numbers } from '../worker/d1/schema.ts';
-import { migrateLocal, openLocal, spawnWrangler, stateDirectory } from '../operator/command-line/platform.ts';
+import { openLocal, spawnWrangler, stateDirectory } from '../operator/command-line/platform.ts';
 import { projectDirectory } from '../operator/command-line/project.ts';
 
 const ORGANIZATION = 'org_demo';
@@ -173,6 +173,5 @@ const { values } = parseArgs({ args: parameters, options: { 'persist-to': { type
 const directory = stateDirectory(typeof values['persist-to'] === 'string' ? values['persist-to'] : undefined);
 
 await ensureDevVars();
-await migrateLocal(directory);
 const demo = await seed(directory);
 await serve(parameters, (url) => console.log(describe(demo, url)));
