@@ -17,7 +17,7 @@ import { query } from '../worker/d1/query.ts';
 import { batch } from '../worker/d1/batch.ts';
 import type { Placeholders } from '../worker/d1/query.ts';
 import { api_keys, integrations, phone_numbers } from '../worker/d1/schema.ts';
-import { migrateLocal, openLocal, spawnWrangler, stateDirectory } from '../operator/command-line/platform.ts';
+import { openLocal, spawnWrangler, stateDirectory } from '../operator/command-line/platform.ts';
 import { projectDirectory } from '../operator/command-line/project.ts';
 
 const ORGANIZATION = 'org_demo';
@@ -174,6 +174,5 @@ const { values } = parseArgs({ args: parameters, options: { 'persist-to': { type
 const directory = stateDirectory(typeof values['persist-to'] === 'string' ? values['persist-to'] : undefined);
 
 await ensureDevVars();
-await migrateLocal(directory);
 const demo = await seed(directory);
 await serve(parameters, (url) => console.log(describe(demo, url)));

@@ -1,19 +1,25 @@
 /** `npm run dev`, as a developer types it. The tests follow one another: each goes on where the last one left off. */
+import { randomInt } from 'node:crypto';
 import { once } from 'node:events';
 import { createServer } from 'node:net';
 import { afterAll, beforeAll, expect, it, vi } from 'vitest';
-import * as z from 'zod';
-import { removeDirectory, run, startDev, temporaryDirectory } from '../conformance/server.ts';
+import { LAST_NET, stateBehind } from '../conformance/server.ts';
+import { removeDirectory, run, startDev, temporaryDirectory } from '../processes.ts';
 
 let directory: string;
 let port: number;
-let dev: Awaited<ReturnType<typeof startDev>>;
+let dev: Awaited<ReturnType<typeof start>>;
 
 beforeAll(async () => {
   directory = await temporaryDirectory();
   port = await freePort();
-  dev = await startDev(directory, port);
+  dev = await start();
 });
+
+async function start(environment = {}) {
+  const started = await startDev(directory, port, environment);
+  return { ...started, ...stateBehind(started.url, [started.organization_id]) };
+}
 
 afterAll(async () => {
   try {
@@ -23,12 +29,16 @@ afterAll(async () => {
   }
 });
 
+/** Below the ports that a system gives to whoever asks for any: none of those takes it before the server does. */
 async function freePort(): Promise<number> {
-  const server = createServer().listen(0, '127.0.0.1');
-  await once(server, 'listening');
-  const address = z.object({ port: z.int() }).parse(server.address());
+  const candidate = randomInt(10_000, 32_000);
+  const server = createServer().listen(candidate, '127.0.0.1');
+  const isFree = await once(server, 'listening').then(
+    () => true,
+    () => false,
+  );
   server.close();
-  return address.port;
+  return isFree ? candidate : freePort();
 }
 
 /** Runs a printed line in a shell, as it was printed. */
@@ -88,7 +98,7 @@ it('goes on after a restart, in colour, with the same key and demo data, and mak
   const before = dev;
   await dev.stop();
   await expect(fetch(deletePath(before.in_use))).rejects.toThrow('fetch failed');
-  dev = await startDev(directory, port, { FORCE_COLOR: '1' });
+  dev = await start({ FORCE_COLOR: '1' });
 
   const { organization_id, raw_key, in_use, numbers, refused_curl } = before;
   expect(dev).toMatchObject({ organization_id, raw_key, in_use, numbers, refused_curl });
@@ -104,5 +114,5 @@ it('goes on after a restart, in colour, with the same key and demo data, and mak
 it('leaves no server behind when npm alone is killed', async () => {
   dev.kill();
 
-  await vi.waitFor(() => expect(fetch(dev.url)).rejects.toThrow('fetch failed'), { timeout: 15_000 });
+  await vi.waitFor(() => expect(fetch(dev.url)).rejects.toThrow('fetch failed'), LAST_NET);
 });

@@ -1,14 +1,11 @@
 /** The operator's commands on organizations and numbers, as an operator types them, all on one state directory. */
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
-import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import * as z from 'zod';
 import { createOperatorKey } from '../../src/operator/api-keys/create.ts';
-import { migrateLocal, openLocal } from '../../src/operator/command-line/platform.ts';
-import { keysCreate, removeDirectory, run, temporaryDirectory } from '../conformance/server.ts';
-
-// Each command starts wrangler twice; one that outlives its test would act in the next.
-vi.setConfig({ testTimeout: 300_000 });
+import { removeDirectory, runScript, temporaryDirectory } from '../processes.ts';
+import { withState } from './state.ts';
 
 const ORGANIZATION = 'org_first';
 const PHONE_NUMBER = '+14155550100';
@@ -21,8 +18,7 @@ let directory: string;
 beforeAll(async () => {
   parent = await temporaryDirectory();
   directory = join(parent, 'state');
-  await migrateLocal(directory);
-  await onState(async ({ DB }) => {
+  await withState(directory, async ({ DB }) => {
     const key = { role: 'admin', name: 'Test', expires_at: null } as const;
     for (const organization_id of [ORGANIZATION, ORGANIZATION, 'org_other']) {
       await createOperatorKey(DB, { ...key, organization_id });
@@ -47,15 +43,6 @@ beforeAll(async () => {
 
 afterAll(() => removeDirectory(parent));
 
-async function onState<Result>(work: (env: Pick<Env, 'DB'>) => Promise<Result>): Promise<Result> {
-  const { env, dispose } = await openLocal(directory);
-  try {
-    return await work(env);
-  } finally {
-    await dispose();
-  }
-}
-
 const state = z.object({
   status: z.string(),
   active_keys: z.number(),
@@ -66,7 +53,7 @@ const state = z.object({
 });
 
 const look = (organization_id = ORGANIZATION) =>
-  onState(async ({ DB }) => {
+  withState(directory, async ({ DB }) => {
     const of = 'WHERE organization_id = organizations.organization_id';
     const found = await DB.prepare(
       `SELECT status, (SELECT count(*) FROM api_keys ${of} AND status = 'active') AS active_keys,
@@ -79,23 +66,24 @@ const look = (organization_id = ORGANIZATION) =>
     return state.parse(found);
   });
 
-const type = (script: string, ...parameters: string[]) => run('npm', ['run', '-s', script, '--', ...parameters]);
-
 const place = () => ['--persist-to', directory];
 const first = () => ['--organization', ORGANIZATION, ...place()];
 const number = () => ['--phone-number', PHONE_NUMBER, ...place()];
 
-const newKey = (...parameters: string[]) => keysCreate(...parameters, '--role', 'user', '--name', 'Late', ...place());
+const newKey = (...parameters: string[]) =>
+  runScript('keys:create', ...parameters, '--role', 'user', '--name', 'Late', ...place());
+
+type Script = Parameters<typeof runScript>[0];
 
 /** The command without `--yes` says what it would do and does nothing; with it, it is done. */
-async function previewThenDo(script: string, parameters: string[]) {
+async function previewThenDo(script: Script, parameters: string[]) {
   const before = await look();
-  const preview = await type(script, ...parameters);
+  const preview = await runScript(script, ...parameters);
   expect(preview).toMatchObject({ code: 1, stderr: '' });
   expect(preview.stdout).toContain('Nothing was done. Add --yes to do it.');
   expect(await look()).toEqual(before);
 
-  const done = await type(script, ...parameters, '--yes');
+  const done = await runScript(script, ...parameters, '--yes');
   expect(done).toMatchObject({ code: 0, stderr: '' });
   return { preview: preview.stdout, done: done.stdout, before, after: await look() };
 }
@@ -113,7 +101,7 @@ describe('an operator', () => {
       events: suspended.before.events + 1,
     });
 
-    const again = await type('organizations:suspend', ...first(), '--yes');
+    const again = await runScript('organizations:suspend', ...first(), '--yes');
     expect(again).toMatchObject({ code: 1, stdout: '' });
     expect(again.stderr).toContain(`${ORGANIZATION} is suspended, not active. Nothing was done.`);
 
@@ -122,7 +110,7 @@ describe('an operator', () => {
     expect(Object.keys(Object(JSON.parse(key.stdout)))).toEqual(['raw_key', 'key']);
     expect(key.stderr).toContain(`${ORGANIZATION} is suspended`);
 
-    const resumed = await type('organizations:resume', ...first(), '--yes');
+    const resumed = await runScript('organizations:resume', ...first(), '--yes');
     expect(resumed).toMatchObject({ code: 0, stderr: '' });
     expect(await look()).toMatchObject({ status: 'active', active_keys: 3 });
   });
@@ -134,7 +122,7 @@ describe('an operator', () => {
     );
     expect(after).toEqual({ ...before, phone_numbers: NUMBERS - 1, events: before.events + 1 });
 
-    const again = await type('phone-numbers:release', ...number(), '--yes');
+    const again = await runScript('phone-numbers:release', ...number(), '--yes');
     expect(again).toMatchObject({ code: 1, stdout: '' });
     expect(again.stderr).toContain(`No organization holds ${PHONE_NUMBER}. Nothing was done.`);
   });
@@ -174,7 +162,7 @@ describe('an operator', () => {
 
 describe('an organization that there is not', () => {
   it('is an exit with 1', async () => {
-    const { code, stdout, stderr } = await type(
+    const { code, stdout, stderr } = await runScript(
       'organizations:suspend',
       '--organization',
       'org_nobody',
@@ -194,10 +182,10 @@ describe('wrong options', () => {
     ['organizations:offboard', '--organization'],
     ['keys:revoke-all', '--organization'],
     ['phone-numbers:release', '--phone-number'],
-  ])('are, for %s, an exit with 2 that says which; no directory is made', async (script, subject) => {
+  ] as const)('are, for %s, an exit with 2 that says which; no directory is made', async (script, subject) => {
     const never = join(parent, 'never');
 
-    const { code, stdout, stderr } = await type(script, subject, 'first', '--yes', '--persist-to', never);
+    const { code, stdout, stderr } = await runScript(script, subject, 'first', '--yes', '--persist-to', never);
 
     expect({ code, stdout }).toEqual({ code: 2, stdout: '' });
     expect(stderr).toContain(`${subject}: must be `);

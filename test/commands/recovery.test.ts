@@ -9,13 +9,14 @@ import { afterAll, beforeAll, expect, it, vi } from 'vitest';
 import * as z from 'zod';
 import { createOperatorKey } from '../../src/operator/api-keys/create.ts';
 import { app } from '../../src/worker/app.ts';
-import { migrateLocal, openLocal } from '../../src/operator/command-line/platform.ts';
 import { open } from '../../src/worker/credentials/envelope.ts';
 import { parseKekRing } from '../../src/worker/credentials/kek-ring.ts';
 import { credentialsKey } from '../../src/worker/credentials/kv-key.ts';
 import type { Bindings } from '../../src/worker/env.ts';
 import { toIso, unixNow } from '../../src/worker/core/time.ts';
-import { problem, removeDirectory, run, temporaryDirectory, twilio } from '../conformance/server.ts';
+import { problem, twilio } from '../conformance/server.ts';
+import { removeDirectory, runScript, temporaryDirectory } from '../processes.ts';
+import { withState } from './state.ts';
 
 const ORGANIZATION = 'org_a';
 const CREDENTIALS_KEKS = JSON.stringify({ current: 'k1', keys: { k1: randomBytes(32).toString('base64') } });
@@ -33,14 +34,8 @@ let deleted: string;
 let updated: string;
 let untouched: string;
 
-async function onState<Result>(work: (env: Bindings) => Promise<Result>): Promise<Result> {
-  const { env, dispose } = await openLocal(directory);
-  try {
-    return await work({ ...env, CREDENTIALS_KEKS });
-  } finally {
-    await dispose();
-  }
-}
+const onState = <Result>(work: (env: Bindings) => Promise<Result>) =>
+  withState(directory, (env) => work({ ...env, CREDENTIALS_KEKS }));
 
 /** Calls the API on the state, and waits for what runs after the answer. */
 async function call(env: Bindings, { raw_key }: { raw_key: string }, method: string, path: string, body?: object) {
@@ -58,13 +53,12 @@ async function call(env: Bindings, { raw_key }: { raw_key: string }, method: str
   return { status: response.status, body: answered };
 }
 
-const recovery = (verb: string, ...parameters: string[]) =>
-  run('npm', ['run', '-s', `recovery:${verb}`, '--', '--file', file, '--persist-to', directory, ...parameters]);
+const recovery = (verb: 'export' | 'replay', ...parameters: string[]) =>
+  runScript(`recovery:${verb}`, '--file', file, '--persist-to', directory, ...parameters);
 
 beforeAll(async () => {
   directory = await temporaryDirectory();
   file = join(directory, 'events.jsonl');
-  await migrateLocal(directory);
   await onState(async (env) => {
     const newKey = async () => {
       const key = { organization_id: ORGANIZATION, role: 'admin', name: 'Test', expires_at: null } as const;
@@ -213,7 +207,7 @@ it('counts credentials as lost that no key-encryption key of the ring opens, and
 });
 
 it('needs the ring’s file for the deployed database, because a secret cannot be read back', async () => {
-  const { code, stderr } = await run('npm', ['run', '-s', 'recovery:replay', '--', '--file', file, '--remote']);
+  const { code, stderr } = await runScript('recovery:replay', '--file', file, '--remote');
 
   expect(code).toBe(2);
   expect(stderr).toContain('--secrets-file: is needed with --remote');

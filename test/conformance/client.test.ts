@@ -5,8 +5,8 @@ import { afterAll, beforeAll, describe, expect, expectTypeOf, it } from 'vitest'
 import type { Problem } from '../../src/client/client.ts';
 import { projectDirectory } from '../../src/operator/command-line/project.ts';
 import type { ProblemCode, ProblemMembers } from '../../src/worker/core/errors.ts';
-import { removeDirectory, run, startServer, temporaryDirectory } from './server.ts';
-import type { TestServer } from './server.ts';
+import { removeDirectory, run, runScript, temporaryDirectory } from '../processes.ts';
+import { joinServer, newNumbers } from './server.ts';
 
 const consumer = `
 import { patchbayClient } from 'patchbay/client';
@@ -59,13 +59,12 @@ const compilerOptions = {
 
 type MemberOf<Members> = Members extends unknown ? keyof Members : never;
 
-let server: TestServer;
+const server = joinServer();
 let directory: string;
 
 beforeAll(async () => {
-  const { code, stderr } = await run('npm', ['run', '-s', 'build:client']);
+  const { code, stderr } = await runScript('build:client');
   if (code !== 0) throw new Error(stderr);
-  server = await startServer();
   directory = await temporaryDirectory();
   await mkdir(join(directory, 'node_modules/patchbay/dist'), { recursive: true });
   for (const file of ['package.json', 'dist/client.js', 'dist/client.d.ts']) {
@@ -78,10 +77,7 @@ beforeAll(async () => {
   await writeFile(join(directory, 'consumer.ts'), consumer);
 });
 
-afterAll(async () => {
-  await server.close();
-  await removeDirectory(directory);
-});
+afterAll(() => removeDirectory(directory));
 
 describe('patchbay/client', () => {
   it('imports Hono alone, in its code and in its types', async () => {
@@ -105,11 +101,14 @@ describe('patchbay/client', () => {
   });
 
   it('calls the API', async () => {
-    const { url, raw_key, organization_id } = server;
+    const { raw_key, organization_id } = await server.newOrganization();
+    const integration_id = await server.createIntegration({ raw_key, organization_id });
+    const numbers = newNumbers(2);
+    for (const number of numbers) await server.importNumber({ raw_key, organization_id }, integration_id, number);
 
     const { code, stdout, stderr } = await run(process.execPath, [
       join(directory, 'consumer.js'),
-      url,
+      server.url,
       raw_key,
       organization_id,
     ]);
@@ -118,7 +117,7 @@ describe('patchbay/client', () => {
     expect(JSON.parse(stdout)).toEqual({
       total: 1,
       provider: 'twilio',
-      numbers: ['+14155550100', '+14155550101'],
+      numbers,
       name: 'Renamed',
     });
   });

@@ -1,17 +1,16 @@
 /** DELETE /api/integrations/{integration_id}, as its section of the contract says it, over HTTP. */
-import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
+import { beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { newRawKey } from '../../src/worker/callers/raw-key.ts';
 import { unixNow } from '../../src/worker/core/time.ts';
-import { problem, startServer } from './server.ts';
-import type { Answer, Client, TestServer } from './server.ts';
-
-type Key = Awaited<ReturnType<TestServer['newClient']>>;
+import { joinServer, newNumbers, problem } from './server.ts';
+import type { Answer, Client, Key } from './server.ts';
 
 const EXAMPLE = 'intg_a1b2c3d4e5f6';
 const MISSING = 'intg_000000000000';
 
-let server: TestServer;
-/** Of the contract's example: another organization than the demo's. */
+const server = joinServer();
+let admin: Key;
+/** Of the contract's example, in an organization of its own. */
 let abc123: Key;
 let manager: Key;
 let user: Key;
@@ -19,16 +18,14 @@ let user: Key;
 let unused: Key;
 
 beforeAll(async () => {
-  server = await startServer();
-  abc123 = await server.newClient('org_abc123', 'admin');
-  manager = await server.newClient('org_demo', 'agent_manager');
-  user = await server.newClient('org_demo', 'user');
-  unused = await server.newClient('org_demo', 'admin');
+  admin = await server.newOrganization();
+  abc123 = await server.newOrganization({ organization_id: 'org_abc123' });
+  manager = await server.newKey(admin.organization_id, 'agent_manager');
+  user = await server.newKey(admin.organization_id, 'user');
+  unused = await server.newKey(admin.organization_id, 'admin');
 });
 
-afterAll(() => server.close());
-
-const remove = (integration_id: string, client: Client = server.demo, headers: Record<string, string | null> = {}) =>
+const remove = (integration_id: string, client: Client = admin, headers: Record<string, string | null> = {}) =>
   server.call(client, 'DELETE', `/api/integrations/${integration_id}`, { headers });
 
 /** A refusal leaves the resources in D1 and the ciphertext in KV as they were. */
@@ -73,22 +70,18 @@ async function writeExample({ referenced }: { referenced: boolean }): Promise<vo
   );
 }
 
-let lastNumber = 1_000_000;
-
-/** Puts many numbers on an integration of the demo, ascending; no call of the API would be quick enough. */
+/** Puts many numbers on an integration, ascending; no call of the API would be quick enough. */
 async function fillNumbers(integration_id: string, count: number): Promise<string[]> {
-  const first = lastNumber + 1;
-  lastNumber += count;
+  const numbers = newNumbers(count);
   await server.query(
-    `WITH RECURSIVE n(i) AS (SELECT CAST(?2 AS INTEGER) UNION ALL SELECT i + 1 FROM n WHERE i + 1 < ?2 + ?3)
-     INSERT INTO phone_numbers (phone_number_id, organization_id, integration_id, phone_number, provider, status,
+    `INSERT INTO phone_numbers (phone_number_id, organization_id, integration_id, phone_number, provider, status,
        supports_inbound, supports_outbound, created_at, updated_at)
-     SELECT 'phon_' || printf('%012x', i), 'org_demo', ?1, '+1415' || i, 'twilio', 'free', 0, 0, 0, 0 FROM n`,
+     SELECT 'phon_' || printf('%012x', substr(value, 2)), ?1, ?2, value, 'twilio', 'free', 0, 0, 0, 0 FROM json_each(?3)`,
+    admin.organization_id,
     integration_id,
-    String(first),
-    String(count),
+    JSON.stringify(numbers),
   );
-  return Array.from({ length: count }, (_, index) => `+1415${first + index}`);
+  return numbers;
 }
 
 const quoted = (numbers: string[]) => numbers.map((number) => `'${number}'`).join(', ');
@@ -120,10 +113,10 @@ describe('an integration that no phone number references', () => {
   });
 
   it('is gone with its credentials: no row, no ciphertext, nothing left to purge, one event', async () => {
-    const integration_id = await server.createIntegration();
+    const integration_id = await server.createIntegration(admin);
     const ciphertextKeys = async () => {
       const keys = Object.keys(await server.ciphertexts());
-      return keys.filter((key) => key.startsWith(`v1/org_demo/${integration_id}/`));
+      return keys.filter((key) => key.startsWith(`v1/${admin.organization_id}/${integration_id}/`));
     };
     expect(await ciphertextKeys()).toHaveLength(1);
 
@@ -141,13 +134,13 @@ describe('an integration that no phone number references', () => {
   });
 
   it('is deleted for an agent_manager as for an admin', async () => {
-    const integration_id = await server.createIntegration();
+    const integration_id = await server.createIntegration(admin);
 
     expect((await remove(integration_id, manager)).status).toBe(200);
   });
 
   it('is not found by a second DELETE', async () => {
-    const integration_id = await server.createIntegration();
+    const integration_id = await server.createIntegration(admin);
     await remove(integration_id);
 
     expect(await refused(() => remove(integration_id))).toMatchObject(problem(404, 'integration_not_found'));
@@ -178,10 +171,10 @@ describe('an integration that phone numbers reference', () => {
   });
 
   it('is refused naming two numbers in ascending order, whatever the order of their import', async () => {
-    const integration_id = await server.createIntegration();
-    const [lower, higher] = ['+442079460101', '+442079460102'];
-    const higherId = await server.importNumber(integration_id, higher);
-    const lowerId = await server.importNumber(integration_id, lower);
+    const integration_id = await server.createIntegration(admin);
+    const [lower = '', higher = ''] = newNumbers(2);
+    const higherId = await server.importNumber(admin, integration_id, higher);
+    const lowerId = await server.importNumber(admin, integration_id, lower);
 
     expect(await refused(() => remove(integration_id))).toMatchObject(
       problem(409, 'integration_in_use', {
@@ -201,7 +194,7 @@ describe('an integration that phone numbers reference', () => {
     { count: 123, reference_count: 123, reference_count_exact: true, more: ' and 23 more' },
     { count: 1001, reference_count: 1000, reference_count_exact: false, more: ' and more than 900 more' },
   ])('is refused naming the first 100 of $count numbers', async ({ count, more, ...counted }) => {
-    const integration_id = await server.createIntegration();
+    const integration_id = await server.createIntegration(admin);
     const named = (await fillNumbers(integration_id, count)).slice(0, 100);
 
     expect(await refused(() => remove(integration_id))).toMatchObject(
@@ -214,7 +207,7 @@ describe('an integration that phone numbers reference', () => {
   });
 
   it('is deleted once its last number is gone', async () => {
-    const integration_id = await server.createIntegration();
+    const integration_id = await server.createIntegration(admin);
     await fillNumbers(integration_id, 1);
     expect((await remove(integration_id)).status).toBe(409);
     await server.query('DELETE FROM phone_numbers WHERE integration_id = ?', integration_id);
@@ -265,41 +258,41 @@ describe('an integration that is not there', () => {
 });
 
 describe('a caller who may not delete it', () => {
-  /** Of the demo, and deletable. */
+  /** Deletable. */
   let target: string;
 
   beforeEach(async () => {
-    target = await server.createIntegration();
+    target = await server.createIntegration(admin);
   });
 
   it.each([
     {
       who: 'has no key',
-      request: () => remove(target, server.demo, { 'X-API-Key': null }),
+      request: () => remove(target, admin, { 'X-API-Key': null }),
       status: 401,
       code: 'missing_api_key',
     },
     {
       who: 'names no organization',
-      request: () => remove(target, server.demo, { 'X-Organization-Id': null }),
+      request: () => remove(target, admin, { 'X-Organization-Id': null }),
       status: 400,
       code: 'missing_organization_id',
     },
     {
       who: 'names no organization but something else',
-      request: () => remove(target, server.demo, { 'X-Organization-Id': 'demo' }),
+      request: () => remove(target, admin, { 'X-Organization-Id': 'demo' }),
       status: 400,
       code: 'missing_organization_id',
     },
     {
       who: 'names another organization than that of the key',
-      request: () => remove(EXAMPLE, server.demo, { 'X-Organization-Id': 'org_abc123' }),
+      request: () => remove(EXAMPLE, admin, { 'X-Organization-Id': 'org_abc123' }),
       status: 403,
       code: 'organization_mismatch',
     },
     {
       who: 'has a key of another organization',
-      request: () => remove(target, abc123, { 'X-Organization-Id': 'org_demo' }),
+      request: () => remove(target, abc123, { 'X-Organization-Id': admin.organization_id }),
       status: 403,
       code: 'organization_mismatch',
     },
@@ -316,7 +309,7 @@ describe('a caller who may not delete it', () => {
   });
 
   it('has a key that is unknown, malformed, revoked or expired, and learns nothing of which it is', async () => {
-    const { organization_id } = server.demo;
+    const { organization_id } = admin;
     const unknown = newRawKey();
     const wrongChecksum = unknown.slice(0, -1) + (unknown.endsWith('0') ? '1' : '0');
     const answer = await refused(() => remove(target, { organization_id, raw_key: unknown }));

@@ -4,8 +4,7 @@ import { chromium } from 'playwright-core';
 import type { Browser, Page } from 'playwright-core';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import openApi from '../../public/openapi.json' with { type: 'json' };
-import { startServer } from './server.ts';
-import type { TestServer } from './server.ts';
+import { joinServer } from './server.ts';
 
 const operations = Object.values(openApi.paths).flatMap((methods) => Object.keys(methods));
 
@@ -18,21 +17,17 @@ const candidates = [
 ];
 const executablePath = candidates.find((path) => existsSync(path));
 describe.skipIf(!executablePath)('the reference page (skipped without Chromium: CHROMIUM_PATH names one)', () => {
-  let server: TestServer;
+  const server = joinServer();
   let browser: Browser;
 
   beforeAll(async () => {
-    server = await startServer();
     browser = await chromium.launch({
       executablePath: executablePath ?? '',
       args: ['--no-sandbox', '--disable-dev-shm-usage', '--disable-gpu'],
     });
   });
 
-  afterAll(async () => {
-    await browser.close();
-    await server.close();
-  });
+  afterAll(() => browser.close());
 
   /** Opens the page and notes what it asks for and complains of. */
   async function open(path = '/docs') {
@@ -56,8 +51,8 @@ describe.skipIf(!executablePath)('the reference page (skipped without Chromium: 
     await page.click('.btn.authorize');
     const dialog = page.locator('.dialog-ux');
     for (const [label, value] of [
-      ['X-API-Key', server.raw_key],
-      ['X-Organization-Id', server.organization_id],
+      ['X-API-Key', server.demo.raw_key],
+      ['X-Organization-Id', server.demo.organization_id],
     ] as const) {
       const scheme = dialog.locator('.auth-container', { hasText: label });
       await scheme.locator('input').fill(value);
@@ -97,12 +92,12 @@ describe.skipIf(!executablePath)('the reference page (skipped without Chromium: 
 
   it('calls the running Worker: without a key 401, with one what the API answers', async () => {
     const { page, complaints } = await open();
-    expect(await tryDelete(page, server.in_use)).toContain('missing_api_key');
+    expect(await tryDelete(page, server.demo.in_use)).toContain('missing_api_key');
     await page.close();
 
     const authorized = await open();
     await authorize(authorized.page);
-    const answer = await tryDelete(authorized.page, server.in_use);
+    const answer = await tryDelete(authorized.page, server.demo.in_use);
 
     expect(answer).toContain('409');
     expect(answer).toContain("Integration is still referenced by phone numbers: ['+14155550100', '+14155550101'].");
@@ -122,7 +117,7 @@ describe.skipIf(!executablePath)('the reference page (skipped without Chromium: 
     );
     expect(stored).toBe('[{},{},""]');
     await page.reload();
-    expect(await tryDelete(page, server.in_use)).toContain('missing_api_key');
+    expect(await tryDelete(page, server.demo.in_use)).toContain('missing_api_key');
     await page.close();
   });
 

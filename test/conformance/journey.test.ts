@@ -1,27 +1,34 @@
 /** What a new user does, over HTTP alone: from the first key to an integration that is gone, and the story told. */
-import { afterAll, beforeAll, expect, it } from 'vitest';
+import { expect, it } from 'vitest';
 import * as z from 'zod';
-import { problem, startServer, twilio } from './server.ts';
-import type { Client, TestServer } from './server.ts';
+import { run } from '../processes.ts';
+import { joinServer, newNumbers, newOrganizationId, problem, twilio } from './server.ts';
+import type { Client } from './server.ts';
 
-let server: TestServer;
-
-beforeAll(async () => {
-  server = await startServer();
-});
-
-afterAll(() => server.close());
+const organization_id = newOrganizationId();
+const server = joinServer(organization_id);
 
 const named = z.object({
   data: z.looseObject({ integration_id: z.string().nullish(), phone_number_id: z.string().optional() }),
 });
-const createdKey = z.object({ data: z.object({ raw_key: z.string(), key: z.object({ key_id: z.string() }) }) });
+const firstKey = z.object({ raw_key: z.string(), key: z.object({ key_id: z.string() }) });
+const createdKey = z.object({ data: firstKey });
+
+/** By the operator's command, while the server runs on the same state. */
+async function makeFirstKey() {
+  const key = ['--organization', organization_id, '--role', 'admin', '--name', 'First', '--tier', 'enterprise'];
+  const place = ['--persist-to', server.directory, '--json'];
+  const { stdout } = await run('npm', ['run', '--silent', 'keys:create', '--', ...key, ...place]);
+  return firstKey.parse(JSON.parse(stdout));
+}
 
 it('a new user deletes an integration that was in use, and reads how it went', async () => {
-  const first = await server.newClient('org_journey', 'admin');
-  const mine = await server.call(first, 'POST', '/api/api-keys', { body: { name: 'Mine', role: 'admin' } });
+  const first = await makeFirstKey();
+  const mine = await server.call({ organization_id, raw_key: first.raw_key }, 'POST', '/api/api-keys', {
+    body: { name: 'Mine', role: 'admin' },
+  });
   const { raw_key, key } = createdKey.parse(mine.body).data;
-  const me: Client = { organization_id: 'org_journey', raw_key };
+  const me: Client = { organization_id, raw_key };
   const call = (method: string, path: string, body?: object) => server.call(me, method, path, body ? { body } : {});
 
   const create = async (name: string) => {
@@ -29,7 +36,8 @@ it('a new user deletes an integration that was in use, and reads how it went', a
     return String(named.parse(body).data.integration_id);
   };
   const [old, replacement] = [await create('Old'), await create('Replacement')];
-  const importNumber = async (phone_number: string) => {
+  const numbers = newNumbers(3);
+  const importNumber = async (phone_number = '') => {
     const { body } = await call('POST', '/api/phone-numbers', {
       phone_number,
       provider: 'twilio',
@@ -38,16 +46,16 @@ it('a new user deletes an integration that was in use, and reads how it went', a
     return String(named.parse(body).data.phone_number_id);
   };
   const [one, two, three] = [
-    await importNumber('+14155550171'),
-    await importNumber('+14155550172'),
-    await importNumber('+14155550173'),
+    await importNumber(numbers[0]),
+    await importNumber(numbers[1]),
+    await importNumber(numbers[2]),
   ];
 
   const refused = await call('DELETE', `/api/integrations/${old}`);
   expect(refused).toMatchObject(
     problem(409, 'integration_in_use', {
       detail:
-        "Integration is still referenced by phone numbers: ['+14155550171', '+14155550172', '+14155550173']. " +
+        `Integration is still referenced by phone numbers: [${numbers.map((number) => `'${number}'`).join(', ')}]. ` +
         'Remove or reassign them first.',
       reference_count: 3,
     }),
@@ -85,7 +93,7 @@ it('a new user deletes an integration that was in use, and reads how it went', a
   const whole = await call('GET', '/api/audit-events');
   expect(whole.body).toMatchObject({
     data: expect.arrayContaining([
-      expect.objectContaining({ action: 'api_key.created', target_id: key.key_id, actor_key_id: first.key_id }),
+      expect.objectContaining({ action: 'api_key.created', target_id: key.key_id, actor_key_id: first.key.key_id }),
     ]),
     pagination: { total_count: 12 },
   });

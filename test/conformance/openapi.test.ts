@@ -1,13 +1,13 @@
 /** The OpenAPI document: what is served, what is kept, and what the routes say are one. */
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { beforeAll, describe, expect, it } from 'vitest';
 import * as z from 'zod';
 import { app } from '../../src/worker/app.ts';
 import { projectDirectory } from '../../src/operator/command-line/project.ts';
 import { openApiDocument } from '../../src/openapi/document.ts';
-import { startServer } from './server.ts';
-import type { TestServer } from './server.ts';
+import { joinServer, newNumbers } from './server.ts';
+import type { Client } from './server.ts';
 
 const example = z.record(z.string(), z.object({ value: z.record(z.string(), z.unknown()) }));
 const document = z.object({
@@ -31,13 +31,12 @@ const createdKey = z.object({ data: z.object({ key: z.object({ key_id: z.string(
 const kept = await readFile(join(projectDirectory, 'public/openapi.json'), 'utf8');
 const { paths, info } = document.parse(JSON.parse(kept));
 
-let server: TestServer;
+const server = joinServer();
+let admin: Client;
 
 beforeAll(async () => {
-  server = await startServer();
+  admin = await server.newOrganization();
 });
-
-afterAll(() => server.close());
 
 describe('the OpenAPI document', () => {
   it('is kept as the routes and their schemas make it: `npm run openapi` changes nothing', () => {
@@ -63,7 +62,7 @@ describe('the OpenAPI document', () => {
   });
 
   it('tells the version that GET /health tells', async () => {
-    const { body } = await server.call(server.demo, 'GET', '/health');
+    const { body } = await server.call(admin, 'GET', '/health');
 
     expect(body).toEqual({ status: 'ok', version: info.version, database: 'ok', credentials: 'ok' });
   });
@@ -82,24 +81,22 @@ describe('the OpenAPI document', () => {
   );
 
   it.each(bodies)('has a true example “$name” of a body for $call', async ({ method, path, value, status }) => {
-    const integration_id = await server.createIntegration();
-    const other = await server.createIntegration();
-    const phone_number_id = await server.importNumber(integration_id, nextNumber());
+    const [imported = '', another] = newNumbers(2);
+    const integration_id = await server.createIntegration(admin);
+    const other = await server.createIntegration(admin);
+    const phone_number_id = await server.importNumber(admin, integration_id, imported);
     const body = {
       ...value,
-      ...('phone_number' in value ? { phone_number: nextNumber() } : {}),
+      ...('phone_number' in value ? { phone_number: another } : {}),
       ...('integration_id' in value ? { integration_id: other } : {}),
     };
 
-    const key = await server.call(server.demo, 'POST', '/api/api-keys', { body: { name: 'Rotated', role: 'user' } });
+    const key = await server.call(admin, 'POST', '/api/api-keys', { body: { name: 'Rotated', role: 'user' } });
     const { key_id } = createdKey.parse(key.body).data.key;
     const ids = { integration_id, phone_number_id, key_id };
     const concrete = path.replace(/\{(\w+)\}/, (_, name: keyof typeof ids) => ids[name]);
-    const answer = await server.call(server.demo, method, concrete, { body });
+    const answer = await server.call(admin, method, concrete, { body });
 
     expect(answer).toMatchObject({ status, body: { success: true } });
   });
 });
-
-let numbers = 0;
-const nextNumber = () => `+1415555${String((numbers += 1)).padStart(4, '0')}9`;

@@ -1,130 +1,34 @@
-/** What the black-box tests share: the operator's commands as users type them, the server they start, and a look at its state. */
-import { spawn } from 'node:child_process';
-import { once } from 'node:events';
-import { mkdtemp, rm } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
-import { text } from 'node:stream/consumers';
-import { stripVTControlCharacters } from 'node:util';
-import { expect, vi } from 'vitest';
+/** The server that all files share, as one file sees it: organizations of its own, by HTTP and from behind. */
+import { randomBytes, randomInt } from 'node:crypto';
+import { readFile, stat } from 'node:fs/promises';
+import { beforeEach, expect, inject, vi } from 'vitest';
 import * as z from 'zod';
-import { projectDirectory } from '../../src/operator/command-line/project.ts';
+import { displayedPrefix, hashKey, newRawKey } from '../../src/worker/callers/raw-key.ts';
 import type { Role, Tier } from '../../src/worker/core/vocabulary.ts';
 import { assertDocumented } from '../documented.ts';
 
-const READY_MILLISECONDS = 90_000;
-const STOP_MILLISECONDS = 15_000;
-const SETTLE_MILLISECONDS = 10_000;
-
-export const temporaryDirectory = () => mkdtemp(join(tmpdir(), 'patchbay-'));
-
-export const removeDirectory = (directory: string) => rm(directory, { recursive: true, force: true });
-
-/** Runs a command to its end, in the project's directory. */
-export async function run(command: string, parameters: string[]) {
-  const child = spawn(command, parameters, { cwd: projectDirectory, stdio: ['ignore', 'pipe', 'pipe'] });
-  const closed = once(child, 'close');
-  const [stdout, stderr] = await Promise.all([text(child.stdout), text(child.stderr)]);
-  const [code]: unknown[] = await closed;
-  return { code, stdout, stderr };
-}
-
-export const keysCreate = (...parameters: string[]) => run('npm', ['run', '-s', 'keys:create', '--', ...parameters]);
-
-/** What `npm run dev` prints once it serves. */
-const bannerFormat = new RegExp(
-  [
-    'Ready on (?<url>http://\\S+)\\s+Organization +(?<organization_id>org_\\S+)',
-    'API key +(?<raw_key>bk_live_\\S+)',
-    'Integrations +(?<in_use>intg_\\S+) +"Twilio Production", used by (?<numbers>.+)',
-    ' +(?<spare>intg_\\S+) +"Telnyx Spare", used by none\n',
-    '.+\n(?<refused_curl>curl .+)\n',
-    '.+\n(?<deleted_curl>curl .+)\n',
-  ].join('\n'),
-);
-
-const banner = z.object({
-  url: z.string(),
-  organization_id: z.string(),
-  raw_key: z.string(),
-  in_use: z.string(),
-  numbers: z.string(),
-  spare: z.string(),
-  refused_curl: z.string(),
-  deleted_curl: z.string(),
-});
-
-/**
- * Starts `npm run dev` on a state directory, at a free port unless one is named. `stop` is Ctrl-C, which reaches the
- * whole process group; `kill` ends npm alone.
- *
- * It has a process group of its own, so that nothing it starts can outlive the test, however the test ends.
- */
-export async function startDev(directory: string, port = 0, environment: Record<string, string> = {}) {
-  // All servers would want the same inspector port, and two that start at once take it from each other.
-  const parameters = ['run', 'dev', '--', '--port', String(port), '--persist-to', directory, '--inspector-port', '0'];
-  const child = spawn('npm', parameters, {
-    cwd: projectDirectory,
-    detached: true,
-    stdio: ['ignore', 'pipe', 'pipe'],
-    env: { ...process.env, ...environment },
-  });
-  const group = child.pid;
-  if (group === undefined) throw new Error('npm did not start');
-  let closed = false;
-  child.on('close', () => (closed = true));
-  let output = '';
-  for (const stream of [child.stdout, child.stderr]) {
-    stream.setEncoding('utf8').on('data', (chunk: string) => (output += stripVTControlCharacters(chunk)));
-  }
-
-  // Its standard input ends with `stop` or with this process, however that goes; then nothing of the group is left.
-  const watchdog = spawn('sh', ['-c', 'read -r _; kill -s KILL -- "-$1"', 'sh', String(group)], {
-    detached: true,
-    stdio: ['pipe', 'ignore', 'ignore'],
-  });
-  const stop = async () => {
-    try {
-      if (!closed) interrupt(group);
-      await vi.waitUntil(() => closed, { timeout: STOP_MILLISECONDS });
-    } finally {
-      watchdog.stdin.end();
-    }
-  };
-
-  try {
-    await vi.waitUntil(() => closed || bannerFormat.test(output), { timeout: READY_MILLISECONDS, interval: 100 });
-    const printed = banner.parse(bannerFormat.exec(output)?.groups);
-    return { ...printed, ...stateBehind(printed.url), stop, kill: () => child.kill('SIGTERM') };
-  } catch (cause) {
-    await stop();
-    throw new Error(`npm run dev printed no banner, but:\n${output}`, { cause });
-  }
-}
-
-/** Ctrl-C, for a process group that may just have ended by itself. */
-function interrupt(group: number): void {
-  try {
-    process.kill(-group, 'SIGINT');
-  } catch (error) {
-    if (!(error instanceof Error && 'code' in error && error.code === 'ESRCH')) throw error;
-  }
-}
+/** A last net under a wait for what must come. */
+export const LAST_NET = { timeout: 240_000, interval: 50 };
 
 const rawResult = z.object({
   result: z.tuple([
     z.object({ results: z.object({ columns: z.array(z.string()), rows: z.array(z.array(z.unknown())) }) }),
   ]),
 });
-const keyList = z.object({ result: z.array(z.object({ name: z.string() })) });
+const keyList = z.object({
+  result: z.array(z.object({ name: z.string() })),
+  result_info: z.object({ cursor: z.literal('').optional() }),
+});
 
 type Table = 'organizations' | 'api_keys' | 'integrations' | 'phone_numbers' | 'credential_purges';
 
 /**
- * D1 and KV as the server has them, through the REST API that `wrangler dev` serves beside the Worker: one process, one
+ * What organizations have in D1 and KV, through the REST API that `wrangler dev` serves beside the Worker: one process, one
  * connection. A second process on the same files makes SQLite busy, because local D1 writes a bookmark even for a read.
+ *
+ * @param organizations may grow later
  */
-function stateBehind(url: string) {
+export function stateBehind(url: string, organizations: readonly string[]) {
   const api = `${url}/cdn-cgi/local/explorer/api`;
   const ciphertextValues = `${api}/storage/kv/namespaces/CREDENTIALS`;
 
@@ -142,12 +46,21 @@ function stateBehind(url: string) {
     return results.rows.map((row) => Object.fromEntries(results.columns.map((column, index) => [column, row[index]])));
   }
 
-  const rows = (table: Table) => query(`SELECT * FROM ${table}`);
+  const rows = (table: Table) =>
+    query(
+      `SELECT * FROM ${table} WHERE organization_id IN (SELECT value FROM json_each(?))`,
+      JSON.stringify(organizations),
+    );
+
+  async function keysOf(organization_id: string): Promise<string[]> {
+    const listed = await ask(`${ciphertextValues}/keys?prefix=v1/${organization_id}/`);
+    return keyList.parse(await listed.json()).result.map(({ name }) => name);
+  }
 
   /** The bytes in CREDENTIALS by key, each byte a character. */
   async function ciphertexts(): Promise<Record<string, string>> {
-    const keys = keyList.parse(await (await ask(`${ciphertextValues}/keys`)).json()).result;
-    const entries = keys.map(async ({ name }) => {
+    const keys = (await Promise.all(organizations.map(keysOf))).flat();
+    const entries = keys.map(async (name) => {
       const value = await ask(`${ciphertextValues}/values/${encodeURIComponent(name)}`);
       return [name, Buffer.from(await value.arrayBuffer()).toString('latin1')] as const;
     });
@@ -155,8 +68,7 @@ function stateBehind(url: string) {
   }
 
   /** Waits until the outbox is empty: credentials are purged after the answer. */
-  const purged = () =>
-    vi.waitFor(async () => expect(await rows('credential_purges')).toEqual([]), { timeout: SETTLE_MILLISECONDS });
+  const purged = () => vi.waitFor(async () => expect(await rows('credential_purges')).toEqual([]), LAST_NET);
 
   /** What a refusal must leave as it was, read once the work that follows earlier answers is done. */
   async function stored() {
@@ -177,6 +89,10 @@ export interface Client {
   raw_key: string;
 }
 
+export interface Key extends Client {
+  key_id: string;
+}
+
 export interface Answer {
   status: number;
   headers: Headers;
@@ -191,18 +107,37 @@ interface CallOptions {
   headers?: Record<string, string | null>;
 }
 
-const createdKey = z.object({ raw_key: z.string(), key: z.object({ key_id: z.string() }) });
+interface Organization {
+  organization_id: string;
+  tier: Tier;
+}
+
+export const newOrganizationId = () => `org_${randomBytes(6).toString('hex')}`;
+
+/** Numbers are unique among all organizations: some in a row, that no other file has. */
+export function newNumbers(count: number): string[] {
+  const first = randomInt(2_000_000_000, 9_999_000_000);
+  return Array.from({ length: count }, (_, index) => `+1${first + index}`);
+}
+
 const createdIntegration = z.object({ data: z.object({ integration_id: z.string() }) });
 const importedNumber = z.object({ data: z.object({ phone_number_id: z.string() }) });
 
-/** A server on a fresh directory of its own, its demo's key, and its state seen from behind. */
-export async function startServer() {
-  const directory = await temporaryDirectory();
-  const dev = await startDev(directory).catch(async (error: unknown) => {
-    await removeDirectory(directory);
-    throw error;
+/**
+ * The shared server, whose state is seen as far as it is of the organizations of this file: those named, and those made
+ * here. What the server printed during a test is shown when that test fails.
+ */
+export function joinServer(...organizations: string[]) {
+  const { url, directory, log, in_use, ...demo } = inject('server');
+  const state = stateBehind(url, organizations);
+
+  beforeEach(async ({ onTestFailed }) => {
+    const { size } = await stat(log);
+    onTestFailed(async () => {
+      const printed = await readFile(log);
+      process.stderr.write(`The server printed:\n${printed.subarray(size).toString()}\n`);
+    });
   });
-  const demo: Client = { organization_id: dev.organization_id, raw_key: dev.raw_key };
 
   async function call(client: Client, method: string, path: string, options: CallOptions = {}): Promise<Answer> {
     const { body, headers = {} } = options;
@@ -212,55 +147,62 @@ export async function startServer() {
       ...(body === undefined ? {} : { 'Content-Type': 'application/json' }),
       ...headers,
     };
-    const response = await fetch(dev.url + path, {
+    const response = await fetch(url + path, {
       method,
       headers: Object.entries(sent).flatMap(([name, value]) => (value === null ? [] : [[name, value]])),
       body: body === undefined ? null : typeof body === 'string' ? body : JSON.stringify(body),
     });
-    const answered = await response.text();
-    const answer = { status: response.status, headers: response.headers, text: answered, body: JSON.parse(answered) };
+    const text = await response.text();
+    const answer = { status: response.status, headers: response.headers, text, body: JSON.parse(text) };
     assertDocumented(method, path, answer);
     return answer;
   }
 
-  return {
-    ...dev,
-    demo,
-    call,
+  /** Written straight to D1: the command that makes one would take longer than most tests. */
+  async function newKey(organization_id: string, role: Role): Promise<Key> {
+    const key_id = `apikey_${randomBytes(6).toString('hex')}`;
+    const raw_key = newRawKey();
+    await state.query(
+      `INSERT INTO api_keys (key_id, organization_id, user_id, name, role, key_hash, prefix, status, created_at)
+       VALUES (?, ?, 'user_test', 'Test', ?, ?, ?, 'active', unixepoch())`,
+      ...[key_id, organization_id, role, hashKey(raw_key), displayedPrefix(raw_key)],
+    );
+    return { organization_id, raw_key, key_id };
+  }
 
-    /** A key made by the operator's command. */
-    async newClient(organization_id: string, role: Role, tier: Tier = 'enterprise') {
-      const asked = ['--organization', organization_id, '--role', role, '--tier', tier, '--name', 'Test'];
-      const { code, stdout, stderr } = await keysCreate(...asked, '--persist-to', directory, '--json');
-      if (code !== 0) throw new Error(stderr);
-      const { raw_key, key } = createdKey.parse(JSON.parse(stdout));
-      return { organization_id, raw_key, key_id: key.key_id };
+  return {
+    ...state,
+    url,
+    directory,
+    /** What the demo data has: every file's, to be read alone. */
+    demo: { ...demo, in_use },
+    call,
+    newKey,
+
+    /** @returns its admin key */
+    async newOrganization({ organization_id = newOrganizationId(), tier = 'enterprise' }: Partial<Organization> = {}) {
+      organizations.push(organization_id);
+      await state.query(
+        'INSERT INTO organizations (organization_id, tier, created_at) VALUES (?, ?, unixepoch()) ON CONFLICT DO NOTHING',
+        organization_id,
+        tier,
+      );
+      return newKey(organization_id, 'admin');
     },
 
-    async createIntegration(client = demo): Promise<string> {
+    async createIntegration(client: Client): Promise<string> {
       const body = { name: 'Twilio Production', credentials: twilio };
       const answer = await call(client, 'POST', '/api/integrations', { body });
       return createdIntegration.parse(answer.body).data.integration_id;
     },
 
-    async importNumber(integration_id: string, phone_number: string): Promise<string> {
+    async importNumber(client: Client, integration_id: string, phone_number: string): Promise<string> {
       const body = { phone_number, provider: 'twilio', integration_id };
-      const answer = await call(demo, 'POST', '/api/phone-numbers', { body });
+      const answer = await call(client, 'POST', '/api/phone-numbers', { body });
       return importedNumber.parse(answer.body).data.phone_number_id;
-    },
-
-    /** Stops the server and removes its directory. */
-    async close() {
-      try {
-        await dev.stop();
-      } finally {
-        await removeDirectory(directory);
-      }
     },
   };
 }
-
-export type TestServer = Awaited<ReturnType<typeof startServer>>;
 
 export const twilio = {
   provider: 'twilio',

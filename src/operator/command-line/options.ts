@@ -4,7 +4,7 @@ import { parseArgs } from 'node:util';
 import * as z from 'zod';
 import { BULK_BATCH_MILLISECONDS, withDeadlines } from '../../worker/core/deadlines.ts';
 import { organizationIdPattern } from '../../worker/core/ids.ts';
-import { migrateLocal, openLocal, openRemote, stateDirectory } from './platform.ts';
+import { openLocal, openRemote, stateDirectory } from './platform.ts';
 import type { OperatorBindings } from './platform.ts';
 
 /** Options of every command: which database and credentials it works on. */
@@ -61,9 +61,7 @@ export async function withBindings<Result>(
   { remote, ...options }: { remote: boolean; 'persist-to'?: string | undefined },
   work: (env: OperatorBindings) => Promise<Result>,
 ): Promise<Result> {
-  const directory = stateDirectory(options['persist-to']);
-  if (!remote) await migrateLocal(directory);
-  const { env, dispose } = remote ? await openRemote() : await openLocal(directory);
+  const { env, dispose } = remote ? await openRemote() : await openLocal(stateDirectory(options['persist-to']));
   try {
     return await work(withDeadlines(env, () => {}, BULK_BATCH_MILLISECONDS));
   } finally {

@@ -1,9 +1,8 @@
 /** The Worker's bindings in Node, for the operator's commands. */
 import { spawn } from 'node:child_process';
-import { once } from 'node:events';
-import { mkdir, writeFile } from 'node:fs/promises';
+import { mkdir, readdir, readFile, writeFile } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
-import { getPlatformProxy, unstable_readConfig } from 'wrangler';
+import { getPlatformProxy, unstable_readConfig, unstable_splitSqlQuery } from 'wrangler';
 import type { PlatformProxy } from 'wrangler';
 import type { Bindings } from '../../worker/env.ts';
 import { projectDirectory } from './project.ts';
@@ -12,6 +11,7 @@ import { projectDirectory } from './project.ts';
 process.env['WRANGLER_LOG'] ??= 'error';
 
 const configPath = join(projectDirectory, 'wrangler.toml');
+const migrationsDirectory = join(projectDirectory, 'migrations');
 const wranglerPath = join(projectDirectory, 'node_modules/wrangler/bin/wrangler.js');
 
 /** Where the local D1 and KV live: wrangler's default, or what `--persist-to` names, from the working directory. */
@@ -19,10 +19,40 @@ export function stateDirectory(persistTo: string | undefined): string {
   return persistTo === undefined ? join(projectDirectory, '.wrangler/state') : resolve(persistTo);
 }
 
-/** The local bindings, on the state that `wrangler dev` serves. */
-export function openLocal(directory: string): Promise<PlatformProxy<Bindings>> {
+/** The local bindings, on the state that `wrangler dev` serves, migrated. */
+export async function openLocal(directory: string): Promise<PlatformProxy<Bindings>> {
   // Wrangler's own commands keep their state in a folder of this version.
-  return getPlatformProxy<Bindings>({ configPath, persist: { path: join(directory, 'v3') } });
+  const local = await getPlatformProxy<Bindings>({ configPath, persist: { path: join(directory, 'v3') } });
+  try {
+    await applyMigrations(local.env.DB);
+    return local;
+  } catch (error) {
+    await local.dispose();
+    throw error;
+  }
+}
+
+/**
+ * Applies the migrations that the database lacks, and notes them in the same table as `wrangler d1 migrations apply` does.
+ * Starting wrangler for it would take most of a command's time.
+ */
+async function applyMigrations(database: D1Database): Promise<void> {
+  await database
+    .prepare(
+      `CREATE TABLE IF NOT EXISTS d1_migrations(
+         id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT UNIQUE, applied_at TIMESTAMP DEFAULT CURRENT_TIMESTAMP NOT NULL)`,
+    )
+    .run();
+  const { results } = await database.prepare('SELECT name FROM d1_migrations').all<{ name: string }>();
+  const applied = new Set(results.map(({ name }) => name));
+  const names = (await readdir(migrationsDirectory)).filter((name) => name.endsWith('.sql') && !applied.has(name));
+  for (const name of names.toSorted()) {
+    const statements = unstable_splitSqlQuery(await readFile(join(migrationsDirectory, name), 'utf8'));
+    await database.batch([
+      ...statements.map((statement) => database.prepare(statement)),
+      database.prepare('INSERT INTO d1_migrations (name) VALUES (?)').bind(name),
+    ]);
+  }
 }
 
 const remotely = <Binding extends object>(binding: Binding) => ({ ...binding, remote: true });
@@ -57,17 +87,4 @@ export function spawnWrangler(parameters: string[], stdin: 'inherit' | 'ignore')
     stdio: [stdin, 'pipe', 'inherit'],
     env: { ...process.env, WRANGLER_LOG: 'log', WRANGLER_SEND_METRICS: 'false' },
   });
-}
-
-/**
- * Applies the migrations that the local D1 lacks.
- *
- * @throws Error with wrangler's output when it fails
- */
-export async function migrateLocal(directory: string): Promise<void> {
-  const child = spawnWrangler(['d1', 'migrations', 'apply', 'DB', '--local', '--persist-to', directory], 'ignore');
-  const output: string[] = [];
-  child.stdout.setEncoding('utf8').on('data', (text: string) => output.push(text));
-  const [code] = await once(child, 'close');
-  if (code !== 0) throw new Error(`The migrations were not applied:\n${output.join('')}`);
 }

@@ -1,0 +1,118 @@
+/** Processes as users start them: the operator's commands, and the server of `npm run dev`. */
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { appendFileSync } from 'node:fs';
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { text } from 'node:stream/consumers';
+import { stripVTControlCharacters } from 'node:util';
+import * as z from 'zod';
+import { scripts } from '../package.json' with { type: 'json' };
+import { projectDirectory } from '../src/operator/command-line/project.ts';
+
+export const temporaryDirectory = () => mkdtemp(join(tmpdir(), 'patchbay-'));
+
+export const removeDirectory = (directory: string) => rm(directory, { recursive: true, force: true });
+
+/** Runs a program to its end, in the project's directory, without a terminal. */
+export async function run(program: string, parameters: string[]) {
+  const child = spawn(program, parameters, { cwd: projectDirectory, stdio: ['ignore', 'pipe', 'pipe'] });
+  const closed = once(child, 'close');
+  const [stdout, stderr] = await Promise.all([text(child.stdout), text(child.stderr)]);
+  const [code]: unknown[] = await closed;
+  return { code, stdout, stderr };
+}
+
+/** Runs an npm script of package.json, spared npm's own start, which takes as long as many of them. */
+export function runScript(script: keyof typeof scripts, ...parameters: string[]) {
+  const [program, ...words] = scripts[script].split(' ');
+  if (program !== 'node') throw new Error(`${script} is not run by Node`);
+  return run(process.execPath, [...words, ...parameters]);
+}
+
+/** What `npm run dev` prints once it serves. */
+const bannerFormat = new RegExp(
+  [
+    'Ready on (?<url>http://\\S+)\\s+Organization +(?<organization_id>org_\\S+)',
+    'API key +(?<raw_key>bk_live_\\S+)',
+    'Integrations +(?<in_use>intg_\\S+) +"Twilio Production", used by (?<numbers>.+)',
+    ' +(?<spare>intg_\\S+) +"Telnyx Spare", used by none\n',
+    '.+\n(?<refused_curl>curl .+)\n',
+    '.+\n(?<deleted_curl>curl .+)\n',
+  ].join('\n'),
+);
+
+const banner = z.object({
+  url: z.string(),
+  organization_id: z.string(),
+  raw_key: z.string(),
+  in_use: z.string(),
+  numbers: z.string(),
+  spare: z.string(),
+  refused_curl: z.string(),
+  deleted_curl: z.string(),
+});
+
+export type Banner = z.output<typeof banner>;
+
+/**
+ * Starts `npm run dev` on a state directory, at a free port unless one is named. `stop` is Ctrl-C, which reaches the
+ * whole process group; `kill` ends npm alone. What it prints is appended to `log`.
+ *
+ * It has a process group of its own, so that nothing it starts can outlive the tests, however they end.
+ */
+export async function startDev(directory: string, port = 0, environment: Record<string, string> = {}) {
+  // All servers would want the same inspector port, and two that start at once take it from each other.
+  const parameters = ['run', 'dev', '--', '--port', String(port), '--persist-to', directory, '--inspector-port', '0'];
+  const child = spawn('npm', parameters, {
+    cwd: projectDirectory,
+    detached: true,
+    stdio: ['ignore', 'pipe', 'pipe'],
+    env: { ...process.env, ...environment },
+  });
+  const group = child.pid;
+  if (group === undefined) throw new Error('npm did not start');
+  // Its standard input ends with `stop` or with this process, however that goes; then nothing of the group is left.
+  const watchdog = spawn('sh', ['-c', 'read -r _; kill -s KILL -- "-$1"', 'sh', String(group)], {
+    detached: true,
+    stdio: ['pipe', 'ignore', 'ignore'],
+  });
+  const closed = once(child, 'close');
+  // A last net: without a banner in five minutes, it will have none.
+  const net = setTimeout(() => interrupt(group), 300_000);
+
+  const log = join(directory, 'server.log');
+  const printed = Promise.withResolvers<Banner>();
+  let output = '';
+  for (const stream of [child.stdout, child.stderr]) {
+    stream.setEncoding('utf8').on('data', (chunk: string) => {
+      output += stripVTControlCharacters(chunk);
+      appendFileSync(log, chunk);
+      const found = bannerFormat.exec(output)?.groups;
+      if (!found) return;
+      clearTimeout(net);
+      printed.resolve(banner.parse(found));
+    });
+  }
+  void closed.then(() => {
+    clearTimeout(net);
+    watchdog.stdin.end();
+    printed.reject(new Error(`npm run dev printed no banner, but:\n${output}`));
+  });
+
+  const stop = async () => {
+    interrupt(group);
+    await closed;
+  };
+  return { ...(await printed.promise), log, stop, kill: () => child.kill('SIGTERM') };
+}
+
+/** Ctrl-C, for a process group that may have ended by itself. */
+function interrupt(group: number): void {
+  try {
+    process.kill(-group, 'SIGINT');
+  } catch (error) {
+    if (!(error instanceof Error && 'code' in error && error.code === 'ESRCH')) throw error;
+  }
+}
