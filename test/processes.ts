@@ -95,7 +95,7 @@ export async function startDev(directory: string, port = 0, environment: Record<
       printed.resolve(banner.parse(found));
     });
   }
-  void closed.then(() => {
+  child.once('close', () => {
     clearTimeout(net);
     watchdog.stdin.end();
     printed.reject(new Error(`npm run dev printed no banner, but:\n${output}`));

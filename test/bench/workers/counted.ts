@@ -2,11 +2,12 @@
 import * as z from 'zod';
 import type { Bindings } from '../../../src/worker/env.ts';
 import { intercept } from './intercept.ts';
-import type { Fetch } from './model.ts';
 
 const result = z.object({ meta: z.object({ rows_read: z.number(), rows_written: z.number() }) });
 /** Of a batch, or of one statement; what else a statement can be asked for has no counts. */
 const results = z.union([z.array(result), result.transform((one) => [one])]);
+
+export type Fetch = (request: Request, env: Bindings, context: ExecutionContext) => Response | Promise<Response>;
 
 export async function answerWithCounts(
   fetch: Fetch,

@@ -1,14 +1,13 @@
 /** Which bindings a worker under measurement sees: `MODEL` says it. */
 import type { Bindings } from '../../../src/worker/env.ts';
 import { answerWithCounts } from './counted.ts';
+import type { Fetch } from './counted.ts';
 import { edgeBindings } from './edge.ts';
 import type { EdgeTimes } from './edge.ts';
 import { recordedBindings } from './recorded.ts';
 
 /** The local ones as they are, recorded.ts, edge.ts, counted.ts. */
 export type Model = 'real' | 'recorded' | 'edge' | 'counted';
-
-export type Fetch = (request: Request, env: Bindings, context: ExecutionContext) => Response | Promise<Response>;
 
 type ModelledBindings = Bindings & { MODEL: Model } & Record<keyof EdgeTimes, string>;
 
