@@ -6,18 +6,18 @@ export function unixNow(): number {
 export const SECONDS_A_DAY = 86_400;
 
 /**
- * How long what has ended may come back by a restore of D1: Time Travel offers 30 days, and an export takes a day more than it is
- * told (recovery/export.ts).
+ * For how long a restore of D1 can bring a deleted row back. Time Travel covers 30 days, and an export begins a day before the
+ * time that it is given (operator/recovery/export.ts).
  */
 export const RESTORABLE_SECONDS = 31 * SECONDS_A_DAY;
 
 const twoDigits = Array.from({ length: 60 }, (_, number) => String(number).padStart(2, '0'));
 
-/** The last day that was asked for: the rows of a page are of few days, and a Date costs more than the rest of a row. */
+/** The last day that was formatted. The rows of a page share few days, and a Date costs more than the rest of a row. */
 let knownDay = 0;
 let knownDate = '1970-01-01';
 
-/** ISO 8601 UTC in whole seconds, `2024-01-15T10:30:00Z` (contract.md, Conventions). */
+/** ISO 8601 UTC in whole seconds, `2024-01-15T10:30:00Z` (docs/contract.md, Conventions). */
 export function toIso(unixSeconds: number): string {
   const day = Math.floor(unixSeconds / SECONDS_A_DAY);
   if (day !== knownDay) {
