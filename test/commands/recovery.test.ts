@@ -87,7 +87,7 @@ afterAll(() => removeDirectory(directory));
 it('refuses to export since a time that it cannot cover, and leaves no file', async () => {
   for (const [time, reason] of [
     [unixNow() - 31 * 86_400, 'is more than 30 days ago'],
-    [unixNow() + 86_400, 'is yet to come'],
+    [unixNow() + 86_400, 'is in the future'],
   ] as const) {
     const { code, stderr } = await recovery('export', '--since', toIso(time));
 
@@ -136,7 +136,7 @@ it('shows its progress, and which integrations need their credentials anew', asy
 
   expect(code).toBe(0);
   expect(stdout).toContain('1 deleted again, 1 keys revoked again');
-  expect(stdout).toContain('2 KV keys and 2 data keys looked at');
+  expect(stdout).toContain('2 KV keys and 2 data keys checked');
   expect(stdout).toMatch(new RegExp(`credentials_missing.*\\n  ${updated}\\n`));
 });
 
@@ -179,7 +179,9 @@ it('does nothing more a second time', async () => {
   const { code, stdout } = await recovery('replay', '--yes');
 
   expect(code).toBe(0);
-  expect(stdout).toContain('0 more put back, 0 deleted again, 0 keys revoked again, 0 organizations changed again');
+  expect(stdout).toContain(
+    '0 audit events put back, 0 deleted again, 0 keys revoked again, 0 organizations changed again',
+  );
   expect(stdout).not.toContain('intg_');
 });
 
