@@ -8,7 +8,7 @@ import { join } from 'node:path';
 import { text } from 'node:stream/consumers';
 import { stripVTControlCharacters } from 'node:util';
 import * as z from 'zod';
-import { scripts } from '../package.json' with { type: 'json' };
+import packageJson from '../package.json' with { type: 'json' };
 import { projectDirectory } from '../src/operator/command-line/project.ts';
 
 export const temporaryDirectory = () => mkdtemp(join(tmpdir(), 'patchbay-'));
@@ -25,8 +25,8 @@ export async function run(program: string, parameters: string[]) {
 }
 
 /** Runs an npm script of package.json, spared npm's own start, which takes as long as many of them. */
-export function runScript(script: keyof typeof scripts, ...parameters: string[]) {
-  const [program, ...words] = scripts[script].split(' ');
+export function runScript(script: keyof typeof packageJson.scripts, ...parameters: string[]) {
+  const [program, ...words] = packageJson.scripts[script].split(' ');
   if (program !== 'node') throw new Error(`${script} is not run by Node`);
   return run(process.execPath, [...words, ...parameters]);
 }
@@ -95,7 +95,7 @@ export async function startDev(directory: string, port = 0, environment: Record<
       printed.resolve(banner.parse(found));
     });
   }
-  void closed.then(() => {
+  child.on('close', () => {
     clearTimeout(net);
     watchdog.stdin.end();
     printed.reject(new Error(`npm run dev printed no banner, but:\n${output}`));

@@ -176,7 +176,7 @@ describe('an organization that there is not', () => {
 });
 
 describe('wrong options', () => {
-  it.each([
+  it.each<[Script, string]>([
     ['organizations:suspend', '--organization'],
     ['organizations:resume', '--organization'],
     ['organizations:offboard', '--organization'],

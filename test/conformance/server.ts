@@ -165,7 +165,11 @@ export function joinServer(...organizations: string[]) {
     await state.query(
       `INSERT INTO api_keys (key_id, organization_id, user_id, name, role, key_hash, prefix, status, created_at)
        VALUES (?, ?, 'user_test', 'Test', ?, ?, ?, 'active', unixepoch())`,
-      ...[key_id, organization_id, role, hashKey(raw_key), displayedPrefix(raw_key)],
+      key_id,
+      organization_id,
+      role,
+      hashKey(raw_key),
+      displayedPrefix(raw_key),
     );
     return { organization_id, raw_key, key_id };
   }
