@@ -24,10 +24,12 @@ export async function run(program: string, parameters: string[]) {
   return { code, stdout, stderr };
 }
 
-/** Runs an npm script of package.json, spared npm's own start, which takes as long as many of them. */
-export function runScript(script: keyof typeof packageJson.scripts, ...parameters: string[]) {
-  const [program, ...words] = packageJson.scripts[script].split(' ');
-  if (program !== 'node') throw new Error(`${script} is not run by Node`);
+const scripts = new Map(Object.entries(packageJson.scripts));
+
+/** Runs an npm script that is a program for Node, without npm around it: npm takes a quarter of a second to start. */
+export function runScript(script: string, ...parameters: string[]) {
+  const [program, ...words] = scripts.get(script)?.split(' ') ?? [];
+  if (program !== 'node') throw new Error(`${script} is no program for Node`);
   return run(process.execPath, [...words, ...parameters]);
 }
 

@@ -75,7 +75,7 @@ async function filesIn(path: string): Promise<Map<string, Buffer>> {
   return new Map(await Promise.all(files.map(async (file) => [file, await readFile(file)] as const)));
 }
 
-const sha256 = (text: string) => createHash('sha256').update(text).digest('hex');
+const sha256 = (value: string) => createHash('sha256').update(value).digest('hex');
 
 describe('a new key', () => {
   it('is printed with --json as one JSON object and nothing else', () => {
