@@ -2,6 +2,7 @@ import { cloudflareTest, readD1Migrations } from '@cloudflare/vitest-pool-worker
 import { defineConfig } from 'vitest/config';
 
 const nodeTests = ['test/commands/**/*.test.ts', 'test/conformance/**/*.test.ts'];
+const exhaustiveNodeTests = ['test/commands/**/*.exhaustive.test.ts', 'test/conformance/**/*.exhaustive.test.ts'];
 
 export const workers = {
   plugins: [
@@ -39,7 +40,8 @@ export default defineConfig({
     reporters: ['default', ['json', { outputFile: 'test-report.json' }]],
     projects: [
       workers,
-      { test: { ...node, name: 'node', include: nodeTests, exclude: ['test/**/*.exhaustive.test.ts'] } },
+      { test: { ...node, name: 'node', include: nodeTests, exclude: exhaustiveNodeTests } },
+      { test: { ...node, name: 'exhaustive-node', include: exhaustiveNodeTests } },
     ],
   },
 });

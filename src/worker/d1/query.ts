@@ -64,7 +64,7 @@ export function query<Parameters extends object, Result>(
       values: params.map(boundValue),
       writes: !text.startsWith('select'),
       // Drizzle types the result on the builder and erases it on the prepared query.
-      mapRows: rowMapper((rows) => prepared.mapResult(rows)) as (rows: Rows) => Result,
+      mapRows: (rows: Rows) => prepared.mapResult(rows.map((row) => Object.values(row))) as Result,
     };
   }
 
@@ -88,28 +88,4 @@ function boundValue(param: unknown): BoundValue {
   if (!is(value, Placeholder)) return () => value;
   const { name } = value;
   return (parameters) => parameters[name];
-}
-
-/**
- * Makes the function from D1's rows to the query's result. Drizzle maps each value of each row; where it would give D1's
- * own object again, which one row of marks tells, that is spared.
- */
-function rowMapper(mapResult: (rows: unknown[][]) => unknown): (rows: Rows) => unknown {
-  let isPlain: boolean | undefined;
-
-  function wouldChangeNothing(row: Record<string, unknown>): boolean {
-    const marks = Object.keys(row).map((name) => ({ name }));
-    const [mapped] = mapResult([marks]) as object[];
-    const members = Object.entries(mapped ?? {});
-    return (
-      members.length === marks.length &&
-      members.every(([name, mark], index) => mark === marks[index] && mark.name === name)
-    );
-  }
-
-  return (rows) => {
-    const [first] = rows;
-    if (first) isPlain ??= wouldChangeNothing(first);
-    return isPlain ? rows : mapResult(rows.map((row) => Object.values(row)));
-  };
 }
