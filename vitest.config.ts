@@ -2,6 +2,10 @@ import { cloudflareTest, readD1Migrations } from '@cloudflare/vitest-pool-worker
 import { defineConfig } from 'vitest/config';
 
 const nodeTests = ['test/commands/**/*.test.ts', 'test/conformance/**/*.test.ts'];
+const exhaustiveTests = ['test/**/*.exhaustive.test.ts'];
+
+// Wrangler looks for the secret that is bound below, and would warn once for each file that it is missing.
+process.env['WRANGLER_LOG'] ??= 'error';
 
 export const workers = {
   plugins: [
@@ -21,7 +25,7 @@ export const workers = {
   test: {
     name: 'workers',
     include: ['test/**/*.test.ts'],
-    exclude: nodeTests,
+    exclude: [...nodeTests, ...exhaustiveTests],
     setupFiles: ['test/setup.ts'],
     testTimeout: 60_000,
   },
@@ -29,11 +33,25 @@ export const workers = {
 
 export default defineConfig({
   test: {
-    reporters: ['default', ['json', { outputFile: 'test-report.json' }]],
+    reporters: ['default', 'json'],
+    outputFile: { json: 'test-report.json' },
+    // A line for each file, and of each failing test what it logged.
+    silent: 'passed-only',
+    slowTestThreshold: 60_000,
+    // Each file has a runtime and a storage of its own.
+    maxWorkers: 2,
     projects: [
       workers,
+      { ...workers, test: { ...workers.test, name: 'exhaustive', include: exhaustiveTests, exclude: [] } },
       {
-        test: { name: 'node', include: nodeTests, testTimeout: 60_000, hookTimeout: 120_000 },
+        test: {
+          name: 'node',
+          include: nodeTests,
+          testTimeout: 60_000,
+          hookTimeout: 120_000,
+          // These tests read what Wrangler says.
+          env: { WRANGLER_LOG: 'log' },
+        },
       },
     ],
   },
