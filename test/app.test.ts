@@ -13,6 +13,7 @@ import { acceptBookmark } from '../src/worker/d1/replica-session.ts';
 import {
   call,
   createIntegration,
+  emptyStorage,
   everythingStored,
   importNumber,
   newClient,
@@ -135,6 +136,7 @@ describe.each(routes)('$method $path', ({ method, path, permission }) => {
   let before: Awaited<ReturnType<typeof resources>>;
 
   beforeEach(async () => {
+    await emptyStorage();
     owner = await newClient();
     await importNumber(owner, await createIntegration(owner), unusedNumber());
     before = await resources();
@@ -231,6 +233,8 @@ const attempts = routes
   });
 
 describe('another organization’s id', () => {
+  beforeEach(emptyStorage);
+
   it('is tried with every route that takes one', () => {
     const taking = routes.filter(({ path }) => path.includes(':')).map(({ method, path }) => `${method} ${path}`);
 

@@ -28,10 +28,9 @@ const realTurn = () => new Promise((resolve) => realTimeout(resolve, 0));
 let client: Client;
 let logged: string[];
 /** Calls that the bindings themselves are carrying out. */
-let underway: number;
+const underway = new Set<Promise<unknown>>();
 
 beforeEach(async () => {
-  underway = 0;
   client = await newClient();
   await call(client, 'GET', '/api/nothing');
   logged = [];
@@ -51,7 +50,7 @@ async function passing<Result>(promise: Promise<Result>, milliseconds = 60_000):
   settled.catch(() => {});
   for (let passed = 0; state.open && passed < milliseconds; passed += 500) {
     do await realTurn();
-    while (underway > 0);
+    while (underway.size > 0);
     await vi.advanceTimersByTimeAsync(500);
   }
   if (state.open) throw new Error(`is open after ${milliseconds} ms`);
@@ -61,13 +60,10 @@ async function passing<Result>(promise: Promise<Result>, milliseconds = 60_000):
 /** Bindings whose calls may be made to hang; {@link passing} waits for the others. */
 function bindingsWith(intercept: Interceptor): Bindings {
   return interceptedBindings((name, carryOut, sent) => {
-    const carriedOut = async () => {
-      underway += 1;
-      try {
-        return await carryOut();
-      } finally {
-        underway -= 1;
-      }
+    const carriedOut = () => {
+      const carried = carryOut();
+      underway.add(carried);
+      return carried.finally(() => underway.delete(carried));
     };
     return intercept(name, carriedOut, sent);
   });

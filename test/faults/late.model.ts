@@ -18,7 +18,7 @@ import { resumeOrganization, suspendOrganization } from '../../src/operator/orga
 import { releasePhoneNumber } from '../../src/operator/phone-numbers/release.ts';
 import { reconcile } from '../../src/operator/recovery/reconcile.ts';
 import { interceptedBindings } from '../bindings.ts';
-import { call, newClient, twilio, unusedNumber } from '../fixtures.ts';
+import { call, emptyStorage, newClient, twilio, unusedNumber } from '../fixtures.ts';
 import type { Answer, Client } from '../fixtures.ts';
 import { sip } from '../mutations.ts';
 import { exportedSince, replayRows, restorePoint } from '../operator/recovery/restore.ts';
@@ -229,17 +229,6 @@ class World {
   }
 }
 
-/** In an order that their references allow. */
-const tables = [
-  'idempotency_keys',
-  'credential_purges',
-  'audit_events',
-  'phone_numbers',
-  'integrations',
-  'api_keys',
-  'organizations',
-];
-
 const verb = (...does: (typeof kinds)[number][]) =>
   fc.record({
     does: fc.constantFrom(...does),
@@ -299,13 +288,8 @@ async function assertHolds({ client, gone, isRestored }: World): Promise<void> {
   ).toEqual(integrations.map((row) => numbersOf(row['integration_id'])));
 }
 
-async function startAfresh(): Promise<void> {
-  await env.DB.batch(tables.map((table) => env.DB.prepare(`DELETE FROM ${table}`)));
-  for (const { name } of (await env.CREDENTIALS.list()).keys) await env.CREDENTIALS.delete(name);
-}
-
 async function run(taken: Step[], mutant: Mutant): Promise<void> {
-  await startAfresh();
+  await emptyStorage();
   const world = new World(await newClient(), mutant);
   for (const [index, one] of taken.entries()) {
     await world.take(one);
