@@ -2,6 +2,11 @@ import { cloudflareTest, readD1Migrations } from '@cloudflare/vitest-pool-worker
 import { defineConfig } from 'vitest/config';
 
 const nodeTests = ['test/commands/**/*.test.ts', 'test/conformance/**/*.test.ts'];
+const exhaustiveNodeTests = ['test/commands/**/*.exhaustive.test.ts', 'test/conformance/**/*.exhaustive.test.ts'];
+const exhaustiveTests = ['test/**/*.exhaustive.test.ts'];
+
+// Wrangler looks for the secret that is bound below, and would warn once for each file that it is missing.
+process.env['WRANGLER_LOG'] ??= 'error';
 
 export const workers = {
   plugins: [
@@ -21,9 +26,9 @@ export const workers = {
   test: {
     name: 'workers',
     include: ['test/**/*.test.ts'],
-    exclude: nodeTests,
+    exclude: [...nodeTests, ...exhaustiveTests],
     setupFiles: ['test/setup.ts'],
-    testTimeout: 60_000,
+    testTimeout: 300_000,
   },
 };
 
@@ -32,14 +37,27 @@ const node = {
   // Last nets: what is waited for comes, however busy the machine is.
   testTimeout: 300_000,
   hookTimeout: 300_000,
+  // These tests read what Wrangler says.
+  env: { WRANGLER_LOG: 'log' },
 };
 
 export default defineConfig({
   test: {
-    reporters: ['default', ['json', { outputFile: 'test-report.json' }]],
+    reporters: ['default', 'json'],
+    outputFile: { json: 'test-report.json' },
+    // A line for each file, and of each failing test what it logged.
+    silent: 'passed-only',
+    slowTestThreshold: 60_000,
+    // Each file has a runtime and a storage of its own.
+    maxWorkers: 2,
     projects: [
       workers,
-      { test: { ...node, name: 'node', include: nodeTests, exclude: ['test/**/*.exhaustive.test.ts'] } },
+      {
+        ...workers,
+        test: { ...workers.test, name: 'exhaustive', include: exhaustiveTests, exclude: exhaustiveNodeTests },
+      },
+      { test: { ...node, name: 'node', include: nodeTests, exclude: exhaustiveNodeTests } },
+      { test: { ...node, name: 'exhaustive-node', include: exhaustiveNodeTests } },
     ],
   },
 });

@@ -8,6 +8,7 @@ import { beginsRoute } from '../src/worker/http/route.ts';
 import {
   call,
   createIntegration,
+  emptyStorage,
   everythingStored,
   importNumber,
   newClient,
@@ -92,6 +93,7 @@ describe.each(routes)('$method $path', ({ method, path, permission }) => {
   let before: Awaited<ReturnType<typeof resources>>;
 
   beforeEach(async () => {
+    await emptyStorage();
     owner = await newClient();
     await importNumber(owner, await createIntegration(owner), unusedNumber());
     before = await resources();
@@ -188,6 +190,8 @@ const attempts = routes
   });
 
 describe('another organization’s id', () => {
+  beforeEach(emptyStorage);
+
   it('is tried with every route that takes one', () => {
     const taking = routes.filter(({ path }) => path.includes(':')).map(({ method, path }) => `${method} ${path}`);
 

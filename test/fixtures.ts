@@ -225,13 +225,35 @@ const tables = [
 ] as const;
 type Table = (typeof tables)[number];
 
+async function namesIn(namespace: KVNamespace): Promise<string[]> {
+  const names: string[] = [];
+  let cursor: string | undefined;
+  do {
+    const found = await namespace.list({ ...(cursor && { cursor }) });
+    names.push(...found.keys.map(({ name }) => name));
+    cursor = found.list_complete ? undefined : found.cursor;
+  } while (cursor);
+  return names;
+}
+
 async function namespaceContent(namespace: KVNamespace): Promise<Record<string, string>> {
-  const { keys } = await namespace.list();
-  const entries = keys.map(async ({ name }) => {
+  const entries = (await namesIn(namespace)).map(async (name) => {
     const value = await namespace.get(name, 'arrayBuffer');
     return [name, value ? Array.from(new Uint8Array(value), (byte) => String.fromCharCode(byte)).join('') : ''];
   });
   return Object.fromEntries(await Promise.all(entries));
+}
+
+/**
+ * Forgets what the tests before have stored: looks at everything stay quick. (The keys that wrap data keys stay, and so
+ * does what the isolate remembers.)
+ */
+export async function emptyStorage(): Promise<void> {
+  const inOrderOfReferences = tables.filter((table) => table !== 'key_encryption_keys').toReversed();
+  await env.DB.batch(inOrderOfReferences.map((table) => env.DB.prepare(`DELETE FROM ${table}`)));
+  for (const namespace of [env.KEY_CACHE, env.CREDENTIALS]) {
+    await Promise.all((await namesIn(namespace)).map((name) => namespace.delete(name)));
+  }
 }
 
 /** Everything that is stored, in D1 and in both KV namespaces. */

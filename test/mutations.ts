@@ -9,7 +9,7 @@ export interface Mutation {
   body?: object;
 }
 
-interface Case {
+export interface Case {
   name: string;
   status: number;
   /** Makes what the mutation needs, for a client of the role admin. */

@@ -1,4 +1,4 @@
-/** What reads cost, counted, among 300,000 rows of the organization and 30,000 of another. Never timed. */
+/** What reads cost, counted, among 30,000 rows of the organization and 3,000 of another. Never timed. */
 import { env } from 'cloudflare:workers';
 import { decodeBase64Url, encodeBase64Url } from 'hono/utils/encode';
 import { beforeAll, describe, expect, it } from 'vitest';
@@ -9,8 +9,8 @@ import { call, newClient, page, start } from './fixtures.ts';
 import type { Client } from './fixtures.ts';
 import { accepted, alternatives, lists, refused } from './lists.ts';
 
-const ROWS = 300_000;
-const OTHERS_ROWS = 30_000;
+const ROWS = 30_000;
+const OTHERS_ROWS = 3_000;
 const MOST_COUNTED = 1001;
 const SEEDING_MILLISECONDS = 300_000;
 const FIRST_SECOND = 1_700_000_000;
@@ -49,7 +49,7 @@ beforeAll(async () => {
     const ours = owner === client;
     const id = (prefix: string) => `'${prefix}_${ours ? '0000' : 'ffff'}' || printf('%08x', i)`;
     const by = (rare: string, common: string, most: string) =>
-      `iif(i % 1000 = 7, '${rare}', iif(i % 1000 = 0 OR i % 10 = 3, '${common}', '${most}'))`;
+      `iif(i % 100 = 7, '${rare}', iif(i % 100 = 0 OR i % 10 = 3, '${common}', '${most}'))`;
     // Half of the list was made in one second.
     await seed(
       owner,
@@ -76,8 +76,8 @@ beforeAll(async () => {
     await seed(
       owner,
       `INSERT INTO audit_events (organization_id, event_id, action, target_id, actor_key_id, request_id, state, created_at, sequence) SELECT ?1, printf('018d0cab-c440-7abc-9def-${ours ? '0000' : 'ffff'}%08x', i),
-         iif(i % 1000 = 7, 'integration.deleted', 'integration.created'), iif(i % 1000 = 7, '${RARE_TARGET}', ${id('intg')}),
-         iif(i % 1000 = 7, '${RARE_ACTOR}', '${keyOf(1)}'), 'request',
+         iif(i % 100 = 7, 'integration.deleted', 'integration.created'), iif(i % 100 = 7, '${RARE_TARGET}', ${id('intg')}),
+         iif(i % 100 = 7, '${RARE_ACTOR}', '${keyOf(1)}'), 'request',
          json_object('integration_id', ${id('intg')}, 'organization_id', ?1, 'name', 'Seeded', 'provider', 'twilio',
            'category', 'telephony', 'status', 'active', 'credentials_version', 'v', 'created_at', 0, 'updated_at', 0),
          ${FIRST_SECOND} + i, i + 1 FROM n`,

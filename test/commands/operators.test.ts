@@ -73,10 +73,8 @@ const number = () => ['--phone-number', PHONE_NUMBER, ...place()];
 const newKey = (...parameters: string[]) =>
   runScript('keys:create', ...parameters, '--role', 'user', '--name', 'Late', ...place());
 
-type Script = Parameters<typeof runScript>[0];
-
 /** The command without `--yes` says what it would do and does nothing; with it, it is done. */
-async function previewThenDo(script: Script, parameters: string[]) {
+async function previewThenDo(script: string, parameters: string[]) {
   const before = await look();
   const preview = await runScript(script, ...parameters);
   expect(preview).toMatchObject({ code: 1, stderr: '' });
@@ -125,6 +123,18 @@ describe('an operator', () => {
     const again = await runScript('phone-numbers:release', ...number(), '--yes');
     expect(again).toMatchObject({ code: 1, stdout: '' });
     expect(again.stderr).toContain(`No organization has ${PHONE_NUMBER}. Nothing was done.`);
+  });
+
+  it('reads what each organization takes of the database, the biggest first', async () => {
+    const { code, stdout, stderr } = await runScript('storage', ...place());
+
+    expect({ code, stderr }).toEqual({ code: 0, stderr: '' });
+    expect(stdout).toMatch(
+      new RegExp(
+        `^${ORGANIZATION} +[\\d.]+ MB\\n[^]*  phone_numbers +${NUMBERS - 1} rows[^]*\\norg_other +[\\d.]+ MB\\n`,
+      ),
+    );
+    expect(stdout).toContain('2 organizations, estimated by rows.');
   });
 
   it('revokes all keys of an organization', async () => {
@@ -176,20 +186,20 @@ describe('an organization that there is not', () => {
 });
 
 describe('wrong options', () => {
-  it.each([
-    ['organizations:suspend', '--organization'],
-    ['organizations:resume', '--organization'],
-    ['organizations:offboard', '--organization'],
-    ['keys:revoke-all', '--organization'],
-    ['phone-numbers:release', '--phone-number'],
-  ] as const)('are, for %s, an exit with 2 that says which; no directory is made', async (script, subject) => {
+  it('are an exit with 2 that says which; no directory is made', async () => {
     const never = join(parent, 'never');
 
-    const { code, stdout, stderr } = await runScript(script, subject, 'first', '--yes', '--persist-to', never);
+    const { code, stdout, stderr } = await runScript(
+      'organizations:suspend',
+      '--organization',
+      'first',
+      '--persist-to',
+      never,
+    );
 
     expect({ code, stdout }).toEqual({ code: 2, stdout: '' });
-    expect(stderr).toContain(`${subject}: must be `);
-    expect(stderr).toContain(`Usage: npm run --silent ${script} -- ${subject} `);
+    expect(stderr).toContain('--organization: must be org_');
+    expect(stderr).toContain('Usage: npm run --silent organizations:suspend -- --organization org_');
     expect(existsSync(never)).toBe(false);
   });
 });

@@ -85,17 +85,12 @@ beforeAll(async () => {
 afterAll(() => removeDirectory(directory));
 
 it('refuses to export since a time that it cannot cover, and leaves no file', async () => {
-  for (const [time, reason] of [
-    [unixNow() - 31 * 86_400, 'is more than 30 days ago'],
-    [unixNow() + 86_400, 'is in the future'],
-  ] as const) {
-    const { code, stderr } = await recovery('export', '--since', toIso(time));
+  const { code, stderr } = await recovery('export', '--since', toIso(unixNow() - 31 * 86_400));
 
-    expect(code).toBe(1);
-    expect(stderr).toContain(`--since: ${reason}`);
-    expect(stderr).toContain('Nothing was done');
-    await expect(stat(file)).rejects.toThrow('ENOENT');
-  }
+  expect(code).toBe(1);
+  expect(stderr).toContain('--since: is more than 30 days ago');
+  expect(stderr).toContain('Nothing was done');
+  await expect(stat(file)).rejects.toThrow('ENOENT');
 });
 
 it('saves what happened since the restore point, in a new file for its owner alone', async () => {
@@ -185,26 +180,27 @@ it('does nothing more a second time', async () => {
   expect(stdout).not.toContain('intg_');
 });
 
-it('says anew what is left to people, whoever did it before', async () => {
-  await onState(({ DB }) =>
-    DB.prepare(`UPDATE integrations SET status = 'credentials_missing' WHERE integration_id = ?`).bind(untouched).run(),
-  );
-
-  const { stdout } = await recovery('replay', '--yes');
-
-  expect(stdout).toMatch(new RegExp(`credentials_missing.*\\n  ${untouched}\\n`));
-});
-
 it('counts credentials as lost that no key-encryption key of the ring opens, and says so before', async () => {
   const path = join(directory, 'secrets.json');
   const k2 = JSON.stringify({ current: 'k2', keys: { k2: randomBytes(32).toString('base64') } });
   await writeFile(path, JSON.stringify({ CREDENTIALS_KEKS: k2 }));
 
-  const preview = await recovery('replay', '--secrets-file', path);
-  expect(preview.stdout).toContain('The ring has no k1: all credentials under it count as lost');
+  const { code, stdout } = await recovery('replay', '--secrets-file', path);
 
+  expect(code).toBe(1);
+  expect(stdout).toContain('The ring has no k1: all credentials under it count as lost');
+});
+
+it('says anew what is left to people, whoever did it before, and nothing of what the ring of a file opens', async () => {
+  const path = join(directory, 'secrets.json');
   await writeFile(path, JSON.stringify({ CREDENTIALS_KEKS }));
+  await onState(({ DB }) =>
+    DB.prepare(`UPDATE integrations SET status = 'credentials_missing' WHERE integration_id = ?`).bind(untouched).run(),
+  );
+
   const { stdout } = await recovery('replay', '--secrets-file', path, '--yes');
+
+  expect(stdout).toMatch(new RegExp(`credentials_missing.*\\n  ${untouched}\\n`));
   expect(stdout).not.toContain(updated);
 });
 

@@ -1,7 +1,7 @@
 /** Requests that are repeated under their Idempotency-Key. */
 import { createScheduledController } from 'cloudflare:test';
 import { env } from 'cloudflare:workers';
-import { describe, expect, it } from 'vitest';
+import { beforeEach, describe, expect, it } from 'vitest';
 import * as z from 'zod';
 import { app } from '../../src/worker/app.ts';
 import worker from '../../src/worker/index.ts';
@@ -11,6 +11,7 @@ import {
   call,
   changeKey,
   createIntegration,
+  emptyStorage,
   everythingStored,
   importNumber,
   keyChanges,
@@ -26,6 +27,8 @@ import { importSip, mutations } from '../mutations.ts';
 import type { Mutation } from '../mutations.ts';
 
 const LOST = 'D1_ERROR: Network connection lost.';
+
+beforeEach(emptyStorage);
 
 let keys = 0;
 const newKey = () => `repeat-${(keys += 1)}`;

@@ -5,7 +5,7 @@ import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { drainPurges } from '../../src/worker/credentials/drain.ts';
 import worker from '../../src/worker/index.ts';
 import { failingBindings, interceptedBindings } from '../bindings.ts';
-import { call, newClient, resources, rows, twilio, unusedNumber } from '../fixtures.ts';
+import { call, emptyStorage, newClient, resources, rows, twilio, unusedNumber } from '../fixtures.ts';
 import type { Client } from '../fixtures.ts';
 import { assertInvariants } from './invariants.ts';
 
@@ -15,16 +15,14 @@ const TWO_HOURS = 2 * 3600 * 1000;
 let client: Client;
 
 beforeEach(async () => {
+  await emptyStorage();
   client = await newClient();
   // The key is in the caches from here on.
   await call(client, 'DELETE', '/api/integrations/intg_000000000000');
-  await env.DB.batch([env.DB.prepare('DELETE FROM phone_numbers'), env.DB.prepare('DELETE FROM integrations')]);
 });
 
-afterEach(async () => {
+afterEach(() => {
   vi.useRealTimers();
-  for (const { name } of (await env.CREDENTIALS.list()).keys) await env.CREDENTIALS.delete(name);
-  await env.DB.prepare('DELETE FROM credential_purges').run();
 });
 
 describe.each([

@@ -4,7 +4,7 @@
  */
 import { applyD1Migrations, reset } from 'cloudflare:test';
 import { env } from 'cloudflare:workers';
-import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import type { Bindings } from '../../src/worker/env.ts';
 import { interceptedBindings, without } from '../bindings.ts';
 import {
@@ -12,6 +12,7 @@ import {
   call,
   changeKey,
   createIntegration,
+  emptyStorage,
   importNumber,
   newClient,
   resources,
@@ -49,11 +50,7 @@ const withoutRole = without(/"api_keys"\."role" in \(\?(?:, \?)*\)/g);
 const withoutSuspension = without(/"organizations"\."status" = \?/g);
 const withoutIdempotency = without(/not exists \(select 1 from "idempotency_keys" where \([^()]*\)\)/g);
 
-beforeEach(() => {
-  vi.spyOn(console, 'info').mockImplementation(() => {});
-  vi.spyOn(console, 'error').mockImplementation(() => {});
-  return () => vi.restoreAllMocks();
-});
+beforeEach(emptyStorage);
 
 type Scenario = (bindings: Bindings) => Promise<void>;
 

@@ -9,6 +9,7 @@ import {
   call,
   changeKey,
   createIntegration,
+  emptyStorage,
   everythingStored,
   importNumber,
   newClient,
@@ -32,18 +33,15 @@ let other: string;
 let phone_number_id: string;
 
 beforeEach(async () => {
+  await emptyStorage();
   client = await newClient();
   integration_id = await createIntegration(client);
   other = await createIntegration(client);
   phone_number_id = await importNumber(client, integration_id, unusedNumber());
 });
 
-afterEach(async () => {
+afterEach(() => {
   vi.useRealTimers();
-  await env.DB.batch(
-    ['phone_numbers', 'integrations', 'credential_purges'].map((table) => env.DB.prepare(`DELETE FROM ${table}`)),
-  );
-  for (const { name } of (await env.CREDENTIALS.list()).keys) await env.CREDENTIALS.delete(name);
 });
 
 /** The cron, when every intent of now is due. */

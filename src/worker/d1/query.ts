@@ -64,7 +64,7 @@ export function query<Parameters extends object, Result>(
       values: params.map(boundValue),
       writes: !text.startsWith('select'),
       // Drizzle's prepared query has lost the type that the builder had.
-      mapRows: rowMapper((rows) => prepared.mapResult(rows)) as (rows: Rows) => Result,
+      mapRows: (rows: Rows) => prepared.mapResult(rows.map((row) => Object.values(row))) as Result,
     };
   }
 
@@ -88,28 +88,4 @@ function boundValue(param: unknown): BoundValue {
   if (!is(value, Placeholder)) return () => value;
   const { name } = value;
   return (parameters) => parameters[name];
-}
-
-/**
- * Makes the function that maps D1's rows to the query's result. Drizzle maps every value of every row, which is wasted where
- * the result would equal the row. To find that out, it is first given a row of markers.
- */
-function rowMapper(mapResult: (rows: unknown[][]) => unknown): (rows: Rows) => unknown {
-  let isPlain: boolean | undefined;
-
-  function wouldChangeNothing(row: Record<string, unknown>): boolean {
-    const markers = Object.keys(row).map((name) => ({ name }));
-    const [mapped] = mapResult([markers]) as object[];
-    const members = Object.entries(mapped ?? {});
-    return (
-      members.length === markers.length &&
-      members.every(([name, marker], index) => marker === markers[index] && marker.name === name)
-    );
-  }
-
-  return (rows) => {
-    const [first] = rows;
-    if (first) isPlain ??= wouldChangeNothing(first);
-    return isPlain ? rows : mapResult(rows.map((row) => Object.values(row)));
-  };
 }

@@ -11,6 +11,7 @@ import {
   actionsOn,
   call,
   createIntegration,
+  emptyStorage,
   eventsOn,
   everythingStored,
   fillKeys,
@@ -33,6 +34,7 @@ let bystander: Client;
 let bystanders: string;
 
 beforeEach(async () => {
+  await emptyStorage();
   client = await newClient();
   bystander = await newClient();
   bystanders = await createIntegration(bystander);

@@ -1,0 +1,55 @@
+/** What `npm run keks:rotate` refuses for what the ring is, whatever D1 says. */
+import { randomBytes } from 'node:crypto';
+import { readFile, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { afterAll, beforeAll, expect, it } from 'vitest';
+import { removeDirectory, runScript, temporaryDirectory } from '../processes.ts';
+
+const added = 'k20261124T105850Z';
+
+let directory: string;
+
+beforeAll(async () => {
+  directory = await temporaryDirectory();
+});
+
+afterAll(() => removeDirectory(directory));
+
+it.each<{ what: string; ids: string[]; options: string[]; says: string }>([
+  {
+    what: 'adds no third key before the second is current',
+    ids: ['k1', added],
+    options: ['--step', 'add'],
+    says: `${added} has been added and is not current`,
+  },
+  {
+    what: 'promotes no key that is current',
+    ids: ['k1'],
+    options: ['--step', 'promote'],
+    says: 'k1 is the newest key, and current already',
+  },
+  {
+    what: 'does not retire the current key',
+    ids: ['k1', added],
+    options: ['--step', 'retire', '--kek', 'k1'],
+    says: 'k1 is current',
+  },
+  {
+    what: 'does not retire a key that the ring has not got',
+    ids: ['k1'],
+    options: ['--step', 'retire', '--kek', 'k2'],
+    says: 'The ring has no key k2',
+  },
+])('$what, and leaves the file as it was', async ({ ids, options, says }) => {
+  const file = join(directory, 'secrets.json');
+  const keys = Object.fromEntries(ids.map((id) => [id, randomBytes(32).toString('base64')]));
+  const before = JSON.stringify({ CREDENTIALS_KEKS: JSON.stringify({ current: 'k1', keys }) });
+  await writeFile(file, before);
+
+  const place = ['--persist-to', directory, '--secrets-file', file];
+  const { code, stdout, stderr } = await runScript('keks:rotate', ...options, '--yes', ...place);
+
+  expect({ code, stdout }).toEqual({ code: 1, stdout: '' });
+  expect(stderr).toContain(says);
+  expect(await readFile(file, 'utf8')).toBe(before);
+});

@@ -1,0 +1,28 @@
+import { expect, it } from 'vitest';
+import openApi from '../../public/openapi.json' with { type: 'json' };
+import { executablePath, launchBrowser, openReferencePage } from './browser.ts';
+import { joinServer } from './server.ts';
+
+const operations = Object.values(openApi.paths).flatMap((methods) => Object.keys(methods));
+const server = joinServer();
+
+it.skipIf(!executablePath)(
+  'the reference page shows all of every operation without a violation of its policy',
+  async () => {
+    const browser = await launchBrowser();
+    try {
+      const { page, origins, complaints } = await openReferencePage(browser, `${server.url}/docs`);
+
+      for (const summary of await page.locator('.opblock-summary-control').all()) await summary.click();
+      await page
+        .locator('.responses-inner')
+        .nth(operations.length - 1)
+        .waitFor();
+
+      expect([...origins]).toEqual([server.url]);
+      expect(complaints).toEqual([]);
+    } finally {
+      await browser.close();
+    }
+  },
+);

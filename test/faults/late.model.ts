@@ -1,0 +1,309 @@
+/**
+ * Random mutations one after the other, with Idempotency-Keys and without, and every batch of every one of them landing once
+ * more at any later point: behind deletions, updates, drains, rotations, an operator's commands, a restore; while KV refuses.
+ * After each step: what a deletion named is never readable again, its ciphertext is gone or named, and the counters count.
+ */
+import { createScheduledController } from 'cloudflare:test';
+import { env } from 'cloudflare:workers';
+import * as fc from 'fast-check';
+import { expect } from 'vitest';
+import * as z from 'zod';
+import { createOperatorKey } from '../../src/operator/api-keys/create.ts';
+import { revokeAllKeys } from '../../src/operator/api-keys/revoke-all.ts';
+import { drainPurges } from '../../src/worker/credentials/drain.ts';
+import type { Bindings } from '../../src/worker/env.ts';
+import worker from '../../src/worker/index.ts';
+import { offboardOrganization } from '../../src/operator/organizations/offboard.ts';
+import { resumeOrganization, suspendOrganization } from '../../src/operator/organizations/suspend.ts';
+import { releasePhoneNumber } from '../../src/operator/phone-numbers/release.ts';
+import { reconcile } from '../../src/operator/recovery/reconcile.ts';
+import { interceptedBindings } from '../bindings.ts';
+import { call, emptyStorage, newClient, twilio, unusedNumber } from '../fixtures.ts';
+import type { Answer, Client } from '../fixtures.ts';
+import { sip } from '../mutations.ts';
+import { exportedSince, replayRows, restorePoint } from '../operator/recovery/restore.ts';
+import { assertInvariants, dataOf } from './invariants.ts';
+
+const STEPS = { minLength: 10, maxLength: 16 };
+const LOST = 'D1_ERROR: Network connection lost.';
+
+export type Mutant = (sql: string) => string;
+
+const kinds = [
+  'create',
+  'import',
+  'import by SIP',
+  'rename',
+  'replace',
+  'delete',
+  'delete number',
+  'rotate',
+  'revoke',
+  'suspend and resume',
+  'release',
+  'revoke all',
+  'drain',
+  'cron',
+] as const;
+
+interface Verb {
+  does: (typeof kinds)[number];
+  which: number;
+  keyed: boolean;
+  loses: number;
+  kvRefuses: boolean;
+}
+
+type Step = Verb | { does: 'land late'; which: number } | { does: 'save' } | { does: 'restore' } | { does: 'offboard' };
+
+const answered = z.object({ data: z.looseObject({}) });
+
+class World {
+  readonly client: Client;
+  readonly integrations: string[] = [];
+  readonly numbers: string[] = [];
+  /** Every batch that was sent, to be carried out once more. */
+  readonly sent: (() => Promise<unknown>)[] = [];
+  /** What a 200 of its deletion named, or an operator's command deleted. */
+  readonly gone = new Set<string>();
+  isRestored = false;
+  private readonly mutant: Mutant;
+  private saved: { restore: () => Promise<void>; at: number } | undefined;
+  private keys: string[];
+  private requests = 0;
+
+  constructor(client: Client, mutant: Mutant) {
+    this.client = client;
+    this.mutant = mutant;
+    this.keys = [];
+  }
+
+  /** Bindings whose batches are noted; the answer of one is lost, and KV may refuse. */
+  private bindings({ loses = -1, kvRefuses = false }: { loses?: number; kvRefuses?: boolean } = {}): Bindings {
+    let batches = 0;
+    return interceptedBindings(async (name, carryOut) => {
+      if (name.startsWith('CREDENTIALS.') && kvRefuses) throw new Error('KV: 503');
+      if (name !== 'DB.batch') return carryOut();
+      this.sent.push(carryOut);
+      batches += 1;
+      // Even: lost before it was carried out, so that a later try decides; odd: after.
+      if (loses >= 0 && batches === 1 + Math.floor(loses / 2)) {
+        if (loses % 2 === 1) await carryOut();
+        throw new Error(LOST);
+      }
+      return carryOut();
+    }, this.mutant);
+  }
+
+  private async mutate(step: Verb, method: string, path: string, body?: object): Promise<Answer> {
+    this.requests += 1;
+    return call(this.client, method, path, {
+      body,
+      headers: step.keyed ? { 'Idempotency-Key': `late-${this.requests}` } : {},
+      bindings: this.bindings(step),
+    });
+  }
+
+  private learn(answer: Answer, member: string, list: string[]): void {
+    if (answer.status === 201) list.push(String(answered.parse(answer.body).data[member]));
+  }
+
+  async take(step: Step): Promise<void> {
+    const { client } = this;
+    const { organization_id } = client;
+    if (step.does === 'land late') {
+      // A violated constraint is an error that nobody hears.
+      const late = this.sent[this.sent.length - 1 - (step.which % Math.max(this.sent.length, 1))];
+      await late?.().catch(() => {});
+      return;
+    }
+    if (step.does === 'save') {
+      this.saved = { restore: await restorePoint(), at: Math.floor(Date.now() / 1000) - 1 };
+      return;
+    }
+    if (step.does === 'restore') return this.restore();
+    if (step.does === 'offboard') {
+      await offboardOrganization(this.bindings().DB, organization_id);
+      for (const id of [...this.integrations, ...this.numbers]) this.gone.add(id);
+      return;
+    }
+    const nth = (ids: string[], prefix: string) =>
+      ids[step.which % Math.max(ids.length, 1)] ?? `${prefix}_000000000000`;
+    const integration = nth(this.integrations, 'intg');
+    const number = nth(this.numbers, 'phon');
+    switch (step.does) {
+      case 'create': {
+        const answer = await this.mutate(step, 'POST', '/api/integrations', { name: 'Late', credentials: twilio });
+        this.learn(answer, 'integration_id', this.integrations);
+        return;
+      }
+      case 'import': {
+        const body = { phone_number: unusedNumber(), provider: 'twilio', integration_id: integration };
+        this.learn(await this.mutate(step, 'POST', '/api/phone-numbers', body), 'phone_number_id', this.numbers);
+        return;
+      }
+      case 'import by SIP': {
+        const answer = await this.mutate(step, 'POST', '/api/phone-numbers', sip(unusedNumber()));
+        this.learn(answer, 'phone_number_id', this.numbers);
+        return;
+      }
+      case 'rename':
+        await this.mutate(step, 'PUT', `/api/integrations/${integration}`, { name: 'Renamed' });
+        return;
+      case 'replace':
+        await this.mutate(step, 'PUT', `/api/integrations/${integration}`, {
+          credentials: { ...twilio, auth_token: 'plaintext-replacement' },
+        });
+        return;
+      case 'delete': {
+        const { status } = await this.mutate(step, 'DELETE', `/api/integrations/${integration}`);
+        if (status === 200) this.gone.add(integration);
+        return;
+      }
+      case 'delete number': {
+        const { status } = await this.mutate(step, 'DELETE', `/api/phone-numbers/${number}`);
+        if (status === 200) this.gone.add(number);
+        return;
+      }
+      case 'rotate':
+      case 'revoke': {
+        const key_id = nth(this.keys, 'apikey');
+        const revokes = step.does === 'revoke';
+        const path = `/api/api-keys/${key_id}`;
+        if (this.keys.length === 0) {
+          const answer = await this.mutate(step, 'POST', '/api/api-keys', { name: 'Late', role: 'user' });
+          if (answer.status !== 201) return;
+          const made = z.object({ data: z.object({ key: z.object({ key_id: z.string() }) }) }).parse(answer.body);
+          this.keys.push(made.data.key.key_id);
+        } else if (revokes) await this.mutate(step, 'DELETE', path);
+        else await this.mutate(step, 'POST', `${path}/rotate`, { overlap_seconds: 0 });
+        return;
+      }
+      case 'suspend and resume':
+        await suspendOrganization(this.bindings(step).DB, organization_id).catch(() => {});
+        await resumeOrganization(this.bindings().DB, organization_id);
+        return;
+      case 'release': {
+        const released = await releasePhoneNumber(this.bindings(step).DB, {
+          organization_id,
+          phone_number_id: number,
+        }).catch(() => undefined);
+        if (released) this.gone.add(number);
+        return;
+      }
+      case 'revoke all': {
+        await revokeAllKeys(this.bindings(step).DB, organization_id).catch(() => 0);
+        // There is one again who may act.
+        const { raw_key, key } = await createOperatorKey(this.bindings().DB, {
+          organization_id,
+          role: 'admin',
+          name: 'After',
+          tier: 'enterprise',
+          expires_at: null,
+        });
+        Object.assign(client, { raw_key, key_id: key.key_id });
+        this.keys = [];
+        return;
+      }
+      case 'drain':
+        await env.DB.prepare(`UPDATE credential_purges SET due_at = 0 WHERE organization_id = ?`)
+          .bind(organization_id)
+          .run();
+        await drainPurges(this.bindings(step)).catch(() => {});
+        return;
+      case 'cron':
+        await worker.scheduled(createScheduledController(), this.bindings(step)).catch(() => {});
+    }
+  }
+
+  /** As README tells: the events since then are saved, D1 goes back, what had ended ends again, and KV is made to agree. */
+  private async restore(): Promise<void> {
+    if (!this.saved) return;
+    const exported = await exportedSince(this.saved.at);
+    await this.saved.restore();
+    const bindings = this.bindings();
+    await replayRows(exported, bindings.DB);
+    await reconcile(bindings);
+    this.isRestored = true;
+    this.saved = undefined;
+  }
+}
+
+const verb = (...does: (typeof kinds)[number][]) =>
+  fc.record({
+    does: fc.constantFrom(...does),
+    which: fc.nat({ max: 3 }),
+    keyed: fc.boolean(),
+    loses: fc.oneof({ weight: 2, arbitrary: fc.constant(-1) }, fc.nat({ max: 3 })),
+    kvRefuses: fc.boolean(),
+  });
+
+const step: fc.Arbitrary<Step> = fc.oneof(
+  { weight: 4, arbitrary: verb('create', 'import by SIP') },
+  { weight: 6, arbitrary: verb('delete', 'delete number') },
+  { weight: 4, arbitrary: verb(...kinds) },
+  { weight: 8, arbitrary: fc.record({ does: fc.constant('land late' as const), which: fc.nat({ max: 15 }) }) },
+  { weight: 1, arbitrary: fc.constantFrom({ does: 'save' as const }, { does: 'restore' as const }) },
+);
+
+/** Most runs end the organization, and try late after that too. */
+const steps = fc
+  .tuple(fc.array(step, STEPS), fc.boolean(), fc.array(fc.nat({ max: 30 }), { maxLength: 4 }))
+  .map(([before, ends, late]): Step[] => [
+    ...before,
+    ...(ends ? [{ does: 'offboard' as const }] : []),
+    ...late.map((which) => ({ does: 'land late' as const, which })),
+  ]);
+
+/** What must hold after every step. */
+async function assertHolds({ client, gone, isRestored }: World): Promise<void> {
+  const { organization_id } = client;
+  const data = await dataOf(organization_id);
+  const { integrations, phone_numbers, api_keys, audit_events } = data;
+  const here = [...integrations, ...phone_numbers].flatMap((row) => Object.values(row));
+  const back = [...gone].filter((id) => here.includes(id));
+  expect(back, 'what a deletion named, and a row that is there').toEqual([]);
+  for (const id of gone) {
+    const path = `/api/${id.startsWith('intg') ? 'integrations' : 'phone-numbers'}/${id}`;
+    expect((await call(client, 'GET', path)).status, `GET ${path}`).not.toBe(200);
+  }
+  if (!isRestored) await assertInvariants(organization_id);
+
+  const [organization] = (
+    await env.DB.prepare('SELECT * FROM organizations WHERE organization_id = ?').bind(organization_id).all()
+  ).results;
+  const refusals = audit_events.filter((event) => String(event['action']).endsWith('_refused'));
+  expect(organization, 'the counters of the organization').toMatchObject({
+    integration_count: integrations.length,
+    phone_number_count: phone_numbers.length,
+    sip_number_count: phone_numbers.filter((row) => row['integration_id'] === null).length,
+    api_key_count: api_keys.filter((row) => 'ended_at' in row && row['ended_at'] === null).length,
+    audit_event_count: audit_events.length - refusals.length,
+    refusal_count: refusals.length,
+  });
+  const numbersOf = (id: unknown) => phone_numbers.filter((row) => row['integration_id'] === id).length;
+  expect(
+    integrations.map((row) => row['phone_number_count']),
+    'the counters of the integrations',
+  ).toEqual(integrations.map((row) => numbersOf(row['integration_id'])));
+}
+
+async function run(taken: Step[], mutant: Mutant): Promise<void> {
+  await emptyStorage();
+  const world = new World(await newClient(), mutant);
+  for (const [index, one] of taken.entries()) {
+    await world.take(one);
+    await assertHolds(world).catch((error: unknown) => {
+      throw new Error(`after step ${index}, ${one.does}`, { cause: error });
+    });
+  }
+}
+
+/** What breaks in so many runs: nothing where all hold. */
+export async function failureOf(parameters: { numRuns: number; seed?: number }, mutant: Mutant = (sql) => sql) {
+  const { failed, counterexample, errorInstance, seed } = await fc.check(
+    fc.asyncProperty(steps, (taken) => run(taken, mutant)),
+    { ...parameters, endOnFailure: true },
+  );
+  return failed ? { counterexample, errorInstance, seed } : undefined;
+}
