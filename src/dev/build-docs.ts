@@ -1,4 +1,7 @@
-/** `npm run build:docs`: copies the files of swagger-ui that the reference page needs, so that it loads nothing from elsewhere. */
+/**
+ * `npm run build:docs`: copies the files of swagger-ui that the reference page needs, so that it loads nothing from
+ * elsewhere.
+ */
 import { copyFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { projectDirectory } from '../operator/command-line/project.ts';

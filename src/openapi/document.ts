@@ -1,6 +1,6 @@
 /**
- * The OpenAPI 3.1 document, made from the routes of the app, the schemas that validate requests, and the descriptions in this
- * folder.
+ * The OpenAPI 3.1 document, made from the routes of the app, the schemas that validate requests, and the descriptions
+ * in this folder.
  */
 import * as z from 'zod';
 import { apiKeyOperations } from './api-keys.ts';
@@ -145,7 +145,9 @@ class Components {
   readonly schemas: JsonObject = {};
   readonly responses: JsonObject = {};
 
-  /** A schema as JSON Schema, of the input before defaults and transformations. Schemas with an id become components. */
+  /**
+   * A schema as JSON Schema, of the input before defaults and transformations. Schemas with an id become components.
+   */
   schema(schema: z.ZodType): JsonObject {
     const text = JSON.stringify(z.toJSONSchema(z.object({ schema }), { io: 'input' }));
     const { $defs, properties } = wrapped.parse(JSON.parse(text.replaceAll('#/$defs/', '#/components/schemas/')));

@@ -1,6 +1,6 @@
 /**
- * Describes what the route of an operation cannot say itself. Nothing of this folder is in the Worker: `npm run openapi` makes the
- * document, and it is served as a file.
+ * Describes what the route of an operation cannot say itself. Nothing of this folder is in the Worker:
+ * `npm run openapi` makes the document, and it is served as a file.
  */
 import * as z from 'zod';
 import type { Pagination } from '../worker/d1/list.ts';

@@ -1,6 +1,6 @@
 /**
- * Acts on many rows of an organization, in bounded batches. Each row gets its audit event, and its ciphertext goes to the outbox.
- * If a run is killed between batches, a second run finishes it.
+ * Acts on many rows of an organization, in bounded batches. Each row gets its audit event, and its ciphertext goes to
+ * the outbox. If a run is killed between batches, a second run finishes it.
  */
 import { and, eq, inArray, sql } from 'drizzle-orm';
 import type { SQL } from 'drizzle-orm';
@@ -41,8 +41,8 @@ interface Definition {
 }
 
 /**
- * Makes the function that acts on all rows of an organization that meet the condition. The same transaction records a row's event
- * and acts on it. Two runs at the same time act on each row once.
+ * Makes the function that acts on all rows of an organization that meet the condition. The same transaction records a
+ * row's event and acts on it. Two runs at the same time act on each row once.
  *
  * @returns a function that returns how many rows it acted on
  */
@@ -51,8 +51,8 @@ export function inBatches({ table, id, action, condition, act }: Definition) {
     and(eq(table.organization_id, parameters.organization_id), condition(db, parameters));
 
   /**
-   * Selects the organization, for a query that has a list of ids. If the id is the primary key, the plus keeps SQLite from reading all
-   * rows of the organization. Otherwise the primary key begins with the organization.
+   * Selects the organization, for a query that has a list of ids. If the id is the primary key, the plus keeps SQLite
+   * from reading all rows of the organization. Otherwise the primary key begins with the organization.
    */
   const isOf = ({ organization_id }: Placeholders<OrganizationParameters>) =>
     id.primary ? sql`+${table.organization_id} = ${organization_id}` : eq(table.organization_id, organization_id);

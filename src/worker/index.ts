@@ -10,8 +10,8 @@ import { deleteOldRememberedAnswers } from './decision/remembered-answers.ts';
 import { logError } from './core/log.ts';
 
 /**
- * The tasks of the cron, which runs every minute. Each does a bounded amount of work, and the next run continues it. They run one
- * after the other, because an invocation has few connections (core/connections.ts).
+ * The tasks of the cron, which runs every minute. Each does a bounded amount of work, and the next run continues it.
+ * They run one after the other, because an invocation has few connections (core/connections.ts).
  */
 const tasks: Record<string, (env: Bindings) => Promise<void>> = {
   drain: drainPurges,

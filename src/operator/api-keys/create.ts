@@ -101,12 +101,13 @@ const setTier = query((db, parameters: Placeholders<CreateParameters>) =>
 );
 
 /**
- * Creates an API key for an operator, and its organization if there is none. This is how the first key of a deployment is created.
+ * Creates an API key for an operator, and its organization if there is none. This is how the first key of a deployment
+ * is created.
  *
- * @returns the raw key, which is shown only once, the key as clients see it, and whether the organization is suspended, so that
- *   the key does not work yet
- * @throws OffboardedError; ChangedMeanwhileError if a tier was to be set; DomainError `temporarily_unavailable`. After the first
- *   two nothing was done
+ * @returns the raw key, which is shown only once, the key as clients see it, and whether the organization is suspended,
+ *   so that the key does not work yet
+ * @throws OffboardedError; ChangedMeanwhileError if a tier was to be set; DomainError `temporarily_unavailable`. After
+ *   the first two nothing was done
  */
 export async function createOperatorKey(
   database: D1Database,

@@ -35,8 +35,8 @@ export const usageOf = (script: string, subject: string) =>
 const isFlag = (type: z.core.$ZodType) => z.safeParse(type, true).success;
 
 /**
- * Reads the command line. The schema has a member for each option; those that accept `true` are flags. If an option is wrong, it
- * prints why and the usage to standard error, and exits with 2.
+ * Reads the command line. The schema has a member for each option; those that accept `true` are flags. If an option is
+ * wrong, it prints why and the usage to standard error, and exits with 2.
  */
 export function readOptions<Schema extends z.ZodObject>(usage: string, schema: Schema): z.output<Schema> {
   const options = Object.fromEntries(
@@ -72,8 +72,8 @@ export async function withBindings<Result>(
 }
 
 /**
- * Shows what would be done, and asks for confirmation, unless `--yes` gave it. Without `--yes` and without a terminal it only
- * shows.
+ * Shows what would be done, and asks for confirmation, unless `--yes` gave it. Without `--yes` and without a terminal
+ * it only shows.
  */
 export async function isConfirmed(preview: string, yes: boolean): Promise<boolean> {
   console.log(preview);

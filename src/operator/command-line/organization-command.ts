@@ -24,7 +24,10 @@ interface Command {
   act: (database: D1Database, organization_id: string) => Promise<string | undefined>;
 }
 
-/** Runs the command with the options of the command line. Exits with 0 if it acted, 1 if nothing was done, 2 for bad options. */
+/**
+ * Runs the command with the options of the command line. Exits with 0 if it acted, 1 if nothing was done, 2 for bad
+ * options.
+ */
 export async function runOrganizationCommand(script: string, { from, effect, act }: Command): Promise<void> {
   const schema = z.strictObject({ organization, ...confirmation, ...place });
   const {

@@ -33,8 +33,8 @@ export async function openLocal(directory: string): Promise<PlatformProxy<Bindin
 }
 
 /**
- * Applies missing migrations, and records them in the same table as `wrangler d1 migrations apply` does. Starting wrangler to do
- * this would take most of a command's time.
+ * Applies missing migrations, and records them in the same table as `wrangler d1 migrations apply` does. Starting
+ * wrangler to do this would take most of a command's time.
  */
 async function applyMigrations(database: D1Database): Promise<void> {
   await database

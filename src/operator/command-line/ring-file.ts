@@ -35,7 +35,8 @@ export async function readRingFile(path: string): Promise<RingFile> {
       const next = isJson
         ? `${JSON.stringify({ ...data, CREDENTIALS_KEKS }, undefined, 2)}\n`
         : text.replace(/^CREDENTIALS_KEKS=.*$/m, () => `CREDENTIALS_KEKS='${CREDENTIALS_KEKS}'`);
-      // The text replaced may not be what `parseEnv` reads: it accepts other forms of a line, and the last of several lines wins.
+      // The text replaced may not be what `parseEnv` reads: it accepts other forms of a line, and the last of several
+      // lines wins.
       if (!isDeepStrictEqual(parse(next), { ...data, CREDENTIALS_KEKS })) {
         throw new Error(
           `${path} was not changed: it needs CREDENTIALS_KEKS once, in one line that begins with CREDENTIALS_KEKS=`,

@@ -1,6 +1,6 @@
 /**
- * `npm run keks:rotate`: guides an operator through a rotation of the key-encryption keys, and does its steps on the file with the
- * ring.
+ * `npm run keks:rotate`: guides an operator through a rotation of the key-encryption keys, and does its steps on the
+ * file with the ring.
  */
 import { join, resolve } from 'node:path';
 import pMap from 'p-map';
@@ -61,7 +61,9 @@ interface Found {
   uses: ReadonlyMap<string, Counted>;
   /** How many credentials are being stored under the KEK that is to be retired. */
   intended: Counted;
-  /** How long to wait until the current KEK has been in use for an hour; undefined if it has not wrapped anything yet. */
+  /**
+   * How long to wait until the current KEK has been in use for an hour; undefined if it has not wrapped anything yet.
+   */
   secondsToRetirement: number | undefined;
 }
 
@@ -98,8 +100,8 @@ async function find(database: D1Database): Promise<Found> {
 }
 
 /**
- * Must be done before the KEK is removed from the file: from then on nothing is wrapped with it. If the command is interrupted after
- * this, it can be repeated.
+ * Must be done before the KEK is removed from the file: from then on nothing is wrapped with it. If the command is
+ * interrupted after this, it can be repeated.
  */
 async function retireInDatabase(database: D1Database): Promise<boolean> {
   const { checkValues } = await parseKekRing(JSON.stringify(file.ring));

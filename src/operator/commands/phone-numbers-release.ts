@@ -1,4 +1,6 @@
-/** `npm run phone-numbers:release`: deletes an organization's phone number, so that another organization can import it. */
+/**
+ * `npm run phone-numbers:release`: deletes an organization's phone number, so that another organization can import it.
+ */
 import * as z from 'zod';
 import { e164 } from '../../worker/phone-numbers/phone-number.ts';
 import type { PhoneNumber } from '../../worker/phone-numbers/phone-number.ts';

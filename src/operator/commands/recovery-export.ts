@@ -32,8 +32,8 @@ process.exitCode = await withBindings(options, async ({ DB }) => {
 });
 
 /**
- * The file gets its name only when it is complete, because a replay could not tell that half of it is missing. An existing file is
- * not overwritten.
+ * The file gets its name only when it is complete, because a replay could not tell that half of it is missing. An
+ * existing file is not overwritten.
  */
 async function save(database: D1Database): Promise<number> {
   const part = `${file}.${process.pid}.part`;

@@ -1,6 +1,6 @@
 /**
- * `npm run recovery:replay`: run after a restore of D1, it repeats what was deleted, revoked or suspended since the restore point.
- * Then it reconciles rows and ciphertext.
+ * `npm run recovery:replay`: run after a restore of D1, it repeats what was deleted, revoked or suspended since the
+ * restore point. Then it reconciles rows and ciphertext.
  */
 import { open } from 'node:fs/promises';
 import { resolve } from 'node:path';

@@ -15,8 +15,9 @@ const CURRENT_BEFORE_RETIREMENT_SECONDS = 3600;
 type KekParameters = Placeholders<{ kek_id: string }>;
 
 /**
- * Predicate of intents: a create or an update is under way, and what it wraps with the KEK may become live. Intents without `kek_id`
- * are older than that column and may use any KEK. (There is no index for this query, because only operators run it.)
+ * Predicate of intents: a create or an update is under way, and what it wraps with the KEK may become live. Intents
+ * without `kek_id` are older than that column and may use any KEK. (There is no index for this query, because only
+ * operators run it.)
  */
 const isIntendedUnder = ({ kek_id }: KekParameters) =>
   and(
@@ -35,7 +36,10 @@ const isUnused = (db: Builder, parameters: KekParameters) =>
     not(existsIn(db, credential_purges, isIntendedUnder(parameters))),
   );
 
-/** In one transaction, it checks that the KEK is unused and retires it. After that no intent can use it (credentials/store.ts). */
+/**
+ * In one transaction, it checks that the KEK is unused and retires it. After that no intent can use it
+ * (credentials/store.ts).
+ */
 const markRetired = query((db, parameters: Placeholders<{ kek_id: string; check_value: string }>) =>
   db
     .insert(key_encryption_keys)
@@ -64,8 +68,8 @@ export async function countIntendedUnder(database: D1Database, kek_id: string) {
 }
 
 /**
- * How many seconds to wait before another KEK may be retired: until the current one has been in use for an hour. 0: that is over.
- * Undefined: the current KEK has not wrapped anything yet.
+ * How many seconds to wait before another KEK may be retired: until the current one has been in use for an hour. 0:
+ * that is over. Undefined: the current KEK has not wrapped anything yet.
  */
 export async function secondsToRetirement(database: D1Database, current: string): Promise<number | undefined> {
   const [[known]] = await batch(database, [findKek.bind({ kek_id: current })]);

@@ -25,8 +25,8 @@ export function newKekId(): string {
 }
 
 /**
- * The KEK that was added last, by its id. Ids of {@link newKekId} sort by time, and any other id is older. The order of `keys` means
- * nothing, because people edit the file too.
+ * The KEK that was added last, by its id. Ids of {@link newKekId} sort by time, and any other id is older. The order of
+ * `keys` means nothing, because people edit the file too.
  */
 export function newestKek({ current, keys }: Ring): string {
   return Object.keys(keys)

@@ -56,11 +56,11 @@ const steps = [
 export type OffboardingStep = (typeof steps)[number][0];
 
 /**
- * Offboards an organization, for good. Every phone number (assigned ones too) and every integration is deleted with its data key,
- * the outbox gets their ciphertext, and every key is revoked. The audit events stay.
+ * Offboards an organization, for good. Every phone number (assigned ones too) and every integration is deleted with its
+ * data key, the outbox gets their ciphertext, and every key is revoked. The audit events stay.
  *
- * The first batch sets the status to offboarded. From then on no key works and none can be created, so nothing new can appear while
- * the rest is deleted. If this is interrupted, a second call finishes it.
+ * The first batch sets the status to offboarded. From then on no key works and none can be created, so nothing new can
+ * appear while the rest is deleted. If this is interrupted, a second call finishes it.
  *
  * @param onProgress called after each batch of a step
  * @returns how much this call deleted and revoked; undefined if there is no such organization

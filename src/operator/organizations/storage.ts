@@ -1,6 +1,6 @@
 /**
- * How much of the database each organization uses. D1 has no `dbstat`, so this counts rows and multiplies by the measured size of
- * a row of each table.
+ * How much of the database each organization uses. D1 has no `dbstat`, so this counts rows and multiplies by the
+ * measured size of a row of each table.
  */
 import { sql } from 'drizzle-orm';
 import type { SQLiteColumn, SQLiteTable } from 'drizzle-orm/sqlite-core';

@@ -56,8 +56,8 @@ function statusChange(
 }
 
 /**
- * Suspends an active organization. From the commit on its keys can change nothing. They can read until the caches have forgotten
- * them, at most 60 s. Everything that it has stays.
+ * Suspends an active organization. From the commit on its keys can change nothing. They can read until the caches have
+ * forgotten them, at most 60 s. Everything that it has stays.
  *
  * @returns the organization as it was just before; undefined if there is none, or it is not active
  * @throws DomainError `temporarily_unavailable`

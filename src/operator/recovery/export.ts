@@ -1,4 +1,7 @@
-/** Exports what a restore of D1 would lose, and a replay needs: what ended, and where phone numbers went, since the restore point. */
+/**
+ * Exports what a restore of D1 would lose, and a replay needs: what ended, and where phone numbers went, since the
+ * restore point.
+ */
 import { and, asc, eq, getTableColumns, gt, gte, isNotNull, lt, sql } from 'drizzle-orm';
 import { databaseNow } from '../../worker/d1/clock.ts';
 import { query } from '../../worker/d1/query.ts';
@@ -39,8 +42,9 @@ interface PageParameters extends Place {
 }
 
 /**
- * Selects the events after the previous page: the rest of the organization in which it ended, and then those of each organization
- * since the time. The query is a cross join because SQLite keeps the order of one: in the other order it would read every event.
+ * Selects the events after the previous page: the rest of the organization in which it ended, and then those of each
+ * organization since the time. The query is a cross join because SQLite keeps the order of one: in the other order it
+ * would read every event.
  */
 const isNext = ({ organization_id, created_at, sequence, since }: Placeholders<PageParameters>) => {
   const isSame = sql`${organizations.organization_id} = ${organization_id}`;
@@ -62,8 +66,8 @@ const listEvents = query((db, parameters: Placeholders<PageParameters>) =>
 );
 
 /**
- * Leaves out rows that are due in more than a day. Those wait until Time Travel ends (reconcile.ts), because an undo of the restore
- * would make their ciphertext live again. All others are due within hours.
+ * Leaves out rows that are due in more than a day. Those wait until Time Travel ends (reconcile.ts), because an undo of
+ * the restore would make their ciphertext live again. All others are due within hours.
  */
 const listPurges = query((db, { kv_key }: Placeholders<{ kv_key: string }>) =>
   db
@@ -118,8 +122,8 @@ export async function whyNotCovered(database: D1Database, since: number): Promis
 }
 
 /**
- * The audit events of all organizations since a day before a time, in pages of at most 100: one organization after the other, and
- * the events of each in the order of their commits.
+ * The audit events of all organizations since a day before a time, in pages of at most 100: one organization after the
+ * other, and the events of each in the order of their commits.
  *
  * @param since unix seconds
  * @throws DomainError `temporarily_unavailable`

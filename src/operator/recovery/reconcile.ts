@@ -135,13 +135,14 @@ export interface Reconciled {
 type ReconcileBindings = Pick<Bindings, 'DB' | 'CREDENTIALS'> & { CREDENTIALS_KEKS?: string | undefined };
 
 /**
- * Marks integrations whose credentials are gone, cannot be decrypted, or are about to be removed. Puts ciphertext that no row names
- * into the outbox. It becomes due only when Time Travel can no longer bring its row back, because the restore may be undone. Works
- * in batches of at most 100, and every run returns all that it found, not only what is new.
+ * Marks integrations whose credentials are gone, cannot be decrypted, or are about to be removed. Puts ciphertext that
+ * no row names into the outbox. It becomes due only when Time Travel can no longer bring its row back, because the
+ * restore may be undone. Works in batches of at most 100, and every run returns all that it found, not only what is
+ * new.
  *
  * @param onProgress called with the numbers of KV keys and data keys that have been checked
- * @throws DomainError `temporarily_unavailable`; what KV throws; Error, with nothing done, if the ring is malformed or one of its keys
- *   is not the one that is recorded under its id
+ * @throws DomainError `temporarily_unavailable`; what KV throws; Error, with nothing done, if the ring is malformed or
+ *   one of its keys is not the one that is recorded under its id
  */
 export async function reconcile(
   { DB, CREDENTIALS, CREDENTIALS_KEKS }: ReconcileBindings,
@@ -202,8 +203,8 @@ async function* listKeys(namespace: KVNamespace): AsyncGenerator<string[], void>
 }
 
 /**
- * The data keys whose ciphertext is gone, about to be removed, or cannot be decrypted. Each ciphertext is read by its key, because
- * KV's list may be out of date.
+ * The data keys whose ciphertext is gone, about to be removed, or cannot be decrypted. Each ciphertext is read by its
+ * key, because KV's list may be out of date.
  */
 async function findLost(
   database: D1Database,

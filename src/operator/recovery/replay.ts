@@ -1,4 +1,6 @@
-/** Run after a restore of D1: repeats what had ended since the restore point, from what was exported before (export.ts). */
+/**
+ * Run after a restore of D1: repeats what had ended since the restore point, from what was exported before (export.ts).
+ */
 import { and, eq, gt, inArray, isNotNull, isNull, lt, lte, max, ne, not, or, sql } from 'drizzle-orm';
 import { alias } from 'drizzle-orm/sqlite-core';
 import { isDecision, isOfCall, isOfTarget } from '../../worker/decision/event.ts';
@@ -51,8 +53,8 @@ interface Trail {
 }
 
 /**
- * Creates an organization that is newer than the restore point again. Its events need its row, which counts them, and a suspension or
- * offboarding that they record must hold. It has nothing else.
+ * Creates an organization that is newer than the restore point again. Its events need its row, which counts them, and a
+ * suspension or offboarding that they record must hold. It has nothing else.
  */
 const putOrganizationBack: Step<Trail> = query((db, parameters: Placeholders<Trail>) =>
   db
@@ -67,8 +69,8 @@ const putOrganizationBack: Step<Trail> = query((db, parameters: Placeholders<Tra
 );
 
 /**
- * Events that were recorded after the restore, by late tries for example, have sequences that continue from the restore point. They
- * are moved after the exported events, as their times are.
+ * Events that were recorded after the restore, by late tries for example, have sequences that continue from the restore
+ * point. They are moved after the exported events, as their times are.
  */
 const moveBehind: Step<Trail> = query((db, parameters: Placeholders<Trail>) =>
   db
@@ -85,8 +87,8 @@ const moveBehind: Step<Trail> = query((db, parameters: Placeholders<Trail>) =>
 );
 
 /**
- * Lets new events follow all of these. It also raises `change_count` above anything that a command saw before the restore, so that a
- * late try of such a command does nothing.
+ * Lets new events follow all of these. It also raises `change_count` above anything that a command saw before the
+ * restore, so that a late try of such a command does nothing.
  */
 const continueTrail: Step<Trail> = query((db, parameters: Placeholders<Trail>) => {
   const { organization_id, last_event_at, last_sequence } = parameters;
@@ -106,8 +108,8 @@ const continueTrail: Step<Trail> = query((db, parameters: Placeholders<Trail>) =
 });
 
 /**
- * For the same reason, gives a row that was updated a revision that no event has seen. (Each update has an event, so the last sequence
- * is at least as high as any revision.)
+ * For the same reason, gives a row that was updated a revision that no event has seen. (Each update has an event, so
+ * the last sequence is at least as high as any revision.)
  */
 const moveRevision = (table: typeof integrations | typeof phone_numbers, isTarget: typeof isIntegration) =>
   query((db, parameters: Placeholders<UpdatedParameters>) =>
@@ -125,8 +127,8 @@ const movedRevisions: Partial<Record<AuditAction, Step<UpdatedParameters>>> = {
 };
 
 /**
- * A delete that was refused before the restore may have had a late try, which then succeeded. The client was told of the refusal, so
- * its event is put back, and the event of the deletion gets another id.
+ * A delete that was refused before the restore may have had a late try, which then succeeded. The client was told of
+ * the refusal, so its event is put back, and the event of the deletion gets another id.
  */
 const renameLateDeletion: Step<AuditEventRow & { new_event_id: string }> = query(
   (db, parameters: Placeholders<AuditEventRow & { new_event_id: string }>) =>
@@ -143,7 +145,10 @@ const renameLateDeletion: Step<AuditEventRow & { new_event_id: string }> = query
       .returning({ id: audit_events.target_id }),
 );
 
-/** A late try after the restore may have recorded the call again, with another decision. What the client was told counts. */
+/**
+ * A late try after the restore may have recorded the call again, with another decision. What the client was told
+ * counts.
+ */
 const removeOther: Step<AuditEventRow> = query((db, parameters: Placeholders<AuditEventRow>) =>
   db
     .delete(audit_events)
@@ -165,8 +170,9 @@ const putBack: Step<AuditEventRow> = query((db, parameters: Placeholders<AuditEv
 );
 
 /**
- * Rows that the restore brought back to the outbox, or that late tries have added since, may be of credentials that became live after
- * the restore point. They must wait until the restore can no longer be undone. (A row that waits nearly as long is left alone.)
+ * Rows that the restore brought back to the outbox, or that late tries have added since, may be of credentials that
+ * became live after the restore point. They must wait until the restore can no longer be undone. (A row that waits
+ * nearly as long is left alone.)
  */
 const postponePurges: Step<{ until: number }> = query((db, { until }: Placeholders<{ until: number }>) =>
   db
@@ -194,8 +200,8 @@ const putPurgeBack: Step<PurgeRow> = query((db, parameters: Placeholders<PurgeRo
 );
 
 /**
- * If a phone number is back at an integration that must be deleted again, it moves to the integration that it had at the export, if
- * that still exists. So it does not hold up the deletion.
+ * If a phone number is back at an integration that must be deleted again, it moves to the integration that it had at
+ * the export, if that still exists. So it does not hold up the deletion.
  */
 const reassign: Step<AssignmentRow> = query((db, parameters: Placeholders<AssignmentRow>) => {
   const { organization_id, phone_number_id, integration_id } = parameters;
@@ -242,7 +248,9 @@ const isUsed = (db: Builder, parameters: Target) =>
     ),
   );
 
-/** Enqueues the version that the row has now. The event may name a later version, which the restored row does not have. */
+/**
+ * Enqueues the version that the row has now. The event may name a later version, which the restored row does not have.
+ */
 const enqueueFrom = (table: CredentialsTable, isSubject: typeof isIntegration): Step =>
   query((db, parameters: Target) =>
     db
@@ -263,7 +271,10 @@ const enqueueFrom = (table: CredentialsTable, isSubject: typeof isIntegration): 
       .returning({ id: credential_purges.kv_key }),
   );
 
-/** Also if phone numbers still use the integration: its credentials must not come back. The reconciliation marks them as missing. */
+/**
+ * Also if phone numbers still use the integration: its credentials must not come back. The reconciliation marks them as
+ * missing.
+ */
 const enqueueIntegration = enqueueFrom(integrations, isIntegration);
 const enqueuePhoneNumber = enqueueFrom(phone_numbers, isPhoneNumber);
 
@@ -299,9 +310,9 @@ const isLater = ({ created_at, sequence }: Pick<Target, 'created_at' | 'sequence
 const successor = alias(api_keys, 'successor');
 
 /**
- * Finds the old key of a rotation whose successor is lost. It stays as it is, because it may be the only key that its user has, and
- * revoking it would lock the client out. It is found by rows only, not by whether the event was missing, so that every replay
- * reports it until it is rotated or revoked.
+ * Finds the old key of a rotation whose successor is lost. It stays as it is, because it may be the only key that its
+ * user has, and revoking it would lock the client out. It is found by rows only, not by whether the event was missing,
+ * so that every replay reports it until it is rotated or revoked.
  */
 const findRotatedInVain: Step = query((db, parameters: Target) => {
   const { organization_id, target_id, now } = parameters;
@@ -341,8 +352,8 @@ const statusActions = [
 ] as const satisfies AuditAction[];
 
 /**
- * An offboarded organization stays offboarded. Otherwise the last event decides, even one from after the restore, which a second
- * replay must not undo.
+ * An offboarded organization stays offboarded. Otherwise the last event decides, even one from after the restore, which
+ * a second replay must not undo.
  */
 const setStatus = (status: 'active' | 'suspended' | 'offboarded'): Step =>
   query((db, { organization_id, created_at, sequence }: Target) => {
@@ -380,8 +391,8 @@ const findWithoutKeys: Step<{ organization_ids: string }> = query(
 );
 
 /**
- * The ids of what a replay has done, and of what people must do: `integrations_kept`, because phone numbers still use them;
- * `keys_to_rotate`, because their successors are lost; and `organizations_without_keys`.
+ * The ids of what a replay has done, and of what people must do: `integrations_kept`, because phone numbers still use
+ * them; `keys_to_rotate`, because their successors are lost; and `organizations_without_keys`.
  */
 export interface Replayed {
   organizations_put_back: string[];
@@ -438,8 +449,9 @@ const isKekRow = (row: ExportedRow): row is RetiredKekRow => 'check_value' in ro
 const isAssignmentRow = (row: ExportedRow): row is AssignmentRow => 'phone_number_id' in row;
 
 /**
- * Puts audit events and outbox rows back, and repeats what the events say ended, in transactions of at most 100 events. If a run is
- * interrupted, another one finishes it. A second run changes nothing, and reports again all that people must do.
+ * Puts audit events and outbox rows back, and repeats what the events say ended, in transactions of at most 100 events.
+ * If a run is interrupted, another one finishes it. A second run changes nothing, and reports again all that people
+ * must do.
  *
  * @param onProgress called with the number of rows that have been read
  * @throws DomainError `temporarily_unavailable`

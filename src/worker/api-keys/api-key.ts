@@ -32,8 +32,8 @@ export const isApiKey = ({ organization_id, key_id }: Placeholders<{ organizatio
   and(eq(api_keys.key_id, key_id), eq(api_keys.organization_id, organization_id));
 
 /**
- * Selects the keys of an organization, for a query that has a list of key ids. The plus keeps SQLite from using the index of the
- * organization, which would read all its keys.
+ * Selects the keys of an organization, for a query that has a list of key ids. The plus keeps SQLite from using the
+ * index of the organization, which would read all its keys.
  */
 export const isKeyOf = ({ organization_id }: Placeholders<{ organization_id: string }>) =>
   sql`+${api_keys.organization_id} = ${organization_id}`;

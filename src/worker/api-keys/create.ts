@@ -42,7 +42,10 @@ const quotas: Quota[] = ['api_keys', 'audit_events'];
 
 type CreateParameters = MutationParameters & RowParameters<typeof api_keys>;
 
-/** The role must not be higher than that of the caller's key, and the expiry not later. The caller's expiry is the default. */
+/**
+ * The role must not be higher than that of the caller's key, and the expiry not later. The caller's expiry is the
+ * default.
+ */
 const insertKey = query((db, parameters: Placeholders<CreateParameters>) => {
   const expires_at = sql<number | null>`coalesce(${parameters.expires_at}, ${api_keys.expires_at})`;
   return db.insert(api_keys).select(
@@ -86,11 +89,11 @@ export function newKey() {
 }
 
 /**
- * Creates an API key for the caller's user (docs/contract.md, API keys). The batch compares its role and expiry with those of the
- * caller's key in D1.
+ * Creates an API key for the caller's user (docs/contract.md, API keys). The batch compares its role and expiry with
+ * those of the caller's key in D1.
  *
- * @returns the key as clients see it, and the raw key, which is shown only in the first response: a repeat under the same
- *   Idempotency-Key does not have it
+ * @returns the key as clients see it, and the raw key, which is shown only in the first response: a repeat under the
+ *   same Idempotency-Key does not have it
  * @throws DomainError `permission_denied`, `quota_exceeded`, and the errors of every mutation (decision/mutation.ts)
  */
 export async function createApiKey(

@@ -35,8 +35,8 @@ const deleteEnded = query((db, { until }: Placeholders<{ until: number }>) =>
 );
 
 /**
- * A task of the cron: sets `ended_at` of keys that have expired, and deletes keys that ended more than 90 days ago. Their audit events
- * stay.
+ * A task of the cron: sets `ended_at` of keys that have expired, and deletes keys that ended more than 90 days ago.
+ * Their audit events stay.
  */
 export async function forgetEndedKeys({ DB }: Bindings): Promise<void> {
   const now = unixNow();

@@ -89,8 +89,8 @@ const isLivingDescendant = (db: Builder, parameters: Placeholders<RevokeParamete
   and(isKeyOf(parameters), inArray(api_keys.key_id, descendantIds(db, parameters)), isAlive(db, parameters));
 
 /**
- * The key must be active or have descendants that are alive. Neither it nor one of those may have a higher role than the
- * caller.
+ * The key must be active or have descendants that are alive. Neither it nor one of those may have a higher role than
+ * the caller.
  */
 const recordRootRevocation = eventRecorder<RevokeParameters>({
   table: api_keys,
@@ -137,8 +137,8 @@ const decideWithDescendants = mutation('api_keys:revoke', {
 });
 
 /**
- * Revokes an API key (docs/contract.md, API keys). From the commit on it can change nothing. It can read until the caches have
- * forgotten it, at most 60 s. Revoking a key again has no effect and is not an error.
+ * Revokes an API key (docs/contract.md, API keys). From the commit on it can change nothing. It can read until the
+ * caches have forgotten it, at most 60 s. Revoking a key again has no effect and is not an error.
  *
  * With `descendants`, either the key and all its descendants are revoked, or nothing is.
  *

@@ -44,7 +44,9 @@ interface RotateParameters extends MutationParameters {
   prefix: string;
 }
 
-/** Predicate: the key was rotated before, and a successor has been used. So the answer to that rotation was not lost. */
+/**
+ * Predicate: the key was rotated before, and a successor has been used. So the answer to that rotation was not lost.
+ */
 function isSuccessorUsed(
   db: Builder,
   { organization_id, key_id }: Placeholders<Pick<RotateParameters, 'organization_id' | 'key_id'>>,
@@ -71,11 +73,12 @@ function isSuccessorUsed(
 }
 
 /**
- * When the successor of a key expires, as a number that SQL can compare ({@link expiryOf}). Usually that is the key's own expiry.
- * But a rotation shortens the old key's expiry to the overlap. If the answer is lost, the client rotates the old key again, and
- * the new successor must get the original expiry: that of the key at its first rotation, from the event. (The event is kept for
- * longer than an overlap lasts, see audit/retention.ts.) If a successor has been used, no answer was lost. Then the shortened
- * expiry counts, so that nobody extends the life of an old key by rotating it.
+ * When the successor of a key expires, as a number that SQL can compare ({@link expiryOf}). Usually that is the key's
+ * own expiry. But a rotation shortens the old key's expiry to the overlap. If the answer is lost, the client rotates
+ * the old key again, and the new successor must get the original expiry: that of the key at its first rotation, from
+ * the event. (The event is kept for longer than an overlap lasts, see audit/retention.ts.) If a successor has been
+ * used, no answer was lost. Then the shortened expiry counts, so that nobody extends the life of an old key by rotating
+ * it.
  */
 function lifeOf(db: Builder, parameters: Placeholders<Pick<RotateParameters, 'organization_id' | 'key_id'>>) {
   const atFirstRotation = db
@@ -93,9 +96,10 @@ function lifeOf(db: Builder, parameters: Placeholders<Pick<RotateParameters, 'or
 }
 
 /**
- * The rules of a rotation. The key must be alive, and its role not higher than the caller's. The successor must not expire later
- * than the caller's key, unless that is the key to rotate. The key must belong to the caller's user, because the successor acts as
- * that user; an admin may rotate any. If the old key does not end at once, there must be room for one more key.
+ * The rules of a rotation. The key must be alive, and its role not higher than the caller's. The successor must not
+ * expire later than the caller's key, unless that is the key to rotate. The key must belong to the caller's user,
+ * because the successor acts as that user; an admin may rotate any. If the old key does not end at once, there must be
+ * room for one more key.
  */
 const recordRotation = eventRecorder<RotateParameters>({
   table: api_keys,
@@ -180,7 +184,9 @@ const endOldKey = query((db, parameters: Placeholders<RotateParameters>) =>
     .where(and(isApiKey(parameters), hasDecided(db, parameters), isSuccessorThere(db, parameters))),
 );
 
-/** Read from the event, not from the row, which may have changed since, so that a repeated request gets the same answer. */
+/**
+ * Read from the event, not from the row, which may have changed since, so that a repeated request gets the same answer.
+ */
 const readSuccessor = query((db, parameters: Placeholders<RotateParameters>) =>
   db
     .select({ state: audit_events.state })
@@ -202,13 +208,14 @@ const decide = mutation('api_keys:rotate', {
 });
 
 /**
- * Replaces an API key by a new one with the same name, user, role and expiry (docs/contract.md, API keys). The old key works until
- * the overlap ends, or until its own expiry if that is sooner.
+ * Replaces an API key by a new one with the same name, user, role and expiry (docs/contract.md, API keys). The old key
+ * works until the overlap ends, or until its own expiry if that is sooner.
  *
- * @returns both keys as clients see them, and the new raw key, which is shown only in the first response: a repeat under the
- *   same Idempotency-Key does not have it
- * @throws DomainError `api_key_not_found`, `api_key_inactive`, `permission_denied` for a key with a higher role, a later expiry or
- *   another user than the caller's, `quota_exceeded`, and the errors of every mutation (decision/mutation.ts)
+ * @returns both keys as clients see them, and the new raw key, which is shown only in the first response: a repeat
+ *   under the same Idempotency-Key does not have it
+ * @throws DomainError `api_key_not_found`, `api_key_inactive`, `permission_denied` for a key with a higher role, a
+ *   later expiry or another user than the caller's, `quota_exceeded`, and the errors of every mutation
+ *   (decision/mutation.ts)
  */
 export async function rotateApiKey(
   call: ApiCall,

@@ -20,7 +20,9 @@ import { toIso, toUnix } from '../core/time.ts';
 
 const timeOfEvents = () => z.iso.datetime('must be a time in UTC, like 2030-01-15T10:30:00Z').transform(toUnix);
 
-/** Filters of which only one can be used, because there is an index for each, and none for two together (d1/schema.ts). */
+/**
+ * Filters of which only one can be used, because there is an index for each, and none for two together (d1/schema.ts).
+ */
 const alternatives = ['action', 'target_id', 'actor_key_id'] as const;
 const alone = `Only one of ${alternatives.join(', ')} can be used. It can be combined with since and until.`;
 const together = `only one of ${alternatives.join(', ')} may be given`;
@@ -103,7 +105,10 @@ interface Change {
   to: unknown;
 }
 
-/** What an update changed, with the names that clients know. Null for any other event, and for events older than the column. */
+/**
+ * What an update changed, with the names that clients know. Null for any other event, and for events older than the
+ * column.
+ */
 function presentChanges(event: AuditEventRow): Record<string, Change> | null {
   if (event.changes === null) return null;
   const before = storedObject.parse(JSON.parse(event.state));

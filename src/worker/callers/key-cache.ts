@@ -6,9 +6,10 @@
  * | --------------- | ---------------------------------------- | -------- |
  * | SHA-256 of key  | JSON of {@link Caller} and its deadline  | 60 s     |
  *
- * Each entry has a deadline, counted from the start of the D1 read that filled it, and both caches check it. KV's own expiry only
- * cleans up: it would not end in time an entry that was written during a revocation, or one that an edge still has. So a
- * revoked key can read for at most 60 s. It can write nothing, because no mutation trusts a cache (decision/caller.ts).
+ * Each entry has a deadline, counted from the start of the D1 read that filled it, and both caches check it. KV's own
+ * expiry only cleans up: it would not end in time an entry that was written during a revocation, or one that an edge
+ * still has. So a revoked key can read for at most 60 s. It can write nothing, because no mutation trusts a cache
+ * (decision/caller.ts).
  */
 import { and, eq, gt, isNull, lt, or, sql } from 'drizzle-orm';
 import { LRUCache } from 'lru-cache';
@@ -60,8 +61,9 @@ export type Caller = z.output<typeof cachedCaller>;
 const isolateCache = new LRUCache<string, Caller>({ max: MAX_ISOLATE_ENTRIES });
 
 /**
- * Keys that D1 does not have, and the time until which D1 is not asked about them again. This is a cache of its own, so that a
- * flood of unknown keys does not evict callers. Dead keys are not in it, because their organization may be resumed.
+ * Keys that D1 does not have, and the time until which D1 is not asked about them again. This is a cache of its own, so
+ * that a flood of unknown keys does not evict callers. Dead keys are not in it, because their organization may be
+ * resumed.
  */
 const unknownKeys = new LRUCache<string, number>({ max: MAX_ISOLATE_ENTRIES });
 
@@ -116,8 +118,8 @@ const markUsed = query(
 /**
  * Finds the caller with this key, which must be well-formed.
  *
- * @param admitLookup called before KV and D1 are asked about a key that this isolate does not know. It throws to refuse: anybody
- *   can make well-formed keys, and a flood of them must not reach KV and D1
+ * @param admitLookup called before KV and D1 are asked about a key that this isolate does not know. It throws to
+ *   refuse: anybody can make well-formed keys, and a flood of them must not reach KV and D1
  * @returns undefined if the key is unknown, revoked or expired, or its organization is not active
  * @throws DomainError `temporarily_unavailable` if D1 is needed and cannot be reached; what `admitLookup` throws
  */
@@ -135,8 +137,8 @@ export async function findCaller(
   }
   if (now < (unknownKeys.get(key_hash) ?? 0)) return undefined;
   const caller = await once(key_hash, async () => {
-    // A key that this isolate has found alive before is limited by its organization. If it is dead now, the isolate forgets it,
-    // and the next look-up must be admitted.
+    // A key that this isolate has found alive before is limited by its organization. If it is dead now, the isolate
+    // forgets it, and the next look-up must be admitted.
     if (!known) await admitLookup();
     return (await readCache(env, key_hash, now)) ?? (await fill(env, key_hash, afterAnswer));
   });
@@ -152,13 +154,16 @@ async function refresh(env: Bindings, key_hash: string): Promise<void> {
   await Promise.all(tasks.map((task) => task()));
 }
 
-/** Look-ups under way, by the key's hash. Their number is bounded, because a look-up whose call is cancelled is never removed. */
+/**
+ * Look-ups under way, by the key's hash. Their number is bounded, because a look-up whose call is cancelled is never
+ * removed.
+ */
 const lookUps = new LRUCache<string, Promise<Caller | undefined>>({ max: MAX_ISOLATE_ENTRIES });
 
 /**
- * Looks a key up once, however many calls need it at the same time: the others wait for the first one's result. If the first call
- * is cancelled, its promise never settles, so those that wait have a timer, after which they look up themselves. They also do
- * so if the first call was refused by its own rate limit.
+ * Looks a key up once, however many calls need it at the same time: the others wait for the first one's result. If the
+ * first call is cancelled, its promise never settles, so those that wait have a timer, after which they look up
+ * themselves. They also do so if the first call was refused by its own rate limit.
  */
 async function once(key_hash: string, ask: () => Promise<Caller | undefined>): Promise<Caller | undefined> {
   for (let other = lookUps.get(key_hash); other; other = lookUps.get(key_hash)) {
@@ -217,8 +222,8 @@ export function forgetKey(key_hash: string): void {
 }
 
 /**
- * Removes keys from both caches after a revocation or a rotation, so that they end before their deadline. If there are more than
- * one invocation may delete from KV, the rest end by their deadline.
+ * Removes keys from both caches after a revocation or a rotation, so that they end before their deadline. If there are
+ * more than one invocation may delete from KV, the rest end by their deadline.
  */
 export function dropKeys(
   { env, afterAnswer }: { env: Bindings; afterAnswer: AfterAnswer },

@@ -1,6 +1,7 @@
 /**
- * The format of raw keys: `bk_live_` (or `bk_test_`), 50 random base62 characters, and a checksum of 6 characters, the base62
- * CRC-32 of all before them (docs/contract.md, API keys). With the checksum, a mistyped key is refused without any I/O.
+ * The format of raw keys: `bk_live_` (or `bk_test_`), 50 random base62 characters, and a checksum of 6 characters, the
+ * base62 CRC-32 of all before them (docs/contract.md, API keys). With the checksum, a mistyped key is refused without
+ * any I/O.
  */
 import CRC32 from 'crc-32';
 import { customAlphabet } from 'nanoid';

@@ -18,7 +18,10 @@ export class DeadlineError extends Error {
 
 const originals = new WeakMap<object, object>();
 
-/** The binding behind a wrapped one; for a D1 session, that of its database. It is the same in every invocation of an isolate. */
+/**
+ * The binding behind a wrapped one; for a D1 session, that of its database. It is the same in every invocation of an
+ * isolate.
+ */
 export const originalOf = (binding: object): object => originals.get(binding) ?? binding;
 
 /**

@@ -22,8 +22,8 @@ export function idSchema(prefix: IdPrefix) {
 export const organizationIdPattern = /^org_[A-Za-z0-9_-]{1,40}$/;
 
 /**
- * The id of a call and of the audit event that decides it: a UUIDv7 (RFC 9562 §5.7), so that new rows are stored next to
- * each other. It is made before the commit, so it says nothing about the order of commits; an event's sequence does
+ * The id of a call and of the audit event that decides it: a UUIDv7 (RFC 9562 §5.7), so that new rows are stored next
+ * to each other. It is made before the commit, so it says nothing about the order of commits; an event's sequence does
  * (decision/event.ts). 12 hex digits are too few: if two calls had the same id, the second would take the first one's
  * decision for its own.
  */

@@ -4,8 +4,8 @@ const FIRST_BACKOFF_MILLISECONDS = 100;
 export const MAX_TRIES = 3;
 
 /**
- * Retries an operation that is safe to repeat. Back-off is exponential with full jitter, so that operations which failed
- * together do not all come back together.
+ * Retries an operation that is safe to repeat. Back-off is exponential with full jitter, so that operations which
+ * failed together do not all come back together.
  *
  * @param maxTries how often to try in all after an error of this kind
  * @throws the error of the last try

@@ -15,8 +15,8 @@ export const roles = ['admin', 'agent_manager', 'user'] as const;
 export type Role = (typeof roles)[number];
 
 /**
- * The keys of a suspended organization do not work until it is resumed. An offboarded organization has nothing left but its
- * audit events, for good.
+ * The keys of a suspended organization do not work until it is resumed. An offboarded organization has nothing left but
+ * its audit events, for good.
  */
 export const organizationStatuses = ['active', 'suspended', 'offboarded'] as const;
 export const keyStatuses = ['active', 'revoked'] as const;
@@ -25,8 +25,9 @@ export const integrationStatuses = ['active', 'credentials_missing'] as const;
 export const phoneNumberStatuses = ['free', 'assigned'] as const;
 
 /**
- * The states of an outbox row. `intended`: a create or an update is under way. It may still make its ciphertext live, and then
- * deletes the row. `owed`: the ciphertext is garbage for good, and the row stays until the ciphertext has been removed.
+ * The states of an outbox row. `intended`: a create or an update is under way. It may still make its ciphertext live,
+ * and then deletes the row. `owed`: the ciphertext is garbage for good, and the row stays until the ciphertext has been
+ * removed.
  */
 export const purgeStates = ['intended', 'owed'] as const;
 export type PurgeState = (typeof purgeStates)[number];
@@ -59,7 +60,10 @@ export const auditActions = [
 ] as const;
 export type AuditAction = (typeof auditActions)[number];
 
-/** The actions that delete, revoke, or change an organization's status. A restore of D1 undoes them; a replay redoes them. */
+/**
+ * The actions that delete, revoke, or change an organization's status. A restore of D1 undoes them; a replay redoes
+ * them.
+ */
 export const endingActions = [
   'organization.suspended',
   'organization.resumed',

@@ -1,4 +1,7 @@
-/** Finds data keys in the rows of D1, by the key-encryption key (KEK) that wraps them. The indexes on `kek_id` serve this. */
+/**
+ * Finds data keys in the rows of D1, by the key-encryption key (KEK) that wraps them. The indexes on `kek_id` serve
+ * this.
+ */
 import { and, asc, eq, inArray, isNotNull, sql } from 'drizzle-orm';
 import type { SQL } from 'drizzle-orm';
 import type { SQLiteColumn, SQLiteTable } from 'drizzle-orm/sqlite-core';
@@ -37,7 +40,9 @@ interface Holders {
   table: SQLiteTable &
     Record<'organization_id' | 'credentials_version' | 'data_key' | 'kek_id' | 'status', SQLiteColumn>;
   subject_id: SQLiteColumn;
-  /** Predicate: the row comes after a place in the order of the primary key. (The index on `kek_id` ends with that key.) */
+  /**
+   * Predicate: the row comes after a place in the order of the primary key. (The index on `kek_id` ends with that key.)
+   */
   isAfter: (place: Placeholders<Place>) => SQL;
   order: SQLiteColumn[];
 }
@@ -53,7 +58,10 @@ function statements({ table, subject_id, isAfter, order }: Holders) {
   };
   const inOrder = order.map((column) => asc(column));
   return {
-    /** Goes from each id to the next greater one, so it takes as many seeks as there are ids, however many rows there are. */
+    /**
+     * Goes from each id to the next greater one, so it takes as many seeks as there are ids, however many rows there
+     * are.
+     */
     listKekIds: query<object, { kek_id: string }[]>((db) =>
       db.select({ kek_id: sql<string>`kek_id`.as('kek_id') }).from(
         sql`(WITH RECURSIVE walk(kek_id) AS (
@@ -155,8 +163,8 @@ export async function countDataKeys(
 export type DataKeyPlace = Place & Pick<StoredDataKey, 'kek_id' | 'table'>;
 
 /**
- * The data keys that these KEKs wrap, in the order of KEK, table and primary key, in pages of at most 100. A data key that is
- * re-wrapped meanwhile may be left out.
+ * The data keys that these KEKs wrap, in the order of KEK, table and primary key, in pages of at most 100. A data key
+ * that is re-wrapped meanwhile may be left out.
  *
  * @param behind begin after this place
  */
@@ -202,8 +210,8 @@ export async function* allDataKeys(database: D1Database): AsyncGenerator<HeldDat
 }
 
 /**
- * Replaces data keys in one transaction, each only if its row still holds the one that was read. Replaces none if the KEK cannot
- * be used (kek-check.ts).
+ * Replaces data keys in one transaction, each only if its row still holds the one that was read. Replaces none if the
+ * KEK cannot be used (kek-check.ts).
  *
  * @param rewrap_place where the next run of the re-wrap must begin; stored with the KEK
  * @returns how many it replaced

@@ -18,8 +18,9 @@ const PURGES_PER_TURN = 150;
 const OVERDUE_SECONDS = 15 * 60;
 
 /**
- * Removes one ciphertext, then its outbox row. Only for a version that was live before. A version that never was must wait in the
- * outbox until it is due, because its put may still arrive. If this fails, {@link drainPurges} does it later.
+ * Removes one ciphertext, then its outbox row. Only for a version that was live before. A version that never was must
+ * wait in the outbox until it is due, because its put may still arrive. If this fails, {@link drainPurges} does it
+ * later.
  */
 export async function purge({ CREDENTIALS, DB }: Bindings, kv_key: string): Promise<void> {
   await CREDENTIALS.delete(kv_key);
@@ -27,12 +28,12 @@ export async function purge({ CREDENTIALS, DB }: Bindings, kv_key: string): Prom
 }
 
 /**
- * A task of the cron: removes what is due, in turns that are fair among organizations, until nothing is due or the run has used up
- * its limits. A purge that fails stays in the outbox and is due again after its lease.
+ * A task of the cron: removes what is due, in turns that are fair among organizations, until nothing is due or the run
+ * has used up its limits. A purge that fails stays in the outbox and is due again after its lease.
  *
- * If there was anything to do, it logs `purges_drained`: how many were `purged`, how many `failed`, and how many that are due are
- * `left` (of the 10,000 rows that are due next). It logs the alert `purges_overdue` while one of those has been due for more than
- * 15 minutes.
+ * If there was anything to do, it logs `purges_drained`: how many were `purged`, how many `failed`, and how many that
+ * are due are `left` (of the 10,000 rows that are due next). It logs the alert `purges_overdue` while one of those has
+ * been due for more than 15 minutes.
  */
 export async function drainPurges(env: Bindings): Promise<void> {
   const end = Date.now() + MILLISECONDS_PER_RUN;

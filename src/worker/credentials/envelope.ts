@@ -1,9 +1,9 @@
 /**
- * Envelope encryption, as pure functions. Each version of a subject's credentials is encrypted by AES-256-GCM with a new data
- * key. The data key is wrapped by AES-256-GCM with the ring's current key-encryption key (KEK).
+ * Envelope encryption, as pure functions. Each version of a subject's credentials is encrypted by AES-256-GCM with a
+ * new data key. The data key is wrapped by AES-256-GCM with the ring's current key-encryption key (KEK).
  *
- * Both layers have the same additional authenticated data, the KV key `v1/{organization_id}/{subject_id}/{version}`. So neither a
- * ciphertext nor a data key can be decrypted in another place.
+ * Both layers have the same additional authenticated data, the KV key `v1/{organization_id}/{subject_id}/{version}`. So
+ * neither a ciphertext nor a data key can be decrypted in another place.
  *
  * | bytes      | nonce (96 bits, random) | AES-GCM output        |
  * | ---------- | ----------------------- | --------------------- |
@@ -26,7 +26,10 @@ export interface WrappedDataKey {
   kek_id: string;
 }
 
-/** Encrypts credentials with a new data key. `kv_key` binds both to their place. Here and below, the data key's bytes are erased. */
+/**
+ * Encrypts credentials with a new data key. `kv_key` binds both to their place. Here and below, the data key's bytes
+ * are erased.
+ */
 export async function seal(
   ring: KekRing,
   kv_key: string,

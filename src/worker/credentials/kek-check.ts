@@ -1,7 +1,7 @@
 /**
- * Checks that a key-encryption key (KEK) is the right one. Operators choose the ids of KEKs. If one deployment used another key
- * under the same id, no other deployment could decrypt what it wraps. So D1 keeps a check value of each KEK's bytes, from the
- * first time that it wraps a data key.
+ * Checks that a key-encryption key (KEK) is the right one. Operators choose the ids of KEKs. If one deployment used
+ * another key under the same id, no other deployment could decrypt what it wraps. So D1 keeps a check value of each
+ * KEK's bytes, from the first time that it wraps a data key.
  */
 import { and, eq, isNotNull, isNull, ne, not, or, sql } from 'drizzle-orm';
 import type { Placeholder } from 'drizzle-orm';
@@ -26,8 +26,8 @@ export const currentKek = ({ current, checkValues }: KekRing) => ({
 });
 
 /**
- * Records a KEK. In a batch it must come before the statements that ask {@link isKnownKek}. It also stores where the next run of
- * the re-wrap begins (rewrap.ts).
+ * Records a KEK. In a batch it must come before the statements that ask {@link isKnownKek}. It also stores where the
+ * next run of the re-wrap begins (rewrap.ts).
  */
 export const recordKek = query(
   (db, { kek_id, check_value, now, rewrap_place }: Placeholders<KekParameters & { rewrap_place: string | null }>) =>
@@ -81,7 +81,8 @@ export const findKek = query((db, { kek_id }: Placeholders<{ kek_id: string }>) 
 );
 
 /**
- * {@link isNoOtherKek}, by the row that was read. If the KEK cannot be used, it logs the alert `kek_mismatch` or `kek_retired`.
+ * {@link isNoOtherKek}, by the row that was read. If the KEK cannot be used, it logs the alert `kek_mismatch` or
+ * `kek_retired`.
  */
 export function isUsableKek(
   kek: { kek_id: string; check_value: string },

@@ -88,8 +88,8 @@ function parseJson(text: string): unknown {
 let parsedRing: { secret: string; ring: KekRing } | undefined;
 
 /**
- * The ring, parsed once per isolate and secret. The result is kept, not the promise, because a request must not await the
- * promise of another request.
+ * The ring, parsed once per isolate and secret. The result is kept, not the promise, because a request must not await
+ * the promise of another request.
  */
 export async function kekRing(secret: string): Promise<KekRing> {
   if (parsedRing?.secret !== secret) parsedRing = { secret, ring: await parseKekRing(secret) };

@@ -10,8 +10,8 @@
  * | claimed   | `owed`, one attempt more, due again after a lease  | the drain is about to remove the ciphertext                  |
  * | gone      | deleted                                            | the ciphertext has been removed                              |
  *
- * A late try of a batch cannot undo any of these steps: only an intent without an attempt can be withdrawn, no row becomes an
- * intent again, and an owed row is deleted only after its ciphertext has been removed.
+ * A late try of a batch cannot undo any of these steps: only an intent without an attempt can be withdrawn, no row
+ * becomes an intent again, and an owed row is deleted only after its ciphertext has been removed.
  */
 import { and, eq, inArray, isNotNull, lte, not, sql } from 'drizzle-orm';
 import type { Placeholder, SQL } from 'drizzle-orm';
@@ -100,9 +100,10 @@ export const withdrawIntent = query((db, parameters: Placeholders<MutationParame
 const laterOf = (column: SQLiteColumn) => sql<number>`max(${column}, excluded.${sql.identifier(column.name)})`;
 
 /**
- * Runs after {@link withdrawIntent}, or after a put that failed. A version that has not become live by now never will, not even by
- * a late try. The row stays for an hour from `now`, because a put may arrive late by less than that. If the drain has already
- * deleted the row, this inserts it again. Nobody can read the ciphertext, because its data key was not stored.
+ * Runs after {@link withdrawIntent}, or after a put that failed. A version that has not become live by now never will,
+ * not even by a late try. The row stays for an hour from `now`, because a put may arrive late by less than that. If the
+ * drain has already deleted the row, this inserts it again. Nobody can read the ciphertext, because its data key was
+ * not stored.
  */
 export const spendIntent = query((db, parameters: Placeholders<MutationParameters & IntentParameters>) =>
   db
@@ -147,8 +148,8 @@ const purgingActions = [
 ] as const satisfies AuditAction[];
 
 /**
- * Runs in the batch of the events that made versions garbage, after them. It enqueues the version that each event saw, because the
- * row itself may be gone or have another version by now.
+ * Runs in the batch of the events that made versions garbage, after them. It enqueues the version that each event saw,
+ * because the row itself may be gone or have another version by now.
  */
 export const enqueuePurges = query((db, parameters: Placeholders<EventParameters>) => {
   const version = sql<string>`json_extract(${audit_events.state}, '$.credentials_version')`;
@@ -176,17 +177,19 @@ export const enqueuePurges = query((db, parameters: Placeholders<EventParameters
 const LEASE_SECONDS = 60;
 const MAX_LEASE_DOUBLINGS = 6;
 /**
- * How many rows the backlog's query reads, in the order in which they are due. It is bounded, because the outbox grows while KV
- * fails. The row that has waited longest is among them, unless 10,000 others are due before it.
+ * How many rows the backlog's query reads, in the order in which they are due. It is bounded, because the outbox grows
+ * while KV fails. The row that has waited longest is among them, unless 10,000 others are due before it.
  */
 const MAX_LOOKED_AT = 10_000;
 
 /**
- * SQL that merges the rows of all organizations. The rows of each organization come in the order of `due_at`. It seeks in the
- * index once for each organization that has rows, and twice for each row that it returns; it reads no other rows.
+ * SQL that merges the rows of all organizations. The rows of each organization come in the order of `due_at`. It seeks
+ * in the index once for each organization that has rows, and twice for each row that it returns; it reads no other
+ * rows.
  *
  * @param due predicate of the rows to return; at the first row that does not meet it, an organization's rows end
- * @param order which organization's next row comes first, by `rank` (a row's position within its organization) and `due_at`
+ * @param order which organization's next row comes first, by `rank` (a row's position within its organization) and
+ *   `due_at`
  */
 function mergedRows(due: SQL | undefined, order: SQL, limit: Placeholder | number): SQL {
   const { organization_id, due_at, kv_key, first_due_at } = credential_purges;
@@ -214,8 +217,9 @@ function mergedRows(due: SQL | undefined, order: SQL, limit: Placeholder | numbe
 export type Claim = Pick<typeof credential_purges.$inferSelect, 'kv_key' | 'attempts' | 'due_at'>;
 
 /**
- * Claims rows that are due: the first of each organization, then the second of each, and so on, so that an organization with many
- * rows does not hold up the others. A claimed intent becomes owed, so that its ciphertext cannot become live any more.
+ * Claims rows that are due: the first of each organization, then the second of each, and so on, so that an organization
+ * with many rows does not hold up the others. A claimed intent becomes owed, so that its ciphertext cannot become live
+ * any more.
  */
 export const claimDue = query((db, { now, limit }: Placeholders<{ now: number; limit: number }>) =>
   db
@@ -253,14 +257,16 @@ export const findBacklog = query((db, { now }: Placeholders<{ now: number }>) =>
     .where(lte(sql`first_due_at`, now)),
 );
 
-/** Deletes the row of a version that was live: no put of it can still arrive. (The KV key contains the organization.) */
+/**
+ * Deletes the row of a version that was live: no put of it can still arrive. (The KV key contains the organization.)
+ */
 export const deletePurged = query((db, { kv_key }: Placeholders<{ kv_key: string }>) =>
   db.delete(credential_purges).where(eq(credential_purges.kv_key, kv_key)),
 );
 
 /**
- * Deletes rows that are unchanged since they were claimed. A row that has been claimed again, or spent again after a late put,
- * must be purged again.
+ * Deletes rows that are unchanged since they were claimed. A row that has been claimed again, or spent again after a
+ * late put, must be purged again.
  *
  * The parameter `claims` is a JSON array of {@link Claim}.
  */

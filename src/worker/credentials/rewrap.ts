@@ -17,16 +17,17 @@ const REWRAPPED_PER_RUN = 100;
 const UNOPENED_PER_RUN = 1000;
 
 /**
- * A task of the cron: re-wraps at most 100 data keys that an old KEK of the ring wraps. It begins where the previous run ended, and
- * starts over at the end, so that data keys which cannot be decrypted do not hold up the others.
+ * A task of the cron: re-wraps at most 100 data keys that an old KEK of the ring wraps. It begins where the previous
+ * run ended, and starts over at the end, so that data keys which cannot be decrypted do not hold up the others.
  *
- * Each row is changed by a compare-and-swap, so a client's change or delete wins. If a run is killed, every data key is still
- * wrapped by the old KEK or by the current one, and the next run continues with those that are left.
+ * Each row is changed by a compare-and-swap, so a client's change or delete wins. If a run is killed, every data key is
+ * still wrapped by the old KEK or by the current one, and the next run continues with those that are left.
  *
  * Logs `data_keys_rewrapped`: how many were `rewrapped`, and how many are `left`. Logs these alerts:
  * - `data_keys_unopened`: some data keys cannot be decrypted with the KEK that their rows name
  * - `kek_missing`: the ring lacks a KEK that wraps data keys, so their credentials cannot be read
- * - `kek_mismatch`, `kek_retired`: the current KEK is not the one recorded under its id, or is retired; nothing is re-wrapped
+ * - `kek_mismatch`, `kek_retired`: the current KEK is not the one recorded under its id, or is retired; nothing is
+ *   re-wrapped
  *
  * @throws DomainError `temporarily_unavailable`; Error for a malformed ring
  */
@@ -61,8 +62,9 @@ async function* dataKeysFrom(database: D1Database, kek_ids: string[], place: str
 }
 
 /**
- * Re-wraps as many data keys as a run may, each once, without storing them. Returns the place where the next run must begin; null
- * is the beginning. While all data keys can be decrypted, that is the beginning, because re-wrapped ones are not found again.
+ * Re-wraps as many data keys as a run may, each once, without storing them. Returns the place where the next run must
+ * begin; null is the beginning. While all data keys can be decrypted, that is the beginning, because re-wrapped ones
+ * are not found again.
  */
 async function openNext(database: D1Database, ring: KekRing, kek_ids: string[], kept: string | null) {
   const opened: (StoredDataKey & { rewrapped: WrappedDataKey })[] = [];

@@ -1,13 +1,13 @@
 /**
- * Stores credentials. Only three modules use the CREDENTIALS namespace: this one, the drain (drain.ts), and the reconciliation
- * after a restore of D1 (operator/recovery/reconcile.ts).
+ * Stores credentials. Only three modules use the CREDENTIALS namespace: this one, the drain (drain.ts), and the
+ * reconciliation after a restore of D1 (operator/recovery/reconcile.ts).
  *
  * | KV key                                                    | value                    |
  * | --------------------------------------------------------- | ------------------------ |
  * | `v1/{organization_id}/{subject_id}/{version}` (kv-key.ts) | ciphertext (envelope.ts) |
  *
- * Each attempt makes a new random version, which is written once and never overwritten. So an edge with an old view of KV has
- * either the right bytes or none.
+ * Each attempt makes a new random version, which is written once and never overwritten. So an edge with an old view of
+ * KV has either the right bytes or none.
  */
 import { and, eq, not, sql } from 'drizzle-orm';
 import type { SQL } from 'drizzle-orm';
@@ -79,8 +79,8 @@ const findBegun = query((db, parameters: Placeholders<IntentParameters & KekChec
 /**
  * Makes the function that stores a new version of credentials, for callers with the permission.
  *
- * It writes the intent to purge the ciphertext before the ciphertext itself, and the batch that decides withdraws or spends the
- * intent (outbox.ts). So wherever a call is interrupted, the outbox names any ciphertext that no row names.
+ * It writes the intent to purge the ciphertext before the ciphertext itself, and the batch that decides withdraws or
+ * spends the intent (outbox.ts). So wherever a call is interrupted, the outbox names any ciphertext that no row names.
  *
  * @param precondition what else must hold, so that a call which will be refused stores nothing; it may use the row of
  *   `organizations`
@@ -133,8 +133,8 @@ export function credentialsWriter<Parameters extends MutationParameters>(
   }
 
   /**
-   * Each put has a version of its own. A put that seems to have failed may have succeeded, or may still succeed. So its intent is
-   * spent, which keeps its row in the outbox even if the drain has already claimed it.
+   * Each put has a version of its own. A put that seems to have failed may have succeeded, or may still succeed. So its
+   * intent is spent, which keeps its row in the outbox even if the drain has already claimed it.
    *
    * @param event of the call that will make the version live, with the parameters of the precondition
    * @param credentials in plain text
@@ -182,8 +182,8 @@ async function beforeDecision<Result>(batched: Promise<Result>): Promise<Result>
 }
 
 /**
- * Nothing was done, although nothing refuses it now: the precondition failed when the intent was to be written, and has come to
- * hold since.
+ * Nothing was done, although nothing refuses it now: the precondition failed when the intent was to be written, and has
+ * come to hold since.
  */
 class WithoutIntent extends DomainError<'temporarily_unavailable'> {
   constructor() {
@@ -197,8 +197,9 @@ export function notDone({ kv_key }: { kv_key: string | null }): DomainError {
 }
 
 /**
- * Runs an attempt that stores credentials and decides. If it decided nothing because it had no intent ({@link notDone}), it runs
- * again with a new intent, a bounded number of times. All attempts have the same event id, so they cannot act twice.
+ * Runs an attempt that stores credentials and decides. If it decided nothing because it had no intent
+ * ({@link notDone}), it runs again with a new intent, a bounded number of times. All attempts have the same event id,
+ * so they cannot act twice.
  *
  * @throws the error of the last attempt
  */

@@ -21,15 +21,16 @@ type Reads = Readonly<Record<string, BoundQuery<unknown>>>;
 type ResultsOf<Named extends Reads> = { [Name in keyof Named]: ResultOf<Named[Name]> };
 
 /**
- * Runs the queries in one D1 batch: one round trip, one transaction. It runs on the primary, unless a session says otherwise.
+ * Runs the queries in one D1 batch: one round trip, one transaction. It runs on the primary, unless a session says
+ * otherwise.
  *
- * A failed batch is retried unchanged, because it may have failed after its commit ("Network connection lost"). So every batch
- * must be safe to repeat, and a try must do no harm if it arrives late, after a later try was answered. That is why the caller
- * makes ids and times before the first try. A batch that missed its deadline is not retried.
+ * A failed batch is retried unchanged, because it may have failed after its commit ("Network connection lost"). So
+ * every batch must be safe to repeat, and a try must do no harm if it arrives late, after a later try was answered.
+ * That is why the caller makes ids and times before the first try. A batch that missed its deadline is not retried.
  *
  * @returns the rows of each query, in order. `inDoubt`: an earlier try may have been committed, or may still be
- * @throws DomainError `temporarily_unavailable` if D1 cannot be reached; `outcome` is `not_done` if no try can have committed a
- *   write. An error of the SQL itself (a violated constraint) rolls the batch back and is thrown unchanged.
+ * @throws DomainError `temporarily_unavailable` if D1 cannot be reached; `outcome` is `not_done` if no try can have
+ *   committed a write. An error of the SQL itself (a violated constraint) rolls the batch back and is thrown unchanged.
  * @see https://developers.cloudflare.com/d1/observability/debug-d1/ for D1's error messages
  */
 async function run(
@@ -74,8 +75,8 @@ export async function batch<const Queries extends readonly BoundQuery<unknown>[]
 }
 
 /**
- * Runs the statements in order, and then the reads, in one D1 batch as {@link run} does. The reads see what the statements
- * did.
+ * Runs the statements in order, and then the reads, in one D1 batch as {@link run} does. The reads see what the
+ * statements did.
  */
 export async function actThenRead<Named extends Reads>(
   database: Database,
@@ -89,8 +90,8 @@ export async function actThenRead<Named extends Reads>(
 }
 
 /**
- * Classifies a failed batch by D1's message: whether to retry it, and whether it may have been committed. Errors of SQLite
- * itself carry its error code; D1's other errors are about reaching or running the database.
+ * Classifies a failed batch by D1's message: whether to retry it, and whether it may have been committed. Errors of
+ * SQLite itself carry its error code; D1's other errors are about reaching or running the database.
  */
 function classify(error: unknown): 'overloaded' | 'never_ran' | 'sql' | 'late' | 'in_doubt' {
   if (error instanceof DeadlineError) return 'late';

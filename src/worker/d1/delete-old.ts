@@ -2,14 +2,17 @@
 import { batch } from './batch.ts';
 import type { BoundQuery } from './query.ts';
 
-/** The most rows that one statement deletes or changes. D1 runs one query at a time, and this one takes a fraction of a second. */
+/**
+ * The most rows that one statement deletes or changes. D1 runs one query at a time, and this one takes a fraction of a
+ * second.
+ */
 export const ROWS_PER_STATEMENT = 5000;
 /** The cron runs every minute. This is ten times what an organization of the highest tier can add in a minute. */
 const STATEMENTS_PER_RUN = 60;
 
 /**
- * Repeats a statement until it finds fewer than {@link ROWS_PER_STATEMENT} rows. The statement deletes or changes at most that
- * many rows, and returns them.
+ * Repeats a statement until it finds fewer than {@link ROWS_PER_STATEMENT} rows. The statement deletes or changes at
+ * most that many rows, and returns them.
  *
  * @returns how many rows it deleted or changed
  * @throws DomainError `temporarily_unavailable`

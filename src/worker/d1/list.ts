@@ -1,6 +1,6 @@
 /**
- * Keyset pagination (docs/contract.md, Lists). A page starts after the last row of the previous page. So rows that come and go
- * meanwhile neither repeat another row nor hide one, and every page costs the same.
+ * Keyset pagination (docs/contract.md, Lists). A page starts after the last row of the previous page. So rows that come
+ * and go meanwhile neither repeat another row nor hide one, and every page costs the same.
  */
 import { and, eq, sql } from 'drizzle-orm';
 import type { Placeholder, SQL, SQLChunk } from 'drizzle-orm';
@@ -52,8 +52,8 @@ type Filters<Filter extends string> = Partial<Record<Filter, string | number>>;
 interface ListDefinition<Filter extends string, Row> {
   table: SQLiteTable & { organization_id: SQLiteColumn };
   /**
-   * The columns that order the list. Together they are unique within an organization. For each set of filters there is an index
-   * of the organization, the filters, and then these columns.
+   * The columns that order the list. Together they are unique within an organization. For each set of filters there is
+   * an index of the organization, the filters, and then these columns.
    */
   key: SQLiteColumn[];
   keyOf: (row: Row) => Key;
@@ -79,15 +79,15 @@ const cursorContent = z.lazy(() =>
 type CursorContent = z.output<typeof cursorContent>;
 
 /**
- * Makes the function that reads one page of an organization's rows, in one call to D1. The rows are counted with the first
- * page, and the cursor carries the count to the next pages.
+ * Makes the function that reads one page of an organization's rows, in one call to D1. The rows are counted with the
+ * first page, and the cursor carries the count to the next pages.
  *
- * Statements are compiled once for each set of filters in use. One statement for all, with `? IS NULL OR column = ?`, would
- * use no index.
+ * Statements are compiled once for each set of filters in use. One statement for all, with `? IS NULL OR column = ?`,
+ * would use no index.
  *
  * @param name keeps cursors of other lists from being accepted
- * @returns a function that throws DomainError `temporarily_unavailable`, and `validation_failed` for a cursor that is malformed
- *   or belongs to another list
+ * @returns a function that throws DomainError `temporarily_unavailable`, and `validation_failed` for a cursor that is
+ *   malformed or belongs to another list
  */
 export function keysetList<Filter extends string, Row>(name: string, definition: ListDefinition<Filter, Row>) {
   const { table, key, keyOf, start, predicates } = definition;

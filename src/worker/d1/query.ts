@@ -1,8 +1,8 @@
 /**
  * Queries, written with Drizzle and compiled once per isolate. batch.ts runs them.
  *
- * Drizzle's builder costs more CPU than the rest of a request. So a query is built only once, with placeholders, and a call
- * only fills them in.
+ * Drizzle's builder costs more CPU than the rest of a request. So a query is built only once, with placeholders, and a
+ * call only fills them in.
  */
 import { is, Param, Placeholder, sql } from 'drizzle-orm';
 import type { QueryPromise } from 'drizzle-orm';
@@ -46,8 +46,8 @@ const placeholders = <Parameters>() =>
 /**
  * Compiles a Drizzle query on its first use and keeps it for the life of the isolate.
  *
- * Parameters must be strings, numbers or null: they go to SQLite without conversion, even in `values()`. Selected columns need
- * different names, because D1's batch returns rows as objects.
+ * Parameters must be strings, numbers or null: they go to SQLite without conversion, even in `values()`. Selected
+ * columns need different names, because D1's batch returns rows as objects.
  *
  * @param build receives the builder and a typed placeholder for each parameter
  */

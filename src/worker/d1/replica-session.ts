@@ -1,6 +1,6 @@
 /**
- * How a call reaches D1, through a D1 session. A read goes to the nearest replica, which must be at least as new as the client's
- * bookmark. A mutation goes to the primary.
+ * How a call reaches D1, through a D1 session. A read goes to the nearest replica, which must be at least as new as the
+ * client's bookmark. A mutation goes to the primary.
  *
  * @see https://developers.cloudflare.com/d1/best-practices/read-replication/
  */

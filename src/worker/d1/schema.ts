@@ -1,10 +1,10 @@
 /**
  * Every table, key, index and check, in one file because foreign keys cross features.
  *
- * Columns have the names of docs/contract.md, except that `client_id` is `organization_id` here. Times are whole unix seconds.
- * Every table is STRICT. It is also WITHOUT ROWID, because every key is TEXT and a rowid would be a second b-tree to write.
- * Drizzle cannot express either, so they are added to the generated migration by hand, and `test/d1/schema.test.ts` checks
- * the migrated database.
+ * Columns have the names of docs/contract.md, except that `client_id` is `organization_id` here. Times are whole unix
+ * seconds. Every table is STRICT. It is also WITHOUT ROWID, because every key is TEXT and a rowid would be a second
+ * b-tree to write. Drizzle cannot express either, so they are added to the generated migration by hand, and
+ * `test/d1/schema.test.ts` checks the migrated database.
  */
 import { and, isNotNull, isNull, sql } from 'drizzle-orm';
 import { check, foreignKey, index, integer, primaryKey, sqliteTable, text } from 'drizzle-orm/sqlite-core';
@@ -27,14 +27,14 @@ const oneOf = (column: SQLiteColumn, values: readonly string[]) =>
   sql`${column} IN (${sql.raw(values.map((value) => `'${value}'`).join(', '))})`;
 
 /**
- * Counts rows of another table. Triggers keep it exact (migrations/0004_counters.sql), whoever writes. No statement of the
- * Worker sets it.
+ * Counts rows of another table. Triggers keep it exact (migrations/0004_counters.sql), whoever writes. No statement of
+ * the Worker sets it.
  */
 const counter = () => integer().notNull().default(0);
 
 /**
- * Counts a row's updates. An update applies only to the revision that its audit event saw, so that a late try of its batch
- * cannot bring old values back.
+ * Counts a row's updates. An update applies only to the revision that its audit event saw, so that a late try of its
+ * batch cannot bring old values back.
  */
 const revision = () => integer().notNull().default(1);
 
@@ -101,7 +101,8 @@ export const api_keys = sqliteTable(
   },
   (table) => [
     index('api_keys_by_created_at').on(table.organization_id, table.created_at, table.key_id),
-    // The next three find the keys that a key created, keys that have expired (for the cron), and keys that ended long ago.
+    // The next three find the keys that a key created, keys that have expired (for the cron), and keys that ended long
+    // ago.
     index('api_keys_by_created_by').on(table.organization_id, table.created_by).where(isNotNull(table.created_by)),
     index('api_keys_by_expires_at')
       .on(table.expires_at)
@@ -113,8 +114,9 @@ export const api_keys = sqliteTable(
 );
 
 /**
- * The row holds the wrapped data key, so deleting the row makes its ciphertext unreadable at once. The primary key begins with
- * the organization, so that looking up another organization's id costs the same as looking up one that does not exist.
+ * The row holds the wrapped data key, so deleting the row makes its ciphertext unreadable at once. The primary key
+ * begins with the organization, so that looking up another organization's id costs the same as looking up one that does
+ * not exist.
  */
 export const integrations = sqliteTable(
   'integrations',
@@ -138,8 +140,8 @@ export const integrations = sqliteTable(
   },
   (table) => [
     primaryKey({ columns: [table.organization_id, table.integration_id] }),
-    // One index for each set of filters of the list, so that no page reads rows that it does not show. (`category` needs none:
-    // there is only one.)
+    // One index for each set of filters of the list, so that no page reads rows that it does not show. (`category`
+    // needs none: there is only one.)
     index('integrations_by_created_at').on(table.organization_id, table.created_at, table.integration_id),
     index('integrations_by_provider').on(table.organization_id, table.provider, table.created_at, table.integration_id),
     index('integrations_by_status').on(table.organization_id, table.status, table.created_at, table.integration_id),
@@ -177,7 +179,9 @@ export const phone_numbers = sqliteTable(
     sip_server_address: text(),
     inbound_room_name: text(),
     media_encryption: text({ enum: mediaEncryptions }),
-    /** `sip_password` and `inbound_pin` are credentials, stored like an integration's. Null if the number has neither. */
+    /**
+     * `sip_password` and `inbound_pin` are credentials, stored like an integration's. Null if the number has neither.
+     */
     credentials_version: text(),
     data_key: text(),
     kek_id: text(),
@@ -223,8 +227,8 @@ export const phone_numbers = sqliteTable(
 );
 
 /**
- * Append-only. Events outlive what they are about, so there is no foreign key. An event is also the decision of the call that
- * wrote it (decision/event.ts).
+ * Append-only. Events outlive what they are about, so there is no foreign key. An event is also the decision of the
+ * call that wrote it (decision/event.ts).
  */
 export const audit_events = sqliteTable(
   'audit_events',
@@ -247,16 +251,18 @@ export const audit_events = sqliteTable(
     actor_id: text(),
     /** The name at that time. The key itself is deleted some time after it ends. */
     actor_name: text(),
-    /** For an update: JSON of the columns that it set, with their new values, without secrets. Null for other events. */
+    /**
+     * For an update: JSON of the columns that it set, with their new values, without secrets. Null for other events.
+     */
     changes: text(),
   },
   (table) => [
     primaryKey({ columns: [table.organization_id, table.event_id] }),
-    // The order of the list, the export and the retention. Times never fall as the sequence rises, so this is also the order of
-    // the sequence, and `since` and `until` are positions in it.
+    // The order of the list, the export and the retention. Times never fall as the sequence rises, so this is also the
+    // order of the sequence, and `since` and `until` are positions in it.
     index('audit_events_by_created_at').on(table.organization_id, table.created_at, table.sequence),
-    // One for each filter of the list. The list takes only one of them, because filters together would need an index of their
-    // own: one more row to write for each event. A replay and a rotation also search by target.
+    // One for each filter of the list. The list takes only one of them, because filters together would need an index of
+    // their own: one more row to write for each event. A replay and a rotation also search by target.
     index('audit_events_by_action').on(table.organization_id, table.action, table.created_at, table.sequence),
     index('audit_events_by_target').on(table.organization_id, table.target_id, table.created_at, table.sequence),
     index('audit_events_by_actor').on(table.organization_id, table.actor_key_id, table.created_at, table.sequence),
@@ -266,8 +272,8 @@ export const audit_events = sqliteTable(
 );
 
 /**
- * The outbox: KV keys of ciphertext that no row names, or does not name yet (credentials/outbox.ts). `due_at` is when the drain
- * may claim the row. `attempts` counts the claims, and the times that an intent was spent.
+ * The outbox: KV keys of ciphertext that no row names, or does not name yet (credentials/outbox.ts). `due_at` is when
+ * the drain may claim the row. `attempts` counts the claims, and the times that an intent was spent.
  */
 export const credential_purges = sqliteTable(
   'credential_purges',
@@ -290,8 +296,8 @@ export const credential_purges = sqliteTable(
 );
 
 /**
- * The key-encryption keys that have wrapped a data key. An operator chooses the id, so the check value tells whether a key in the
- * ring is the one that has been used under that id (credentials/kek-check.ts).
+ * The key-encryption keys that have wrapped a data key. An operator chooses the id, so the check value tells whether a
+ * key in the ring is the one that has been used under that id (credentials/kek-check.ts).
  */
 export const key_encryption_keys = sqliteTable('key_encryption_keys', {
   kek_id: text().primaryKey(),
@@ -306,8 +312,8 @@ export const key_encryption_keys = sqliteTable('key_encryption_keys', {
 });
 
 /**
- * Mutations that acted under an Idempotency-Key, kept for 24 hours. The row is written by the batch that decides, and a repeat
- * of the request is answered from its event (decision/remembered-answers.ts).
+ * Mutations that acted under an Idempotency-Key, kept for 24 hours. The row is written by the batch that decides, and a
+ * repeat of the request is answered from its event (decision/remembered-answers.ts).
  */
 export const idempotency_keys = sqliteTable(
   'idempotency_keys',

@@ -59,7 +59,7 @@ export interface EventParameters {
   request_id: string;
   /** When the call began, in unix seconds by our own clock, not D1's. */
   event_time: number;
-  /** Unix seconds. Unlike `event_time`, later attempts of the call may set it anew. */
+  /** Unix seconds. Unlike `event_time`, a later attempt of the call may have a later one. */
   now: number;
 }
 

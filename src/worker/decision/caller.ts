@@ -1,6 +1,6 @@
 /**
- * Whether the caller of a mutation may do what it asks. D1 decides that, in the batch that acts, because the cached key may be
- * out of date.
+ * Whether the caller of a mutation may do what it asks. D1 decides that, in the batch that acts, because the cached key
+ * may be out of date.
  */
 import { and, eq, inArray, sql } from 'drizzle-orm';
 import type { SQL, SQLWrapper } from 'drizzle-orm';
@@ -27,8 +27,8 @@ const isCallersKey = ({ organization_id, actor_key_id }: Placeholders<CallerPara
   and(eq(api_keys.key_id, actor_key_id), eq(api_keys.organization_id, organization_id));
 
 /**
- * The caller predicate: the caller's key is active and has not expired, its organization is active, and its role has the
- * permission. For a statement that selects from `organizations` and `api_keys`. A statement that decides must ask
+ * The caller predicate: the caller's key is active and has not expired, its organization is active, and its role has
+ * the permission. For a statement that selects from `organizations` and `api_keys`. A statement that decides must ask
  * {@link isUnanswered} too; {@link mayAct} asks both.
  */
 export const isCallerWith = (permission: Permission, parameters: Placeholders<CallerParameters>) =>
@@ -40,8 +40,8 @@ export const isCallerWith = (permission: Permission, parameters: Placeholders<Ca
   );
 
 /**
- * What every statement that decides must ask: {@link isCallerWith}, and that no request has acted under the Idempotency-Key.
- * For a statement that selects from `organizations`.
+ * What every statement that decides must ask: {@link isCallerWith}, and that no request has acted under the
+ * Idempotency-Key. For a statement that selects from `organizations`.
  */
 export const mayAct = (permission: Permission, db: Builder, parameters: Placeholders<CallerParameters>) =>
   and(existsIn(db, api_keys, isCallerWith(permission, parameters)), isUnanswered(db, parameters));
@@ -94,8 +94,8 @@ export const callerKey = query((db, parameters: Placeholders<CallerParameters>) 
 );
 
 /**
- * Checks whether the caller is the reason why a batch did nothing. If so, the isolate forgets the cached key, so that the next
- * call asks D1.
+ * Checks whether the caller is the reason why a batch did nothing. If so, the isolate forgets the cached key, so that
+ * the next call asks D1.
  *
  * @returns the caller's key, if it is not the reason
  * @throws DomainError `invalid_api_key` for a dead key, `permission_denied` if its role no longer has the permission

@@ -1,12 +1,12 @@
 /**
- * Audit events. A call's event is written by the batch that carries the call out, and it is the decision of that call. If the
- * event exists, the call was carried out, whichever try of the batch did it.
+ * Audit events. A call's event is written by the batch that carries the call out, and it is the decision of that call.
+ * If the event exists, the call was carried out, whichever try of the batch did it.
  *
  * The first statement of a batch decides. The statements after it check that the event exists ({@link hasDecided}):
  *
  * - A verb that changes or removes a row records the event first, because the event keeps the row as it was before.
- * - A verb that creates a row inserts it first, because the event keeps the row as it was created. Here the insert decides. The
- *   event, recorded from the new row, keeps a later try from inserting another row.
+ * - A verb that creates a row inserts it first, because the event keeps the row as it was created. Here the insert
+ *   decides. The event, recorded from the new row, keeps a later try from inserting another row.
  */
 import { and, asc, eq, getTableColumns, gt, inArray, lt, sql } from 'drizzle-orm';
 import type { SQL, SQLWrapper } from 'drizzle-orm';
@@ -45,12 +45,15 @@ export const isOfCall = ({
   );
 
 /**
- * Makes SQLite use this predicate's index. Its planner has no statistics here, and would use the primary key and read every
- * event of the organization.
+ * Makes SQLite use this predicate's index. Its planner has no statistics here, and would use the primary key and read
+ * every event of the organization.
  */
 export const isRare = (predicate: SQL) => sql`likelihood(${predicate}, 0.0001)`;
 
-/** Selects the events of one target with one of these actions, by the index of targets. (Most events may have the same action.) */
+/**
+ * Selects the events of one target with one of these actions, by the index of targets. (Most events may have the same
+ * action.)
+ */
 export const isOfTarget = (
   events: Record<'organization_id' | 'target_id' | 'action', SQLiteColumn>,
   { organization_id, target_id }: Record<'organization_id' | 'target_id', SQLWrapper>,
@@ -70,8 +73,8 @@ export const hasDecided = (db: Builder, parameters: Placeholders<EventKey>, acti
   existsIn(db, audit_events, and(isDecision(parameters), action && eq(audit_events.action, action)));
 
 /**
- * Predicate of an update: the event that decides exists, and the row still has the revision that the event saw. So a late try,
- * which finds the event of an earlier try, does not overwrite a row that has been updated since.
+ * Predicate of an update: the event that decides exists, and the row still has the revision that the event saw. So a
+ * late try, which finds the event of an earlier try, does not overwrite a row that has been updated since.
  */
 export const decisionSaw = (db: Builder, parameters: Placeholders<EventKey>, revision: SQLiteColumn) =>
   existsIn(
@@ -91,16 +94,19 @@ interface Recorder<Parameters> {
   where: (db: Builder, parameters: Placeholders<Parameters>) => SQL | undefined;
   /** For an update: the new values of the columns that it sets. */
   changes?: (parameters: Placeholders<Parameters>) => Readonly<Record<string, SQL>>;
-  /** Whether there may be more than one target. Then the id of each event ends with the last digits of its target's id. */
+  /**
+   * Whether there may be more than one target. Then the id of each event ends with the last digits of its target's id.
+   */
   many?: boolean;
 }
 
 /**
  * Makes the statement that records an event for each target, unless an event with its id exists.
  *
- * The new event gets the next sequence after that of the organization's newest event, which the organization's row keeps. D1 runs
- * one statement after the other, so the sequence is the order of the commits. The event's time is that of the commit by D1's
- * clock, but never before that of the previous event. So times never fall as the sequence rises, even after a restore of D1.
+ * The new event gets the next sequence after that of the organization's newest event, which the organization's row
+ * keeps. D1 runs one statement after the other, so the sequence is the order of the commits. The event's time is that
+ * of the commit by D1's clock, but never before that of the previous event. So times never fall as the sequence rises,
+ * even after a restore of D1.
  */
 export function eventRecorder<Parameters extends EventParameters>({
   table,
@@ -167,8 +173,8 @@ const readEvents = query((db, parameters: Placeholders<EventParameters>) =>
 );
 
 /**
- * Carries out a call that needs no caller's permission, as of an operator's command: its statements in order, in one batch. They
- * must be safe to repeat, and harmless if they arrive late.
+ * Carries out a call that needs no caller's permission, as of an operator's command: its statements in order, in one
+ * batch. They must be safe to repeat, and harmless if they arrive late.
  *
  * @returns the events that the call recorded, in order; none if it did nothing
  * @throws DomainError `temporarily_unavailable`
@@ -188,8 +194,8 @@ export async function carryOut<Parameters extends EventParameters>(
 }
 
 /**
- * Must be called before a refusal that left no event: an earlier try of the batch might still be carried out, after the client was
- * told that it was refused.
+ * Must be called before a refusal that left no event: an earlier try of the batch might still be carried out, after the
+ * client was told that it was refused.
  *
  * @throws DomainError `temporarily_unavailable` (`unknown`) if there is such a try
  */

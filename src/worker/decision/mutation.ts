@@ -1,6 +1,6 @@
 /**
- * What all mutations share: one batch that decides, acts, and reads the decision back. Either this request decided, or an earlier
- * request under the same Idempotency-Key did, or nothing was decided.
+ * What all mutations share: one batch that decides, acts, and reads the decision back. Either this request decided, or
+ * an earlier request under the same Idempotency-Key did, or nothing was decided.
  */
 import { and, eq, ne, not, sql } from 'drizzle-orm';
 import { alias } from 'drizzle-orm/sqlite-core';
@@ -78,7 +78,9 @@ const remember = query((db, parameters: Placeholders<MutationParameters & { fing
     .onConflictDoNothing(),
 );
 
-/** The id of the event that decides: the one remembered under the request's Idempotency-Key, or else the request's own. */
+/**
+ * The id of the event that decides: the one remembered under the request's Idempotency-Key, or else the request's own.
+ */
 const decisiveEventId = (db: Builder, parameters: Placeholders<MutationParameters>) =>
   sql<string>`coalesce(${db
     .select({ event_id: idempotency_keys.event_id })
@@ -98,8 +100,8 @@ export const isBesideDecision = (db: Builder, parameters: Placeholders<MutationP
 };
 
 /**
- * One row: the event that decides and, if it was remembered, the fingerprint of its request. Unless this request itself decided,
- * also the caller's key, to check whether it is alive.
+ * One row: the event that decides and, if it was remembered, the fingerprint of its request. Unless this request itself
+ * decided, also the caller's key, to check whether it is alive.
  */
 const findDecision = query((db, parameters: Placeholders<MutationParameters>) => {
   const { organization_id, event_id, actor_key_id } = parameters;
@@ -181,7 +183,9 @@ function undecided<Results>(
   return { outcome: 'undecided', caller: assertCallerMay(permission, call, caller), found };
 }
 
-/** A repeated request gets the first answer again, if it is the same request and its caller still has the permission. */
+/**
+ * A repeated request gets the first answer again, if it is the same request and its caller still has the permission.
+ */
 function replayed<Results>(
   permission: Permission,
   call: ApiCall,

@@ -1,11 +1,11 @@
 /**
- * Remembered answers (draft-ietf-httpapi-idempotency-key-header-07). A mutation that is repeated under its Idempotency-Key acts
- * once, and every repeat gets the same answer. A refusal changed nothing, so it is not remembered, and its repeat is judged
- * anew.
+ * Remembered answers (draft-ietf-httpapi-idempotency-key-header-07). A mutation that is repeated under its
+ * Idempotency-Key acts once, and every repeat gets the same answer. A refusal changed nothing, so it is not remembered,
+ * and its repeat is judged anew.
  *
- * The batch that decides also writes the row that remembers (mutation.ts), and every statement that decides checks that there is
- * no such row yet ({@link isUnanswered}). So of several equal requests one acts, and the others find its row. An Idempotency-Key
- * counts for one API key, method and path.
+ * The batch that decides also writes the row that remembers (mutation.ts), and every statement that decides checks that
+ * there is no such row yet ({@link isUnanswered}). So of several equal requests one acts, and the others find its row.
+ * An Idempotency-Key counts for one API key, method and path.
  */
 import { and, eq, inArray, lte, not, sql } from 'drizzle-orm';
 import { DomainError } from '../core/errors.ts';

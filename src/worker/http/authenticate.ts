@@ -38,8 +38,8 @@ async function identify(c: Context<AppEnv>): Promise<Caller> {
 }
 
 /**
- * Middleware that checks `X-Organization-Id`. It runs after the organization's rate limit, so that requests with a wrong
- * organization count against the limit of the key's organization too.
+ * Middleware that checks `X-Organization-Id`. It runs after the organization's rate limit, so that requests with a
+ * wrong organization count against the limit of the key's organization too.
  *
  * @throws DomainError `missing_organization_id`, `organization_mismatch`
  */

@@ -9,8 +9,8 @@ const LINE_INTERVAL_MILLISECONDS = 1000;
 const failures = new LRUCache<string, { count: number; loggedAt: number }>({ max: MAX_COUNTED });
 
 /**
- * Counts a failure. At most once a second for each reason and network, it logs `authentication_failed` with the number of failures
- * since the previous line.
+ * Counts a failure. At most once a second for each reason and network, it logs `authentication_failed` with the number
+ * of failures since the previous line.
  */
 export function countFailure(reason: ProblemCode, network: string): void {
   const key = `${reason} ${network}`;

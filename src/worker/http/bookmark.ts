@@ -1,4 +1,7 @@
-/** The header `X-D1-Bookmark`. A client that sends the one of an earlier answer reads no older state (d1/replica-session.ts). */
+/**
+ * The header `X-D1-Bookmark`. A client that sends the one of an earlier answer reads no older state
+ * (d1/replica-session.ts).
+ */
 import type { Context } from 'hono';
 import { invalid } from '../core/errors.ts';
 import type { AppEnv } from './app-env.ts';

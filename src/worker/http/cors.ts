@@ -6,8 +6,8 @@ import { BOOKMARK_HEADER } from './bookmark.ts';
 const PREFLIGHT_MAX_AGE_SECONDS = 600;
 
 /**
- * Middleware that lets pages of the origins in `CORS_ORIGINS` call the API. By default there are none, and browsers refuse such
- * calls, because API keys do not belong in web pages. Internal tools are the exception.
+ * Middleware that lets pages of the origins in `CORS_ORIGINS` call the API. By default there are none, and browsers
+ * refuse such calls, because API keys do not belong in web pages. Internal tools are the exception.
  */
 export const allowOrigins = createMiddleware<AppEnv>((c, next) => {
   const origins = originsOf(c.env);

@@ -42,7 +42,9 @@ async function healthOf(env: Bindings): Promise<Health> {
   return health;
 }
 
-/** For monitors, without an API key. It reveals only the version, whether D1 answers, and whether the ring is usable. */
+/**
+ * For monitors, without an API key. It reveals only the version, whether D1 answers, and whether the ring is usable.
+ */
 export const healthRoutes = new Hono<AppEnv>().get('/', async (c) => {
   await limitByIp('health', c);
   const health = await healthOf(c.env);

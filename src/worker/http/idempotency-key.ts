@@ -27,9 +27,9 @@ export async function readIdempotencyKey(c: Context<AppEnv>, request: object): P
 }
 
 /**
- * Base64 HMAC-SHA-256 of the request's canonical JSON (RFC 8785), with the caller's raw key. A plain hash would not be enough: a
- * body may contain a short PIN, which somebody who reads the database could find by trying. The raw key is not stored, and every
- * repeat of the request brings it again.
+ * Base64 HMAC-SHA-256 of the request's canonical JSON (RFC 8785), with the caller's raw key. A plain hash would not be
+ * enough: a body may contain a short PIN, which somebody who reads the database could find by trying. The raw key is
+ * not stored, and every repeat of the request brings it again.
  */
 async function fingerprintOf(request: object, rawKey: string): Promise<string> {
   const algorithm = { name: 'HMAC', hash: 'SHA-256' };

@@ -15,7 +15,10 @@ const PERIOD_SECONDS = 10;
 
 type Limit = { binding: keyof Bindings & `${string}_LIMIT`; requests: number };
 
-/** Requests of one organization in a period. `test/http/rate-limit.test.ts` checks that wrangler.toml has the same numbers. */
+/**
+ * Requests of one organization in a period. `test/http/rate-limit.test.ts` checks that wrangler.toml has the same
+ * numbers.
+ */
 export const organizationLimits = {
   starter: { binding: 'STARTER_LIMIT', requests: 100 },
   pro: { binding: 'PRO_LIMIT', requests: 500 },
@@ -32,8 +35,8 @@ export const mutationLimits = {
 const readingMethods = new Set(['GET', 'HEAD']);
 
 /**
- * Middleware that runs after `authenticate`. It limits the organization, because a limit for each key could be evaded by creating
- * keys. It sets the header `RateLimit-Policy` (draft-ietf-httpapi-ratelimit-headers).
+ * Middleware that runs after `authenticate`. It limits the organization, because a limit for each key could be evaded
+ * by creating keys. It sets the header `RateLimit-Policy` (draft-ietf-httpapi-ratelimit-headers).
  *
  * @throws DomainError `rate_limited`
  */
@@ -71,8 +74,8 @@ async function take(limiter: RateLimit, key: string): Promise<void> {
 }
 
 /**
- * The networks that an address counts against, the narrowest first. For IPv4 that is the address itself. For IPv6 it is the /64,
- * the smallest network that a subscriber gets, and the /48, the largest (RFC 6177).
+ * The networks that an address counts against, the narrowest first. For IPv4 that is the address itself. For IPv6 it is
+ * the /64, the smallest network that a subscriber gets, and the /48, the largest (RFC 6177).
  */
 export function networksOf(ip: string): [string, ...string[]] {
   const [, mapped] = /^::ffff:(\d+\.\d+\.\d+\.\d+)$/i.exec(ip) ?? [];

@@ -1,6 +1,6 @@
 /**
- * Every route under `/api` begins with {@link reads} or {@link mutates}. So no route can forget its permission, the validation of
- * its input, or the header of its kind of call.
+ * Every route under `/api` begins with {@link reads} or {@link mutates}. So no route can forget its permission, the
+ * validation of its input, or the header of its kind of call.
  */
 import type { Context, MiddlewareHandler } from 'hono';
 import * as z from 'zod';
@@ -74,7 +74,8 @@ export function reads<const Given extends Omit<Sent, 'body'>>(
 /**
  * Middleware of a route that mutates. It requires the permission, validates the input, and reads `Idempotency-Key`.
  *
- * @throws DomainError `permission_denied`, `unsupported_media_type`, `payload_too_large`, `malformed_json`, `validation_failed`
+ * @throws DomainError `permission_denied`, `unsupported_media_type`, `payload_too_large`, `malformed_json`,
+ *   `validation_failed`
  */
 export function mutates<const Given extends Sent>(permission: Permission, given: Given): RouteMiddleware<Given> {
   const query = given.body ? changeParameters : noQueryParameters;

@@ -68,8 +68,8 @@ const decide = mutation('integrations:create', {
 /**
  * Creates an integration and stores its credentials (docs/contract.md, Integrations).
  *
- * First the intent, then the ciphertext, then one batch that makes both live. So wherever this is interrupted, there is no
- * integration without credentials, and the outbox names any ciphertext that no row names.
+ * First the intent, then the ciphertext, then one batch that makes both live. So wherever this is interrupted, there is
+ * no integration without credentials, and the outbox names any ciphertext that no row names.
  *
  * @throws DomainError `quota_exceeded`, and the errors of every mutation (decision/mutation.ts)
  */

@@ -1,4 +1,6 @@
-/** The telephony providers and their credentials. A new provider needs one row here, and its name in core/vocabulary.ts. */
+/**
+ * The telephony providers and their credentials. A new provider needs one row here, and its name in core/vocabulary.ts.
+ */
 import * as z from 'zod';
 import { providerNames } from '../core/vocabulary.ts';
 import type { Category, Provider } from '../core/vocabulary.ts';

@@ -127,12 +127,12 @@ const decideReplacement = mutation('integrations:update', {
 /**
  * Changes an integration's name, its credentials, or both (docs/contract.md, Integrations).
  *
- * It takes one batch. If there are new credentials, the intent and the ciphertext come before it, as in a create. The batch then
- * also overwrites the old data key, and puts the old ciphertext into the outbox.
+ * It takes one batch. If there are new credentials, the intent and the ciphertext come before it, as in a create. The
+ * batch then also overwrites the old data key, and puts the old ciphertext into the outbox.
  *
  * @returns the integration after the update
- * @throws DomainError `validation_failed` for credentials of another provider, `integration_not_found`, `quota_exceeded`, and
- *   the errors of every mutation (decision/mutation.ts)
+ * @throws DomainError `validation_failed` for credentials of another provider, `integration_not_found`,
+ *   `quota_exceeded`, and the errors of every mutation (decision/mutation.ts)
  */
 export async function updateIntegration(
   call: ApiCall,

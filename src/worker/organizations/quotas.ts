@@ -1,6 +1,6 @@
 /**
- * Quotas: how much an organization may have (docs/contract.md, Quotas). The organization's row has a counter for each, and the
- * limits that an operator has set (d1/schema.ts). So a check reads only that row.
+ * Quotas: how much an organization may have (docs/contract.md, Quotas). The organization's row has a counter for each,
+ * and the limits that an operator has set (d1/schema.ts). So a check reads only that row.
  */
 import { and, not, or, sql } from 'drizzle-orm';
 import type { SQL } from 'drizzle-orm';

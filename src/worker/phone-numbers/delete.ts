@@ -40,7 +40,8 @@ const decide = mutation<DeleteParameters, Record<string, never>>('phone_numbers:
  * Deletes a phone number with its SIP credentials, unless it is assigned to an agent (docs/contract.md, Phone numbers).
  *
  * @returns the phone number as it was just before
- * @throws DomainError `phone_number_assigned`, `phone_number_not_found`, and the errors of every mutation (decision/mutation.ts)
+ * @throws DomainError `phone_number_assigned`, `phone_number_not_found`, and the errors of every mutation
+ *   (decision/mutation.ts)
  */
 export async function deletePhoneNumber(call: ApiCall, phone_number_id: string): Promise<PhoneNumber> {
   const answer = await decide(call, { ...mutationParameters(call), phone_number_id });

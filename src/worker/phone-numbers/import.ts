@@ -96,7 +96,9 @@ const storeCredentials = credentialsWriter<MutationParameters & { phone_number: 
   (db, parameters) => and(hasRoomFor(sipQuotas), not(existsIn(db, phone_numbers, isHeld(parameters)))),
 );
 
-/** Makes the statement that inserts the number, if the caller may and `isReady` holds. An existing number is left alone. */
+/**
+ * Makes the statement that inserts the number, if the caller may and `isReady` holds. An existing number is left alone.
+ */
 const insertNumberIf = (isReady: (db: Builder, parameters: Placeholders<ImportParameters>) => SQL | undefined) =>
   query((db, parameters: Placeholders<ImportParameters>) =>
     db
@@ -151,7 +153,8 @@ const decideSipWithCredentials = mutation('phone_numbers:create', {
 /**
  * Imports a phone number, through an integration or by SIP (docs/contract.md, Phone numbers).
  *
- * It takes one batch. If there are SIP credentials, their intent and ciphertext come before it, as for a new integration.
+ * It takes one batch. If there are SIP credentials, their intent and ciphertext come before it, as for a new
+ * integration.
  *
  * @throws DomainError `validation_failed` for an integration of another provider, `integration_not_found`,
  *   `phone_number_exists`, `quota_exceeded`, and the errors of every mutation (decision/mutation.ts)

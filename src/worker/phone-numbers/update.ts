@@ -37,7 +37,10 @@ export const phoneNumberChanges = z.lazy(() =>
 
 type Changes = z.output<typeof phoneNumberChanges>;
 
-/** Null leaves a column as it is. `assigned_agent_id` can be set to null, so `assigns` says whether it is set at all: 0 or 1. */
+/**
+ * Null leaves a column as it is. `assigned_agent_id` can be set to null, so `assigns` says whether it is set at all: 0
+ * or 1.
+ */
 interface UpdateParameters extends MutationParameters {
   phone_number_id: string;
   integration_id: string | null;
@@ -58,7 +61,10 @@ const findPhoneNumber = query((db, parameters: Placeholders<UpdateParameters>) =
 const isSuitable = (parameters: Placeholders<UpdateParameters>) =>
   and(isIntegration(parameters), eq(integrations.provider, phone_numbers.provider));
 
-/** Predicate: outbound is to be switched on for a SIP number without a server, which it needs (docs/contract.md, Phone numbers). */
+/**
+ * Predicate: outbound is to be switched on for a SIP number without a server, which it needs (docs/contract.md, Phone
+ * numbers).
+ */
 const lacksServer = ({ supports_outbound }: Placeholders<UpdateParameters>) =>
   and(sql`${supports_outbound} IS 1`, eq(phone_numbers.provider, 'sip'), isNull(phone_numbers.sip_server_address));
 
@@ -111,9 +117,9 @@ const decide = mutation('phone_numbers:update', {
  * (docs/contract.md, Phone numbers).
  *
  * @returns the phone number after the update
- * @throws DomainError `phone_number_not_found`, `integration_not_found`, `validation_failed` for an integration of another
- *   provider, or for outbound on a SIP number without a server, `quota_exceeded`, and the errors of every mutation
- *   (decision/mutation.ts)
+ * @throws DomainError `phone_number_not_found`, `integration_not_found`, `validation_failed` for an integration of
+ *   another provider, or for outbound on a SIP number without a server, `quota_exceeded`, and the errors of every
+ *   mutation (decision/mutation.ts)
  */
 export async function updatePhoneNumber(
   call: ApiCall,
