@@ -7,8 +7,8 @@
  * | SHA-256 of key  | JSON of {@link Caller} and its deadline  | 60 s     |
  *
  * Each entry has a deadline, counted from the start of the D1 read that filled it, and both caches check it. KV's own
- * expiry only cleans up: it would not end in time an entry that was written during a revocation, or one that an edge
- * still has. So a revoked key can read for at most 60 s. It can write nothing, because no mutation trusts a cache
+ * expiry only cleans up. It would be too late for an entry that was written while its key was being revoked, or that an
+ * edge still has. So a revoked key can read for at most 60 s. It can write nothing, because no mutation trusts a cache
  * (decision/caller.ts).
  */
 import { and, eq, gt, isNull, lt, or, sql } from 'drizzle-orm';

@@ -1,12 +1,12 @@
 /**
  * The outbox: the KV keys of ciphertext that no row names, or does not name yet. This module owns its rows.
  *
- * | state     | the row                                            | it follows                                                   |
+ * | state     | the row                                            | when                                                         |
  * | --------- | -------------------------------------------------- | ------------------------------------------------------------ |
  * | intent    | `intended`, `attempts` 0, due in an hour           | a create or an update begins: written before the ciphertext  |
  * | withdrawn | deleted                                            | its batch decided: a row names the ciphertext now            |
  * | spent     | `owed`, `attempts` 1 or more, due in an hour       | its batch did not decide, or its put failed                  |
- * | owed      | `owed`, `attempts` 0, due now                      | a batch made a version garbage: its row was deleted or moved |
+ * | owed      | `owed`, `attempts` 0, due now                      | a batch deleted a row, or gave it a new version              |
  * | claimed   | `owed`, one attempt more, due again after a lease  | the drain is about to remove the ciphertext                  |
  * | gone      | deleted                                            | the ciphertext has been removed                              |
  *
