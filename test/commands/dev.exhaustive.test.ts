@@ -25,7 +25,7 @@ afterAll(async () => {
 });
 
 it('passes its arguments on to wrangler: a port and a variable', async () => {
-  const { headers } = await fetch(`http://localhost:${port}/health`, { headers: { Origin: ORIGIN } });
+  const { headers } = await fetch(`http://localhost:${port}/api/integrations`, { headers: { Origin: ORIGIN } });
 
   expect(headers.get('Access-Control-Allow-Origin')).toBe(ORIGIN);
 });
