@@ -37,8 +37,6 @@ const node = {
   // Last nets: what is waited for comes, however busy the machine is.
   testTimeout: 300_000,
   hookTimeout: 300_000,
-  // These tests read what Wrangler says.
-  env: { WRANGLER_LOG: 'log' },
 };
 
 export default defineConfig({
