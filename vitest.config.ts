@@ -37,8 +37,6 @@ const node = {
   // Only for tests that hang. On a busy machine every test may take much longer than usual.
   testTimeout: 300_000,
   hookTimeout: 300_000,
-  // These tests read Wrangler's output.
-  env: { WRANGLER_LOG: 'log' },
 };
 
 export default defineConfig({

@@ -1,8 +1,10 @@
 /** Processes as users start them: the operator's commands, and the server of `npm run dev`. */
 import { spawn } from 'node:child_process';
+import { randomInt } from 'node:crypto';
 import { once } from 'node:events';
 import { appendFileSync } from 'node:fs';
 import { mkdtemp, rm } from 'node:fs/promises';
+import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { text } from 'node:stream/consumers';
@@ -58,16 +60,32 @@ const banner = z.object({
 
 export type Banner = z.output<typeof banner>;
 
+/** Below the ports that a system gives to whoever asks for any: none of those takes it before the server does. */
+export async function freePort(): Promise<number> {
+  const candidate = randomInt(10_000, 32_000);
+  const server = createServer().listen(candidate, '127.0.0.1');
+  const isFree = await once(server, 'listening').then(
+    () => true,
+    () => false,
+  );
+  server.close();
+  return isFree ? candidate : freePort();
+}
+
 /**
- * Starts `npm run dev` on a state directory, at a free port unless one is named. `stop` is Ctrl-C, which reaches the
- * whole process group; `kill` ends npm alone. What it prints is appended to `log`.
+ * Starts `npm run dev` on a state directory. `stop` is Ctrl-C, which reaches the whole process group; `kill` ends npm alone.
+ * What it prints is appended to `log`.
  *
  * It has a process group of its own, so that nothing it starts can outlive the tests, however they end.
  */
-export async function startDev(directory: string, port = 0, environment: Record<string, string> = {}) {
+export async function startDev(
+  directory: string,
+  port: number,
+  { parameters = [], environment = {} }: { parameters?: string[]; environment?: Record<string, string> } = {},
+) {
+  const place = ['--port', String(port), '--persist-to', directory];
   // All servers would want the same inspector port, and two that start at once take it from each other.
-  const parameters = ['run', 'dev', '--', '--port', String(port), '--persist-to', directory, '--inspector-port', '0'];
-  const child = spawn('npm', parameters, {
+  const child = spawn('npm', ['run', 'dev', '--', ...place, '--inspector-port', '0', ...parameters], {
     cwd: projectDirectory,
     detached: true,
     stdio: ['ignore', 'pipe', 'pipe'],
@@ -107,7 +125,7 @@ export async function startDev(directory: string, port = 0, environment: Record<
     interrupt(group);
     await closed;
   };
-  return { ...(await printed.promise), log, stop, kill: () => child.kill('SIGTERM') };
+  return { banner: await printed.promise, log, stop, kill: () => child.kill('SIGTERM') };
 }
 
 /** Ctrl-C, for a process group that may have ended by itself. */

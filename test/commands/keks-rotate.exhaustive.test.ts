@@ -35,6 +35,12 @@ it.each<{ what: string; ids: string[]; options: string[]; says: string }>([
     says: 'k1 is current',
   },
   {
+    what: 'does not retire a key before the current one has wrapped anything',
+    ids: ['k1', 'k2'],
+    options: ['--step', 'retire', '--kek', 'k2'],
+    says: 'k1 has wrapped nothing yet',
+  },
+  {
     what: 'does not retire a key that the ring has not got',
     ids: ['k1'],
     options: ['--step', 'retire', '--kek', 'k2'],
@@ -52,4 +58,18 @@ it.each<{ what: string; ids: string[]; options: string[]; says: string }>([
   expect({ code, stdout }).toEqual({ code: 1, stdout: '' });
   expect(stderr).toContain(says);
   expect(await readFile(file, 'utf8')).toBe(before);
+});
+
+it('ends with 1, and without a word of Done, where the file could not be written', async () => {
+  const path = join(directory, '.dev.vars');
+  const secret = randomBytes(32).toString('base64');
+  await writeFile(path, `export CREDENTIALS_KEKS='${JSON.stringify({ current: 'k1', keys: { k1: secret } })}'\n`);
+
+  const place = ['--persist-to', directory, '--secrets-file', path];
+  const { code, stdout, stderr } = await runScript('keks:rotate', '--step', 'add', '--yes', ...place);
+
+  expect(code).toBe(1);
+  expect(stderr).toContain('was not changed');
+  expect(stdout).not.toContain('Done.');
+  expect(stdout + stderr).not.toContain(secret);
 });

@@ -73,26 +73,26 @@ const number = () => ['--phone-number', PHONE_NUMBER, ...place()];
 const newKey = (...parameters: string[]) =>
   runScript('keys:create', ...parameters, '--role', 'user', '--name', 'Late', ...place());
 
-/** The command without `--yes` says what it would do and does nothing; with it, it is done. */
-async function previewThenDo(script: string, parameters: string[]) {
+/** Each command prints its preview first, with `--yes` too. */
+async function act(script: string, parameters: string[]) {
   const before = await look();
-  const preview = await runScript(script, ...parameters);
-  expect(preview).toMatchObject({ code: 1, stderr: '' });
-  expect(preview.stdout).toContain('Nothing was done. Add --yes to do it.');
-  expect(await look()).toEqual(before);
-
-  const done = await runScript(script, ...parameters, '--yes');
-  expect(done).toMatchObject({ code: 0, stderr: '' });
-  return { preview: preview.stdout, done: done.stdout, before, after: await look() };
+  const { code, stdout, stderr } = await runScript(script, ...parameters, '--yes');
+  expect({ code, stderr }).toEqual({ code: 0, stderr: '' });
+  return { stdout, before, after: await look() };
 }
 
 describe('an operator', () => {
   it('suspends an organization, makes a key that is dead for now, and resumes it', async () => {
-    const suspended = await previewThenDo('organizations:suspend', first());
-    expect(suspended.preview).toContain(
+    const preview = await runScript('organizations:suspend', ...first());
+    expect(preview).toMatchObject({ code: 1, stderr: '' });
+    expect(preview.stdout).toContain('Nothing was done. Add --yes to do it.');
+
+    const suspended = await act('organizations:suspend', first());
+    expect(suspended.before).toMatchObject({ status: 'active' });
+    expect(suspended.stdout).toContain(
       `${ORGANIZATION} (active, starter) has 2 active keys, 1 integration, ${NUMBERS} phone numbers.`,
     );
-    expect(suspended.done).toContain(`${ORGANIZATION} is suspended.`);
+    expect(suspended.stdout).toContain(`${ORGANIZATION} is suspended.`);
     expect(suspended.after).toEqual({
       ...suspended.before,
       status: 'suspended',
@@ -114,8 +114,8 @@ describe('an operator', () => {
   });
 
   it('releases a phone number that an organization holds, once', async () => {
-    const { preview, before, after } = await previewThenDo('phone-numbers:release', number());
-    expect(preview).toContain(
+    const { stdout, before, after } = await act('phone-numbers:release', number());
+    expect(stdout).toContain(
       `${PHONE_NUMBER} is a number of ${ORGANIZATION} (twilio, intg_000000000001), assigned to agent_000000000001.`,
     );
     expect(after).toEqual({ ...before, phone_numbers: NUMBERS - 1, events: before.events + 1 });
@@ -138,18 +138,18 @@ describe('an operator', () => {
   });
 
   it('revokes all keys of an organization', async () => {
-    const { done, before, after } = await previewThenDo('keys:revoke-all', first());
+    const { stdout, before, after } = await act('keys:revoke-all', first());
 
-    expect(done).toContain('3 keys of org_first revoked.\n');
+    expect(stdout).toContain('3 keys of org_first revoked.\n');
     expect(after).toEqual({ ...before, active_keys: 0, events: before.events + 3 });
   });
 
   it('offboards an organization, sees how far it is, and can give it nothing any more', async () => {
     const bystander = await look('org_other');
 
-    const { done, before, after } = await previewThenDo('organizations:offboard', first());
+    const { stdout, before, after } = await act('organizations:offboard', first());
 
-    expect(done).toContain(
+    expect(stdout).toContain(
       `phone numbers: 100/${NUMBERS - 1}\nphone numbers: ${NUMBERS - 1}/${NUMBERS - 1}\nintegrations: 1/1\n` +
         `${ORGANIZATION} is offboarded: ${NUMBERS - 1} phone numbers and 1 integration deleted, 0 keys revoked.`,
     );

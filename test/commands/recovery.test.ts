@@ -203,10 +203,3 @@ it('says anew what is left to people, whoever did it before, and nothing of what
   expect(stdout).toMatch(new RegExp(`credentials_missing.*\\n  ${untouched}\\n`));
   expect(stdout).not.toContain(updated);
 });
-
-it('needs the ring’s file for the deployed database, because a secret cannot be read back', async () => {
-  const { code, stderr } = await runScript('recovery:replay', '--file', file, '--remote');
-
-  expect(code).toBe(2);
-  expect(stderr).toContain('--secrets-file: is needed with --remote');
-});

@@ -30,3 +30,15 @@ it.each(commands)(
     expect(existsSync(never)).toBe(false);
   },
 );
+
+it('recovery:replay needs the ring’s file for the deployed database, because a secret cannot be read back', async () => {
+  const { code, stdout, stderr } = await runScript(
+    'recovery:replay',
+    '--file',
+    join(parent, 'events.jsonl'),
+    '--remote',
+  );
+
+  expect({ code, stdout }).toEqual({ code: 2, stdout: '' });
+  expect(stderr).toContain('--secrets-file: is needed with --remote');
+});

@@ -128,7 +128,8 @@ const importedNumber = z.object({ data: z.object({ phone_number_id: z.string() }
  * here. What the server printed during a test is shown when that test fails.
  */
 export function joinServer(...organizations: string[]) {
-  const { url, directory, log, in_use, ...demo } = inject('server');
+  const { directory, banner, log } = inject('server');
+  const { url } = banner;
   const state = stateBehind(url, organizations);
 
   beforeEach(async ({ onTestFailed }) => {
@@ -178,8 +179,8 @@ export function joinServer(...organizations: string[]) {
     ...state,
     url,
     directory,
-    /** What the demo data has: every file's, to be read alone. */
-    demo: { ...demo, in_use },
+    /** The demo's key and integrations, which files share: to be read alone. */
+    demo: banner,
     call,
     newKey,
 

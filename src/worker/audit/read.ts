@@ -7,7 +7,6 @@ import { integrationState, presentIntegration } from '../integrations/integratio
 import type { Integration } from '../integrations/integration.ts';
 import { organizationState, presentOrganization } from '../organizations/organization.ts';
 import type { Organization } from '../organizations/organization.ts';
-import type { Actor } from '../decision/call.ts';
 import { isRare } from '../decision/event.ts';
 import { keysetList, pageParameters } from '../d1/list.ts';
 import type { FilterOf } from '../d1/list.ts';
@@ -90,9 +89,10 @@ function presentTarget(action: AuditAction, row: unknown): Presented {
   return presentApiKey(apiKeyState.parse(row));
 }
 
-function presentActor({ actor_type, actor_id, actor_name, actor_key_id }: AuditEventRow): Actor {
-  if (actor_type !== null) return { type: actor_type, id: actor_id, name: actor_name };
-  return { type: actor_key_id === null ? 'operator' : 'api_key', id: actor_key_id, name: null };
+/** Events older than `actor_type` are of the API key that they name, or else of an operator. */
+function presentActor({ actor_type, actor_id, actor_name, actor_key_id }: AuditEventRow) {
+  const type = actor_type ?? (actor_key_id === null ? 'operator' : 'api_key');
+  return { type, id: actor_id ?? actor_key_id, name: actor_name };
 }
 
 const storedObject = z.record(z.string(), z.unknown());

@@ -1,0 +1,56 @@
+/** `npm run dev` from its start to its end. The tests follow one another: each goes on where the last one left off. */
+import { afterAll, beforeAll, expect, it, vi } from 'vitest';
+import { LAST_NET, stateBehind } from '../conformance/server.ts';
+import { freePort, removeDirectory, startDev, temporaryDirectory } from '../processes.ts';
+import { shell } from './shell.ts';
+
+const ORIGIN = 'https://console.example';
+
+let directory: string;
+let port: number;
+let dev: Awaited<ReturnType<typeof startDev>>;
+
+beforeAll(async () => {
+  directory = await temporaryDirectory();
+  port = await freePort();
+  dev = await startDev(directory, port, { parameters: ['--var', `CORS_ORIGINS:${ORIGIN}`] });
+});
+
+afterAll(async () => {
+  try {
+    await dev.stop();
+  } finally {
+    await removeDirectory(directory);
+  }
+});
+
+it('passes its arguments on to wrangler: a port and a variable', async () => {
+  const { headers } = await fetch(`http://localhost:${port}/api/integrations`, { headers: { Origin: ORIGIN } });
+
+  expect(headers.get('Access-Control-Allow-Origin')).toBe(ORIGIN);
+});
+
+it('goes on after a restart, in colour, with the same key and demo data, and makes only what was deleted anew', async () => {
+  const before = dev.banner;
+  expect(await shell(before.deleted_curl)).toMatchObject({ status: 200 });
+  await dev.stop();
+  await expect(fetch(before.url)).rejects.toThrow('fetch failed');
+  dev = await startDev(directory, port, { environment: { FORCE_COLOR: '1' } });
+
+  const { url, spare, deleted_curl: _, ...kept } = before;
+  expect(dev.banner).toMatchObject(kept);
+  expect(dev.banner.spare).not.toBe(spare);
+  const { rows } = stateBehind(url, ['org_demo']);
+  expect(await rows('organizations')).toHaveLength(1);
+  expect(await rows('api_keys')).toHaveLength(1);
+  expect(await rows('integrations')).toHaveLength(2);
+  expect(await rows('phone_numbers')).toHaveLength(2);
+  expect(await shell(dev.banner.refused_curl)).toMatchObject({ status: 409, body: { reference_count: 2 } });
+  expect(await shell(dev.banner.deleted_curl)).toMatchObject({ status: 200 });
+});
+
+it('leaves no server behind when npm alone is killed', async () => {
+  dev.kill();
+
+  await vi.waitFor(() => expect(fetch(dev.banner.url)).rejects.toThrow('fetch failed'), LAST_NET);
+});
