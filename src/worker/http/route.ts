@@ -34,7 +34,7 @@ export interface RouteDescription {
 /** Whether a handler of the app is the middleware of {@link reads} or {@link mutates}. */
 export const beginsRoute = (handler: object): handler is { route: RouteDescription } => 'route' in handler;
 
-/** For the typed client: the input is required, unless all its fields are optional. */
+/** For the typed client: a kind of input must be given, unless all its fields are optional. */
 type Named<Target extends string, Input> = object extends Input ? { [T in Target]?: Input } : { [T in Target]: Input };
 
 type InputOf<Target extends string, Schema> = Schema extends z.ZodType ? Named<Target, z.input<Schema>> : object;
