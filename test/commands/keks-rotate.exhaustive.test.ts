@@ -26,7 +26,7 @@ it.each<{ what: string; ids: string[]; options: string[]; says: string }>([
     what: 'promotes no key that is current',
     ids: ['k1'],
     options: ['--step', 'promote'],
-    says: 'k1 is the newest key, and current already',
+    says: 'k1 is the newest key, and already current',
   },
   {
     what: 'does not retire the current key',

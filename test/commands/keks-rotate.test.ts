@@ -204,5 +204,5 @@ it('says nothing of a file’s content where it is not one', async () => {
   const path = join(directory, 'wrong.json');
   await writeFile(path, '{"CREDENTIALS_KEKS": plaintext}');
 
-  await expect(readRingFile(path)).rejects.toThrow(/^\S+wrong\.json has no CREDENTIALS_KEKS, or is of another form$/);
+  await expect(readRingFile(path)).rejects.toThrow(/^\S+wrong\.json has no CREDENTIALS_KEKS, or its form is wrong$/);
 });

@@ -134,7 +134,7 @@ describe('an operator', () => {
         `^${ORGANIZATION} +[\\d.]+ MB\\n[^]*  phone_numbers +${NUMBERS - 1} rows[^]*\\norg_other +[\\d.]+ MB\\n`,
       ),
     );
-    expect(stdout).toContain('2 organizations, estimated by rows.');
+    expect(stdout).toContain('2 organizations, estimated from the numbers of rows.');
   });
 
   it('revokes all keys of an organization', async () => {
