@@ -98,9 +98,9 @@ export function inBatches({ table, id, action, condition, act }: Definition) {
         const rows = listed.slice(from, from + ROWS_PER_BATCH);
         // The ids of each batch's events begin alike, and unlike those of the others: so its own are found.
         const parameters = { ...eventParameters(call), ids: JSON.stringify(rows.map((row) => row.id)) };
-        const events = await carryOut(database, [record, enqueuePurges, actOnRecorded], parameters);
-        // Another run may have done some of them since they were listed.
-        done += events.length;
+        const { count: recorded } = await carryOut(database, [record, enqueuePurges, actOnRecorded], parameters);
+        // Another run may have done some of them since they were listed, and a try may be late: the next list tells.
+        done += recorded;
         // Rows may have come while it ran.
         onProgress(done, Math.max(done, counted?.count ?? 0));
       }

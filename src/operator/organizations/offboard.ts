@@ -6,7 +6,7 @@ import type { Builder, Placeholders } from '../../worker/d1/query.ts';
 import { integrations, organizations, phone_numbers } from '../../worker/d1/schema.ts';
 import { eventParameters, operatorCall } from '../../worker/decision/call.ts';
 import type { EventParameters } from '../../worker/decision/call.ts';
-import { eventRecorder, hasDecided } from '../../worker/decision/event.ts';
+import { carryOut, eventRecorder, hasDecided } from '../../worker/decision/event.ts';
 import { isOrganization, readStatus } from '../../worker/organizations/organization.ts';
 import { revokeAllKeys } from '../api-keys/revoke-all.ts';
 import { inBatches } from '../in-batches.ts';
@@ -72,14 +72,11 @@ export async function offboardOrganization(
   onProgress: (step: OffboardingStep, done: number, total: number) => void = () => {},
 ): Promise<Record<OffboardingStep | 'keys', number> | undefined> {
   const call = operatorCall(organization_id);
-  const parameters = eventParameters(call);
-  // A try that is in doubt can do nothing but this.
-  const [, , [organization]] = await batch(database, [
-    recordOffboarding.bind(parameters),
-    markOffboarded.bind(parameters),
-    readStatus.bind(parameters),
-  ]);
-  if (!organization) return undefined;
+  const { event: begun } = await carryOut(database, [recordOffboarding, markOffboarded], eventParameters(call));
+  if (!begun) {
+    const [[organization]] = await batch(database, [readStatus.bind({ organization_id })]);
+    if (!organization) return undefined;
+  }
   const ended = { phone_numbers: 0, integrations: 0, keys: 0 };
   for (const [step, endAll] of steps) {
     ended[step] = await endAll(database, call, (done, total) => onProgress(step, done, total));

@@ -8,7 +8,7 @@
  * - A verb that makes a row inserts the row first, because the event keeps the row as it was made. Then the insert decides,
  *   and the event that is recorded of the new row keeps a later try from inserting another.
  */
-import { and, asc, eq, getTableColumns, gt, inArray, lt, sql } from 'drizzle-orm';
+import { and, eq, getTableColumns, gt, inArray, lt, sql } from 'drizzle-orm';
 import type { SQL, SQLWrapper } from 'drizzle-orm';
 import type { SQLiteColumn, SQLiteTable } from 'drizzle-orm/sqlite-core';
 import { DomainError } from '../core/errors.ts';
@@ -158,19 +158,26 @@ export const updateTime = (db: Builder, parameters: Placeholders<EventKey>, upda
     .from(audit_events)
     .where(isDecision(parameters))})`;
 
-const readEvents = query((db, parameters: Placeholders<EventParameters>) =>
+const readDecision = query((db, parameters: Placeholders<EventParameters>) =>
   db
-    .select({ action: audit_events.action, target_id: audit_events.target_id, state: audit_events.state })
+    .select({ action: audit_events.action, state: audit_events.state })
     .from(audit_events)
-    .where(isOfCall(parameters))
-    .orderBy(asc(audit_events.sequence)),
+    .where(isDecision(parameters)),
+);
+
+const countEvents = query((db, parameters: Placeholders<EventParameters>) =>
+  db
+    .select({ count: sql<number>`count(*)`.as('count') })
+    .from(audit_events)
+    .where(isOfCall(parameters)),
 );
 
 /**
  * Carries out a call that needs no caller's permission (an operator's command): its statements, in their order, in one
  * batch, which are safe to repeat and to land late.
  *
- * @returns the events that the call recorded, in that order; none where it did nothing
+ * @returns the event that decided, if there is one, and how many events the call recorded. `inDoubt` says that an earlier try
+ *   may yet land: who has no event and takes that for a refusal must ask {@link assertNothingInDoubt}
  * @throws DomainError `temporarily_unavailable`
  */
 export async function carryOut<Parameters extends EventParameters>(
@@ -181,10 +188,9 @@ export async function carryOut<Parameters extends EventParameters>(
   const { read, inDoubt } = await actThenRead(
     database,
     statements.map((statement) => statement.bind(parameters)),
-    { events: readEvents.bind(parameters) },
+    { decision: readDecision.bind(parameters), recorded: countEvents.bind(parameters) },
   );
-  if (read.events.length === 0) assertNothingInDoubt(inDoubt);
-  return read.events;
+  return { event: read.decision[0], count: read.recorded[0]?.count ?? 0, inDoubt };
 }
 
 /**
