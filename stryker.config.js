@@ -3,7 +3,7 @@ export default {
   testRunner: 'vitest',
   vitest: { configFile: 'vitest.mutation.config.ts' },
   mutate: ['src/{worker,operator}/**/*.ts', '!src/operator/{commands,command-line}/**', '!src/**/*.d.ts'],
-  // Else Stryker rewrites it, with an API that TypeScript 7 does not have.
+  // By default Stryker rewrites tsconfig.json, with an API that TypeScript 7 does not have.
   ignorePatterns: ['tsconfig.json'],
   clearTextReporter: { reportTests: false },
   warnings: { slow: false },

@@ -5,7 +5,7 @@ const nodeTests = ['test/commands/**/*.test.ts', 'test/conformance/**/*.test.ts'
 const exhaustiveNodeTests = ['test/commands/**/*.exhaustive.test.ts', 'test/conformance/**/*.exhaustive.test.ts'];
 const exhaustiveTests = ['test/**/*.exhaustive.test.ts'];
 
-// Wrangler looks for the secret that is bound below, and would warn once for each file that it is missing.
+// Wrangler does not see that the secret is bound below, and would warn for each file that it is missing.
 process.env['WRANGLER_LOG'] ??= 'error';
 
 export const workers = {
@@ -34,7 +34,7 @@ export const workers = {
 
 const node = {
   globalSetup: 'test/conformance/shared-server.ts',
-  // Last nets: what is waited for comes, however busy the machine is.
+  // Only for tests that hang. On a busy machine every test may take much longer than usual.
   testTimeout: 300_000,
   hookTimeout: 300_000,
 };
@@ -43,7 +43,7 @@ export default defineConfig({
   test: {
     reporters: ['default', 'json'],
     outputFile: { json: 'test-report.json' },
-    // A line for each file, and of each failing test what it logged.
+    // Prints a line for each file, and the logs of failing tests only.
     silent: 'passed-only',
     slowTestThreshold: 60_000,
     // Each file has a runtime and a storage of its own.

@@ -1,4 +1,4 @@
-/** The project `workers` for Stryker, whose vitest runner knows no projects: all its tests, or the files in `TESTS`. */
+/** The project `workers` for Stryker, whose vitest runner does not support projects. `TESTS` can name the files to run. */
 import { defineConfig } from 'vitest/config';
 import { workers } from './vitest.config.ts';
 
@@ -7,10 +7,10 @@ export default defineConfig({
   test: {
     ...workers.test,
     include: process.env['TESTS']?.split(' ') ?? workers.test.include,
-    // Stryker's own setup file comes first, and switches a mutant on: only then may test/setup.ts load the Worker.
+    // Stryker's setup file activates the mutant, so it must come before test/setup.ts, which loads the Worker.
     setupFiles: ['test/mutation.setup.ts', ...workers.test.setupFiles],
     sequence: { setupFiles: 'list' },
-    // What fails but once, for slowness, kills no mutant.
+    // A test that fails once because the machine is slow must not count as killing a mutant.
     retry: 1,
   },
 });

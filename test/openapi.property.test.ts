@@ -220,7 +220,7 @@ const told = z.object({ errors: z.array(z.object({ path: z.string(), message: z.
 /** What the document cannot say: a cursor is one of ours, a time is in the future, two things belong together… */
 const judgedOtherwise = ['cursor', 'expires_at', 'credentials.provider', 'integration_id', 'supports_outbound'];
 /** …or not. */
-const excludesOthers = /^may be given alone or with /;
+const excludesOthers = /^only one of .* may be given$/;
 
 /** What is wrong with an answer; that its status and body are documented is seen to by `call`. */
 function fault(isValid: boolean, status: number, body: unknown): string | undefined {

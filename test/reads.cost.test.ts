@@ -177,7 +177,7 @@ describe.each(refused)('$path under $filtered', ({ path, names }) => {
 
       const { status, body } = await call(client, 'GET', `${path}?page_size=1${query}`, { bindings });
 
-      const message = 'may be given alone or with since and until: one of action, target_id, actor_key_id';
+      const message = 'only one of action, target_id, actor_key_id may be given';
       const errors = alternatives.filter((name) => names.includes(name)).map((name) => ({ path: name, message }));
       expect(status).toBe(422);
       expect(body).toMatchObject({ code: 'validation_failed', errors });

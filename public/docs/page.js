@@ -1,4 +1,4 @@
-// What is typed into "Authorize" stays in this page's memory: nothing persists it, and the page takes no settings from its URL.
+// Keys that are typed into "Authorize" stay in the page's memory and are not stored. The page takes no settings from its URL.
 SwaggerUIBundle({
   url: '/openapi.json',
   dom_id: '#reference',

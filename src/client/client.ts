@@ -1,5 +1,5 @@
 /**
- * The typed client, `patchbay/client`: Hono's `hc` over the app's own types. What is published of it imports Hono alone.
+ * The typed client, `patchbay/client`: Hono's `hc` with the types of the app. The published files import only Hono.
  */
 import { hc } from 'hono/client';
 import type { Hono } from 'hono';
@@ -7,12 +7,12 @@ import type { ClientRequestOptions } from 'hono/client';
 import type { BlankEnv, ExtractSchema } from 'hono/types';
 import type { app } from '../worker/app.ts';
 
-/** A problem (RFC 9457): the members that every one has, and those of single codes. */
+/** A problem (RFC 9457): first the members that all problems have, then those of single codes. */
 export interface Problem {
   type: string;
   title: string;
   status: number;
-  /** Stable; of several errors the first in the order of the contract. */
+  /** Stable. If several errors apply, it is the first in the order of docs/contract.md. */
   code:
     | 'missing_api_key'
     | 'invalid_api_key'
@@ -55,16 +55,16 @@ export interface Problem {
   reference_count_exact?: boolean;
   /** Of `phone_number_assigned`. */
   assigned_agent_id?: string;
-  /** Of `quota_exceeded`: what the organization may not have more of, and how much it may have. */
+  /** Of `quota_exceeded`: which quota was reached, and its limit. */
   quota?: 'integrations' | 'phone_numbers' | 'sip_numbers' | 'api_keys' | 'audit_events';
   limit?: number;
-  /** Of `temporarily_unavailable`; `unknown`: wholly done, or not at all. */
+  /** Of `temporarily_unavailable`. `not_done`: nothing was done. `unknown`: done completely, or not at all. */
   outcome?: 'not_done' | 'unknown';
 }
 
 type ProblemStatus = 400 | 401 | 403 | 404 | 409 | 413 | 415 | 422 | 429 | 500 | 503;
 
-/** Hono knows a route's answers from its handler alone; a problem is what any may answer instead. */
+/** Hono derives a route's answers from its handler only. Any route may answer with a problem too. */
 type OrProblem<Endpoint> = Endpoint extends { input: infer Input }
   ? Endpoint | { input: Input; output: Problem; outputFormat: 'json'; status: ProblemStatus }
   : never;
@@ -81,7 +81,7 @@ export interface Credentials {
 }
 
 /**
- * A client of the API at this address, with one method for each of its calls:
+ * A client of the API at this address, with one method for each call:
  *
  * ```ts
  * const patchbay = patchbayClient('https://patchbay.example.com', { apiKey, organizationId });

@@ -1,4 +1,7 @@
-/** `npm run build:client`: compiles the typed client to dist/, its types written out so that they need Hono alone. */
+/**
+ * `npm run build:client`: compiles the typed client to dist/. Its types are written out in full, so that they need only
+ * Hono.
+ */
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { copyFile, mkdir, mkdtemp, rm } from 'node:fs/promises';

@@ -1,4 +1,7 @@
-/** `npm run build:docs`: puts what the reference page needs of swagger-ui beside it, so that it asks no other host. */
+/**
+ * `npm run build:docs`: copies the files of swagger-ui that the reference page needs, so that it loads nothing from
+ * elsewhere.
+ */
 import { copyFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { projectDirectory } from '../operator/command-line/project.ts';

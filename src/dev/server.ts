@@ -1,6 +1,6 @@
 /**
- * `npm run dev`: the API on this machine, migrated, with demo data, on embedded D1 and KV.
- * Arguments reach `wrangler dev`; `--persist-to` counts for the migrations and the demo data as well.
+ * `npm run dev`: runs the API on this machine with a local D1 and KV, migrated and with demo data.
+ * Arguments are passed to `wrangler dev`. `--persist-to` also applies to the migrations and the demo data.
  */
 import { createHash, randomBytes } from 'node:crypto';
 import { mkdir, readFile, writeFile } from 'node:fs/promises';
@@ -23,7 +23,7 @@ import { projectDirectory } from '../operator/command-line/project.ts';
 const ORGANIZATION = 'org_demo';
 const IN_USE = 'Twilio Production';
 const SPARE = 'Telnyx Spare';
-/** Of the range that is kept for fiction. */
+/** From the range that is reserved for fiction. */
 const PHONE_NUMBERS = ['+14155550100', '+14155550101'];
 
 const ORPHAN_CHECK_MILLISECONDS = 500;
@@ -57,7 +57,7 @@ const listDemoNumbers = query((db, { organization_id }: Placeholders<{ organizat
 
 const createdIntegration = z.object({ data: z.object({ integration_id: z.string() }) });
 
-/** Secrets of this machine's own, unless there are some. */
+/** Creates `.dev.vars` with a new key-encryption key, unless it exists. */
 async function ensureDevVars(): Promise<void> {
   const keks = { current: 'k1', keys: { k1: randomBytes(32).toString('base64') } };
   const text = `CREDENTIALS_KEKS='${JSON.stringify(keks)}'\n`;
@@ -66,7 +66,7 @@ async function ensureDevVars(): Promise<void> {
   });
 }
 
-/** Makes what is missing of the demo data, through the API itself. */
+/** Creates missing demo data, through the API itself. */
 async function seed(directory: string): Promise<Demo> {
   const { env, dispose } = await openLocal(directory);
   try {
@@ -94,7 +94,7 @@ async function seed(directory: string): Promise<Demo> {
   }
 }
 
-/** The demo's admin key: kept apart from the state, which knows its hash alone. */
+/** The demo's admin key. It is kept in a file, because the database has only its hash. */
 async function ensureKey({ DB }: Bindings, directory: string): Promise<string> {
   const keyDirectory = join(projectDirectory, '.wrangler/demo-keys');
   const path = join(keyDirectory, createHash('sha256').update(directory).digest('hex'));
@@ -127,11 +127,11 @@ async function post(env: Bindings, raw_key: string, path: string, body: object):
   };
   const response = await app.request(path, { method: 'POST', headers, body: JSON.stringify(body) }, env, context);
   await Promise.all(background);
-  if (!response.ok) throw new Error(`The demo data was not made: ${await response.text()}`);
+  if (!response.ok) throw new Error(`The demo data could not be created: ${await response.text()}`);
   return response.json();
 }
 
-/** Serves until it is stopped. Calls `ready` with the server's address once it answers. */
+/** Runs the server until it is stopped. Calls `ready` with its address when it answers. */
 async function serve(parameters: string[], ready: (url: string) => void): Promise<void> {
   const child = spawnWrangler(['dev', ...parameters], 'inherit');
   for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, () => child.kill(signal));
@@ -144,7 +144,7 @@ async function serve(parameters: string[], ready: (url: string) => void): Promis
   }
 }
 
-/** npm's shell does not pass a signal on: killed, it would leave the server behind, holding its port. */
+/** npm's shell does not pass signals on. If it is killed, the server must stop too, or it would keep its port. */
 function stopWithParent(stop: () => void): void {
   const parent = process.ppid;
   setInterval(() => process.ppid === parent || stop(), ORPHAN_CHECK_MILLISECONDS).unref();
@@ -159,13 +159,13 @@ API key       ${raw_key}
 Integrations  ${in_use}  "${IN_USE}", used by ${PHONE_NUMBERS.join(' and ')}
               ${spare}  "${SPARE}", used by none
 
-Refused, because phone numbers use it:
+This delete is refused, because phone numbers use the integration:
 ${curl(in_use)}
 
-Deleted, credentials and all:
+This delete is done, and the credentials are deleted too:
 ${curl(spare)}
 
-Every call, to read and to try: ${url}/docs
+All calls, to read and to try out: ${url}/docs
 `;
 }
 

@@ -1,4 +1,4 @@
-/** `npm run openapi`: makes the OpenAPI document, public/openapi.json. */
+/** `npm run openapi`: writes the OpenAPI document to public/openapi.json. */
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { openApiDocument } from '../openapi/document.ts';

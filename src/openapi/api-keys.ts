@@ -17,7 +17,7 @@ export const apiKeySchema = z
     user_id: z.string(),
     status: z.enum(keyStatuses),
     created_at: time,
-    last_used_at: time.nullable().meta({ description: 'To about a minute.' }),
+    last_used_at: time.nullable().meta({ description: 'Accurate to about a minute.' }),
     expires_at: time.nullable().meta({ description: 'Null for a key that does not expire.' }),
   })
   .meta({ id: 'ApiKey' }) satisfies z.ZodType<ApiKey>;
@@ -39,9 +39,9 @@ const rawKeySchema = z
   .string()
   .regex(/^bk_(live|test)_[0-9A-Za-z]{56}$/)
   .optional()
-  .meta({ description: 'Only in the first response, not in one that repeats it for an `Idempotency-Key`.' });
+  .meta({ description: 'Only in the first response. Absent when the response is repeated for an `Idempotency-Key`.' });
 
-// The checksum, the last six characters, does not hold: scanners for leaked keys would take it for one.
+// The last six characters are not the right checksum, so that scanners for leaked keys ignore this one.
 const rawKeyExample = `bk_live_x7Yp${'0'.repeat(52)}`;
 
 const seenOnce = (message: string) => [message, `${message}; the raw key was shown only in the first response`];
@@ -51,7 +51,7 @@ export const apiKeyOperations: Operations = {
     operationId: 'createApiKey',
     tag,
     summary: 'Create an API key',
-    description: 'The answer is the only one that holds the raw key: what is stored is its SHA-256.',
+    description: 'The raw key is shown only in this response. We store only its SHA-256.',
     bodies: {
       default: { name: 'Billing service', role: 'user' },
       expiring: { name: 'Contractor', role: 'agent_manager', expires_at: '2099-12-31T23:59:59Z' },
@@ -69,8 +69,8 @@ export const apiKeyOperations: Operations = {
     tag,
     summary: 'Rotate an API key',
     description:
-      'Makes a key of the same name, user, role and expiry. The old one, `previous_key`, lives on for the overlap, and no ' +
-      'longer than it would have. One rotates the keys of one’s own user, or as admin any.',
+      'Makes a new key with the same name, user, role and expiry. The old key, `previous_key`, works until the overlap ends or ' +
+      'until its own expiry, whichever is sooner. A key can rotate keys of its own user; an admin’s key can rotate any.',
     bodies: { default: { overlap_seconds: 3600 } },
     answer: action(
       201,
@@ -94,7 +94,7 @@ export const apiKeyOperations: Operations = {
     operationId: 'listApiKeys',
     tag,
     summary: 'List API keys',
-    description: 'In the order of their creation, the revoked among them.',
+    description: 'Oldest first, including revoked and expired keys.',
     answer: page(apiKeySchema, apiKeyExample),
   },
   'DELETE /api/api-keys/{key_id}': {
@@ -102,8 +102,8 @@ export const apiKeyOperations: Operations = {
     tag,
     summary: 'Revoke an API key',
     description:
-      'From then on the key changes nothing; it may read for 60 seconds at most. To revoke it again changes nothing. ' +
-      'With `descendants=true` the keys that it made are revoked with it, whether it was living still or not.',
+      'From then on the key can change nothing, and it can read for at most 60 seconds. Revoking it again has no effect. ' +
+      'With `descendants=true`, the keys that it created are revoked too, even if the key itself no longer works.',
     answer: action(
       200,
       'API key revoked successfully',
@@ -111,7 +111,7 @@ export const apiKeyOperations: Operations = {
         revoked_descendants: z
           .array(apiKeySchema)
           .optional()
-          .meta({ description: 'With `descendants=true`: those that were living.' }),
+          .meta({ description: 'With `descendants=true`: the other keys that were revoked.' }),
       }),
       { ...apiKeyExample, status: 'revoked' },
     ),

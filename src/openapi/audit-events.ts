@@ -31,23 +31,23 @@ const auditEventSchema = z
           description:
             'An API key of the organization, an operator of the service, another service of the platform, or the service itself.',
         }),
-        id: z.string().nullable().meta({ description: 'Of an API key: its `key_id`.' }),
-        name: z.string().nullable().meta({ description: 'As it was then; null for an event before 0.2.0.' }),
+        id: z.string().nullable().meta({ description: 'For an API key, its `key_id`.' }),
+        name: z.string().nullable().meta({ description: 'The name at that time; null for events before 0.2.0.' }),
       })
       .meta({ description: 'Who did it.' }),
     actor_key_id: id('apikey')
       .nullable()
-      .meta({ description: 'The `actor.id` of an API key; null for any other actor.' }),
-    request_id: z.string().meta({ description: 'The `X-Request-Id` of the answer.' }),
+      .meta({ description: 'The `actor.id`, if the actor is an API key; otherwise null.' }),
+    request_id: z.string().meta({ description: 'The `X-Request-Id` of the call.' }),
     state: z
       .union([integrationSchema, phoneNumberSchema, apiKeySchema, organizationSchema])
-      .meta({ description: 'The target as it stood just before; for a creation or an import, as it was made.' }),
+      .meta({ description: 'The target just before; for a creation or an import, as it was created.' }),
     changes: z
       .record(z.string(), z.object({ from: z.unknown(), to: z.unknown() }))
       .nullable()
       .meta({
         description:
-          'Of an update: each member of `state` that it changed, before and after, and `credentials`, whose values are ' +
+          'For an update: each field of `state` that it changed, with the old and the new value. Replaced `credentials` are ' +
           `shown as \`${REDACTED}\`. Null for any other event.`,
       }),
     created_at: time,
@@ -73,7 +73,7 @@ export const auditOperations: Operations = {
     operationId: 'listAuditEvents',
     tag: 'Audit',
     summary: 'List audit events',
-    description: 'What was done and what was refused, in the order in which it was committed, the oldest first.',
+    description: 'What was done and which deletes were refused, in the order of the commits, oldest first.',
     answer: page(auditEventSchema, auditEventExample),
   },
 };

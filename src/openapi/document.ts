@@ -1,4 +1,7 @@
-/** The OpenAPI 3.1 document: from the routes of the app, the schemas that validate, and the features' descriptions. */
+/**
+ * The OpenAPI 3.1 document, made from the routes of the app, the schemas that validate requests, and the descriptions
+ * in this folder.
+ */
 import * as z from 'zod';
 import { apiKeyOperations } from './api-keys.ts';
 import { app } from '../worker/app.ts';
@@ -29,7 +32,7 @@ const tags = [
   { name: 'Phone numbers', description: 'Numbers imported through an integration, or by SIP.' },
   { name: 'API keys', description: 'The keys of an organization.' },
   { name: 'Audit', description: 'Who did what, and what was refused.' },
-  { name: 'Service', description: 'The service itself.' },
+  { name: 'Service', description: 'Whether the service works.' },
 ];
 
 const description = `
@@ -39,21 +42,21 @@ imported through it. An integration is deleted with its credentials, and never w
 - Every call carries \`X-API-Key\` and \`X-Organization-Id\`. The organization is called \`client_id\` in answers.
 - Success is \`{"success": true, …}\`; an error is \`application/problem+json\` (RFC 9457) with a sentence in \`detail\` and a
   stable \`code\`.
-- Of several errors the first of these is told: 401, 429, 400 for the header, 403 organization, 403 permission, then those of
-  the path, the query and the body, then 404, then 409.
-- Lists have opaque cursors. Another organization's id is a 404, as a missing one is.
-- Every answer of a call below has an \`X-Request-Id\`, which is the \`request_id\` of a problem and of an audit event.
-- A \`POST\`, \`PUT\` or \`DELETE\` with an \`Idempotency-Key\` acts once: for 24 hours the same request under the same key gets
-  the answer of the one that acted, with \`Idempotency-Replayed: true\`. A refusal changed nothing: it is not remembered, and
-  the request is judged anew.
+- If several errors apply, the first of these is returned: 401, 429, 400 for the organization header, 403 for the
+  organization, 403 for the permission, then errors of the path, the query string and the body, then 404, then 409.
+- Cursors of lists are opaque. The id of another organization's object is a 404, like an id that does not exist.
+- Every answer of a call below has an \`X-Request-Id\`. Errors and audit events show it as \`request_id\`.
+- A \`POST\`, \`PUT\` or \`DELETE\` with an \`Idempotency-Key\` acts once: for 24 hours, the same request with the same key gets
+  the first answer again, with \`Idempotency-Replayed: true\`. Refused requests changed nothing and are not remembered: send
+  them again with the same key. If a request kills the key that sent it, repeating it returns 401. Rotate your own key with
+  an overlap.
 - A query parameter that a call does not know, or that is given twice, is a 422.
-- What an organization may hold is bounded: at a quota, what creates or changes is refused by 409 \`quota_exceeded\`; what
-  deletes or revokes always works.
-- A \`GET\` may be answered by a replica of the database that is a little behind. Send it the \`X-D1-Bookmark\` of the
-  newest answer that your organization has had, a mutation's above all, and it is never older than that.
-- A \`503\` says in \`outcome\` whether nothing was done, or whether that is unknown: then it was done wholly or not at all.
-- A path of a call below answers 405 to a method that is not listed for it, with \`Allow\`; under \`/api\` there is a 404
-  where there is nothing.
+- An organization has quotas. When one is reached, creating and changing is refused with 409 \`quota_exceeded\`; deleting and
+  revoking always work.
+- A \`GET\` may be answered by a replica of the database that is a little behind. To see your own writes, send the
+  \`X-D1-Bookmark\` of your newest answer: the result is then at least as new.
+- \`outcome\` of a 503 is \`not_done\` (nothing was done) or \`unknown\` (the request was done completely, or not at all).
+- A method that is not listed for a path below is a 405 with \`Allow\`. An unknown path under \`/api\` is a 404.
 `.trim();
 
 const everywhere: ProblemCode[] = [
@@ -69,28 +72,35 @@ const ofBodies: ProblemCode[] = ['malformed_json', 'payload_too_large', 'unsuppo
 
 const headers = {
   'X-Request-Id': {
-    description: 'Identifies this call, in the log too.',
+    description: 'Identifies the call, also in our log.',
     required: true,
     schema: { type: 'string', format: 'uuid' },
   },
   'Cache-Control': { description: 'Nothing is cached.', required: true, schema: { type: 'string', const: 'no-store' } },
   'RateLimit-Policy': {
     description:
-      'The limits of the organization that this call counts against: requests `q` in a window of `w` seconds. Not where the ' +
-      'caller is unknown.',
+      'The organization’s limits that this call counts against: `q` requests in `w` seconds. Absent if the caller is unknown.',
     schema: { type: 'string' },
     example: '"pro";q=500;w=10, "pro_mutations";q=100;w=10',
   },
   'Idempotency-Replayed': {
-    description: 'The request was answered before, and this is that answer.',
+    description: 'The request was answered before, and this is the same answer.',
     schema: { type: 'string', const: 'true' },
   },
   [BOOKMARK_HEADER]: {
-    description: 'Which state of the database of this organization the answer is from.',
+    description: 'The state of the organization’s database that this answer is from.',
     schema: { type: 'string', pattern: bookmarkFormat.source },
   },
-  'Retry-After': { description: 'Seconds.', required: true, schema: { type: 'integer', minimum: 1 } },
-  'WWW-Authenticate': { description: 'The challenge.', required: true, schema: { type: 'string' } },
+  'Retry-After': {
+    description: 'How many seconds to wait.',
+    required: true,
+    schema: { type: 'integer', minimum: 1 },
+  },
+  'WWW-Authenticate': {
+    description: 'The challenge that RFC 9110 requires with a 401.',
+    required: true,
+    schema: { type: 'string' },
+  },
 };
 
 const bookmark = {
@@ -98,7 +108,7 @@ const bookmark = {
   in: 'header',
   required: false,
   description:
-    'That of an earlier answer to the same organization: this one is from a state of the database that is as new, at least.',
+    'The `X-D1-Bookmark` of an earlier answer to the same organization. This answer is then at least as new.',
   schema: { type: 'string', pattern: bookmarkFormat.source },
 };
 
@@ -106,8 +116,7 @@ const idempotencyKey = {
   name: 'Idempotency-Key',
   in: 'header',
   required: false,
-  description:
-    'A new random one for each request; the same one where a request is repeated because its answer was lost.',
+  description: 'A new random key for each request. Send the same key when you repeat a request whose answer was lost.',
   schema: { type: 'string', pattern: '^[\\x20-\\x7e]{1,255}$' },
 };
 
@@ -117,7 +126,7 @@ const healthSchema = z.object({
   database: z.enum(['ok', 'unavailable']).meta({ description: 'Whether D1 answers, remembered for 5 seconds.' }),
   credentials: z
     .enum(['ok', 'unavailable'])
-    .meta({ description: 'Whether the key-encryption keys are usable; likewise.' }),
+    .meta({ description: 'Whether the key-encryption keys are usable, remembered for 5 seconds.' }),
 });
 
 type JsonObject = Record<string, unknown>;
@@ -131,12 +140,14 @@ function routesOfApp(): Route[] {
   );
 }
 
-/** Schemas and responses that are named, and by their names referred to. */
+/** The named schemas and responses, which other parts of the document refer to. */
 class Components {
   readonly schemas: JsonObject = {};
   readonly responses: JsonObject = {};
 
-  /** A schema as JSON Schema of what is sent; what has an id becomes a component. */
+  /**
+   * A schema as JSON Schema, of the input before defaults and transformations. Schemas with an id become components.
+   */
   schema(schema: z.ZodType): JsonObject {
     const text = JSON.stringify(z.toJSONSchema(z.object({ schema }), { io: 'input' }));
     const { $defs, properties } = wrapped.parse(JSON.parse(text.replaceAll('#/$defs/', '#/components/schemas/')));
@@ -144,7 +155,7 @@ class Components {
     return properties.schema;
   }
 
-  /** The response of one status, for the problems that have it: a component, unless the operation has its own examples. */
+  /** The response for problems of one status: a component, unless the operation has examples of its own. */
   problems(codes: ProblemCode[], always: string[], own: Examples): JsonObject {
     const problems = codes.map((code) => describeProblem(code));
     const alternatives = problems.map(({ schema }) => this.schema(schema));
@@ -166,7 +177,7 @@ class Components {
     return { $ref: `#/components/responses/${name}` };
   }
 
-  /** The responses of these problems, by status. */
+  /** The responses for these problems, by status. */
   problemsByStatus(codes: ProblemCode[], always: string[], own: Examples = {}): JsonObject {
     const byStatus = Map.groupBy(codes, (code) => describeProblem(code).status);
     return Object.fromEntries([...byStatus].map(([status, those]) => [status, this.problems(those, always, own)]));
@@ -175,10 +186,10 @@ class Components {
 
 type NamedExample = readonly [name: string, example: { value: JsonObject }];
 
-/** Examples that are true of one operation, by code. */
+/** Examples that fit only one operation, by code. */
 type Examples = { [Code in ProblemCode]?: NamedExample[] };
 
-/** The refusals of a route's own permission and own schemas. */
+/** Examples for one route: its permission is missing, or its own schemas refuse the input. */
 function examplesOf({ permission, validates }: Route): Examples {
   const denied = describeProblem('permission_denied', { required_permission: permission }).example;
   const wrong = { path: { ...wrongIds }, query: { page_size: '0' }, body: {} };
@@ -299,11 +310,7 @@ function health(components: Components): JsonObject {
   };
 }
 
-/**
- * The document.
- *
- * @throws Error for a route that has no description, and for a description that has no route
- */
+/** @throws Error if a route has no description, or a description has no route */
 export function openApiDocument(): JsonObject {
   const components = new Components();
   const paths: Record<string, JsonObject> = {};

@@ -15,14 +15,15 @@ export const integrationSchema = z
     provider: z.enum(providerNames),
     category: z.enum(categories),
     status: z.enum(integrationStatuses).meta({
-      description: '`credentials_missing` after a database restore that could not bring the credentials back.',
+      description:
+        '`credentials_missing`: a restore of the database could not bring the credentials back. Send them again.',
     }),
     created_at: time,
     updated_at: time,
   })
   .meta({
     id: 'Integration',
-    description: 'An account at a telephony provider. Its credentials are in no answer.',
+    description: 'An account at a telephony provider. No answer contains its credentials.',
   }) satisfies z.ZodType<Integration>;
 
 export const integrationExample = presentIntegration({
@@ -47,7 +48,7 @@ export const integrationOperations: Operations = {
     operationId: 'createIntegration',
     tag,
     summary: 'Create an integration',
-    description: 'Stores the credentials of a provider, encrypted with a key of their own. No answer ever holds them.',
+    description: 'Stores a provider’s credentials, encrypted with their own key. No answer ever contains them.',
     bodies: {
       twilio: { name: 'Twilio Production', credentials },
       twilio_api_key: {
@@ -76,7 +77,7 @@ export const integrationOperations: Operations = {
     operationId: 'listIntegrations',
     tag,
     summary: 'List integrations',
-    description: 'In the order of their creation.',
+    description: 'Oldest first.',
     answer: page(integrationSchema, integrationExample),
   },
   'GET /api/integrations/{integration_id}': {
@@ -91,7 +92,7 @@ export const integrationOperations: Operations = {
     tag,
     summary: 'Update an integration',
     description:
-      'Changes the name, the credentials or both. New credentials are a new version, and the old one can be read no more.',
+      'Changes the name, the credentials, or both. New credentials replace the old ones, which can no longer be read.',
     bodies: { name: { name: 'Twilio Europe' }, credentials: { credentials } },
     answer: action(200, 'Integration updated successfully', integrationSchema, integrationExample),
     problems: ['integration_not_found', 'quota_exceeded'],

@@ -1,12 +1,12 @@
 /**
- * How an operation is described: what the route itself cannot tell. Nothing of this folder, or of any `openapi.ts`, is in
- * the Worker: the document is made by `npm run openapi` and served as a file.
+ * Describes what the route of an operation cannot say itself. Nothing of this folder is in the Worker:
+ * `npm run openapi` makes the document, and it is served as a file.
  */
 import * as z from 'zod';
 import type { Pagination } from '../worker/d1/list.ts';
 import type { ProblemCode } from '../worker/core/errors.ts';
 
-/** A success: its status, and its body with an example. */
+/** The status and body of a success, with an example. */
 interface Answer {
   status: 200 | 201;
   schema: z.ZodType;
@@ -18,10 +18,10 @@ export interface OperationDescription {
   tag: string;
   summary: string;
   description?: string;
-  /** Bodies that are accepted, by a name for each. */
+  /** Examples of bodies that are accepted, by name. */
   bodies?: Record<string, object>;
   answer: Answer;
-  /** The problems of this operation beside those that its route implies. */
+  /** The problems of this operation that its route does not imply. */
   problems?: ProblemCode[];
 }
 
@@ -33,8 +33,8 @@ const paginationSchema = z
     next_cursor: z.string().nullable().meta({ description: 'Opaque; null on the last page.' }),
     has_more: z.boolean(),
     page_size: z.int().min(1).max(100),
-    total_count: z.int().min(0).max(1000).meta({ description: 'Counted for the first page; at most 1,000.' }),
-    total_count_exact: z.boolean().meta({ description: 'Whether there are no more than `total_count`.' }),
+    total_count: z.int().min(0).max(1000).meta({ description: 'Counted with the first page; at most 1,000.' }),
+    total_count_exact: z.boolean().meta({ description: 'False if there are more than `total_count`.' }),
   })
   .meta({ id: 'Pagination' }) satisfies z.ZodType<Pagination>;
 
@@ -60,7 +60,7 @@ export function page(data: z.ZodType, example: unknown): Answer {
   };
 }
 
-/** What an action did. `message` is its sentence, or the sentences that it may be. */
+/** The result of an action. `messages` are the sentences that its `message` may be. */
 export function action(status: 200 | 201, messages: string | string[], data: z.ZodType, example: unknown): Answer {
   const [message = ''] = [messages].flat();
   return {
@@ -70,10 +70,10 @@ export function action(status: 200 | 201, messages: string | string[], data: z.Z
   };
 }
 
-/** An id of an answer. */
+/** An id in an answer. */
 export const id = (prefix: string) => z.string().regex(new RegExp(`^${prefix}_[a-f0-9]{12}$`));
 
-/** A time of an answer: ISO 8601 UTC in whole seconds. */
+/** A time in an answer: ISO 8601 in UTC, whole seconds. */
 export const time = z
   .string()
   .regex(/^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}Z$/)

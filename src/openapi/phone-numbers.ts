@@ -7,7 +7,7 @@ import type { PhoneNumber } from '../worker/phone-numbers/phone-number.ts';
 
 const tag = 'Phone numbers';
 
-const ofSip = { description: 'Of a SIP number; null for any other.' };
+const ofSip = { description: 'SIP numbers only, otherwise null.' };
 
 export const phoneNumberSchema = z
   .object({
@@ -30,7 +30,7 @@ export const phoneNumberSchema = z
   })
   .meta({
     id: 'PhoneNumber',
-    description: 'A phone number. `sip_password` and `inbound_pin` are credentials, and in no answer.',
+    description: 'A phone number. `sip_password` and `inbound_pin` are credentials: no answer contains them.',
   }) satisfies z.ZodType<PhoneNumber>;
 
 export const phoneNumberExample = presentPhoneNumber({
@@ -57,7 +57,8 @@ export const phoneNumberOperations: Operations = {
     operationId: 'importPhoneNumber',
     tag,
     summary: 'Import a phone number',
-    description: 'Through an integration of its provider, or by SIP. A number is unique in the whole system.',
+    description:
+      'Imports through an integration of the number’s provider, or by SIP. No two organizations can have the same number.',
     bodies: {
       twilio: {
         phone_number: phoneNumberExample.phone_number,
@@ -90,7 +91,7 @@ export const phoneNumberOperations: Operations = {
     operationId: 'listPhoneNumbers',
     tag,
     summary: 'List phone numbers',
-    description: 'In ascending order.',
+    description: 'By number, ascending.',
     answer: page(phoneNumberSchema, phoneNumberExample),
   },
   'GET /api/phone-numbers/{phone_number_id}': {
@@ -105,8 +106,8 @@ export const phoneNumberOperations: Operations = {
     tag,
     summary: 'Update a phone number',
     description:
-      'Reassigns it to another integration, changes what it supports, or gives it to an agent, which makes its `status` ' +
-      '`assigned`, and takes it back.',
+      'Moves the number to another integration, changes what it supports, or assigns it to an agent or unassigns it. ' +
+      '`status` follows `assigned_agent_id`.',
     bodies: {
       reassign: { integration_id: 'intg_0f1e2d3c4b5a' },
       supports: { supports_inbound: true, supports_outbound: true },
@@ -120,7 +121,7 @@ export const phoneNumberOperations: Operations = {
     operationId: 'deletePhoneNumber',
     tag,
     summary: 'Delete a phone number',
-    description: 'With its SIP credentials. Refused while an agent holds it.',
+    description: 'Deletes the number and its SIP credentials. Refused while it is assigned to an agent.',
     answer: action(200, 'Phone number deleted successfully', phoneNumberSchema, phoneNumberExample),
     problems: ['phone_number_not_found', 'phone_number_assigned'],
   },

@@ -1,4 +1,4 @@
-/** The problems as the document tells them: each code's members, and an example that is made by the Worker's own map. */
+/** The problems in the document: the members of each code, and an example that the Worker's own map makes. */
 import * as z from 'zod';
 import { rolesHolding } from '../worker/core/permissions.ts';
 import { problemAnswer } from '../worker/http/problem.ts';
@@ -22,7 +22,7 @@ const problems: { [Code in ProblemCode]: { members: z.ZodRawShape; example: Prob
     members: {
       required_permission: z.enum(permissions),
       exceeds: z.enum(['role', 'expires_at', 'user']).optional().meta({
-        description: 'Told where the key has the permission, but not beyond its own role, expiry or user.',
+        description: 'The key has the permission, but the request goes beyond the key’s own role, expiry or user.',
       }),
     },
     example: { required_permission: 'integrations:delete' },
@@ -34,7 +34,9 @@ const problems: { [Code in ProblemCode]: { members: z.ZodRawShape; example: Prob
   validation_failed: {
     members: {
       errors: z.array(z.object({ path: z.string(), message: z.string() })).meta({
-        description: 'A dotted path into the body, or a parameter’s name; empty for the body as a whole.',
+        description:
+          '`path` is a dotted path into the body, or the name of a parameter or header. It is empty for the body or the query ' +
+          'string as a whole.',
       }),
     },
     example: { errors: [{ path: 'name', message: 'is required' }] },
@@ -72,14 +74,16 @@ const problems: { [Code in ProblemCode]: { members: z.ZodRawShape; example: Prob
   },
   temporarily_unavailable: {
     members: {
-      outcome: z.enum(['not_done', 'unknown']).meta({ description: '`unknown`: wholly done, or not at all.' }),
+      outcome: z.enum(['not_done', 'unknown']).meta({
+        description: '`not_done`: nothing was done. `unknown`: the request was done completely, or not at all.',
+      }),
     },
     example: { outcome: 'not_done' },
   },
   internal_error: none,
 };
 
-/** A code's title, status, headers beside the content type, body schema, and the example with these members. */
+/** The status, title, schema and headers (without Content-Type) of a code, and an example with these members. */
 export function describeProblem<Code extends ProblemCode>(
   code: Code,
   example: ProblemMembers[Code] = problems[code].example,

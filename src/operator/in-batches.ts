@@ -1,6 +1,6 @@
 /**
- * What an operator does to many rows of an organization: in bounded batches, each row with its audit event, its ciphertext
- * in the outbox. Killed between any two batches, it is finished by a second run.
+ * Acts on many rows of an organization, in bounded batches. Each row gets its audit event, and its ciphertext goes to
+ * the outbox. If a run is killed between batches, a second run finishes it.
  */
 import { and, eq, inArray, sql } from 'drizzle-orm';
 import type { SQL } from 'drizzle-orm';
@@ -16,43 +16,43 @@ import type { Call, EventParameters } from '../worker/decision/call.ts';
 import { carryOut, eventRecorder, isOfCall } from '../worker/decision/event.ts';
 
 const ROWS_PER_BATCH = 100;
-/** A list may go through what is done already, in the organization's index: so one list is for many batches. */
+/** Listing may have to read rows that are done already, so one list serves many batches. */
 const ROWS_PER_LIST = 10_000;
 
-/** How many rows are done, after each batch. */
+/** Called after each batch. */
 export type OnProgress = (done: number, total: number) => void;
 
 type OrganizationParameters = Pick<EventParameters, 'organization_id'>;
 
 interface BatchParameters extends EventParameters {
-  /** JSON array. */
+  /** JSON array of row ids. */
   ids: string;
 }
 
 interface Definition {
   table: SQLiteTable & { organization_id: SQLiteColumn };
-  /** The column that names a row. */
+  /** The column with a row's id. */
   id: SQLiteColumn;
   action: AuditAction;
-  /** Selects what is to be done; a row that is done is not selected any more. */
+  /** Selects the rows to act on. It must not select a row that is done. */
   condition: (db: Builder, parameters: Placeholders<OrganizationParameters>) => SQL | undefined;
-  /** The act, on the rows whose event was recorded: those of this predicate. */
+  /** Acts on the rows of this predicate, whose events have been recorded. */
   act: (db: Builder, isRecorded: SQL | undefined) => Compilable<unknown>;
 }
 
 /**
- * Makes the function that does all of an organization's rows of a condition. A row is done by the transaction that records
- * its event, and not without. Two runs at the same time record each row once.
+ * Makes the function that acts on all rows of an organization that meet the condition. The same transaction records a
+ * row's event and acts on it. Two runs at the same time act on each row once.
  *
- * @returns a function to how many rows it did
+ * @returns a function that returns how many rows it acted on
  */
 export function inBatches({ table, id, action, condition, act }: Definition) {
   const isToDo = (db: Builder, parameters: Placeholders<OrganizationParameters>) =>
     and(eq(table.organization_id, parameters.organization_id), condition(db, parameters));
 
   /**
-   * For rows that are named by id. Where that is the primary key, the plus keeps SQLite from going through all that the
-   * organization has; else the organization is the primary key's first column.
+   * Selects the organization, for a query that has a list of ids. If the id is the primary key, the plus keeps SQLite
+   * from reading all rows of the organization. Otherwise the primary key begins with the organization.
    */
   const isOf = ({ organization_id }: Placeholders<OrganizationParameters>) =>
     id.primary ? sql`+${table.organization_id} = ${organization_id}` : eq(table.organization_id, organization_id);
@@ -96,12 +96,12 @@ export function inBatches({ table, id, action, condition, act }: Definition) {
     while (listed.length > 0) {
       for (let from = 0; from < listed.length; from += ROWS_PER_BATCH) {
         const rows = listed.slice(from, from + ROWS_PER_BATCH);
-        // The ids of each batch's events begin alike, and unlike those of the others: so its own are found.
+        // New parameters for each batch, because a batch finds its own events by the start of their ids.
         const parameters = { ...eventParameters(call), ids: JSON.stringify(rows.map((row) => row.id)) };
         const { count: recorded } = await carryOut(database, [record, enqueuePurges, actOnRecorded], parameters);
-        // Another run may have done some of them since they were listed, and a try may be late: the next list tells.
+        // Another run may have acted on some of the rows since they were listed, and a try may be late. The next list tells.
         done += recorded;
-        // Rows may have come while it ran.
+        // The total may have grown since it was counted.
         onProgress(done, Math.max(done, counted?.count ?? 0));
       }
       [listed] = await batch(database, [listNext.bind(call)]);

@@ -19,7 +19,7 @@ import { problemAnswer } from './http/problem.ts';
 import { DomainError } from './core/errors.ts';
 import type { ApiCall } from './decision/call.ts';
 
-/** Gives every answer its request id, every call its log line, and the tasks of `afterAnswer` their turn. */
+/** Gives every answer a request id, writes a log line for every call, and runs the tasks of `afterAnswer`. */
 const frame = createMiddleware<AppEnv>(async (c, next) => {
   const request_id = crypto.randomUUID();
   const tasks: (() => Promise<unknown>)[] = [];
@@ -44,11 +44,11 @@ const frame = createMiddleware<AppEnv>(async (c, next) => {
   if (tasks.length > 0) c.executionCtx.waitUntil(runAfterAnswer(tasks, request_id));
 });
 
-/** Nothing of a request whose caller is not known, and of `/health`. */
+/** Undefined as long as the caller is not known, and for `/health`. */
 const readCall = (c: Context<AppEnv>): ApiCall | undefined => c.get('call');
 
 async function runAfterAnswer(tasks: (() => Promise<unknown>)[], request_id: string): Promise<void> {
-  // A turn of the event loop, in which the answer leaves first.
+  // Wait for a turn of the event loop, so that the answer is sent first.
   await new Promise((resolve) => setTimeout(resolve, 0));
   await Promise.all(
     tasks.map((task) => task().catch((error: unknown) => logError('after_answer_failed', error, { request_id }))),
@@ -83,7 +83,7 @@ function refuse(c: Context<AppEnv>, error: DomainError): Response {
   const request_id = c.get('request_id');
   const { status, headers, body } = problemAnswer(error, request_id);
   c.set('outcome', error.code);
-  // What is absent and what is another's are not to be told apart, and a bookmark tells what was written meanwhile.
+  // A 404 must not show whether the id belongs to another organization, and a bookmark could: it reveals writes.
   const call = readCall(c);
   if (call) call.told.bookmark = null;
   if (status >= 500) logError(error.code, error.cause, { request_id });

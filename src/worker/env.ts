@@ -1,5 +1,7 @@
-/** What `wrangler.toml` binds; generated from it by `wrangler types`, and `npm run check` holds the two together. */
+/**
+ * The bindings of `wrangler.toml`. `wrangler types` generates the type, and `npm run check` fails if it is out of date.
+ */
 export type Bindings = Cloudflare.Env;
 
-/** Runs a task once the answer is on its way. A task that fails is logged. */
+/** Runs a task after the answer has been sent. If the task fails, that is logged. */
 export type AfterAnswer = (task: () => Promise<unknown>) => void;

@@ -10,11 +10,10 @@ import { deleteOldRememberedAnswers } from './decision/remembered-answers.ts';
 import { logError } from './core/log.ts';
 
 /**
- * What the cron does at each turn: the outbox's drain, data keys to be wrapped anew, what is old enough to be forgotten,
- * and a look at the database's size. Each is bounded, and goes on at the next where it left off. One after the other, because an
- * invocation has few connections (connections.ts).
+ * The tasks of the cron, which runs every minute. Each does a bounded amount of work, and the next run continues it.
+ * They run one after the other, because an invocation has few connections (core/connections.ts).
  */
-const chores: Record<string, (env: Bindings) => Promise<void>> = {
+const tasks: Record<string, (env: Bindings) => Promise<void>> = {
   drain: drainPurges,
   idempotency_keys: deleteOldRememberedAnswers,
   audit_retention: forgetOldEvents,
@@ -31,13 +30,13 @@ export default {
       withDeadlines(env, (late) => context.waitUntil(late), CALL_MILLISECONDS),
       context,
     ),
-  /** @throws the first chore's error, once every chore had its turn: the platform counts failed runs */
+  /** @throws the first task's error, after all tasks have run, because the platform counts failed runs */
   async scheduled(_controller: ScheduledController, untimed: Bindings, context?: ExecutionContext) {
     const env = withDeadlines(untimed, (late) => context?.waitUntil(late), BULK_BATCH_MILLISECONDS);
     const failures: unknown[] = [];
-    for (const [name, chore] of Object.entries(chores)) {
+    for (const [name, task] of Object.entries(tasks)) {
       try {
-        await chore(env);
+        await task(env);
       } catch (error) {
         logError(`${name}_failed`, error);
         failures.push(error);

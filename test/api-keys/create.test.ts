@@ -175,7 +175,7 @@ describe('the role of a new key', () => {
       code: 'permission_denied',
       required_permission: 'api_keys:create',
       exceeds: 'role',
-      detail: 'The API key has the permission api_keys:create, but not beyond its own role.',
+      detail: 'An API key cannot create, rotate or revoke a key that has a higher role than its own.',
     });
     expect(await everythingStored()).toEqual(before);
   });
@@ -236,7 +236,7 @@ describe('the expiry of a new key', () => {
       code: 'permission_denied',
       required_permission: 'api_keys:create',
       exceeds: 'expires_at',
-      detail: 'The API key has the permission api_keys:create, but not beyond its own expires_at.',
+      detail: 'An API key cannot create or rotate a key that expires later than itself.',
     });
     expect(await everythingStored()).toEqual(before);
   });

@@ -240,7 +240,7 @@ describe('a rotation is refused', () => {
       code: 'permission_denied',
       required_permission: 'api_keys:rotate',
       exceeds: 'user',
-      detail: 'The API key has the permission api_keys:rotate, but not beyond its own user.',
+      detail: 'An API key can rotate only keys of its own user, unless its role is admin.',
     });
   });
 

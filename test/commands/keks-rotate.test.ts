@@ -100,7 +100,7 @@ it('makes the newest key current', async () => {
   const { code, stdout } = await rotate('--step', 'promote', '--yes');
 
   expect(code).toBe(0);
-  expect(stdout).toContain('the cron wraps 100 data keys a minute anew');
+  expect(stdout).toContain('the cron re-wraps 100 data keys a minute');
   expect(await ring()).toMatchObject({ current: added, keys: { k1: first } });
 });
 
@@ -128,7 +128,7 @@ it('refuses to retire a key under which credentials are being stored', async () 
   const { code, stderr } = await rotate('--step', 'retire', '--kek', 'k1', '--yes');
 
   expect(code).toBe(1);
-  expect(stderr).toContain('1 data key under k1 may yet be stored by calls under way');
+  expect(stderr).toContain('1 data key under k1 may still be stored by calls that are under way');
   expect(await bytesOfFile()).toBe(before);
 });
 

@@ -122,7 +122,7 @@ describe('an operator', () => {
 
     const again = await runScript('phone-numbers:release', ...number(), '--yes');
     expect(again).toMatchObject({ code: 1, stdout: '' });
-    expect(again.stderr).toContain(`No organization holds ${PHONE_NUMBER}. Nothing was done.`);
+    expect(again.stderr).toContain(`No organization has ${PHONE_NUMBER}. Nothing was done.`);
   });
 
   it('reads what each organization takes of the database, the biggest first', async () => {

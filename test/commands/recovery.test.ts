@@ -131,7 +131,7 @@ it('shows its progress, and which integrations need their credentials anew', asy
 
   expect(code).toBe(0);
   expect(stdout).toContain('1 deleted again, 1 keys revoked again');
-  expect(stdout).toContain('2 KV keys and 2 data keys looked at');
+  expect(stdout).toContain('2 KV keys and 2 data keys checked');
   expect(stdout).toMatch(new RegExp(`credentials_missing.*\\n  ${updated}\\n`));
 });
 
@@ -174,7 +174,9 @@ it('does nothing more a second time', async () => {
   const { code, stdout } = await recovery('replay', '--yes');
 
   expect(code).toBe(0);
-  expect(stdout).toContain('0 more put back, 0 deleted again, 0 keys revoked again, 0 organizations changed again');
+  expect(stdout).toContain(
+    '0 audit events put back, 0 deleted again, 0 keys revoked again, 0 organizations changed again',
+  );
   expect(stdout).not.toContain('intg_');
 });
 

@@ -205,7 +205,7 @@ describe('a body that is not valid', () => {
 
     expect(body).toMatchObject({
       detail:
-        'The request is not valid: name: is required; credentials.provider: must be one of the providers; ' +
+        'The request is not valid: name: is required; credentials.provider: must be one of twilio, telnyx, vonage, plivo; ' +
         'has a member that does not belong here.',
     });
   });

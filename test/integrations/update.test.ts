@@ -300,7 +300,7 @@ describe('an update that is refused', () => {
       expect(status).toBe(422);
       expect(problem).toMatchObject({
         code: 'validation_failed',
-        errors: [{ path: 'credentials.provider', message: 'must be the provider of the integration' }],
+        errors: [{ path: 'credentials.provider', message: 'must be the same provider as before' }],
       });
       expect(text).not.toContain('plaintext');
       expect(await actionsOn(integration_id)).toEqual(['integration.created']);

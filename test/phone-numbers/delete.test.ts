@@ -175,7 +175,7 @@ describe('a phone number that an agent holds', () => {
     expect(text).toBe(
       '{"type":"urn:patchbay:problem:phone_number_assigned","title":"Phone number is assigned","status":409,' +
         `"code":"phone_number_assigned","detail":"The phone number is assigned to agent '${AGENT}'. Unassign it first: ` +
-        `assigned_agent_id null.","assigned_agent_id":"${AGENT}","request_id":"${headers.get('X-Request-Id')}"}`,
+        `set assigned_agent_id to null.","assigned_agent_id":"${AGENT}","request_id":"${headers.get('X-Request-Id')}"}`,
     );
     expect(await resources()).toEqual(before);
     expect((await eventsOn(phone_number_id)).slice(2)).toEqual([

@@ -241,7 +241,7 @@ describe('an update that is refused', () => {
       status: 422,
       body: {
         code: 'validation_failed',
-        errors: [{ path: 'integration_id', message: 'must be an integration of the same provider' }],
+        errors: [{ path: 'integration_id', message: "must be an integration of the phone number's provider" }],
       },
     });
   });

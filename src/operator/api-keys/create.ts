@@ -20,7 +20,7 @@ import {
   readStatus,
 } from '../../worker/organizations/organization.ts';
 
-/** Whose keys an operator's are: there is no caller to inherit a user from. */
+/** The user of keys that an operator creates, because there is no caller whose user they could get. */
 const OPERATOR_USER_ID = 'user_operator';
 const DEFAULT_TIER: Tier = 'starter';
 
@@ -28,7 +28,7 @@ export interface NewOperatorKey {
   organization_id: string;
   role: Role;
   name: string;
-  /** Sets the organization's tier; without it an organization keeps its tier, and a new one is `starter`. */
+  /** Sets the organization's tier. Without it, an organization keeps its tier, and a new one is `starter`. */
   tier?: Tier | undefined;
   /** Unix seconds. */
   expires_at: number | null;
@@ -36,9 +36,9 @@ export interface NewOperatorKey {
 
 interface CreateParameters extends EventParameters, RowParameters<typeof api_keys> {
   organization_id: string;
-  /** Of the organization, if it is new or its tier is to be set. */
+  /** For the organization, if it is new or its tier is to be set. */
   tier: Tier;
-  /** Of the organization as it was seen before the first try, where its tier is to be set; else null. */
+  /** The organization's count before the first try, if its tier is to be set; else null. */
   change_count: number | null;
   tier_event_id: string;
 }
@@ -47,7 +47,7 @@ const ensureOrganization = query((db, { organization_id, tier, created_at }: Pla
   db.insert(organizations).values({ organization_id, tier, created_at }).onConflictDoNothing(),
 );
 
-/** A tier that another command has set since then stays: no late try sets it back. */
+/** Predicate: no other command has changed the organization since then, so a late try does not undo its change. */
 const isAsSeen = ({ change_count, tier }: Placeholders<CreateParameters>) =>
   or(sql`${change_count} IS NULL`, eq(organizations.change_count, change_count), eq(organizations.tier, tier));
 
@@ -65,12 +65,12 @@ const recordTierChange = eventRecorder<CreateParameters>({
   changes: ({ tier }) => ({ tier: sql`${tier}` }),
 });
 
-/** Its event is not the one that decides: that is the key's. */
+/** The event of the key decides, so this event has another id. */
 const recordTierChangeBeside: CompiledQuery<CreateParameters, unknown> = {
   bind: (parameters) => recordTierChange.bind({ ...parameters, event_id: parameters.tier_event_id }),
 };
 
-/** Once, however often the batch is tried; an id that another key has is an error. */
+/** Inserts the key once, however often the batch is tried. If another key has the id, the batch fails. */
 const insertKey = query((db, parameters: Placeholders<CreateParameters>) =>
   db.insert(api_keys).select(
     db
@@ -101,12 +101,13 @@ const setTier = query((db, parameters: Placeholders<CreateParameters>) =>
 );
 
 /**
- * Makes an API key in an operator's name, and its organization if need be: how the first key of a deployment is made.
+ * Creates an API key for an operator, and its organization if there is none. This is how the first key of a deployment
+ * is created.
  *
- * @returns the raw key, which is shown this once, the key as clients see it, and whether its organization is suspended, so that
- *   the key does not work yet
- * @throws OffboardedError, and ChangedMeanwhileError where a tier was to be set, with nothing done; DomainError
- *   `temporarily_unavailable`
+ * @returns the raw key, which is shown only once, the key as clients see it, and whether the organization is suspended,
+ *   so that the key does not work yet
+ * @throws OffboardedError; ChangedMeanwhileError if a tier was to be set; DomainError `temporarily_unavailable`. After
+ *   the first two nothing was done
  */
 export async function createOperatorKey(
   database: D1Database,
@@ -136,7 +137,7 @@ export async function createOperatorKey(
       ...event,
       ...key,
       tier: tier ?? DEFAULT_TIER,
-      // The count of an organization that is not there yet begins with 0.
+      // A new organization's count is 0.
       change_count: tier === undefined ? null : (seen?.change_count ?? 0),
       tier_event_id: eventIdBeside(event.event_id, newId('apikey')),
     },

@@ -7,11 +7,15 @@ import { eventParameters, operatorCall } from '../../worker/decision/call.ts';
 import type { EventParameters } from '../../worker/decision/call.ts';
 import { assertNothingInDoubt, carryOut, eventRecorder, isOfCall } from '../../worker/decision/event.ts';
 
-/** Predicate: no try of this call has revoked anything yet, so that a late one leaves the keys that were made since then. */
+/**
+ * Predicate: no try of this call has revoked anything yet. So a late try does not revoke keys that were created since.
+ */
 const isFirst = (db: Builder, parameters: Placeholders<EventParameters>) =>
   not(existsIn(db, audit_events, isOfCall(parameters)));
 
-/** Of keys that have not ended: as many as the quota admits, however many have been dead for long. */
+/**
+ * Only keys that have not ended, so that there are no more than the quota allows, however many ended ones there are.
+ */
 const recordRevocations = eventRecorder<EventParameters>({
   table: api_keys,
   target_id: api_keys.key_id,
@@ -27,12 +31,13 @@ const recordRevocations = eventRecorder<EventParameters>({
 });
 
 /**
- * Revokes every key of an organization that has not ended, in one batch, so that no living key makes another meanwhile. They
- * change nothing from its commit on, and read nothing once the caches have forgotten them, 60 s later at most.
+ * Revokes every key of an organization that has not ended, in one batch, so that no key can create another meanwhile.
+ * From the commit on the keys can change nothing. They can read until the caches have forgotten them, at most 60 s.
  *
- * @param request_id of what it is a part of
+ * @param request_id of the call that this is a part of
  * @returns how many keys it revoked
- * @throws DomainError `temporarily_unavailable`, also where there was no key to revoke and an earlier try may yet find some
+ * @throws DomainError `temporarily_unavailable`, also if there was no key to revoke and an earlier try may still find
+ *   some
  */
 export async function revokeAllKeys(
   database: D1Database,

@@ -1,4 +1,4 @@
-/** What the operator's commands share: their options, the bindings they work on, a confirmation. */
+/** What all operator commands share: options, the bindings that they work on, and the confirmation. */
 import { createInterface } from 'node:readline/promises';
 import { parseArgs } from 'node:util';
 import * as z from 'zod';
@@ -7,34 +7,36 @@ import { organizationIdPattern } from '../../worker/core/ids.ts';
 import { openLocal, openRemote, stateDirectory } from './platform.ts';
 import type { OperatorBindings } from './platform.ts';
 
-/** Options of every command: which database and credentials it works on. */
+/** Options of every command: which database and credentials to work on. */
 export const place = {
-  /** The deployed ones instead of the local ones. */
+  /** Work on the deployed ones instead of the local ones. */
   remote: z.boolean().default(false),
-  /** Where the local ones are, as for `npm run dev`. */
+  /** The directory of the local ones, as for `npm run dev`. */
   'persist-to': z.string().optional(),
 };
 
-/** `--organization`: whom a command is about. */
-export const organization = z.string().regex(organizationIdPattern, 'must be org_ and 1 to 40 of A-Z a-z 0-9 _ -');
+/** `--organization`: the organization to act on. */
+export const organization = z
+  .string()
+  .regex(organizationIdPattern, 'must be org_ followed by 1 to 40 of A-Z a-z 0-9 _ -');
 
-/** `--yes`: of a command that asks before it acts. */
+/** `--yes`, for commands that ask before they act. */
 export const confirmation = { yes: z.boolean().default(false) };
 
 /** The usage of a command that asks before it acts. */
 export const usageOf = (script: string, subject: string) =>
   `Usage: npm run --silent ${script} -- ${subject} [--yes] [--remote | --persist-to DIR]
 
-  --yes         does it without asking
-  --remote      the deployed database instead of the local one
-  --persist-to  where the local database is, as for npm run dev
+  --yes         does not ask for confirmation
+  --remote      works on the deployed database instead of the local one
+  --persist-to  the directory of the local database, as for npm run dev
 `;
 
 const isFlag = (type: z.core.$ZodType) => z.safeParse(type, true).success;
 
 /**
- * Reads the command line: an option for each member of the schema, those that take `true` being flags. What is wrong with
- * it goes to standard error, and the command ends with 2.
+ * Reads the command line. The schema has a member for each option; those that accept `true` are flags. If an option is
+ * wrong, it prints why and the usage to standard error, and exits with 2.
  */
 export function readOptions<Schema extends z.ZodObject>(usage: string, schema: Schema): z.output<Schema> {
   const options = Object.fromEntries(
@@ -56,7 +58,7 @@ export function readOptions<Schema extends z.ZodObject>(usage: string, schema: S
   }
 }
 
-/** Opens what the options name, the local database migrated, and closes it afterwards. */
+/** Opens the bindings that the options name, runs `work`, and closes them. The local database is migrated first. */
 export async function withBindings<Result>(
   { remote, ...options }: { remote: boolean; 'persist-to'?: string | undefined },
   work: (env: OperatorBindings) => Promise<Result>,
@@ -70,8 +72,8 @@ export async function withBindings<Result>(
 }
 
 /**
- * Shows what would be done, and asks. `--yes` answers beforehand; without it, and without a terminal to ask at, nothing is
- * confirmed: a preview.
+ * Shows what would be done, and asks for confirmation, unless `--yes` gave it. Without `--yes` and without a terminal
+ * it only shows.
  */
 export async function isConfirmed(preview: string, yes: boolean): Promise<boolean> {
   console.log(preview);
@@ -88,13 +90,13 @@ export async function isConfirmed(preview: string, yes: boolean): Promise<boolea
   }
 }
 
-/** Says why a command did nothing. Its exit code is this. */
+/** Says why a command did nothing. @returns the exit code */
 export function nothingDone(reason: string): number {
   console.error(`${reason}. Nothing was done.`);
   return 1;
 }
 
-/** A number of things, in words. */
+/** A number and its noun: `1 key`, `2 keys`. */
 export function counted(count: number, thing: string): string {
   return `${count} ${thing}${count === 1 ? '' : 's'}`;
 }

@@ -1,4 +1,4 @@
-/** What the commands on one organization share: they show what it has, say what would happen, ask, and act. */
+/** Commands on one organization: they show what it has, say what would happen, ask for confirmation, and act. */
 import * as z from 'zod';
 import { readOrganization } from '../organizations/read.ts';
 import type { OrganizationHoldings } from '../organizations/read.ts';
@@ -16,15 +16,18 @@ import {
 } from './options.ts';
 
 interface Command {
-  /** The status that an organization must have, if any. */
+  /** The status that the organization must have, if it matters. */
   from?: OrganizationState['status'];
   /** What would happen, for the preview. */
   effect: string;
-  /** @returns what was done, in a sentence; nothing where the organization had changed since the preview */
+  /** @returns a sentence that says what was done; undefined if the organization has changed since the preview */
   act: (database: D1Database, organization_id: string) => Promise<string | undefined>;
 }
 
-/** Runs the command as it was typed. It exits with 0 when it is done, with 1 when nothing was, with 2 for bad options. */
+/**
+ * Runs the command with the options of the command line. Exits with 0 if it acted, 1 if nothing was done, 2 for bad
+ * options.
+ */
 export async function runOrganizationCommand(script: string, { from, effect, act }: Command): Promise<void> {
   const schema = z.strictObject({ organization, ...confirmation, ...place });
   const {

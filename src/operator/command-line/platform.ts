@@ -1,4 +1,4 @@
-/** The Worker's bindings in Node, for the operator's commands. */
+/** The Worker's bindings in Node, for the operator's commands and the dev server. */
 import { spawn } from 'node:child_process';
 import { mkdir, readdir, readFile, writeFile } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
@@ -7,21 +7,21 @@ import type { PlatformProxy } from 'wrangler';
 import type { Bindings } from '../../worker/env.ts';
 import { projectDirectory } from './project.ts';
 
-// The output is the command's own. Wrangler's notes would stand in its JSON, its warnings are about what no command needs.
+// Wrangler's notes must not appear in the JSON that a command prints, and its warnings do not concern the commands.
 process.env['WRANGLER_LOG'] ??= 'error';
 
 const configPath = join(projectDirectory, 'wrangler.toml');
 const migrationsDirectory = join(projectDirectory, 'migrations');
 const wranglerPath = join(projectDirectory, 'node_modules/wrangler/bin/wrangler.js');
 
-/** Where the local D1 and KV live: wrangler's default, or what `--persist-to` names, from the working directory. */
+/** The directory of the local D1 and KV: wrangler's default, or `--persist-to`, relative to the working directory. */
 export function stateDirectory(persistTo: string | undefined): string {
   return persistTo === undefined ? join(projectDirectory, '.wrangler/state') : resolve(persistTo);
 }
 
-/** The local bindings, on the state that `wrangler dev` serves, migrated. */
+/** The local bindings, with the state that `wrangler dev` uses. The database is migrated first. */
 export async function openLocal(directory: string): Promise<PlatformProxy<Bindings>> {
-  // Wrangler's own commands keep their state in a folder of this version.
+  // Wrangler's commands keep their state in this folder.
   const local = await getPlatformProxy<Bindings>({ configPath, persist: { path: join(directory, 'v3') } });
   try {
     await applyMigrations(local.env.DB);
@@ -33,8 +33,8 @@ export async function openLocal(directory: string): Promise<PlatformProxy<Bindin
 }
 
 /**
- * Applies the migrations that the database lacks, and notes them in the same table as `wrangler d1 migrations apply` does.
- * Starting wrangler for it would take most of a command's time.
+ * Applies missing migrations, and records them in the same table as `wrangler d1 migrations apply` does. Starting
+ * wrangler to do this would take most of a command's time.
  */
 async function applyMigrations(database: D1Database): Promise<void> {
   await database
@@ -57,10 +57,10 @@ async function applyMigrations(database: D1Database): Promise<void> {
 
 const remotely = <Binding extends object>(binding: Binding) => ({ ...binding, remote: true });
 
-/** What an operator's command works on: the same, local or deployed. */
+/** The bindings of an operator's command, local or deployed. */
 export type OperatorBindings = Pick<Bindings, 'DB' | 'CREDENTIALS'>;
 
-/** The deployed D1 and credentials. Wrangler signs in as it does for a deployment. */
+/** The deployed D1 and CREDENTIALS namespace. Wrangler signs in as it does for a deployment. */
 export async function openRemote(): Promise<PlatformProxy<OperatorBindings>> {
   const { name, account_id, compatibility_date, d1_databases, kv_namespaces } = unstable_readConfig({
     config: configPath,
@@ -81,7 +81,7 @@ export async function openRemote(): Promise<PlatformProxy<OperatorBindings>> {
   return getPlatformProxy<OperatorBindings>({ configPath: remoteConfigPath, persist: false });
 }
 
-/** Runs wrangler, with its standard output piped and without questions. */
+/** Starts wrangler with its standard output piped. */
 export function spawnWrangler(parameters: string[], stdin: 'inherit' | 'ignore') {
   return spawn(process.execPath, [wranglerPath, ...parameters, '--config', configPath], {
     stdio: [stdin, 'pipe', 'inherit'],

@@ -1,5 +1,5 @@
 /**
- * The files that hold the ring of key-encryption keys: JSON of a deployment's secrets, or lines like those of `.dev.vars`.
+ * Files with the ring of key-encryption keys: a deployment's secrets as JSON, or lines like those of `.dev.vars`.
  * `wrangler secret bulk` reads both.
  */
 import { readFile, rename, rm, writeFile } from 'node:fs/promises';
@@ -13,21 +13,21 @@ const secrets = z.looseObject({ CREDENTIALS_KEKS: z.string() });
 
 interface RingFile {
   ring: Ring;
-  /** @throws Error, without a word of a secret, where the file's form does not allow it: it is then as it was */
+  /** @throws Error if the file's form does not allow it; then the file is unchanged. The message quotes no secret */
   write(ring: Ring): Promise<void>;
 }
 
 /**
- * Reads the ring of a file: of its JSON where it is named so, else of its line.
+ * Reads the ring from a file: as JSON if its name ends in `.json`, else from its line.
  *
- * @throws Error, without a word of a secret
+ * @throws Error if the form is wrong. The message quotes no secret
  */
 export async function readRingFile(path: string): Promise<RingFile> {
   const isJson = extname(path) === '.json';
   const parse = (text: string) => secrets.safeParse(isJson ? parseJson(text) : parseEnv(text)).data;
   const text = await readFile(path, 'utf8');
   const data = parse(text);
-  if (!data) throw new Error(`${path} has no CREDENTIALS_KEKS, or is of another form`);
+  if (!data) throw new Error(`${path} has no CREDENTIALS_KEKS, or its form is wrong`);
   return {
     ring: await readRing(data.CREDENTIALS_KEKS),
     async write(ring) {
@@ -35,7 +35,8 @@ export async function readRingFile(path: string): Promise<RingFile> {
       const next = isJson
         ? `${JSON.stringify({ ...data, CREDENTIALS_KEKS }, undefined, 2)}\n`
         : text.replace(/^CREDENTIALS_KEKS=.*$/m, () => `CREDENTIALS_KEKS='${CREDENTIALS_KEKS}'`);
-      // A line may be of a form that is read and not found again, or have another after it that counts.
+      // The text replaced may not be what `parseEnv` reads: it accepts other forms of a line, and the last of several
+      // lines wins.
       if (!isDeepStrictEqual(parse(next), { ...data, CREDENTIALS_KEKS })) {
         throw new Error(
           `${path} was not changed: it needs CREDENTIALS_KEKS once, in one line that begins with CREDENTIALS_KEKS=`,
@@ -46,7 +47,7 @@ export async function readRingFile(path: string): Promise<RingFile> {
   };
 }
 
-/** At once or not at all, and on the disk: a ring that is lost takes all credentials with it. */
+/** Replaces the file atomically, and flushes it to disk: without the ring, all credentials are lost. */
 async function replaceFile(path: string, text: string): Promise<void> {
   const next = `${path}.${process.pid}.next`;
   try {
@@ -61,7 +62,7 @@ function parseJson(text: string): unknown {
   try {
     return JSON.parse(text);
   } catch {
-    // The parser's own message quotes the text.
+    // The parser's message quotes the text.
     return undefined;
   }
 }

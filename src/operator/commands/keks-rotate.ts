@@ -1,4 +1,7 @@
-/** `npm run keks:rotate`: guides through the rotation of the key-encryption keys, and takes its steps on the ring's file. */
+/**
+ * `npm run keks:rotate`: guides an operator through a rotation of the key-encryption keys, and does its steps on the
+ * file with the ring.
+ */
 import { join, resolve } from 'node:path';
 import pMap from 'p-map';
 import * as z from 'zod';
@@ -17,18 +20,17 @@ const steps = ['add', 'promote', 'retire'] as const;
 const usage = `Usage: npm run keks:rotate -- [--step ${steps.join('|')}] [--kek ID] [--yes]
          [--remote --secrets-file FILE | --persist-to DIR]
 
-  Without --step it tells how far the rotation is, and what comes next.
+  Without --step it shows how far the rotation is, and what comes next.
 
   --step add      adds a random key to the ring, which wraps nothing yet
-  --step promote  makes the newest key current: it wraps new credentials, and the cron wraps all others anew
-  --step retire   ends the key --kek for good, and takes it out of the ring. Refused while the key is current, while it wraps a
-                  data key in D1, while credentials are being stored under it, and for an hour after the current key has first
-                  wrapped one
-  --remote        the deployed D1 instead of the local one
-  --secrets-file  the file that the ring is deployed from, like secrets.json: a Worker's secret cannot be read back, so
-                  --remote needs it; without it .dev.vars
-  --persist-to    where the local D1 is, as for npm run dev
-  --yes           does not ask
+  --step promote  makes the newest key current: it wraps new data keys, and the cron re-wraps all others with it
+  --step retire   ends the key --kek for good, and removes it from the ring. This is refused while the key is current, wraps a data
+                  key in D1, or is being used to store credentials; and in the first hour of the current key's use
+  --remote        works on the deployed D1 instead of the local one
+  --secrets-file  the file that the ring is deployed from, like secrets.json; by default .dev.vars. --remote needs it, because a
+                  Worker's secret cannot be read back
+  --persist-to    the directory of the local D1, as for npm run dev
+  --yes           does not ask for confirmation
 `;
 
 const schema = z
@@ -53,13 +55,15 @@ interface Counted {
   exact: boolean;
 }
 
-/** What D1 says of the keys. */
+/** What D1 knows about the keys. */
 interface Found {
-  /** By KEK, how many data keys it wraps. */
+  /** How many data keys each KEK wraps. */
   uses: ReadonlyMap<string, Counted>;
   /** How many credentials are being stored under the KEK that is to be retired. */
   intended: Counted;
-  /** Until the current KEK has been so for an hour; nothing where it has wrapped nothing yet. */
+  /**
+   * How long to wait until the current KEK has been in use for an hour; undefined if it has not wrapped anything yet.
+   */
   secondsToRetirement: number | undefined;
 }
 
@@ -95,7 +99,10 @@ async function find(database: D1Database): Promise<Found> {
   };
 }
 
-/** Before it is taken out of the file: nobody wraps with it any more, and what was interrupted here is done again. */
+/**
+ * Must be done before the KEK is removed from the file: from then on nothing is wrapped with it. If the command is
+ * interrupted after this, it can be repeated.
+ */
 async function retireInDatabase(database: D1Database): Promise<boolean> {
   const { checkValues } = await parseKekRing(JSON.stringify(file.ring));
   return markKekRetired(database, { kek_id: kek, check_value: checkValues.get(kek) ?? '' });
@@ -111,7 +118,7 @@ function usesOf(id: string) {
   return uses.get(id) ?? { count: 0, exact: true };
 }
 
-function told({ count, exact }: Counted): string {
+function inWords({ count, exact }: Counted): string {
   return `${exact ? '' : 'at least '}${count} data ${count === 1 ? 'key' : 'keys'}`;
 }
 
@@ -122,25 +129,25 @@ function change(ring: Ring): Ring {
   return step === 'retire' ? retireKek(ring, kek) : ring;
 }
 
-/** Why the step is not to be taken. */
+/** Why the step cannot be done now. */
 function refuse(ring: Ring): string | undefined {
   const newest = newestKek(ring);
   if (step === 'add' && newest !== ring.current)
-    return `${newest} has been added and is not current: promote it first.`;
+    return `${newest} has been added and is not current. Promote it first.`;
   if (step === 'add' && newestKek(changed) === ring.current)
-    return `${ring.current} was added at a time that is not past yet: is the clock right?`;
-  if (step === 'promote' && newest === ring.current) return `${newest} is the newest key, and current already.`;
+    return `The id of ${ring.current} has a time that is not in the past. Is the clock of this machine right?`;
+  if (step === 'promote' && newest === ring.current) return `${newest} is the newest key, and already current.`;
   if (step !== 'retire') return undefined;
   if (!Object.hasOwn(ring.keys, kek)) return `The ring has no key ${kek}.`;
   if (kek === ring.current) return `${kek} is current: it wraps new credentials.`;
   if (usesOf(kek).count > 0)
-    return `${kek} still wraps ${told(usesOf(kek))} in D1, which nobody could read without it.`;
+    return `${kek} still wraps ${inWords(usesOf(kek))} in D1, which nobody could read without it.`;
   if (intended.count > 0)
-    return `${told(intended)} under ${kek} may yet be stored by calls under way. Those are over after an hour at most, after a restore of D1 in 31 days.`;
+    return `${inWords(intended)} under ${kek} may still be stored by calls that are under way. Those end within an hour; after a restore of D1, wait 31 days.`;
   if (secondsToRetirement === undefined)
-    return `${ring.current} has wrapped nothing yet: is the ring deployed in which it is current?`;
+    return `${ring.current} has wrapped nothing yet. Has the ring with it as the current key been deployed?`;
   if (secondsToRetirement > 0)
-    return `${ring.current} must have been current for an hour, so that no isolate runs with the previous ring: wait ${Math.ceil(secondsToRetirement / 60)} more minutes.`;
+    return `${ring.current} must have been current for an hour, so that no isolate runs with the previous ring. Please wait ${Math.ceil(secondsToRetirement / 60)} more minutes.`;
   return undefined;
 }
 
@@ -148,12 +155,12 @@ function preview(ring: Ring): string {
   if (step === 'add') return `Adds the key ${newestKek(ring)} to ${path}. It wraps nothing until it is promoted.`;
   if (step === 'promote') {
     return `Makes ${ring.current} current in ${path}.
-First deploy the ring that has it everywhere: an isolate without the key cannot read what it wraps.`;
+The ring with this key must have been deployed everywhere before: an isolate without the key cannot read what it wraps.`;
   }
-  return `Retires ${kek} in D1, for good, and takes it out of ${path}.
-From then on an isolate that still has the previous ring stores no credentials.
-For 30 days, Time Travel can bring rows back that ${kek} wraps. Without it they are lost: wait that long, or keep it elsewhere,
-if such a restore must be able to read them.`;
+  return `Retires ${kek} in D1 for good, and removes it from ${path}.
+From then on, isolates that still have ${kek} as their current key cannot store credentials.
+For 30 days, Time Travel can bring rows back that ${kek} wraps. Without the key their credentials are lost. If such a restore must
+be able to read them, wait that long, or keep a copy of the key elsewhere.`;
 }
 
 function describe(ring: Ring): string {
@@ -161,7 +168,7 @@ function describe(ring: Ring): string {
   const width = Math.max(...ids.map(({ length }) => length));
   const lines = ids.map((id) => {
     const standing = id === ring.current ? 'current' : Object.hasOwn(ring.keys, id) ? '' : 'not in ring';
-    return `  ${id.padEnd(width)}  ${standing.padEnd(11)}  ${told(usesOf(id))}`;
+    return `  ${id.padEnd(width)}  ${standing.padEnd(11)}  ${inWords(usesOf(id))}`;
   });
   return `The ring of ${path}, and what its keys wrap in the ${options.remote ? 'deployed' : 'local'} D1:\n\n${lines.join('\n')}\n`;
 }
@@ -172,13 +179,13 @@ function whatIsNext(ring: Ring): string {
     return `npm run keks:rotate --${next}${where}`;
   };
   const deploy = options.remote
-    ? `Deploy this ring, unless it is: npx wrangler secret bulk ${path}`
-    : 'Restart npm run dev, unless it has this ring.';
+    ? `Deploy this ring, if it is not deployed yet: npx wrangler secret bulk ${path}`
+    : 'Restart npm run dev, if it does not have this ring yet.';
   const newest = newestKek(ring);
   if (newest !== ring.current) {
     return `Next:
   1. ${deploy}
-  2. Wait until no isolate runs with the previous ring (some minutes: npx wrangler deployments status).
+  2. Wait some minutes, until no isolate runs with the previous ring (npx wrangler deployments status).
   3. ${command(' --step promote')}`;
   }
   const old = [...new Set([...Object.keys(ring.keys), ...uses.keys()])].filter((id) => id !== ring.current);
@@ -186,7 +193,7 @@ function whatIsNext(ring: Ring): string {
   if (old.some((id) => usesOf(id).count > 0)) {
     return `Next:
   1. ${deploy}
-  2. Wait while the cron wraps 100 data keys a minute anew (data_keys_rewrapped in the log).${
+  2. Wait while the cron re-wraps 100 data keys a minute (data_keys_rewrapped in the log).${
     options.remote ? '' : '\n     A local server has no cron: curl http://localhost:8787/cdn-cgi/local/scheduled'
   }
   3. ${command('')}`;

@@ -1,4 +1,4 @@
-/** `npm run keys:create`: makes an API key, and its organization if need be. The raw key is printed once. */
+/** `npm run keys:create`: creates an API key, and its organization if there is none. The raw key is printed once. */
 import * as z from 'zod';
 import type { ApiKey } from '../../worker/api-keys/api-key.ts';
 import { createOperatorKey } from '../api-keys/create.ts';
@@ -11,11 +11,11 @@ import { nothingDone, organization, place, readOptions, withBindings } from '../
 const usage = `Usage: npm run --silent keys:create -- --organization org_… --role ${roles.join('|')} --name NAME
          [--tier ${tiers.join('|')}] [--expires-at ISO] [--remote | --persist-to DIR] [--json]
 
-  --tier        sets the organization's tier; a new organization is starter without it
+  --tier        sets the organization's tier. Without it, a new organization is starter
   --expires-at  a future time in UTC, like 2030-01-15T10:30:00Z
-  --remote      the deployed database instead of the local one
-  --persist-to  where the local database is, as for npm run dev
-  --json        prints {"raw_key": …, "key": …} and nothing else (npm prints lines of its own but for --silent)
+  --remote      works on the deployed database instead of the local one
+  --persist-to  the directory of the local database, as for npm run dev
+  --json        prints only {"raw_key": …, "key": …} (npm prints lines of its own without --silent)
 `;
 
 const schema = z.strictObject({
@@ -42,7 +42,7 @@ process.exitCode = await withBindings(options, async ({ DB }) => {
       tier,
       expires_at: options['expires-at'] ?? null,
     });
-    if (suspended) console.error(`${options.organization} is suspended: its keys are dead until it is resumed.`);
+    if (suspended) console.error(`${options.organization} is suspended: its keys do not work until it is resumed.`);
     console.log(json ? JSON.stringify({ raw_key, key }) : describe(raw_key, key));
     return 0;
   } catch (error) {
@@ -52,5 +52,5 @@ process.exitCode = await withBindings(options, async ({ DB }) => {
 });
 
 function describe(raw_key: string, key: ApiKey): string {
-  return `API key ${key.key_id} (${key.role}) of ${key.client_id}. It is shown this once:\n\n  ${raw_key}\n`;
+  return `API key ${key.key_id} (${key.role}) of ${key.client_id}. It is shown only once:\n\n  ${raw_key}\n`;
 }

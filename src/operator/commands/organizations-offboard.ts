@@ -1,4 +1,4 @@
-/** `npm run organizations:offboard`: ends an organization, for good. Interrupted, it is run again. */
+/** `npm run organizations:offboard`: ends an organization for good. If it is interrupted, run it again. */
 import { offboardOrganization } from '../organizations/offboard.ts';
 import { counted } from '../command-line/options.ts';
 import { runOrganizationCommand } from '../command-line/organization-command.ts';
@@ -7,8 +7,8 @@ const labels = { phone_numbers: 'phone numbers', integrations: 'integrations' };
 
 await runOrganizationCommand('organizations:offboard', {
   effect:
-    'Offboarded, it ends for good: its numbers and integrations are deleted with their credentials, its keys are revoked.\n' +
-    'What is left is the audit trail. Interrupted, run it again.',
+    'This cannot be undone. It deletes its phone numbers and integrations with their credentials, and revokes its keys.\n' +
+    'Only its audit events stay. If the command is interrupted, run it again.',
   async act(database, organization_id) {
     const ended = await offboardOrganization(database, organization_id, (step, done, total) =>
       console.log(`${labels[step]}: ${done}/${total}`),

@@ -1,4 +1,6 @@
-/** `npm run phone-numbers:release`: takes a phone number from the organization that holds it, for another to import. */
+/**
+ * `npm run phone-numbers:release`: deletes an organization's phone number, so that another organization can import it.
+ */
 import * as z from 'zod';
 import { e164 } from '../../worker/phone-numbers/phone-number.ts';
 import type { PhoneNumber } from '../../worker/phone-numbers/phone-number.ts';
@@ -19,12 +21,12 @@ const { yes, ...options } = readOptions(
 );
 process.exitCode = await withBindings(options, async ({ DB }) => {
   const found = await findHeldPhoneNumber(DB, options['phone-number']);
-  if (!found) return nothingDone(`No organization holds ${options['phone-number']}`);
+  if (!found) return nothingDone(`No organization has ${options['phone-number']}`);
   const { phone_number, phone_number_id, client_id } = found;
-  const effect = 'Released, it is deleted there, with its credentials if it has some, and can be imported anew.';
+  const effect = 'This deletes it there, with its SIP credentials if it has any. Then any organization can import it.';
   if (!(await isConfirmed(`${describe(found)}\n${effect}`, yes))) return 1;
   if (!(await releasePhoneNumber(DB, { organization_id: client_id, phone_number_id }))) {
-    return nothingDone(`${client_id} does not hold ${phone_number} any more`);
+    return nothingDone(`${client_id} does not have ${phone_number} any more`);
   }
   console.log(`${phone_number} is released.`);
   return 0;

@@ -1,4 +1,4 @@
-/** `npm run recovery:export`: before a restore of D1, saves the audit events that it would take away. */
+/** `npm run recovery:export`: run before a restore of D1, it saves the audit events that the restore would remove. */
 import { link, open, rm } from 'node:fs/promises';
 import { resolve } from 'node:path';
 import * as z from 'zod';
@@ -8,10 +8,10 @@ import { nothingDone, place, readOptions, withBindings } from '../command-line/o
 
 const usage = `Usage: npm run recovery:export -- --since ISO --file FILE [--remote | --persist-to DIR]
 
-  --since       the restore point, in UTC, like 2030-01-15T10:30:00Z, at most 30 days ago; a day more is exported
-  --file        a new file: one row a line, in JSON
-  --remote      the deployed database instead of the local one
-  --persist-to  where the local database is, as for npm run dev
+  --since       the restore point in UTC, like 2030-01-15T10:30:00Z, at most 30 days ago; the export begins a day before it
+  --file        the file to create, with one JSON row on each line
+  --remote      works on the deployed database instead of the local one
+  --persist-to  the directory of the local database, as for npm run dev
 `;
 
 const schema = z.strictObject({
@@ -31,7 +31,10 @@ process.exitCode = await withBindings(options, async ({ DB }) => {
   return 0;
 });
 
-/** The file gets its name when it is complete: a replay of half a file would not fail. No earlier file is overwritten. */
+/**
+ * The file gets its name only when it is complete, because a replay could not tell that half of it is missing. An
+ * existing file is not overwritten.
+ */
 async function save(database: D1Database): Promise<number> {
   const part = `${file}.${process.pid}.part`;
   const output = await open(part, 'wx', 0o600);

@@ -1,4 +1,7 @@
-/** `npm run recovery:replay`: after a restore of D1, does again what had ended, and makes rows and ciphertext agree. */
+/**
+ * `npm run recovery:replay`: run after a restore of D1, it repeats what was deleted, revoked or suspended since the
+ * restore point. Then it reconciles rows and ciphertext.
+ */
 import { open } from 'node:fs/promises';
 import { resolve } from 'node:path';
 import * as z from 'zod';
@@ -17,12 +20,12 @@ const ROWS_PER_PAGE = 100;
 const usage = `Usage: npm run recovery:replay -- --file FILE [--yes]
          [--remote --secrets-file FILE | --persist-to DIR [--secrets-file FILE]]
 
-  --file          what npm run recovery:export wrote before the restore
-  --yes           does not ask
-  --remote        the deployed database and credentials instead of the local ones
-  --secrets-file  the file that the ring of key-encryption keys is deployed from, like secrets.json: credentials that do not
-                  open are lost. --remote needs it; without it only credentials whose ciphertext is gone are found
-  --persist-to    where the local ones are, as for npm run dev
+  --file          the file that npm run recovery:export wrote before the restore
+  --yes           does not ask for confirmation
+  --remote        works on the deployed database and credentials instead of the local ones
+  --secrets-file  the file that the ring of key-encryption keys is deployed from, like secrets.json. With it, credentials that
+                  cannot be decrypted are found too, not only those whose ciphertext is gone. --remote needs it
+  --persist-to    the directory of the local database and credentials, as for npm run dev
 `;
 
 const path = z
@@ -47,7 +50,7 @@ const auditEvent = z.strictObject({
   state: z.string(),
   created_at: z.int(),
   sequence: z.int(),
-  // An export from before these columns has none of them.
+  // Older exports do not have these columns.
   actor_type: z.enum(actorTypes).nullable().default(null),
   actor_id: z.string().nullable().default(null),
   actor_name: z.string().nullable().default(null),
@@ -89,7 +92,7 @@ process.exitCode = await withBindings(options, async (env) => {
   return 0;
 });
 
-/** Reads the whole file: one that is damaged is refused before anything is done. */
+/** Reads the whole file, so that a damaged one is refused before anything is done. */
 async function preview({ DB }: OperatorBindings): Promise<string> {
   const counts = new Map<string, number>();
   let events = 0;
@@ -104,8 +107,8 @@ async function preview({ DB }: OperatorBindings): Promise<string> {
   const { inUse } = await readKeks(DB, ring?.current ?? '');
   const lacking = ring ? inUse.filter((kek_id) => !Object.hasOwn(ring.keys, kek_id)) : [];
   return `In the ${options.remote ? 'deployed' : 'local'} D1:
-puts back those of the ${events} audit events of ${file} that are missing, and does again what ended:
-${ended.length > 0 ? ended.join('\n') : '  nothing'}
+puts back missing audit events, of the ${events} in ${file}, and repeats these actions where they were undone:
+${ended.length > 0 ? ended.join('\n') : '  none'}
 Then marks integrations that have lost their credentials as credentials_missing. Ciphertext that no row names will be removed in 31 days.${lacking.length > 0 ? `\nThe ring has no ${lacking.join(', ')}: all credentials under it count as lost.` : ''}`;
 }
 
@@ -113,33 +116,36 @@ async function recover({ DB, CREDENTIALS }: OperatorBindings): Promise<void> {
   const replayed = await replay(DB, readFile, (rows) => console.log(`${rows} rows of ${file} read`));
   const count = (name: keyof typeof replayed) => replayed[name].length;
   console.log(
-    `${count('events_put_back')} more put back, ${count('integrations_deleted') + count('phone_numbers_deleted')} deleted again, ` +
+    `${count('events_put_back')} audit events put back, ${count('integrations_deleted') + count('phone_numbers_deleted')} deleted again, ` +
       `${count('keys_revoked')} keys revoked again, ${count('organizations_changed')} organizations changed again, ` +
       `${count('phone_numbers_reassigned')} phone numbers reassigned again, ${count('organizations_put_back')} organizations put back`,
   );
   const { credentials_missing, sip_numbers_missing, orphans } = await reconcile(
     { DB, CREDENTIALS, CREDENTIALS_KEKS: ring && JSON.stringify(ring) },
-    ({ kv_keys, data_keys }) => console.log(`${kv_keys} KV keys and ${data_keys} data keys looked at`),
+    ({ kv_keys, data_keys }) => console.log(`${kv_keys} KV keys and ${data_keys} data keys checked`),
   );
-  console.log(`${orphans.length} ciphertexts that nothing names are in the outbox`);
+  console.log(`${orphans.length} ciphertexts that no row names are in the outbox`);
   report(
-    'Deleted before, and kept without credentials because phone numbers use them: reassign these, then replay again',
+    'Integrations that were deleted, but are kept without credentials because phone numbers use them. Reassign the numbers, then replay again',
     replayed.integrations_kept,
   );
   report(
-    'Deleted after the restore, by calls that were late and had been refused before: their events say so',
+    'Deleted after the restore by late tries of calls that had been refused before. Their audit events say so',
     replayed.deleted_late,
   );
   report(
-    'API keys rotated since, whose successors are lost: they live on as they are, rotate them again',
+    'API keys that were rotated, but whose successors are lost. They still work. Rotate them again',
     replayed.keys_to_rotate,
   );
   report(
-    'Organizations that are younger than the restore point: starter, with nothing but their events. keys:create sets the tier and makes a key',
+    'Organizations that are newer than the restore point. They are back as starter, with only their audit events. keys:create sets the tier and makes a key',
     replayed.organizations_without_keys,
   );
-  report('Integrations that have lost their credentials (credentials_missing): PUT them anew', credentials_missing);
-  report('SIP numbers that have lost their credentials: delete and import them anew', sip_numbers_missing);
+  report(
+    'Integrations that have lost their credentials (credentials_missing). Send the credentials again by PUT',
+    credentials_missing,
+  );
+  report('SIP numbers that have lost their credentials. Delete and import them again', sip_numbers_missing);
 }
 
 function report(what: string, ids: string[]): void {

@@ -1,4 +1,4 @@
-/** `npm run storage`: what each organization takes of the database, by table, the biggest first. */
+/** `npm run storage`: how much of the database each organization uses, by table, the biggest first. */
 import * as z from 'zod';
 import { readStorage } from '../organizations/storage.ts';
 import type { OrganizationStorage } from '../organizations/storage.ts';
@@ -6,14 +6,14 @@ import { counted, place, readOptions, withBindings } from '../command-line/optio
 
 const usage = `Usage: npm run --silent storage -- [--remote | --persist-to DIR]
 
-  --remote      the deployed database instead of the local one
-  --persist-to  where the local database is, as for npm run dev
+  --remote      works on the deployed database instead of the local one
+  --persist-to  the directory of the local database, as for npm run dev
 `;
 
 const stored = await withBindings(readOptions(usage, z.strictObject(place)), ({ DB }) => readStorage(DB));
 for (const line of stored.flatMap(describe)) console.log(line);
 console.log(
-  `${counted(stored.length, 'organization')}, estimated by rows. Deleted rows leave room that D1 uses again.`,
+  `${counted(stored.length, 'organization')}, estimated from the numbers of rows. D1 reuses the space of deleted rows.`,
 );
 
 function describe({ organization_id, bytes, tables }: OrganizationStorage): string[] {

@@ -1,4 +1,4 @@
-/** The end of a key-encryption key (KEK): from then on nothing is wrapped under it, whoever still has it in a ring. */
+/** Retires a key-encryption key (KEK). From then on nothing is wrapped with it, even by isolates that still have it. */
 import { and, eq, isNull, not, or, sql } from 'drizzle-orm';
 import { databaseNow } from '../../worker/d1/clock.ts';
 import { boundedCount, toldCount } from '../../worker/d1/bounded-count.ts';
@@ -9,14 +9,15 @@ import type { Builder, Placeholders } from '../../worker/d1/query.ts';
 import { credential_purges, integrations, key_encryption_keys, phone_numbers } from '../../worker/d1/schema.ts';
 import { findKek } from '../../worker/credentials/kek-check.ts';
 
-/** By then no isolate runs with the previous ring. */
+/** After this time no isolate runs with the previous ring. */
 const CURRENT_BEFORE_RETIREMENT_SECONDS = 3600;
 
 type KekParameters = Placeholders<{ kek_id: string }>;
 
 /**
- * Creates and updates under way: what they wrap with the KEK may yet become live. An intent of before its KEK was recorded may be
- * of any. (There is no index: few are at work on the outbox but the drain, and this is an operator's.)
+ * Predicate of intents: a create or an update is under way, and what it wraps with the KEK may become live. Intents
+ * without `kek_id` are older than that column and may use any KEK. (There is no index for this query, because only
+ * operators run it.)
  */
 const isIntendedUnder = ({ kek_id }: KekParameters) =>
   and(
@@ -35,7 +36,10 @@ const isUnused = (db: Builder, parameters: KekParameters) =>
     not(existsIn(db, credential_purges, isIntendedUnder(parameters))),
   );
 
-/** The transaction that finds it unused is the one after which no intent names it (vault.ts). */
+/**
+ * In one transaction, it checks that the KEK is unused and retires it. After that no intent can use it
+ * (credentials/store.ts).
+ */
 const markRetired = query((db, parameters: Placeholders<{ kek_id: string; check_value: string }>) =>
   db
     .insert(key_encryption_keys)
@@ -57,15 +61,15 @@ const markRetired = query((db, parameters: Placeholders<{ kek_id: string; check_
     }),
 );
 
-/** How many creates and updates under way wrap with a KEK. */
+/** How many creates and updates that are under way wrap with the KEK. */
 export async function countIntendedUnder(database: D1Database, kek_id: string) {
   const [[counted]] = await batch(database, [countIntents.bind({ kek_id })]);
   return toldCount(counted?.count ?? 0);
 }
 
 /**
- * For how long a KEK must yet have been current before another is retired: seconds, 0 where it has been for an hour, nothing where
- * it has wrapped nothing yet.
+ * How many seconds to wait before another KEK may be retired: until the current one has been in use for an hour. 0:
+ * that is over. Undefined: the current KEK has not wrapped anything yet.
  */
 export async function secondsToRetirement(database: D1Database, current: string): Promise<number | undefined> {
   const [[known]] = await batch(database, [findKek.bind({ kek_id: current })]);
@@ -74,9 +78,9 @@ export async function secondsToRetirement(database: D1Database, current: string)
 }
 
 /**
- * Retires a KEK, for good, unless it wraps a data key or is about to.
+ * Retires a KEK for good, unless it wraps a data key or is about to.
  *
- * @returns whether it is retired
+ * @returns whether it is retired now
  * @throws DomainError `temporarily_unavailable`
  */
 export async function markKekRetired(

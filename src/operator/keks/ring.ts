@@ -1,4 +1,4 @@
-/** The steps of a rotation of key-encryption keys (KEKs), as edits of the secret `CREDENTIALS_KEKS`. Pure. */
+/** The steps of a rotation of key-encryption keys (KEKs), as pure functions that edit the secret `CREDENTIALS_KEKS`. */
 import { encodeBase64 } from 'hono/utils/encode';
 import * as z from 'zod';
 import { toIso, unixNow } from '../../worker/core/time.ts';
@@ -8,10 +8,10 @@ const KEY_BYTES = 32;
 
 const ringText = z.object({ current: z.string(), keys: z.record(z.string(), z.string()) });
 
-/** The ring as the secret has it. No part of `keys` may be shown. */
+/** The ring as it is in the secret. No part of `keys` may be shown. */
 export type Ring = z.output<typeof ringText>;
 
-/** @throws Error, without a word of the secret, when it is of another form */
+/** @throws Error if the form is wrong. The message quotes no part of the secret */
 export async function readRing(secret: string): Promise<Ring> {
   await parseKekRing(secret);
   return ringText.parse(JSON.parse(secret));
@@ -19,14 +19,14 @@ export async function readRing(secret: string): Promise<Ring> {
 
 const addedId = /^k\d{8}T\d{6}Z$/;
 
-/** An id of a KEK that is added now. */
+/** The id of a KEK that is added now. */
 export function newKekId(): string {
   return `k${toIso(unixNow()).replaceAll(/\W/g, '')}`;
 }
 
 /**
- * The KEK that was added last, which its id tells: those of {@link newKekId} sort by their time, any other id is older. The
- * order of `keys` tells nothing, because people write it too.
+ * The KEK that was added last, by its id. Ids of {@link newKekId} sort by time, and any other id is older. The order of
+ * `keys` means nothing, because people edit the file too.
  */
 export function newestKek({ current, keys }: Ring): string {
   return Object.keys(keys)
@@ -35,9 +35,9 @@ export function newestKek({ current, keys }: Ring): string {
 }
 
 /**
- * Adds a random KEK that is not current: as long as it is not known everywhere, it must not wrap anything.
+ * Adds a random KEK that is not current: it must not wrap anything until it is deployed everywhere.
  *
- * @param kek_id never used before, nor after: a restored row must not find another key under the name of its own
+ * @param kek_id must never be used for another key, because a restored row must find the KEK that wraps its data key
  */
 export function addKek({ current, keys }: Ring, kek_id: string): Ring {
   const bytes = crypto.getRandomValues(new Uint8Array(KEY_BYTES));
@@ -51,7 +51,7 @@ export function promoteNewest(ring: Ring): Ring {
   return { ...ring, current: newestKek(ring) };
 }
 
-/** Takes a KEK out. What it wraps cannot be read any more. */
+/** Removes a KEK. What it wraps cannot be read any more. */
 export function retireKek({ current, keys }: Ring, kek_id: string): Ring {
   return { current, keys: Object.fromEntries(Object.entries(keys).filter(([id]) => id !== kek_id)) };
 }

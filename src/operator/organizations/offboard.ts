@@ -13,7 +13,7 @@ import { inBatches } from '../in-batches.ts';
 
 type OrganizationParameters = Placeholders<Pick<EventParameters, 'organization_id'>>;
 
-/** Offboarding is final, so there is one such event, however often it is begun. */
+/** Offboarding is final, so there is only one such event, however often the command is run. */
 const recordOffboarding = eventRecorder<EventParameters>({
   table: organizations,
   target_id: organizations.organization_id,
@@ -47,7 +47,7 @@ const deleteIntegrations = inBatches({
   act: (db, isRecorded) => db.delete(integrations).where(isRecorded),
 });
 
-/** What an offboarding ends in batches, in this order: the numbers reference the integrations. */
+/** What is deleted in batches. The phone numbers come first, because they reference the integrations. */
 const steps = [
   ['phone_numbers', deletePhoneNumbers],
   ['integrations', deleteIntegrations],
@@ -56,14 +56,14 @@ const steps = [
 export type OffboardingStep = (typeof steps)[number][0];
 
 /**
- * Offboards an organization, for good: every phone number (one that an agent holds too) and every integration is deleted
- * with its data key, their ciphertext is in the outbox, every key is revoked. The audit trail stays.
+ * Offboards an organization, for good. Every phone number (assigned ones too) and every integration is deleted with its
+ * data key, the outbox gets their ciphertext, and every key is revoked. The audit events stay.
  *
- * The first batch makes the organization offboarded. From its commit on none of its keys is alive and no new one is made, so
- * nothing comes back behind the steps that follow. Interrupted anywhere, it is finished by a second call.
+ * The first batch sets the status to offboarded. From then on no key works and none can be created, so nothing new can
+ * appear while the rest is deleted. If this is interrupted, a second call finishes it.
  *
- * @param onProgress told after each batch of a step
- * @returns how much this call ended; nothing where there is no such organization
+ * @param onProgress called after each batch of a step
+ * @returns how much this call deleted and revoked; undefined if there is no such organization
  * @throws DomainError `temporarily_unavailable`
  */
 export async function offboardOrganization(

@@ -9,7 +9,7 @@ import { api_keys, integrations, organizations, phone_numbers } from '../../work
 import { isOrganization, organizationState } from '../../worker/organizations/organization.ts';
 import type { OrganizationState } from '../../worker/organizations/organization.ts';
 
-/** An organization, and how much it has. */
+/** An organization with the counts of what it has. */
 export interface OrganizationHoldings extends OrganizationState {
   active_keys: number;
   integrations: number;
@@ -39,7 +39,7 @@ const findHoldings = query((db, parameters: Placeholders<{ organization_id: stri
     .where(isOrganization(parameters));
 });
 
-/** An organization with its counts: what an operator sees before an act on it. Nothing where there is none. */
+/** An organization with its counts, for the preview of a command; undefined if there is none. */
 export async function readOrganization(
   database: D1Database,
   organization_id: string,

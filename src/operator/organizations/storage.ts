@@ -1,4 +1,7 @@
-/** What each organization takes of the database: D1 has no `dbstat`, so rows are counted, and a row of each table measured. */
+/**
+ * How much of the database each organization uses. D1 has no `dbstat`, so this counts rows and multiplies by the
+ * measured size of a row of each table.
+ */
 import { sql } from 'drizzle-orm';
 import type { SQLiteColumn, SQLiteTable } from 'drizzle-orm/sqlite-core';
 import { query } from '../../worker/d1/query.ts';
@@ -16,7 +19,7 @@ export const storedTables = [
 
 type StoredTable = (typeof storedTables)[number];
 
-/** A row as most are, with its entries in the indexes. `test/storage.test.ts` measures it. */
+/** The size of a typical row with its index entries. `test/storage.test.ts` measures it. */
 export const bytesPerRow: Record<StoredTable, number> = {
   integrations: 480,
   phone_numbers: 490,
@@ -36,7 +39,7 @@ export interface StoredRows {
 export interface OrganizationStorage {
   organization_id: string;
   bytes: number;
-  /** The biggest first, without those that are empty. */
+  /** The biggest first, without empty ones. */
   tables: StoredRows[];
 }
 
@@ -67,7 +70,7 @@ const countIdempotencyKeys = countByOrganization(idempotency_keys);
 const countPurges = countByOrganization(credential_purges);
 
 /**
- * What each organization takes, the biggest first.
+ * How much each organization uses, the biggest first.
  *
  * @throws DomainError `temporarily_unavailable`
  */

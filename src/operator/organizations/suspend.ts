@@ -10,7 +10,7 @@ import { isOrganization, organizationState, readStatus } from '../../worker/orga
 import type { OrganizationState } from '../../worker/organizations/organization.ts';
 
 interface ChangeParameters extends EventParameters {
-  /** Of the organization as it was seen before the first try. */
+  /** The organization's count before the first try. */
   change_count: number;
 }
 
@@ -19,7 +19,7 @@ function statusChange(
   from: OrganizationState['status'],
   to: OrganizationState['status'],
 ) {
-  /** A first try that is so late that the organization has changed since then does nothing either. */
+  /** If the organization has changed since it was read, even a first try that is late does nothing. */
   const recordChange = eventRecorder<ChangeParameters>({
     table: organizations,
     target_id: organizations.organization_id,
@@ -57,18 +57,18 @@ function statusChange(
 }
 
 /**
- * Suspends an active organization: its keys change nothing from the commit on, and read nothing once the caches have
- * forgotten them, 60 s later at most. Everything it has stays.
+ * Suspends an active organization. From the commit on its keys can change nothing. They can read until the caches have
+ * forgotten them, at most 60 s. Everything that it has stays.
  *
- * @returns the organization as it stood just before; nothing where there is no active one
+ * @returns the organization as it was just before; undefined if there is none, or it is not active
  * @throws DomainError `temporarily_unavailable`
  */
 export const suspendOrganization = statusChange('organization.suspended', 'active', 'suspended');
 
 /**
- * Resumes a suspended organization: its keys are what they were.
+ * Resumes a suspended organization. Its keys work again.
  *
- * @returns the organization as it stood just before; nothing where there is no suspended one
+ * @returns the organization as it was just before; undefined if there is none, or it is not suspended
  * @throws DomainError `temporarily_unavailable`
  */
 export const resumeOrganization = statusChange('organization.resumed', 'suspended', 'active');

@@ -19,12 +19,12 @@ interface ReleaseParameters extends EventParameters {
   phone_number_id: string;
 }
 
-/** Of any organization: a number is unique in the whole system. */
+/** In any organization, because a number is unique in the whole system. */
 const findHeldNumber = query((db, { phone_number }: Placeholders<{ phone_number: string }>) =>
   db.select(phoneNumberColumns()).from(phone_numbers).where(eq(phone_numbers.phone_number, phone_number)),
 );
 
-/** Whoever holds the number, agents included. */
+/** Also if the number is assigned to an agent. */
 const recordRelease = eventRecorder<ReleaseParameters>({
   table: phone_numbers,
   target_id: phone_numbers.phone_number_id,
@@ -36,7 +36,7 @@ const removePhoneNumber = query((db, parameters: Placeholders<ReleaseParameters>
   db.delete(phone_numbers).where(and(isPhoneNumber(parameters), hasDecided(db, parameters))),
 );
 
-/** The phone number, of whichever organization: what an operator sees before it is released. */
+/** The phone number, whatever its organization, for the preview. */
 export async function findHeldPhoneNumber(
   database: D1Database,
   phone_number: string,
@@ -46,9 +46,9 @@ export async function findHeldPhoneNumber(
 }
 
 /**
- * Takes a phone number from the organization that holds it, with its SIP credentials, so that another can import it.
+ * Deletes an organization's phone number and its SIP credentials, so that another organization can import it.
  *
- * @returns the phone number as it stood just before; nothing where the organization does not hold it
+ * @returns the phone number as it was just before; undefined if the organization does not have it
  * @throws DomainError `temporarily_unavailable`
  */
 export async function releasePhoneNumber(

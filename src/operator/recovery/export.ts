@@ -1,4 +1,7 @@
-/** What a restore of D1 would take away and must not: what ended, and where phone numbers went, since the restore point. */
+/**
+ * Exports what a restore of D1 would lose, and a replay needs: what ended, and where phone numbers went, since the
+ * restore point.
+ */
 import { and, asc, eq, getTableColumns, gt, gte, isNotNull, lt, sql } from 'drizzle-orm';
 import { databaseNow } from '../../worker/d1/clock.ts';
 import { query } from '../../worker/d1/query.ts';
@@ -14,7 +17,7 @@ import {
 import { RESTORABLE_SECONDS, SECONDS_A_DAY } from '../../worker/core/time.ts';
 
 const ROWS_PER_PAGE = 100;
-/** How much more is exported than is asked for: nobody has to know the restore point to the second. */
+/** The export begins this much earlier than asked, so that nobody has to know the restore point to the second. */
 const MARGIN_SECONDS = SECONDS_A_DAY;
 
 export type AuditEventRow = typeof audit_events.$inferSelect;
@@ -27,8 +30,8 @@ export type AssignmentRow = Pick<
 export type RetiredKekRow = typeof key_encryption_keys.$inferSelect;
 export type ExportedRow = AuditEventRow | PurgeRow | AssignmentRow | RetiredKekRow;
 
+/** Where the previous page ended. */
 interface Place {
-  /** Where the page before ended. */
   organization_id: string;
   created_at: number;
   sequence: number;
@@ -39,8 +42,9 @@ interface PageParameters extends Place {
 }
 
 /**
- * The events of each organization since the time, of the one where the page before ended behind its last. SQLite's planner,
- * which has no statistics, keeps the order of a cross join: the other way round it would read every event.
+ * Selects the events after the previous page: the rest of the organization in which it ended, and then those of each
+ * organization since the time. The query is a cross join because SQLite keeps the order of one: in the other order it
+ * would read every event.
  */
 const isNext = ({ organization_id, created_at, sequence, since }: Placeholders<PageParameters>) => {
   const isSame = sql`${organizations.organization_id} = ${organization_id}`;
@@ -61,7 +65,10 @@ const listEvents = query((db, parameters: Placeholders<PageParameters>) =>
     .limit(ROWS_PER_PAGE),
 );
 
-/** Not those that wait for Time Travel (reconcile.ts), which an undo of the restore makes live again: all others are due in hours. */
+/**
+ * Leaves out rows that are due in more than a day. Those wait until Time Travel ends (reconcile.ts), because an undo of
+ * the restore would make their ciphertext live again. All others are due within hours.
+ */
 const listPurges = query((db, { kv_key }: Placeholders<{ kv_key: string }>) =>
   db
     .select(getTableColumns(credential_purges))
@@ -77,7 +84,7 @@ const listPurges = query((db, { kv_key }: Placeholders<{ kv_key: string }>) =>
     .limit(ROWS_PER_PAGE),
 );
 
-/** Of the numbers that were changed since a time. They are few, but it reads all. */
+/** The integrations of the numbers that were updated since a time. It has no index, so it reads all numbers. */
 const listAssignments = query(
   (db, { phone_number_id, since }: Placeholders<{ phone_number_id: string; since: number }>) =>
     db
@@ -100,21 +107,23 @@ const listRetiredKeks = query((db) =>
 );
 
 /**
- * Why an export since a time (unix seconds) would not have all that ended since, by D1's clock; nothing where it has.
+ * Why an export since a time would not be complete, by D1's clock; undefined if it would be.
+ *
+ * @param since unix seconds
  *
  * @throws DomainError `temporarily_unavailable`
  */
 export async function whyNotCovered(database: D1Database, since: number): Promise<string | undefined> {
   const now = await databaseNow(database);
-  if (since > now) return 'is yet to come';
+  if (since > now) return 'is in the future';
   return since - MARGIN_SECONDS < now - RESTORABLE_SECONDS
-    ? 'is more than 30 days ago, where Time Travel ends: what ended then may have been forgotten'
+    ? 'is more than 30 days ago. Time Travel goes back no further, and older audit events may have been deleted'
     : undefined;
 }
 
 /**
- * The audit events of every organization since a day before a time, in pages of at most 100: one organization after the other,
- * the events of each in the order of their commits.
+ * The audit events of all organizations since a day before a time, in pages of at most 100: one organization after the
+ * other, and the events of each in the order of their commits.
  *
  * @param since unix seconds
  * @throws DomainError `temporarily_unavailable`
@@ -128,7 +137,7 @@ export async function* exportEvents(database: D1Database, since: number): AsyncG
   });
 }
 
-/** Pages of at most 100 rows, each behind the last of the page before. */
+/** Pages of at most 100 rows, each after the last row of the previous page. */
 async function* pagesOf<Row>(list: (last: Row | undefined) => Promise<Row[]>): AsyncGenerator<Row[], void> {
   let last: Row | undefined;
   do {
@@ -139,8 +148,11 @@ async function* pagesOf<Row>(list: (last: Row | undefined) => Promise<Row[]>): A
 }
 
 /**
- * All that a replay needs, in pages of at most 100: the events ({@link exportEvents}), which integration each phone number has now
- * that was changed since, the ciphertexts whose removal is owed, some of which may be on their way, and the KEKs that are retired.
+ * All that a replay needs, in pages of at most 100:
+ * - the events ({@link exportEvents})
+ * - of each phone number that was updated since, the integration that it has now
+ * - the ciphertexts whose removal is owed
+ * - the KEKs that are retired
  *
  * @param since unix seconds
  * @throws DomainError `temporarily_unavailable`

@@ -1,4 +1,4 @@
-/** After a restore of D1: its rows and the ciphertext in KV, which no restore brings back, are made to agree. */
+/** Run after a restore of D1: reconciles its rows with the ciphertext in KV, which cannot be restored. */
 import { and, eq, gt, inArray, not, sql } from 'drizzle-orm';
 import pMap from 'p-map';
 import { eventParameters, operatorCall } from '../../worker/decision/call.ts';
@@ -25,7 +25,7 @@ import { isIntegration, isPhoneNumber } from './subject.ts';
 const ROWS_PER_BATCH = 100;
 
 interface OrphanParameters {
-  /** JSON of what {@link partsOf} makes of KV keys. */
+  /** JSON array of what {@link partsOf} returns for KV keys. */
   places: string;
   due_at: number;
 }
@@ -33,14 +33,14 @@ interface OrphanParameters {
 const part = (name: string) => sql<string>`(json_each.value ->> ${sql.raw(`'${name}'`)})`;
 const place = { organization_id: part('organization_id'), target_id: part('subject_id') };
 
-/** No row names it. */
+/** Predicate: no row names the ciphertext. */
 const isUnnamed = (db: Builder) =>
   and(
     not(existsIn(db, integrations, and(isIntegration(place), eq(integrations.credentials_version, part('version'))))),
     not(existsIn(db, phone_numbers, and(isPhoneNumber(place), eq(phone_numbers.credentials_version, part('version'))))),
   );
 
-/** Ciphertext that no row names goes to the outbox. A row that is there already keeps its time. */
+/** Puts ciphertext that no row names into the outbox. A row that is already there keeps its time. */
 const enqueueOrphans = query((db, { places, due_at }: Placeholders<OrphanParameters>) =>
   db
     .insert(credential_purges)
@@ -59,7 +59,7 @@ const enqueueOrphans = query((db, { places, due_at }: Placeholders<OrphanParamet
     .onConflictDoNothing(),
 );
 
-/** Of ciphertext that no row names: what waits in the outbox for Time Travel, which is longer than anything else waits. */
+/** Ciphertext that no row names and that waits until Time Travel ends. Nothing else waits in the outbox for so long. */
 const findOrphans = query((db, { places, now }: Placeholders<{ places: string; now: number }>) =>
   db
     .select({ kv_key: credential_purges.kv_key })
@@ -97,7 +97,7 @@ interface MissingParameters extends EventParameters {
   credentials_version: string;
 }
 
-/** Of the version that does not open: new credentials may have come meanwhile. */
+/** Only if the row still has the version that was checked: new credentials may have been stored meanwhile. */
 const recordMissing = eventRecorder<MissingParameters>({
   table: integrations,
   target_id: integrations.integration_id,
@@ -123,25 +123,26 @@ const markMissing = query((db, parameters: Placeholders<MissingParameters>) =>
 );
 
 export interface Reconciled {
-  /** Integrations that are `credentials_missing`, from now on or already. */
+  /** Integrations that are `credentials_missing`, since now or already before. */
   credentials_missing: string[];
-  /** SIP numbers whose credentials do not open. They have no status for it: to be deleted and imported anew. */
+  /** SIP numbers whose credentials are lost. They have no status for that, and must be deleted and imported again. */
   sip_numbers_missing: string[];
-  /** KV keys that nothing named: the outbox does now, and waits. */
+  /** KV keys that no row names. They wait in the outbox now. */
   orphans: string[];
 }
 
-/** Without a ring it is not known whether a ciphertext opens, only whether it is there. */
+/** Without a ring, only the existence of a ciphertext can be checked, not whether it can be decrypted. */
 type ReconcileBindings = Pick<Bindings, 'DB' | 'CREDENTIALS'> & { CREDENTIALS_KEKS?: string | undefined };
 
 /**
- * Marks the integrations whose credentials do not open, or are about to be removed, and puts ciphertext that nothing names into
- * the outbox. That becomes due only when Time Travel cannot bring its row back any more, because the restore may be undone. In
- * batches of at most 100; every run tells all that is so.
+ * Marks integrations whose credentials are gone, cannot be decrypted, or are about to be removed. Puts ciphertext that
+ * no row names into the outbox. It becomes due only when Time Travel can no longer bring its row back, because the
+ * restore may be undone. Works in batches of at most 100, and every run returns all that it found, not only what is
+ * new.
  *
- * @param onProgress told how many KV keys and data keys have been looked at
- * @throws DomainError `temporarily_unavailable`; what KV throws; Error, with nothing done, for a ring that is malformed or has
- *   another key than the one that is known by its name
+ * @param onProgress called with the numbers of KV keys and data keys that have been checked
+ * @throws DomainError `temporarily_unavailable`; what KV throws; Error, with nothing done, if the ring is malformed or
+ *   one of its keys is not the one that is recorded under its id
  */
 export async function reconcile(
   { DB, CREDENTIALS, CREDENTIALS_KEKS }: ReconcileBindings,
@@ -182,7 +183,7 @@ export async function reconcile(
 
 const isMarked = ({ status }: HeldDataKey) => status === 'credentials_missing';
 
-/** Another key under a known name would find nothing that opens. */
+/** With a wrong key under a recorded id, all its credentials would seem to be lost. */
 async function assertKnownKeks(database: D1Database, { checkValues }: KekRing): Promise<void> {
   const [known] = await batch(database, [listKeks.bind({})]);
   for (const { kek_id, check_value } of known) {
@@ -202,8 +203,8 @@ async function* listKeys(namespace: KVNamespace): AsyncGenerator<string[], void>
 }
 
 /**
- * The data keys whose ciphertext is gone, going or does not open. Each is asked for by name: KV's list may be older than what
- * was put, and than what was removed.
+ * The data keys whose ciphertext is gone, about to be removed, or cannot be decrypted. Each ciphertext is read by its
+ * key, because KV's list may be out of date.
  */
 async function findLost(
   database: D1Database,
@@ -216,9 +217,9 @@ async function findLost(
     kv_key: credentialsKey(row.organization_id, row.subject_id, row.credentials_version),
   }));
   const [owed] = await batch(database, [findOwed.bind({ kv_keys: JSON.stringify(held.map(({ kv_key }) => kv_key)) })]);
-  const going = new Set(owed.map(({ kv_key }) => kv_key));
+  const toBeRemoved = new Set(owed.map(({ kv_key }) => kv_key));
   const isLost = async ({ row, kv_key }: (typeof held)[number]) => {
-    if (going.has(kv_key)) return true;
+    if (toBeRemoved.has(kv_key)) return true;
     const ciphertext = await namespace.get(kv_key, 'arrayBuffer');
     return ciphertext === null || (ring !== undefined && !(await opens(ring, kv_key, row, new Uint8Array(ciphertext))));
   };
@@ -226,9 +227,9 @@ async function findLost(
   return dataKeys.filter((_, index) => lost[index]);
 }
 
-const isAnswered = (result: unknown) => Array.isArray(result) && result.length > 0;
+const hasRows = (result: unknown) => Array.isArray(result) && result.length > 0;
 
-/** @returns the ids of those that were not marked already, and still have the version that was looked at */
+/** @returns the ids of those that were marked: they were not yet, and still have the version that was checked */
 async function mark(database: D1Database, lost: StoredDataKey[]): Promise<string[]> {
   if (lost.length === 0) return [];
   const parameters = lost.map(({ organization_id, subject_id, credentials_version }) => ({
@@ -240,7 +241,5 @@ async function mark(database: D1Database, lost: StoredDataKey[]): Promise<string
     ...parameters.map((row) => recordMissing.bind(row)),
     ...parameters.map((row) => markMissing.bind(row)),
   ]);
-  return parameters
-    .filter((_, index) => isAnswered(results[parameters.length + index]))
-    .map(({ target_id }) => target_id);
+  return parameters.filter((_, index) => hasRows(results[parameters.length + index])).map(({ target_id }) => target_id);
 }

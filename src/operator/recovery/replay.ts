@@ -1,5 +1,5 @@
 /**
- * After a restore of D1: what had ended since the restore point ends again, by what was exported before (export.ts).
+ * Run after a restore of D1: repeats what had ended since the restore point, from what was exported before (export.ts).
  */
 import { and, eq, gt, inArray, isNotNull, isNull, lt, lte, max, ne, not, or, sql } from 'drizzle-orm';
 import { alias } from 'drizzle-orm/sqlite-core';
@@ -28,7 +28,7 @@ import type { AssignmentRow, AuditEventRow, ExportedRow, PurgeRow, RetiredKekRow
 import { isIntegration, isPhoneNumber } from './subject.ts';
 import type { CredentialsTable } from './subject.ts';
 
-/** Each of up to six statements. */
+/** Each row takes up to six statements. */
 const ROWS_PER_BATCH = 100;
 
 interface TargetParameters extends AuditEventRow {
@@ -36,15 +36,15 @@ interface TargetParameters extends AuditEventRow {
 }
 
 type Target = Placeholders<TargetParameters>;
-/** Answers what it changed, or found. */
+/** Returns what it changed or found. */
 type Step<Parameters = TargetParameters> = CompiledQuery<Parameters, { id: string }[]>;
 
 interface UpdatedParameters extends AuditEventRow {
-  /** Of its organization's exported events. */
+  /** The last sequence among the organization's exported events. */
   last_sequence: number;
 }
 
-/** Of an organization's exported events: the time of the first, time and sequence of the last. */
+/** An organization's exported events: the time of the first, and the time and sequence of the last. */
 interface Trail {
   organization_id: string;
   first_event_at: number;
@@ -53,8 +53,8 @@ interface Trail {
 }
 
 /**
- * An organization that is younger than the restore point is there again, with nothing but its trail: its events are kept,
- * exported and counted by its row, and an end that they tell of must hold.
+ * Creates an organization that is newer than the restore point again. Its events need its row, which counts them, and a
+ * suspension or offboarding that they record must hold. It has nothing else.
  */
 const putOrganizationBack: Step<Trail> = query((db, parameters: Placeholders<Trail>) =>
   db
@@ -69,8 +69,8 @@ const putOrganizationBack: Step<Trail> = query((db, parameters: Placeholders<Tra
 );
 
 /**
- * What was recorded after the restore, as late tries do, has gone on counting from the restore point: its sequences follow those
- * of the exported events, as its times do.
+ * Events that were recorded after the restore, by late tries for example, have sequences that continue from the restore
+ * point. They are moved after the exported events, as their times are.
  */
 const moveBehind: Step<Trail> = query((db, parameters: Placeholders<Trail>) =>
   db
@@ -87,8 +87,8 @@ const moveBehind: Step<Trail> = query((db, parameters: Placeholders<Trail>) =>
 );
 
 /**
- * What is recorded from now on comes behind all that. The changes of the organization are counted from further on than any command
- * of before the restore has seen: a late try of one finds another organization than it saw.
+ * Lets new events follow all of these. It also raises `change_count` above anything that a command saw before the
+ * restore, so that a late try of such a command does nothing.
  */
 const continueTrail: Step<Trail> = query((db, parameters: Placeholders<Trail>) => {
   const { organization_id, last_event_at, last_sequence } = parameters;
@@ -108,8 +108,8 @@ const continueTrail: Step<Trail> = query((db, parameters: Placeholders<Trail>) =
 });
 
 /**
- * For the same reason, of what an update changed: a revision that no event has seen. (Each update has an event, so that there are
- * more events than revisions.)
+ * For the same reason, gives a row that was updated a revision that no event has seen. (Each update has an event, so
+ * the last sequence is at least as high as any revision.)
  */
 const moveRevision = (table: typeof integrations | typeof phone_numbers, isTarget: typeof isIntegration) =>
   query((db, parameters: Placeholders<UpdatedParameters>) =>
@@ -127,8 +127,8 @@ const movedRevisions: Partial<Record<AuditAction, Step<UpdatedParameters>>> = {
 };
 
 /**
- * A call that was refused before may have been late, and deleted what nothing held any more: that is told beside the refusal, which
- * was answered.
+ * A delete that was refused before the restore may have had a late try, which then succeeded. The client was told of
+ * the refusal, so its event is put back, and the event of the deletion gets another id.
  */
 const renameLateDeletion: Step<AuditEventRow & { new_event_id: string }> = query(
   (db, parameters: Placeholders<AuditEventRow & { new_event_id: string }>) =>
@@ -145,7 +145,10 @@ const renameLateDeletion: Step<AuditEventRow & { new_event_id: string }> = query
       .returning({ id: audit_events.target_id }),
 );
 
-/** A late try may have recorded the operation anew, and decided otherwise: what was answered counts. */
+/**
+ * A late try after the restore may have recorded the call again, with another decision. What the client was told
+ * counts.
+ */
 const removeOther: Step<AuditEventRow> = query((db, parameters: Placeholders<AuditEventRow>) =>
   db
     .delete(audit_events)
@@ -167,8 +170,9 @@ const putBack: Step<AuditEventRow> = query((db, parameters: Placeholders<AuditEv
 );
 
 /**
- * What the outbox names as it came back, and what late tries have put there since, may be of credentials that became live behind
- * the restore point: it waits until Time Travel cannot undo the restore any more. (It waits already where that is a day away.)
+ * Rows that the restore brought back to the outbox, or that late tries have added since, may be of credentials that
+ * became live after the restore point. They must wait until the restore can no longer be undone. (A row that waits
+ * nearly as long is left alone.)
  */
 const postponePurges: Step<{ until: number }> = query((db, { until }: Placeholders<{ until: number }>) =>
   db
@@ -178,7 +182,7 @@ const postponePurges: Step<{ until: number }> = query((db, { until }: Placeholde
     .returning({ id: credential_purges.kv_key }),
 );
 
-/** But for what was owed before the restore: nothing makes it live again, and its removal goes on. */
+/** What was owed before the restore is an exception: nothing can make it live again, so its removal continues. */
 const putPurgeBack: Step<PurgeRow> = query((db, parameters: Placeholders<PurgeRow>) =>
   db
     .insert(credential_purges)
@@ -196,8 +200,8 @@ const putPurgeBack: Step<PurgeRow> = query((db, parameters: Placeholders<PurgeRo
 );
 
 /**
- * Of an integration that is to be deleted again: the phone number goes to where it was assigned to since, if that is still
- * there, so that it does not hold up the deletion.
+ * If a phone number is back at an integration that must be deleted again, it moves to the integration that it had at
+ * the export, if that still exists. So it does not hold up the deletion.
  */
 const reassign: Step<AssignmentRow> = query((db, parameters: Placeholders<AssignmentRow>) => {
   const { organization_id, phone_number_id, integration_id } = parameters;
@@ -225,7 +229,7 @@ const reassign: Step<AssignmentRow> = query((db, parameters: Placeholders<Assign
     .returning({ id: phone_numbers.phone_number_id });
 });
 
-/** Whatever has come back under it: nothing new is wrapped with it. */
+/** Retires a KEK again, even if the restore brought back rows that it wraps: nothing new may be wrapped with it. */
 const retireAgain: Step<RetiredKekRow> = query((db, parameters: Placeholders<RetiredKekRow>) =>
   db
     .insert(key_encryption_keys)
@@ -244,7 +248,9 @@ const isUsed = (db: Builder, parameters: Target) =>
     ),
   );
 
-/** The version that the row has now: the event may tell of a later one, which the restored row knows nothing of. */
+/**
+ * Enqueues the version that the row has now. The event may name a later version, which the restored row does not have.
+ */
 const enqueueFrom = (table: CredentialsTable, isSubject: typeof isIntegration): Step =>
   query((db, parameters: Target) =>
     db
@@ -265,7 +271,10 @@ const enqueueFrom = (table: CredentialsTable, isSubject: typeof isIntegration): 
       .returning({ id: credential_purges.kv_key }),
   );
 
-/** Used or not, its credentials do not come back: the reconciliation says that they are missing. */
+/**
+ * Also if phone numbers still use the integration: its credentials must not come back. The reconciliation marks them as
+ * missing.
+ */
 const enqueueIntegration = enqueueFrom(integrations, isIntegration);
 const enqueuePhoneNumber = enqueueFrom(phone_numbers, isPhoneNumber);
 
@@ -294,16 +303,16 @@ const revokeKey: Step = query((db, { organization_id, target_id }: Target) =>
     .returning({ id: api_keys.key_id }),
 );
 
-/** Of an event: it comes behind this one in the trail. */
+/** Selects the events that come after this one. */
 const isLater = ({ created_at, sequence }: Pick<Target, 'created_at' | 'sequence'>) =>
   sql`(${audit_events.created_at}, ${audit_events.sequence}) > (${created_at}, ${sequence})`;
 
 const successor = alias(api_keys, 'successor');
 
 /**
- * The old key of a rotation whose successor is lost. It may be the only one that its user has left, so it lives on as it is:
- * no rule could tell whether that does more harm than a client that is locked out. Told by rows alone, not by whether the
- * event was there, so that a second replay reports it again, until it is rotated or revoked.
+ * Finds the old key of a rotation whose successor is lost. It stays as it is, because it may be the only key that its
+ * user has, and revoking it would lock the client out. It is found by rows only, not by whether the event was missing,
+ * so that every replay reports it until it is rotated or revoked.
  */
 const findRotatedInVain: Step = query((db, parameters: Target) => {
   const { organization_id, target_id, now } = parameters;
@@ -343,8 +352,8 @@ const statusActions = [
 ] as const satisfies AuditAction[];
 
 /**
- * What is offboarded stays so, whatever came behind it. Of the others the last event decides, also one of after the restore: a
- * second replay must not undo that.
+ * An offboarded organization stays offboarded. Otherwise the last event decides, even one from after the restore, which
+ * a second replay must not undo.
  */
 const setStatus = (status: 'active' | 'suspended' | 'offboarded'): Step =>
   query((db, { organization_id, created_at, sequence }: Target) => {
@@ -366,7 +375,7 @@ const setStatus = (status: 'active' | 'suspended' | 'offboarded'): Step =>
       .returning({ id: organizations.organization_id });
   });
 
-/** Of the organizations that were exported: nobody can act in them. */
+/** Finds organizations without keys, among those that were exported. Nobody can use them. */
 const findWithoutKeys: Step<{ organization_ids: string }> = query(
   (db, { organization_ids }: Placeholders<{ organization_ids: string }>) =>
     db
@@ -382,14 +391,14 @@ const findWithoutKeys: Step<{ organization_ids: string }> = query(
 );
 
 /**
- * What a replay has done, by ids, and what is left to people: `integrations_kept`, because phone numbers still use them,
- * `keys_to_rotate`, because the keys that were made in their place are lost, and `organizations_without_keys`.
+ * The ids of what a replay has done, and of what people must do: `integrations_kept`, because phone numbers still use
+ * them; `keys_to_rotate`, because their successors are lost; and `organizations_without_keys`.
  */
 export interface Replayed {
   organizations_put_back: string[];
   events_put_back: string[];
   ciphertexts_enqueued: string[];
-  /** By calls that were refused before the restore, and landed behind it. */
+  /** Deleted after the restore by late tries of calls that had been refused before it. */
   deleted_late: string[];
   phone_numbers_reassigned: string[];
   integrations_deleted: string[];
@@ -409,14 +418,14 @@ const deletionOfNumber: Steps = [
   ['phone_numbers_deleted', deletePhoneNumber],
 ];
 
-/** How what an action ended ends again, as soon as its event is back. */
+/** How to repeat an action in the same transaction that puts its event back. */
 const stepsAtOnce: Partial<Record<AuditAction, Steps>> = {
   'phone_number.deleted': deletionOfNumber,
   'phone_number.released': deletionOfNumber,
   'api_key.revoked': [['keys_revoked', revokeKey]],
 };
 
-/** What depends on all that: on the whole trail, on the numbers that are gone. */
+/** Steps that must run after all events are back and phone numbers have been deleted or moved. */
 const stepsAfterwards: Partial<Record<AuditAction, Steps>> = {
   'integration.deleted': [
     ['ciphertexts_enqueued', enqueueIntegration],
@@ -431,7 +440,7 @@ const stepsAfterwards: Partial<Record<AuditAction, Steps>> = {
 
 type BoundSteps = (readonly [Outcome | undefined, BoundQuery<{ id: string }[]>])[];
 
-/** Reads what was exported, in its order and in pages of at most 100: as often as it is asked to. */
+/** Reads the export from its beginning, in pages of at most 100. It is called several times. */
 export type ReadExported = () => AsyncIterable<ExportedRow[]>;
 
 const isEventRow = (row: ExportedRow): row is AuditEventRow => 'event_id' in row;
@@ -440,11 +449,11 @@ const isKekRow = (row: ExportedRow): row is RetiredKekRow => 'check_value' in ro
 const isAssignmentRow = (row: ExportedRow): row is AssignmentRow => 'phone_number_id' in row;
 
 /**
- * Puts audit events and the removal of ciphertexts back, and does again what the events say ended: in transactions of at most
- * 100 events, so that a run that is interrupted is finished by another. What is so already stays as it is; what is left to
- * people is told by what is there, so that every run tells all of it.
+ * Puts audit events and outbox rows back, and repeats what the events say ended, in transactions of at most 100 events.
+ * If a run is interrupted, another one finishes it. A second run changes nothing, and reports again all that people
+ * must do.
  *
- * @param onProgress told how many rows have been read
+ * @param onProgress called with the number of rows that have been read
  * @throws DomainError `temporarily_unavailable`
  */
 export async function replay(

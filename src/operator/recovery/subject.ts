@@ -1,4 +1,4 @@
-/** Whose credentials a recovery is about: an integration or a phone number, as the rows and the events name it. */
+/** Selects an integration or a phone number by `target_id`, as events name it. */
 import { and, eq } from 'drizzle-orm';
 import type { Placeholder, SQL } from 'drizzle-orm';
 import type { SQLiteColumn, SQLiteTable } from 'drizzle-orm/sqlite-core';

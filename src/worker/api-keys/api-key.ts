@@ -6,7 +6,7 @@ import { api_keys } from '../d1/schema.ts';
 import { keyStatuses, roles } from '../core/vocabulary.ts';
 import { toIso } from '../core/time.ts';
 
-/** An API key as the `state` of its audit events has it. */
+/** An API key as it is in the `state` of its audit events. */
 export const apiKeyState = z.lazy(() =>
   z.object({
     key_id: z.string(),
@@ -24,7 +24,7 @@ export const apiKeyState = z.lazy(() =>
 
 export type ApiKeyState = z.output<typeof apiKeyState>;
 
-/** What an API key is presented from. */
+/** The columns that {@link presentApiKey} needs. */
 export const apiKeyColumns = () => columnsOf(api_keys, apiKeyState.unwrap());
 
 /** Selects one API key of one organization. */
@@ -32,13 +32,13 @@ export const isApiKey = ({ organization_id, key_id }: Placeholders<{ organizatio
   and(eq(api_keys.key_id, key_id), eq(api_keys.organization_id, organization_id));
 
 /**
- * Selects an organization's keys that another condition names by id: the plus keeps SQLite from going through all that the
- * organization has instead.
+ * Selects the keys of an organization, for a query that has a list of key ids. The plus keeps SQLite from using the
+ * index of the organization, which would read all its keys.
  */
 export const isKeyOf = ({ organization_id }: Placeholders<{ organization_id: string }>) =>
   sql`+${api_keys.organization_id} = ${organization_id}`;
 
-/** An API key as clients see it (contract.md, API keys). */
+/** An API key as clients see it (docs/contract.md, API keys). */
 export function presentApiKey(state: ApiKeyState) {
   return {
     key_id: state.key_id,

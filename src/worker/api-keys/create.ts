@@ -28,13 +28,13 @@ import type { ApiKey } from './api-key.ts';
 export const newApiKey = z.lazy(() =>
   z.strictObject({
     name: printableText(1, 100),
-    role: z.enum(roles).meta({ description: 'Not above the role of the calling key.' }),
+    role: z.enum(roles).meta({ description: 'Not higher than the role of the calling key.' }),
     expires_at: z.iso
       .datetime('must be a time in UTC, like 2030-01-15T10:30:00Z')
       .transform(toUnix)
       .refine((time) => time > unixNow(), 'must be in the future')
       .exactOptional()
-      .meta({ description: 'In the future, and not after the expiry of the calling key, which is the default.' }),
+      .meta({ description: 'In the future, and not later than the expiry of the calling key, which is the default.' }),
   }),
 );
 
@@ -42,7 +42,10 @@ const quotas: Quota[] = ['api_keys', 'audit_events'];
 
 type CreateParameters = MutationParameters & RowParameters<typeof api_keys>;
 
-/** A role no higher and an expiry no later than those of the caller's key, whose expiry is the default. */
+/**
+ * The role must not be higher than that of the caller's key, and the expiry not later. The caller's expiry is the
+ * default.
+ */
 const insertKey = query((db, parameters: Placeholders<CreateParameters>) => {
   const expires_at = sql<number | null>`coalesce(${parameters.expires_at}, ${api_keys.expires_at})`;
   return db.insert(api_keys).select(
@@ -64,7 +67,7 @@ const insertKey = query((db, parameters: Placeholders<CreateParameters>) => {
   );
 });
 
-/** Also of an operator's new key. */
+/** Also used for keys that an operator creates, and for the new key of a rotation. */
 export const recordCreation = eventRecorder<EventParameters & { key_id: string }>({
   table: api_keys,
   target_id: api_keys.key_id,
@@ -79,19 +82,19 @@ const decide = mutation<CreateParameters, typeof found>('api_keys:create', {
   found,
 });
 
-/** A raw key, and what is stored of it. */
+/** A new raw key, and what is stored of it. */
 export function newKey() {
   const raw_key = newRawKey();
   return { raw_key, stored: { key_hash: hashKey(raw_key), prefix: displayedPrefix(raw_key) } };
 }
 
 /**
- * Makes an API key of the caller's user (docs/contract.md, API keys). The batch compares role and expiry with those of the
- * caller's key as D1 has it.
+ * Creates an API key for the caller's user (docs/contract.md, API keys). The batch compares its role and expiry with
+ * those of the caller's key in D1.
  *
- * @returns the key as clients see it, and the raw key, which is shown only in the first response: a repeat under the same
- *   Idempotency-Key is without it
- * @throws DomainError `permission_denied`, `quota_exceeded`, and what any mutation does (decision/mutation.ts)
+ * @returns the key as clients see it, and the raw key, which is shown only in the first response: a repeat under the
+ *   same Idempotency-Key does not have it
+ * @throws DomainError `permission_denied`, `quota_exceeded`, and the errors of every mutation (decision/mutation.ts)
  */
 export async function createApiKey(
   call: ApiCall,
@@ -123,7 +126,7 @@ export async function createApiKey(
   return answer.outcome === 'replayed' ? { key } : { raw_key, key };
 }
 
-/** What a new key may not have, of what the caller asks for: a role above its own, or an expiry after its own. */
+/** Whether the caller asks for a higher role or a later expiry than its own. */
 function exceeded(role: Role, expires_at: number | undefined, caller: CallerKey) {
   if (isAbove(role, caller.role)) return 'role';
   return expires_at !== undefined && caller.expires_at !== null && expires_at > caller.expires_at

@@ -7,7 +7,7 @@ import type { ApiKeyState } from './api-key.ts';
 
 export const apiKeysQuery = z.lazy(() => z.strictObject(pageParameters()));
 
-/** The API keys in the order of their creation, the revoked among them. */
+/** The API keys, oldest first, including revoked and expired ones. */
 export const listApiKeys = keysetList<never, ApiKeyState>('api_keys', {
   table: api_keys,
   key: [api_keys.created_at, api_keys.key_id],

@@ -10,14 +10,14 @@ import { unixNow } from '../core/time.ts';
 
 const KEPT_SECONDS = 90 * 24 * 60 * 60;
 
-/** Of every organization: as many keys of the condition as a statement may change. */
+/** Selects keys that meet the condition, of all organizations, at most as many as a statement may change. */
 const someKeys = (db: Builder, condition: SQL | undefined) =>
   inArray(
     api_keys.key_id,
     db.select({ key_id: api_keys.key_id }).from(api_keys).where(condition).limit(ROWS_PER_STATEMENT),
   );
 
-/** An expired key takes no room any more (a trigger counts those that have not ended). */
+/** Then an expired key no longer counts against the quota: a trigger counts the keys without `ended_at`. */
 const endExpired = query((db, { now }: Placeholders<{ now: number }>) =>
   db
     .update(api_keys)
@@ -26,7 +26,7 @@ const endExpired = query((db, { now }: Placeholders<{ now: number }>) =>
     .returning({ key_id: api_keys.key_id }),
 );
 
-/** Others' `created_by` may name one of them. */
+/** There is no foreign key on `created_by`, so other keys may still name a deleted one. */
 const deleteEnded = query((db, { until }: Placeholders<{ until: number }>) =>
   db
     .delete(api_keys)
@@ -35,8 +35,8 @@ const deleteEnded = query((db, { until }: Placeholders<{ until: number }>) =>
 );
 
 /**
- * The cron's turn: keys that have expired are over since then, and those that were over 90 days ago are deleted. Their audit
- * events stay.
+ * A task of the cron: sets `ended_at` of keys that have expired, and deletes keys that ended more than 90 days ago.
+ * Their audit events stay.
  */
 export async function forgetEndedKeys({ DB }: Bindings): Promise<void> {
   const now = unixNow();

@@ -23,8 +23,8 @@ export const revocation = z.strictObject({
     .exactOptional()
     .meta({
       description:
-        'Whether the living keys that it made are revoked with it, and those that they made: all of them, or none where ' +
-        'one is of a role above that of the calling key.',
+        'Whether to revoke also the active keys that it created, and those that they created. If one of them has a higher ' +
+        'role than the calling key, nothing is revoked.',
     }),
 });
 
@@ -35,7 +35,7 @@ interface RevokeParameters extends MutationParameters {
 const callersRank = (db: Builder, parameters: Placeholders<RevokeParameters>) =>
   callersOwn(rankOf(api_keys.role), 'api_keys:revoke', db, parameters);
 
-/** The caller may revoke, and the key's role is not above the caller's. */
+/** Predicate: the caller may revoke, and the key's role is not higher than the caller's. */
 const mayRevoke = (db: Builder, parameters: Placeholders<RevokeParameters>) =>
   and(lte(rankOf(api_keys.role), callersRank(db, parameters)), isUnanswered(db, parameters));
 
@@ -46,7 +46,7 @@ const recordRevocation = eventRecorder<RevokeParameters>({
   where: (db, parameters) => and(isApiKey(parameters), eq(api_keys.status, 'active'), mayRevoke(db, parameters)),
 });
 
-/** Follows the events of a call that revokes: it revokes the keys that they are about. */
+/** Runs after the events of a call are recorded, and revokes the keys that they are about. */
 export const revokeRecorded = query((db, parameters: Placeholders<EventParameters>) => {
   const recorded = db.select({ target_id: audit_events.target_id }).from(audit_events).where(isOfCall(parameters));
   return db
@@ -55,7 +55,7 @@ export const revokeRecorded = query((db, parameters: Placeholders<EventParameter
     .where(and(isKeyOf(parameters), inArray(api_keys.key_id, recorded)));
 });
 
-/** With the hash, by which the caches know it. */
+/** Includes the hash, which is the key's name in the caches. */
 const readKey = query((db, parameters: Placeholders<{ organization_id: string; key_id: string }>) =>
   db
     .select({ ...apiKeyColumns(), key_hash: api_keys.key_hash })
@@ -68,7 +68,7 @@ const decide = mutation('api_keys:revoke', {
   found: { key: readKey },
 });
 
-/** The ids of the keys that a key made, and of those that they made, dead ones too, by the index of makers. */
+/** The ids of the keys that a key created, and of those that they created, and so on. Dead keys are included. */
 function descendantIds(db: Builder, { organization_id, key_id }: Placeholders<RevokeParameters>) {
   const made = alias(api_keys, 'made');
   const selected = { key_id: made.key_id };
@@ -88,7 +88,10 @@ function descendantIds(db: Builder, { organization_id, key_id }: Placeholders<Re
 const isLivingDescendant = (db: Builder, parameters: Placeholders<RevokeParameters>) =>
   and(isKeyOf(parameters), inArray(api_keys.key_id, descendantIds(db, parameters)), isAlive(db, parameters));
 
-/** A key that is not yet revoked or has living descendants. Neither it nor one of these has a role above the caller's. */
+/**
+ * The key must be active or have descendants that are alive. Neither it nor one of those may have a higher role than
+ * the caller.
+ */
 const recordRootRevocation = eventRecorder<RevokeParameters>({
   table: api_keys,
   target_id: api_keys.key_id,
@@ -105,7 +108,7 @@ const recordRootRevocation = eventRecorder<RevokeParameters>({
   },
 });
 
-/** A late try finds none: from the first try's commit on no descendant lives, so none makes another. */
+/** A late try finds none: after the first try's commit no descendant is alive, so none can create another key. */
 const recordDescendants = eventRecorder<RevokeParameters>({
   table: api_keys,
   target_id: api_keys.key_id,
@@ -118,7 +121,7 @@ const findRoles = query((db, parameters: Placeholders<RevokeParameters>) =>
   db.selectDistinct({ role: api_keys.role }).from(api_keys).where(isLivingDescendant(db, parameters)),
 );
 
-/** Of a request that was answered before too: so by their events, whose states are those just before. */
+/** Read from the events, whose states are from just before, so that a repeated request gets the same answer. */
 const readRevoked = query((db, parameters: Placeholders<RevokeParameters>) =>
   db
     .select({ state: audit_events.state, key_hash: api_keys.key_hash })
@@ -134,13 +137,13 @@ const decideWithDescendants = mutation('api_keys:revoke', {
 });
 
 /**
- * Revokes an API key (docs/contract.md, API keys): it changes nothing from the commit on, and reads nothing once the caches have
- * forgotten it, 60 s later at most. A revoked key stays so: to revoke it again changes nothing and is no error.
+ * Revokes an API key (docs/contract.md, API keys). From the commit on it can change nothing. It can read until the
+ * caches have forgotten it, at most 60 s. Revoking a key again has no effect and is not an error.
  *
- * With its descendants: all of them are revoked, or nothing is.
+ * With `descendants`, either the key and all its descendants are revoked, or nothing is.
  *
- * @returns the key, revoked, and those of its descendants that were living
- * @throws DomainError `api_key_not_found`, `permission_denied`, and what any mutation does (decision/mutation.ts)
+ * @returns the revoked key, and its descendants that were alive
+ * @throws DomainError `api_key_not_found`, `permission_denied`, and the errors of every mutation (decision/mutation.ts)
  */
 export async function revokeApiKey(
   call: ApiCall,
@@ -149,13 +152,13 @@ export async function revokeApiKey(
 ): Promise<ApiKey & { revoked_descendants?: ApiKey[] }> {
   const parameters = { ...mutationParameters(call), key_id };
   if (descendants !== 'true') {
-    const key = judged(await decide(call, parameters));
+    const key = revokedKey(await decide(call, parameters));
     dropKeys(call, [key.key_hash]);
     return presentApiKey(key);
   }
   const answer = await decideWithDescendants(call, parameters);
   const { roles, revoked } = answer.found;
-  const key = judged(answer, roles);
+  const key = revokedKey(answer, roles);
   dropKeys(
     call,
     [key, ...revoked].map(({ key_hash }) => key_hash),
@@ -169,8 +172,8 @@ export async function revokeApiKey(
 
 type FoundKey = ApiKeyState & { key_hash: string };
 
-/** The key that was to be revoked, unless that was refused, for its role or for one of its descendants'. */
-function judged(answer: Outcome<{ key: FoundKey[] }>, descendants: Pick<ApiKeyState, 'role'>[] = []): FoundKey {
+/** The key that was to be revoked. Throws if it was refused, because of its role or the role of a descendant. */
+function revokedKey(answer: Outcome<{ key: FoundKey[] }>, descendants: Pick<ApiKeyState, 'role'>[] = []): FoundKey {
   const [key] = answer.found.key;
   if (!key) throw new DomainError('api_key_not_found', {});
   if (answer.outcome === 'undecided' && [key, ...descendants].some(({ role }) => isAbove(role, answer.caller.role))) {

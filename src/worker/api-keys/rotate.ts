@@ -30,13 +30,13 @@ export const rotation = z.lazy(() =>
       .int()
       .min(0)
       .max(MAX_OVERLAP_SECONDS)
-      .meta({ description: 'How long the old key still lives, in seconds: at most 7 days.' }),
+      .meta({ description: 'How long the old key still works, in seconds; at most 7 days.' }),
   }),
 );
 
 interface RotateParameters extends MutationParameters {
   key_id: string;
-  /** When the old key ends, unless it does before; unix seconds. */
+  /** When the old key ends, unless it expires before; unix seconds. */
   ends_at: number;
   successor_id: string;
   successor_event_id: string;
@@ -44,7 +44,9 @@ interface RotateParameters extends MutationParameters {
   prefix: string;
 }
 
-/** Of the key's rotations: that one has a successor which has been used, so that its answer was not lost. */
+/**
+ * Predicate: the key was rotated before, and a successor has been used. So the answer to that rotation was not lost.
+ */
 function isSuccessorUsed(
   db: Builder,
   { organization_id, key_id }: Placeholders<Pick<RotateParameters, 'organization_id' | 'key_id'>>,
@@ -71,10 +73,12 @@ function isSuccessorUsed(
 }
 
 /**
- * When the key would end had it never been rotated, as a number that can be compared ({@link expiryOf}): a client that lost
- * the answer of a rotation rotates again, and the overlap that the first one gave the old key is not the successor's life.
- * Where a successor has been used, no answer was lost: who still has the old key must not outlive its overlap by it. The first
- * rotation's event tells the life; it is kept for longer than an overlap lasts (audit/retention.ts).
+ * When the successor of a key expires, as a number that SQL can compare ({@link expiryOf}). Usually that is the key's
+ * own expiry. But a rotation shortens the old key's expiry to the overlap. If the answer is lost, the client rotates
+ * the old key again, and the new successor must get the original expiry: that of the key at its first rotation, from
+ * the event. (The event is kept for longer than an overlap lasts, see audit/retention.ts.) If a successor has been
+ * used, no answer was lost. Then the shortened expiry counts, so that nobody extends the life of an old key by rotating
+ * it.
  */
 function lifeOf(db: Builder, parameters: Placeholders<Pick<RotateParameters, 'organization_id' | 'key_id'>>) {
   const atFirstRotation = db
@@ -92,9 +96,10 @@ function lifeOf(db: Builder, parameters: Placeholders<Pick<RotateParameters, 'or
 }
 
 /**
- * The key must be alive and of a role no higher than the caller's. Its life must be no longer than the caller's, or it is the
- * caller itself. It must be of the caller's own user, or the caller is an admin, because the successor acts in the name of that
- * user. Where the old key does not end at once, there must be room for one more.
+ * The rules of a rotation. The key must be alive, and its role not higher than the caller's. The successor must not
+ * expire later than the caller's key, unless that is the key to rotate. The key must belong to the caller's user,
+ * because the successor acts as that user; an admin may rotate any. If the old key does not end at once, there must be
+ * room for one more key.
  */
 const recordRotation = eventRecorder<RotateParameters>({
   table: api_keys,
@@ -158,7 +163,7 @@ const recordSuccessor: CompiledQuery<RotateParameters, unknown> = {
     }),
 };
 
-/** A late try behind a restore, which lost the successor, must not end the old key. */
+/** A restore of D1 may have lost the successor. Then a late try must not end the old key. */
 const isSuccessorThere = (db: Builder, { organization_id, successor_id }: Placeholders<RotateParameters>) => {
   const successor = alias(api_keys, 'successor');
   return existsIn(
@@ -168,7 +173,7 @@ const isSuccessorThere = (db: Builder, { organization_id, successor_id }: Placeh
   );
 };
 
-/** Without overlap it has ended with that, and makes room for its successor. */
+/** Without an overlap it ends now, which makes room for its successor. */
 const endOldKey = query((db, parameters: Placeholders<RotateParameters>) =>
   db
     .update(api_keys)
@@ -179,7 +184,9 @@ const endOldKey = query((db, parameters: Placeholders<RotateParameters>) =>
     .where(and(isApiKey(parameters), hasDecided(db, parameters), isSuccessorThere(db, parameters))),
 );
 
-/** Of a request that was answered before too: so its state, and not the row, which may have changed since. */
+/**
+ * Read from the event, not from the row, which may have changed since, so that a repeated request gets the same answer.
+ */
 const readSuccessor = query((db, parameters: Placeholders<RotateParameters>) =>
   db
     .select({ state: audit_events.state })
@@ -187,7 +194,7 @@ const readSuccessor = query((db, parameters: Placeholders<RotateParameters>) =>
     .where(and(isBesideDecision(db, parameters), eq(audit_events.action, 'api_key.created'))),
 );
 
-/** With its life, and the hash by which the caches know it. */
+/** Includes the hash, which is the key's name in the caches, and the expiry of a successor. */
 const readRotated = query((db, parameters: Placeholders<RotateParameters>) =>
   db
     .select({ ...apiKeyColumns(), key_hash: api_keys.key_hash, life: lifeOf(db, parameters).as('life') })
@@ -201,13 +208,14 @@ const decide = mutation('api_keys:rotate', {
 });
 
 /**
- * Replaces an API key by a new one of the same name, user, role and expiry. The old one lives on for the overlap, and no
- * longer than it would have.
+ * Replaces an API key by a new one with the same name, user, role and expiry (docs/contract.md, API keys). The old key
+ * works until the overlap ends, or until its own expiry if that is sooner.
  *
- * @returns both keys as clients see them, and the new raw key, which is shown only in the first response: a repeat under the
- *   same Idempotency-Key is without it
- * @throws DomainError `api_key_not_found`, `api_key_inactive`, `permission_denied` for a key above the caller's own or of
- *   another user, `quota_exceeded`, and what any mutation does (decision/mutation.ts)
+ * @returns both keys as clients see them, and the new raw key, which is shown only in the first response: a repeat
+ *   under the same Idempotency-Key does not have it
+ * @throws DomainError `api_key_not_found`, `api_key_inactive`, `permission_denied` for a key with a higher role, a
+ *   later expiry or another user than the caller's, `quota_exceeded`, and the errors of every mutation
+ *   (decision/mutation.ts)
  */
 export async function rotateApiKey(
   call: ApiCall,
@@ -243,7 +251,7 @@ export async function rotateApiKey(
   return answer.outcome === 'replayed' ? keys : { raw_key, ...keys };
 }
 
-/** Why a key was not rotated. */
+/** Why a key was not rotated, by what the batch found. */
 function refusal(
   { key_id, user_id, role, status, expires_at, life }: ApiKeyState & { life: number },
   call: ApiCall,

@@ -12,7 +12,7 @@ import { rotateApiKey, rotation } from './rotate.ts';
 
 const path = z.object({ key_id: idSchema('apikey') });
 
-/** A repeated answer says why the raw key is not in it. */
+/** A repeated answer says why it has no raw key. */
 const messageOf = (message: string, { raw_key }: { raw_key?: string }) =>
   raw_key === undefined ? `${message}; the raw key was shown only in the first response` : message;
 

@@ -19,10 +19,12 @@ import { toIso, toUnix } from '../core/time.ts';
 
 const timeOfEvents = () => z.iso.datetime('must be a time in UTC, like 2030-01-15T10:30:00Z').transform(toUnix);
 
-/** Each has an index that ends with the list's order; two of them together have none (schema.ts). */
+/**
+ * Filters of which only one can be used, because there is an index for each, and none for two together (d1/schema.ts).
+ */
 const alternatives = ['action', 'target_id', 'actor_key_id'] as const;
-const alone = `One of ${alternatives.join(', ')} at most; each may come with since and until.`;
-const together = `may be given alone or with since and until: one of ${alternatives.join(', ')}`;
+const alone = `Only one of ${alternatives.join(', ')} can be used. It can be combined with since and until.`;
+const together = `only one of ${alternatives.join(', ')} may be given`;
 
 export const auditEventsQuery = z.lazy(() =>
   z
@@ -37,8 +39,10 @@ export const auditEventsQuery = z.lazy(() =>
       actor_key_id: idSchema('apikey').exactOptional().meta({ description: alone }),
       since: timeOfEvents()
         .exactOptional()
-        .meta({ description: 'The earliest time of an event; a fraction of a second is dropped.' }),
-      until: timeOfEvents().exactOptional().meta({ description: 'The time that all events are before; likewise.' }),
+        .meta({ description: 'Events at this time or later. A fraction of a second is ignored.' }),
+      until: timeOfEvents()
+        .exactOptional()
+        .meta({ description: 'Events before this time. A fraction of a second is ignored.' }),
       ...pageParameters(),
     })
     .superRefine((given, context) => {
@@ -53,7 +57,7 @@ const BEFORE_ALL = -1;
 
 type AuditEventRow = typeof audit_events.$inferSelect;
 
-/** The audit events in the order of their commits: from `since` on, and before `until`. */
+/** The audit events in the order of their commits, from `since` to before `until`. */
 export const listAuditEvents = keysetList<FilterOf<typeof auditEventsQuery>, AuditEventRow>('audit_events', {
   table: audit_events,
   key: [audit_events.created_at, audit_events.sequence],
@@ -77,7 +81,7 @@ export const listAuditEvents = keysetList<FilterOf<typeof auditEventsQuery>, Aud
 
 type Presented = Integration | PhoneNumber | ApiKey | Organization;
 
-/** A target, from the JSON of its row, as clients see it: what it is follows from the event's action. */
+/** A target as clients see it, from its row in JSON. The event's action says what kind of target it is. */
 function presentTarget(action: AuditAction, row: unknown): Presented {
   if (action.startsWith('integration.')) return presentIntegration(integrationState.parse(row));
   if (action.startsWith('phone_number.')) return presentPhoneNumber(phoneNumberState.parse(row));
@@ -85,7 +89,7 @@ function presentTarget(action: AuditAction, row: unknown): Presented {
   return presentApiKey(apiKeyState.parse(row));
 }
 
-/** An event from before actors were recorded is of its API key, or of an operator where it has none. */
+/** Events older than `actor_type` are of the API key that they name, or else of an operator. */
 function presentActor({ actor_type, actor_id, actor_name, actor_key_id }: AuditEventRow) {
   const type = actor_type ?? (actor_key_id === null ? 'operator' : 'api_key');
   return { type, id: actor_id ?? actor_key_id, name: actor_name };
@@ -93,7 +97,7 @@ function presentActor({ actor_type, actor_id, actor_name, actor_key_id }: AuditE
 
 const storedObject = z.record(z.string(), z.unknown());
 
-/** Stands for both values of credentials that were replaced. */
+/** Shown in place of credentials that were replaced, the old and the new ones. */
 export const REDACTED = '[redacted]';
 
 interface Change {
@@ -101,7 +105,10 @@ interface Change {
   to: unknown;
 }
 
-/** What an update changed, by the names that clients know; null for any other event, and for one of before this was recorded. */
+/**
+ * What an update changed, with the names that clients know. Null for any other event, and for events older than the
+ * column.
+ */
 function presentChanges(event: AuditEventRow): Record<string, Change> | null {
   if (event.changes === null) return null;
   const before = storedObject.parse(JSON.parse(event.state));

@@ -14,9 +14,12 @@ import { RESTORABLE_SECONDS, SECONDS_A_DAY, unixNow } from '../core/time.ts';
 
 const HOUR_SECONDS = 60 * 60;
 const REFUSALS_KEPT_SECONDS = 30 * SECONDS_A_DAY;
-/** Of the quota of audit events: how many refusals an organization may have besides. */
+/**
+ * How many refusals an organization may have, as a part of its quota of audit events. They do not count against that
+ * quota.
+ */
 const REFUSALS_SHARE = 0.1;
-/** A try of a refused mutation may be as late as this, and must find the refusal. */
+/** A late try of a refused mutation must find the refusal, and may be as late as this. */
 const REFUSALS_NEEDED_SECONDS = HOUR_SECONDS;
 
 const refusals = auditActions.filter((action) => action.endsWith('_refused'));
@@ -24,8 +27,9 @@ const endings: readonly AuditAction[] = endingActions;
 const endsNothing = auditActions.filter((action) => !endings.includes(action));
 
 /**
- * Makes the statement that deletes each organization's oldest events (of a condition), by an index that ends with their order.
- * SQLite's planner, which has no statistics, keeps the order of a cross join: the other way round it would read every event.
+ * Makes the statement that deletes old events, or those of them that meet a condition. For each organization it uses an
+ * index that ends with the time. It is a cross join because SQLite keeps the order of one: in the other order it would
+ * read every event.
  */
 const oldestDeleter = (condition?: SQL) =>
   query((db, { before }: Placeholders<{ before: number }>) =>
@@ -49,15 +53,14 @@ const oldestDeleter = (condition?: SQL) =>
   );
 
 const deleteEventsBefore = oldestDeleter();
-/** By the index of actions. */
 const deleteWhatEndsNothingBefore = oldestDeleter(inArray(audit_events.action, endsNothing));
 const deleteRefusalsBefore = oldestDeleter(inArray(audit_events.action, refusals));
 
 /**
- * The cron's turn: deletes audit events that are older than `AUDIT_RETENTION_DAYS`; those that tell of an end only once no
- * restore of D1 can undo it, whatever the setting.
+ * A task of the cron: deletes audit events that are older than `AUDIT_RETENTION_DAYS`. Events that a replay needs are
+ * kept as long as a restore of D1 can undo what they record, whatever the setting.
  *
- * @throws Error for a setting that is no number of days: nothing is deleted
+ * @throws Error if the setting is not a number of days; then nothing is deleted
  */
 export async function forgetOldEvents(env: Bindings): Promise<void> {
   const setting = env.AUDIT_RETENTION_DAYS;
@@ -114,8 +117,8 @@ const deleteOldestRefusals = query(
 );
 
 /**
- * The cron's turn: deletes refusals that are older than 30 days, and of an organization that has more of them than a tenth of
- * its quota of audit events the oldest, except those of the last hour. What was done is never among them.
+ * A task of the cron: deletes refusals that are older than 30 days. If an organization has more refusals than a tenth
+ * of its quota of audit events, it also deletes the oldest of them, except those of the last hour. Other events stay.
  */
 export async function forgetRefusals({ DB }: Bindings): Promise<void> {
   const now = unixNow();

@@ -1,13 +1,15 @@
 /**
- * Who is calling: the isolate's cache, then KEY_CACHE, then D1. This module owns the KEY_CACHE namespace.
+ * Finds out who is calling: from the isolate's cache, else from KEY_CACHE, else from D1. This module owns the KEY_CACHE
+ * namespace.
  *
  * | KV key          | value                                    | expires  |
  * | --------------- | ---------------------------------------- | -------- |
  * | SHA-256 of key  | JSON of {@link Caller} and its deadline  | 60 s     |
  *
- * Both caches obey the entry's own deadline, counted from the start of the D1 read that filled it. KV's expiry is only
- * tidiness: a fill that races a revocation, or a stale edge, would outlive it. So a revoked key reads for at most 60 s;
- * it writes for 0 s, because no mutation trusts a cache (authorize.ts).
+ * Each entry has a deadline, counted from the start of the D1 read that filled it, and both caches check it. KV's own
+ * expiry only cleans up. It would be too late for an entry that was written while its key was being revoked, or that an
+ * edge still has. So a revoked key can read for at most 60 s. It can write nothing, because no mutation trusts a cache
+ * (decision/caller.ts).
  */
 import { and, eq, gt, isNull, lt, or, sql } from 'drizzle-orm';
 import { LRUCache } from 'lru-cache';
@@ -26,16 +28,16 @@ import { roles, tiers } from '../core/vocabulary.ts';
 import { unixNow } from '../core/time.ts';
 
 const MAX_AGE_SECONDS = 60;
-/** KV's own minimum for `expirationTtl`. */
+/** KV's minimum for `expirationTtl`. */
 const KV_EXPIRATION_SECONDS = 60;
-/** KV's own minimum for `cacheTtl`. */
+/** KV's minimum for `cacheTtl`. */
 const KV_EDGE_CACHE_SECONDS = 30;
 const MAX_ISOLATE_ENTRIES = 1000;
 const UNKNOWN_MAX_AGE_SECONDS = 5;
 const REFRESHED_SECONDS_BEFORE = 5;
-/** Longer than a look-up takes, so that waiting is what most do. */
+/** Longer than a look-up usually takes, so that most calls wait for the one under way. */
 const WAIT_MILLISECONDS = 2000;
-/** Of the 1,000 operations that an invocation may do, which has done some others. */
+/** An invocation may do 1,000 operations, and has done some others already. */
 const MAX_DROPPED = 900;
 
 const cachedCaller = z.object({
@@ -49,26 +51,27 @@ const cachedCaller = z.object({
   role: z.enum(roles),
   /** Unix seconds; null for a key that does not expire. */
   expires_at: z.int().nullable(),
-  /** Unix seconds; from then on D1 is asked again. */
+  /** Unix seconds. From then on D1 must be asked again. */
   deadline: z.int(),
 });
 
-/** A key that was alive when D1 was last asked about it. */
+/** The caller, whose key was alive when D1 was last asked about it. */
 export type Caller = z.output<typeof cachedCaller>;
 
 const isolateCache = new LRUCache<string, Caller>({ max: MAX_ISOLATE_ENTRIES });
 
 /**
- * Keys that D1 does not have, and until when it is not asked about them again: apart, lest a flood of them evict callers. A
- * key that is dead is not among them: its organization may be resumed.
+ * Keys that D1 does not have, and the time until which D1 is not asked about them again. This is a cache of its own, so
+ * that a flood of unknown keys does not evict callers. Dead keys are not in it, because their organization may be
+ * resumed.
  */
 const unknownKeys = new LRUCache<string, number>({ max: MAX_ISOLATE_ENTRIES });
 
-/** Active and unexpired. */
+/** Predicate: the key is active and has not expired. */
 export const isUnended = ({ now }: Placeholders<{ now: number }>) =>
   and(eq(api_keys.status, 'active'), or(isNull(api_keys.expires_at), gt(api_keys.expires_at, now)));
 
-/** What a living key is: active and unexpired, of an active organization. */
+/** Predicate: the key is active and has not expired, and its organization is active. */
 export const isAlive = (db: Builder, { now }: Placeholders<{ now: number }>) =>
   and(
     isUnended({ now }),
@@ -79,7 +82,7 @@ export const isAlive = (db: Builder, { now }: Placeholders<{ now: number }>) =>
     ),
   );
 
-// The organization is what this statement finds out; the hash of 297 random bits is unique in the system.
+// It names no organization, because it finds out which one it is. The hash is unique in the whole system.
 const findKey = query((db, { key_hash, now }: Placeholders<{ key_hash: string; now: number }>) =>
   db
     .select({
@@ -113,12 +116,12 @@ const markUsed = query(
 );
 
 /**
- * Finds the caller of a well-formed key.
+ * Finds the caller with this key, which must be well-formed.
  *
- * @param admitLookup asked before KV and D1 are, about a key that this isolate has never found good: well-formed keys are
- *   free to make, so a flood of them must end here; throws to refuse
- * @returns nothing for a key that is unknown, revoked or expired
- * @throws DomainError `temporarily_unavailable` when D1 is needed and away; what `admitLookup` throws
+ * @param admitLookup called before KV and D1 are asked about a key that this isolate does not know. It throws to
+ *   refuse: anybody can make well-formed keys, and a flood of them must not reach KV and D1
+ * @returns undefined if the key is unknown, revoked or expired, or its organization is not active
+ * @throws DomainError `temporarily_unavailable` if D1 is needed and cannot be reached; what `admitLookup` throws
  */
 export async function findCaller(
   env: Bindings,
@@ -134,14 +137,15 @@ export async function findCaller(
   }
   if (now < (unknownKeys.get(key_hash) ?? 0)) return undefined;
   const caller = await once(key_hash, async () => {
-    // What was good a short while ago is its organization's to limit. Found dead, it is forgotten, and takes tokens.
+    // A key that this isolate has found alive before is limited by its organization. If it is dead now, the isolate
+    // forgets it, and the next look-up must be admitted.
     if (!known) await admitLookup();
     return (await readCache(env, key_hash, now)) ?? (await fill(env, key_hash, afterAnswer));
   });
   return caller && alive(caller, now);
 }
 
-/** Asks anew about a key that is about to be no longer believed, so that no call waits for it. */
+/** Asks D1 about a key shortly before its deadline, so that no call has to wait. */
 async function refresh(env: Bindings, key_hash: string): Promise<void> {
   const known = isolateCache.get(key_hash);
   if (!known || known.deadline - unixNow() > REFRESHED_SECONDS_BEFORE) return;
@@ -150,18 +154,22 @@ async function refresh(env: Bindings, key_hash: string): Promise<void> {
   await Promise.all(tasks.map((task) => task()));
 }
 
-/** Look-ups under way, by the key's hash. As many as there are entries: one whose call is cancelled is never taken out. */
+/**
+ * Look-ups under way, by the key's hash. Their number is bounded, because a look-up whose call is cancelled is never
+ * removed.
+ */
 const lookUps = new LRUCache<string, Promise<Caller | undefined>>({ max: MAX_ISOLATE_ENTRIES });
 
 /**
- * One look-up of a key at a time: who asks meanwhile hears the same. A call that is cancelled never settles what others wait
- * for, so each has a timer of its own, and then looks up itself; so does who waited for one that met a limit of its own.
+ * Looks a key up once, however many calls need it at the same time: the others wait for the first one's result. If the
+ * first call is cancelled, its promise never settles, so those that wait have a timer, after which they look up
+ * themselves. They also do so if the first call was refused by its own rate limit.
  */
 async function once(key_hash: string, ask: () => Promise<Caller | undefined>): Promise<Caller | undefined> {
   for (let other = lookUps.get(key_hash); other; other = lookUps.get(key_hash)) {
-    const heard = await heardInTime(other);
-    if (heard === 'late') break;
-    if (heard !== 'limited') return heard;
+    const result = await waitFor(other);
+    if (result === 'late') break;
+    if (result !== 'limited') return result;
   }
   const own = ask();
   lookUps.set(key_hash, own);
@@ -172,7 +180,7 @@ async function once(key_hash: string, ask: () => Promise<Caller | undefined>): P
   }
 }
 
-async function heardInTime(other: Promise<Caller | undefined>): Promise<Caller | 'late' | 'limited' | undefined> {
+async function waitFor(other: Promise<Caller | undefined>): Promise<Caller | 'late' | 'limited' | undefined> {
   let timer: ReturnType<typeof setTimeout> | undefined;
   const late = new Promise<'late'>((resolve) => {
     timer = setTimeout(() => resolve('late'), WAIT_MILLISECONDS);
@@ -190,7 +198,7 @@ async function heardInTime(other: Promise<Caller | undefined>): Promise<Caller |
 /** Asks D1, and fills both caches. */
 async function fill(env: Bindings, key_hash: string, afterAnswer: AfterAnswer): Promise<Caller | undefined> {
   const now = unixNow();
-  // On the primary, which alone knows of a revocation at once.
+  // On the primary: a replica may not know yet that the key was revoked.
   const [[found]] = await batch(env.DB, [findKey.bind({ key_hash, now })]);
   if (!found) unknownKeys.set(key_hash, now + UNKNOWN_MAX_AGE_SECONDS);
   if (!found?.is_alive) {
@@ -200,7 +208,7 @@ async function fill(env: Bindings, key_hash: string, afterAnswer: AfterAnswer): 
   const caller = cachedCaller.parse({ ...found, deadline: now + MAX_AGE_SECONDS });
   isolateCache.set(key_hash, caller);
   afterAnswer(async () => {
-    // The call itself may have ended the key.
+    // The call may have revoked its own key.
     if (isolateCache.get(key_hash) !== caller) return;
     await env.KEY_CACHE.put(key_hash, JSON.stringify(caller), { expirationTtl: KV_EXPIRATION_SECONDS });
   });
@@ -208,14 +216,14 @@ async function fill(env: Bindings, key_hash: string, afterAnswer: AfterAnswer): 
   return caller;
 }
 
-/** Makes this isolate ask again: D1 has said otherwise than the entry. */
+/** Removes a key from the isolate's cache, because D1 has said something else about it. */
 export function forgetKey(key_hash: string): void {
   isolateCache.delete(key_hash);
 }
 
 /**
- * Tidies up behind a revocation or a rotation: the deadline alone would end the entries too, but later. So it does those in KV
- * that are more than one invocation may delete.
+ * Removes keys from both caches after a revocation or a rotation, so that they end before their deadline. If there are
+ * more than one invocation may delete from KV, the rest end by their deadline.
  */
 export function dropKeys(
   { env, afterAnswer }: { env: Bindings; afterAnswer: AfterAnswer },
@@ -230,11 +238,11 @@ export function dropKeys(
   );
 }
 
-/** A deadline further off than any that is given here would let a key that is revoked read until then. */
+/** A deadline further away than we ever set cannot be ours: a revoked key could read until then. */
 const isBelieved = (caller: Caller, key_hash: string, now: number) =>
   caller.key_hash === key_hash && now < caller.deadline && caller.deadline <= now + MAX_AGE_SECONDS;
 
-/** KV out of order is no reason to refuse anybody: D1 answers, behind the limiter. */
+/** If KV fails, D1 is asked instead, so that nobody is refused. */
 async function readCache(env: Bindings, key_hash: string, now: number): Promise<Caller | undefined> {
   try {
     const value = await env.KEY_CACHE.get(key_hash, { type: 'json', cacheTtl: KV_EDGE_CACHE_SECONDS });

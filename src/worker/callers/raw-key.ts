@@ -1,6 +1,7 @@
 /**
- * The raw key's format: `bk_live_` (or `bk_test_`), 50 random base62 characters, and 6 that are the base62 CRC-32 of all
- * before them (contract.md, API keys). The checksum lets a malformed key be refused without any I/O.
+ * The format of raw keys: `bk_live_` (or `bk_test_`), 50 random base62 characters, and a checksum of 6 characters, the
+ * base62 CRC-32 of all before them (docs/contract.md, API keys). With the checksum, a mistyped key is refused without
+ * any I/O.
  */
 import CRC32 from 'crc-32';
 import { customAlphabet } from 'nanoid';
@@ -14,13 +15,13 @@ const DISPLAYED_LENGTH = 'bk_live_xxxx'.length;
 const randomCharacters = customAlphabet(BASE62, RANDOM_LENGTH);
 const format = /^bk_(?:live|test)_[0-9A-Za-z]{56}$/;
 
-/** A new raw key, of 297 random bits. Shown to its owner once and stored nowhere. */
+/** A new raw key with 297 random bits. Its owner sees it once, and it is not stored. */
 export function newRawKey(): string {
   const unchecked = `bk_live_${randomCharacters()}`;
   return unchecked + checksum(unchecked);
 }
 
-/** Whether the format and the checksum hold. */
+/** Whether the format and the checksum are right. */
 export function isWellFormed(rawKey: string): boolean {
   return format.test(rawKey) && rawKey.slice(-CHECKSUM_LENGTH) === checksum(rawKey.slice(0, -CHECKSUM_LENGTH));
 }
@@ -30,7 +31,7 @@ export function hashKey(rawKey: string): string {
   return sha256Hex(rawKey);
 }
 
-/** The part of a key that lists show: `bk_live_xxxx`. */
+/** The first characters of a key, which answers show: `bk_live_xxxx`. */
 export function displayedPrefix(rawKey: string): string {
   return rawKey.slice(0, DISPLAYED_LENGTH);
 }

@@ -1,6 +1,6 @@
 /**
- * How many calls on D1 and KV one invocation has open at once, at most. The platform keeps what is beyond waiting, and
- * whoever waits for it would count that as time that the binding took.
+ * How many calls on D1 and KV one invocation may have open at once. The platform queues any further call, and the time
+ * in the queue would count against the call's deadline.
  *
  * @see https://developers.cloudflare.com/workers/platform/limits/#simultaneous-open-connections
  */

@@ -1,14 +1,14 @@
 /**
- * Deadlines of calls on bindings: one that never answers must not hold a request, or the cron, for as long as the platform
- * lets it.
+ * Deadlines for calls on bindings. A call that never answers must not hold a request, or the cron, for as long as the
+ * platform allows.
  */
 
-/** Of every call, but for batches of {@link BULK_BATCH_MILLISECONDS}. */
+/** For every call, except batches that have {@link BULK_BATCH_MILLISECONDS}. */
 export const CALL_MILLISECONDS = 5_000;
-/** Of the cron's and the operator's batches, which may do much at once; D1 itself ends a batch after as long. */
+/** For the batches of the cron and of operators, which may do much at once. D1 itself ends a batch after this time. */
 export const BULK_BATCH_MILLISECONDS = 30_000;
 
-/** A call that did not answer in time. It goes on: whether it will be carried out is unknown. */
+/** A call did not answer in time. The call goes on, so whether it will be carried out is unknown. */
 export class DeadlineError extends Error {
   constructor(call: string) {
     super(`${call} did not answer in time`);
@@ -18,13 +18,16 @@ export class DeadlineError extends Error {
 
 const originals = new WeakMap<object, object>();
 
-/** The binding itself, the same in every invocation; of a D1 session the database's. What stays in an isolate is kept by it. */
+/**
+ * The binding behind a wrapped one; for a D1 session, that of its database. It is the same in every invocation of an
+ * isolate.
+ */
 export const originalOf = (binding: object): object => originals.get(binding) ?? binding;
 
 /**
- * Bindings whose calls reject with {@link DeadlineError} once they are late.
+ * Wraps bindings, so that a call which is late rejects with {@link DeadlineError}.
  *
- * @param keep receives the promise of each call that is late, which never rejects
+ * @param keep receives the promise of each late call, for `waitUntil`; it never rejects
  * @param batchMilliseconds the deadline of D1's batches; other calls have {@link CALL_MILLISECONDS}
  */
 export function withDeadlines<Env extends object>(

@@ -1,4 +1,4 @@
-/** Domain errors: they know codes, and nothing of HTTP (http/problem.ts does). */
+/** Domain errors. They have codes and know nothing of HTTP; http/problem.ts turns them into answers. */
 import type { Permission } from './permissions.ts';
 import type { Quota } from './vocabulary.ts';
 
@@ -8,13 +8,13 @@ export interface Reference {
   phone_number: string;
 }
 
-/** What each code tells beside its sentence: members of the answer's body. */
+/** The members that each code adds to the body of its answer. */
 export interface ProblemMembers {
   missing_api_key: object;
   invalid_api_key: object;
   missing_organization_id: object;
   organization_mismatch: object;
-  /** `exceeds`: what was asked for is above the key's own, whatever its permissions. */
+  /** `exceeds`: the role has the permission, but the call asks for more than the key's own role, expiry or user. */
   permission_denied: { required_permission: Permission; exceeds?: 'role' | 'expires_at' | 'user' };
   rate_limited: { retry_after_seconds: number };
   malformed_json: object;
@@ -28,21 +28,19 @@ export interface ProblemMembers {
   integration_in_use: { references: Reference[]; reference_count: number; reference_count_exact: boolean };
   phone_number_not_found: object;
   phone_number_exists: object;
-  /** An agent holds it. */
   phone_number_assigned: { assigned_agent_id: string };
   api_key_not_found: object;
-  /** Revoked or expired: there is nothing to rotate. */
+  /** The key is revoked or expired, so it cannot be rotated. */
   api_key_inactive: object;
-  /** The organization holds as much as it may. */
   quota_exceeded: { quota: Quota; limit: number };
-  /** `not_done`: nothing of it happened. `unknown`: wholly done or not at all. */
+  /** `not_done`: nothing was done. `unknown`: the request was done completely, or not at all. */
   temporarily_unavailable: { outcome: 'not_done' | 'unknown' };
   internal_error: object;
 }
 
 export type ProblemCode = keyof ProblemMembers;
 
-/** An error that the client is told about, by its code. */
+/** An error whose code the client sees. */
 export class DomainError<Code extends ProblemCode = ProblemCode> extends Error {
   readonly code: Code;
   readonly members: ProblemMembers[Code];
@@ -55,7 +53,7 @@ export class DomainError<Code extends ProblemCode = ProblemCode> extends Error {
   }
 }
 
-/** One value that is not valid, and why. */
+/** The error for one value that is not valid. */
 export function invalid(path: string, message: string): DomainError {
   return new DomainError('validation_failed', { errors: [{ path, message }] });
 }

@@ -1,16 +1,16 @@
-/** Structured logs: one JSON object a line. Nothing that a client sent in a body or a header goes in. */
+/** Structured logs: one JSON object on each line. Nothing that a client sent in a body or a header is logged. */
 
 interface RequestLine {
   request_id: string;
   method: string;
-  /** The route's pattern, so that no id or stray path of a client's reaches the log. */
+  /** The pattern of the route, not the path, so that no id of a client is logged. */
   route: string;
   organization_id: string | undefined;
   key_id: string | undefined;
   status: number;
   /** `ok` or the problem's code. */
   outcome: string;
-  /** Told where the request was answered before: no audit event has this request id. */
+  /** The answer was a repeated one, so no audit event has this request id. */
   replayed: true | undefined;
 }
 
@@ -22,26 +22,26 @@ export function logEvent(event: string, fields: Record<string, string | number>)
   console.info(JSON.stringify({ event, ...fields }));
 }
 
-/** What is no fault of this system, and may be somebody's attack. */
+/** For what is not our fault, but may be an attack. */
 export function logWarning(event: string, fields: Record<string, string | number>): void {
   console.warn(JSON.stringify({ event, ...fields }));
 }
 
-/** What an operator has to look at: a rule of this system's own does not hold, though nothing threw. */
+/** For what an operator must look at: something is wrong, although nothing threw. */
 export function logAlert(event: string, fields: Record<string, string | number>): void {
   console.error(JSON.stringify({ event, ...fields }));
 }
 
-/** Logs an error with its causes, by name and message alone: other properties may hold bound values. */
+/** Logs an error and its causes by name and message only, because other properties may hold bound values. */
 export function logError(event: string, error: unknown, fields: { request_id?: string } = {}): void {
   console.error(JSON.stringify({ event, ...fields, errors: chain(error) }));
 }
 
 function chain(error: unknown): { name: string; message: string }[] {
   if (!(error instanceof Error)) return [];
-  // Of many calls that failed together, the first tells why.
   return [
     { name: error.name, message: error.message },
+    // When many calls fail together, the first error is enough to say why.
     ...chain(error instanceof AggregateError ? error.errors[0] : error.cause),
   ];
 }

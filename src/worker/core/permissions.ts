@@ -1,7 +1,7 @@
 import { roles } from './vocabulary.ts';
 import type { Role } from './vocabulary.ts';
 
-/** The role table: who may do what (contract.md, the permission of each call). */
+/** The roles that have each permission. docs/contract.md names the permission of each call. */
 export const rolesHolding = {
   'integrations:create': ['admin', 'agent_manager'],
   'integrations:read': ['admin', 'agent_manager', 'user'],
@@ -24,7 +24,7 @@ export function holds(role: Role, permission: Permission): boolean {
   return rolesHolding[permission].some((holder) => holder === role);
 }
 
-/** Whether one role stands above another. */
+/** Whether one role is higher than another. */
 export function isAbove(role: Role, other: Role): boolean {
   return roles.indexOf(role) < roles.indexOf(other);
 }

@@ -1,14 +1,14 @@
 const FIRST_BACKOFF_MILLISECONDS = 100;
 
-/** Tries of one operation on a binding that is out of reach, the first included. */
+/** How often an operation is tried while a binding cannot be reached, the first try included. */
 export const MAX_TRIES = 3;
 
 /**
- * Tries again what is safe to repeat, with exponential back-off under full jitter, so that clients that failed together
- * do not come back together.
+ * Retries an operation that is safe to repeat. Back-off is exponential with full jitter, so that operations which
+ * failed together do not all come back together.
  *
- * @param maxTries how many tries an error of this kind is worth, the first included
- * @throws the last try's error
+ * @param maxTries how often to try in all after an error of this kind
+ * @throws the error of the last try
  */
 export async function retry<Result>(
   attempt: () => Promise<Result>,

@@ -6,8 +6,8 @@ export function unixNow(): number {
 export const SECONDS_A_DAY = 86_400;
 
 /**
- * How long what has ended may come back by a restore of D1: Time Travel offers 30 days, and an export takes a day more than it is
- * told (recovery/export.ts).
+ * For how long a restore of D1 can bring a deleted row back. Time Travel covers 30 days, and an export begins a day
+ * before the time that it is given (operator/recovery/export.ts).
  */
 export const RESTORABLE_SECONDS = 31 * SECONDS_A_DAY;
 

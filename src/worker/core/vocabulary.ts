@@ -1,6 +1,6 @@
-/** The words that columns, permissions and answers may have, and the types of each. */
+/** The allowed values of columns and of fields in answers, and their types. */
 
-/** Adding a provider: its name here, and its row in integrations/providers.ts. */
+/** To add a provider, add its name here and its row in integrations/providers.ts. */
 export const providerNames = ['twilio', 'telnyx', 'vonage', 'plivo'] as const;
 export type Provider = (typeof providerNames)[number];
 
@@ -14,16 +14,20 @@ export type Tier = (typeof tiers)[number];
 export const roles = ['admin', 'agent_manager', 'user'] as const;
 export type Role = (typeof roles)[number];
 
-/** The keys of a suspended organization are dead until it is resumed; an offboarded one has nothing left and stays so. */
+/**
+ * The keys of a suspended organization do not work until it is resumed. An offboarded organization has nothing left but
+ * its audit events, for good.
+ */
 export const organizationStatuses = ['active', 'suspended', 'offboarded'] as const;
 export const keyStatuses = ['active', 'revoked'] as const;
-/** `credentials_missing` is for rows that a database restore brings back without their ciphertext. */
+/** `credentials_missing`: a restore of the database brought the row back, but its ciphertext is gone. */
 export const integrationStatuses = ['active', 'credentials_missing'] as const;
 export const phoneNumberStatuses = ['free', 'assigned'] as const;
 
 /**
- * An outbox row is `intended` by a create or an update under way, which may still make its ciphertext live and withdraw the
- * row; it is `owed` where the ciphertext is garbage for good, which nothing but its removal ends.
+ * The states of an outbox row. `intended`: a create or an update is under way. It may still make its ciphertext live,
+ * and then deletes the row. `owed`: the ciphertext is garbage for good, and the row stays until the ciphertext has been
+ * removed.
  */
 export const purgeStates = ['intended', 'owed'] as const;
 export type PurgeState = (typeof purgeStates)[number];
@@ -56,7 +60,10 @@ export const auditActions = [
 ] as const;
 export type AuditAction = (typeof auditActions)[number];
 
-/** Those after which something has ended, or may do less: what a restore of D1 undoes and a replay does again. */
+/**
+ * The actions that delete, revoke, or change an organization's status. A restore of D1 undoes them; a replay redoes
+ * them.
+ */
 export const endingActions = [
   'organization.suspended',
   'organization.resumed',
@@ -68,6 +75,6 @@ export const endingActions = [
   'phone_number.released',
 ] as const satisfies AuditAction[];
 
-/** What an organization may hold; each has a counter and, where an operator set one, a limit in the organization's row. */
+/** What is limited. The organization's row has a counter for each, and a limit where an operator has set one. */
 export const quotas = ['integrations', 'phone_numbers', 'sip_numbers', 'api_keys', 'audit_events'] as const;
 export type Quota = (typeof quotas)[number];

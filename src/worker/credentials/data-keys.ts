@@ -1,4 +1,7 @@
-/** Which rows hold data keys, by the key-encryption key (KEK) that wraps them. Every query seeks by an index on `kek_id`. */
+/**
+ * Finds data keys in the rows of D1, by the key-encryption key (KEK) that wraps them. The indexes on `kek_id` serve
+ * this.
+ */
 import { and, asc, eq, inArray, isNotNull, sql } from 'drizzle-orm';
 import type { SQL } from 'drizzle-orm';
 import type { SQLiteColumn, SQLiteTable } from 'drizzle-orm/sqlite-core';
@@ -13,7 +16,7 @@ import { findKek, isKnownKek, isUsableKek, recordKek } from './kek-check.ts';
 
 const ROWS_PER_PAGE = 100;
 
-/** A data key, and the row that holds it: an integration's or a SIP number's. */
+/** A data key, and the row that holds it: an integration or a SIP number. */
 export interface StoredDataKey extends WrappedDataKey {
   table: 'integrations' | 'phone_numbers';
   organization_id: string;
@@ -37,7 +40,9 @@ interface Holders {
   table: SQLiteTable &
     Record<'organization_id' | 'credentials_version' | 'data_key' | 'kek_id' | 'status', SQLiteColumn>;
   subject_id: SQLiteColumn;
-  /** Predicate of the rows behind a place, in the order of the primary key, which ends the index on `kek_id`. */
+  /**
+   * Predicate: the row comes after a place in the order of the primary key. (The index on `kek_id` ends with that key.)
+   */
   isAfter: (place: Placeholders<Place>) => SQL;
   order: SQLiteColumn[];
 }
@@ -53,7 +58,10 @@ function statements({ table, subject_id, isAfter, order }: Holders) {
   };
   const inOrder = order.map((column) => asc(column));
   return {
-    /** From each id to the next greater one: as many seeks as there are ids, however many rows. */
+    /**
+     * Goes from each id to the next greater one, so it takes as many seeks as there are ids, however many rows there
+     * are.
+     */
     listKekIds: query<object, { kek_id: string }[]>((db) =>
       db.select({ kek_id: sql<string>`kek_id`.as('kek_id') }).from(
         sql`(WITH RECURSIVE walk(kek_id) AS (
@@ -76,7 +84,7 @@ function statements({ table, subject_id, isAfter, order }: Holders) {
         .limit(parameters.limit),
     ),
 
-    /** By the primary key, which no re-wrap changes. */
+    /** In the order of the primary key, which no re-wrap changes. */
     pageOfAll: query((db, parameters: Placeholders<Place & { limit: number }>) =>
       db
         .select({ ...columns, status: sql<string>`${status}`.as('status') })
@@ -86,7 +94,7 @@ function statements({ table, subject_id, isAfter, order }: Holders) {
         .limit(parameters.limit),
     ),
 
-    /** By compare-and-swap. The client has updated nothing, so the row's `revision` and `updated_at` stay. */
+    /** A compare-and-swap. For the client nothing changes, so `revision` and `updated_at` stay as they are. */
     replace: query((db, parameters: Placeholders<Replacement>) =>
       db
         .update(table)
@@ -124,7 +132,7 @@ const holders = {
 
 const tables = ['integrations', 'phone_numbers'] as const;
 
-/** The ids of all KEKs that wrap a stored data key, ascending; and what is known of one (kek-check.ts). */
+/** The ids of all KEKs that wrap a stored data key, ascending; and the row of one KEK (kek-check.ts). */
 export async function readKeks(database: D1Database, kek_id: string) {
   const [integrationsUnder, numbersUnder, [known]] = await batch(database, [
     holders.integrations.listKekIds.bind({}),
@@ -135,7 +143,7 @@ export async function readKeks(database: D1Database, kek_id: string) {
   return { inUse: [...new Set(ids)].toSorted(), known };
 }
 
-/** How many data keys these KEKs wrap: exact up to 1,000 in each table, and counted no further. */
+/** How many data keys these KEKs wrap. It counts up to 1,000 in each table. */
 export async function countDataKeys(
   database: D1Database,
   kek_ids: string[],
@@ -151,14 +159,14 @@ export async function countDataKeys(
   };
 }
 
-/** Where a data key stands among those of several KEKs. */
+/** The place of a data key among those of several KEKs. */
 export type DataKeyPlace = Place & Pick<StoredDataKey, 'kek_id' | 'table'>;
 
 /**
- * The data keys that these KEKs wrap, by KEK, table and primary key, in pages of at most 100. One that is wrapped anew meanwhile
- * may be left out.
+ * The data keys that these KEKs wrap, in the order of KEK, table and primary key, in pages of at most 100. A data key
+ * that is re-wrapped meanwhile may be left out.
  *
- * @param behind only those that stand behind it
+ * @param behind begin after this place
  */
 export async function* dataKeysUnder(
   database: D1Database,
@@ -187,7 +195,7 @@ export async function* dataKeysUnder(
   }
 }
 
-/** Every data key, in pages of at most 100; it reads every row of both tables, once. */
+/** All data keys, in pages of at most 100. It reads every row of both tables once. */
 export async function* allDataKeys(database: D1Database): AsyncGenerator<HeldDataKey[], void> {
   for (const table of tables) {
     let after: Place | undefined = BEFORE_ALL;
@@ -202,11 +210,11 @@ export async function* allDataKeys(database: D1Database): AsyncGenerator<HeldDat
 }
 
 /**
- * Replaces data keys in one transaction, each where its row still holds the one that was read; none where the KEK is another
- * than the one that is known by its name, or is retired (kek-check.ts).
+ * Replaces data keys in one transaction, each only if its row still holds the one that was read. Replaces none if the
+ * KEK cannot be used (kek-check.ts).
  *
- * @param rewrap_place where the re-wrap goes on, to be kept beside the KEK
- * @returns how many
+ * @param rewrap_place where the next run of the re-wrap must begin; stored with the KEK
+ * @returns how many it replaced
  */
 export async function replaceDataKeys(
   database: D1Database,

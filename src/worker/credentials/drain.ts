@@ -1,4 +1,4 @@
-/** Removes from KV the ciphertext that the outbox names (outbox.ts): after an answer, and by the cron. */
+/** Removes from KV the ciphertext that the outbox names (outbox.ts), right after an answer and by the cron. */
 import pMap, { pMapSkip } from 'p-map';
 import { MAX_CONNECTIONS } from '../core/connections.ts';
 import { logAlert, logError, logEvent } from '../core/log.ts';
@@ -8,18 +8,19 @@ import type { Bindings } from '../env.ts';
 import { claimDue, deleteClaimed, deletePurged, findBacklog } from './outbox.ts';
 import type { Claim } from './outbox.ts';
 
-/** Of the platform's 1,000 KV operations for each invocation of a Worker. */
+/** The platform allows 1,000 KV operations in one invocation of a Worker. */
 const KV_OPERATIONS_PER_RUN = 900;
-/** The platform allows for 15 minutes, but the next run comes after one. */
+/** The platform allows 15 minutes, but the next run begins after one. */
 const MILLISECONDS_PER_RUN = 25_000;
-/** Few enough that a turn ends within its lease where KV is slow: six at a time, at two seconds each. */
+/** Few enough that a turn ends within its lease even if KV is slow: six at a time, two seconds each. */
 const PURGES_PER_TURN = 150;
-/** By then KV has been tried four times. */
+/** After this time KV has been tried four times. */
 const OVERDUE_SECONDS = 15 * 60;
 
 /**
- * Removes the ciphertext behind one KV key, then its outbox row. For a version that was live and is not any more; one that
- * never was stays in the outbox until it is due, because its put may be late. Whatever fails is left to {@link drainPurges}.
+ * Removes one ciphertext, then its outbox row. Only for a version that was live before. A version that never was must
+ * wait in the outbox until it is due, because its put may still arrive. If this fails, {@link drainPurges} does it
+ * later.
  */
 export async function purge({ CREDENTIALS, DB }: Bindings, kv_key: string): Promise<void> {
   await CREDENTIALS.delete(kv_key);
@@ -27,12 +28,12 @@ export async function purge({ CREDENTIALS, DB }: Bindings, kv_key: string): Prom
 }
 
 /**
- * A task of the cron: removes what is due, in turns that are fair among organizations, until nothing is due or the run has done
- * as much as one invocation may. What fails stays in the outbox and is due again after its lease.
+ * A task of the cron: removes what is due, in turns that are fair among organizations, until nothing is due or the run
+ * has used up its limits. A purge that fails stays in the outbox and is due again after its lease.
  *
- * Logs `purges_drained`, where there was or is something to do: how many were `purged`, how many `failed`, and how many are
- * `left` that are due (of the 10,000 that are due next). Alerts by `purges_overdue` while one of those has been due for more
- * than 15 minutes.
+ * If there was anything to do, it logs `purges_drained`: how many were `purged`, how many `failed`, and how many that
+ * are due are `left` (of the 10,000 rows that are due next). It logs the alert `purges_overdue` while one of those has
+ * been due for more than 15 minutes.
  */
 export async function drainPurges(env: Bindings): Promise<void> {
   const end = Date.now() + MILLISECONDS_PER_RUN;
@@ -55,7 +56,7 @@ export async function drainPurges(env: Bindings): Promise<void> {
   }
 }
 
-/** @returns those that are removed */
+/** @returns the claims whose ciphertext has been removed */
 function removeAll({ CREDENTIALS }: Bindings, claimed: Claim[]): Promise<Claim[]> {
   return pMap(
     claimed,

@@ -1,9 +1,9 @@
 /**
- * Envelope encryption, pure: AES-256-GCM under a fresh data key for each version of a subject's credentials, the data
- * key wrapped by AES-256-GCM under the ring's current key-encryption key (KEK).
+ * Envelope encryption, as pure functions. Each version of a subject's credentials is encrypted by AES-256-GCM with a
+ * new data key. The data key is wrapped by AES-256-GCM with the ring's current key-encryption key (KEK).
  *
- * Both layers have the same additional authenticated data, the KV key `v1/{organization_id}/{subject_id}/{version}`, so
- * neither a ciphertext nor a data key opens anywhere but where it was sealed.
+ * Both layers have the same additional authenticated data, the KV key `v1/{organization_id}/{subject_id}/{version}`. So
+ * neither a ciphertext nor a data key can be decrypted in another place.
  *
  * | bytes      | nonce (96 bits, random) | AES-GCM output        |
  * | ---------- | ----------------------- | --------------------- |
@@ -17,7 +17,7 @@ import type { KekRing } from './kek-ring.ts';
 
 const NONCE_BYTES = 12;
 
-/** The credentials of one integration or SIP number: member names and secret values; an undefined one is not kept. */
+/** The credentials of one integration or SIP number: names and secret values. Undefined values are not stored. */
 export type Credentials = Readonly<Record<string, string | undefined>>;
 
 /** A data key as a row stores it. */
@@ -26,7 +26,10 @@ export interface WrappedDataKey {
   kek_id: string;
 }
 
-/** Encrypts credentials under a new data key, whose bytes are overwritten, as in what follows. `kv_key` binds both to their place. */
+/**
+ * Encrypts credentials with a new data key. `kv_key` binds both to their place. Here and below, the data key's bytes
+ * are erased.
+ */
 export async function seal(
   ring: KekRing,
   kv_key: string,
@@ -46,9 +49,9 @@ export async function seal(
 }
 
 /**
- * Wraps a data key anew, under the ring's current KEK; the ciphertext under it stays as it is.
+ * Wraps a data key with the ring's current KEK. The ciphertext stays as it is.
  *
- * @throws Error when the ring lacks the KEK, or data key and place do not belong together
+ * @throws Error if the ring lacks the old KEK, or data key and place do not belong together
  */
 export async function rewrap(
   ring: KekRing,
@@ -67,7 +70,7 @@ export async function rewrap(
 /**
  * Decrypts what {@link seal} made.
  *
- * @throws Error (an `OperationError` of Web Crypto) when ciphertext, data key and place do not belong together
+ * @throws Error if the ring lacks the KEK, or ciphertext, data key and place do not belong together
  */
 export async function open(
   ring: KekRing,
@@ -81,7 +84,7 @@ export async function open(
   return z.record(z.string(), z.string()).parse(JSON.parse(new TextDecoder().decode(text)));
 }
 
-/** Whether ciphertext, data key and place belong together, under a KEK of the ring. */
+/** Whether {@link open} succeeds. */
 export async function opens(...sealed: Parameters<typeof open>): Promise<boolean> {
   try {
     await open(...sealed);

@@ -1,6 +1,7 @@
 /**
- * Key-encryption keys (KEKs) are named by an operator. What else a KEK is known by is a check value of its bytes, written when
- * it first wraps a data key: another key under the same name would wrap what nobody else can open.
+ * Checks that a key-encryption key (KEK) is the right one. Operators choose the ids of KEKs. If one deployment used
+ * another key under the same id, no other deployment could decrypt what it wraps. So D1 keeps a check value of each
+ * KEK's bytes, from the first time that it wraps a data key.
  */
 import { and, eq, isNotNull, isNull, ne, not, or, sql } from 'drizzle-orm';
 import type { Placeholder } from 'drizzle-orm';
@@ -18,13 +19,16 @@ interface KekParameters {
   now: number;
 }
 
-/** What the ring wraps new data keys under, and how it is known. */
+/** The KEK that wraps new data keys, and its check value. */
 export const currentKek = ({ current, checkValues }: KekRing) => ({
   kek_id: current,
   check_value: checkValues.get(current) ?? '',
 });
 
-/** Must come before the statements that ask {@link isKnownKek}, in their batch. Also notes where the re-wrap goes on (rewrap.ts). */
+/**
+ * Records a KEK. In a batch it must come before the statements that ask {@link isKnownKek}. It also stores where the
+ * next run of the re-wrap begins (rewrap.ts).
+ */
 export const recordKek = query(
   (db, { kek_id, check_value, now, rewrap_place }: Placeholders<KekParameters & { rewrap_place: string | null }>) =>
     db
@@ -39,7 +43,7 @@ export const recordKek = query(
 
 type Check = Record<'kek_id' | 'check_value', Placeholder>;
 
-/** Predicate: the KEK of this name is the one that is known by it, and is not retired. */
+/** Predicate: the KEK is recorded under this id with this check value, and is not retired. */
 export const isKnownKek = (db: Builder, { kek_id, check_value }: Check) =>
   existsIn(
     db,
@@ -51,7 +55,7 @@ export const isKnownKek = (db: Builder, { kek_id, check_value }: Check) =>
     ),
   );
 
-/** Predicate: no other KEK is known by this name, and it is not retired. */
+/** Predicate: no other KEK is recorded under this id, and this one is not retired. It may be a new one. */
 export const isNoOtherKek = (db: Builder, { kek_id, check_value }: Check) =>
   not(
     existsIn(
@@ -77,8 +81,8 @@ export const findKek = query((db, { kek_id }: Placeholders<{ kek_id: string }>) 
 );
 
 /**
- * Whether no other KEK is known by its name, and it is not retired. Alerts by `kek_mismatch` or `kek_retired` where it cannot be
- * used.
+ * {@link isNoOtherKek}, by the row that was read. If the KEK cannot be used, it logs the alert `kek_mismatch` or
+ * `kek_retired`.
  */
 export function isUsableKek(
   kek: { kek_id: string; check_value: string },

@@ -2,14 +2,14 @@
 import { decodeBase64, encodeBase64 } from 'hono/utils/encode';
 import * as z from 'zod';
 
-/** Of every key, KEKs and data keys: AES-256. */
+/** The length of every key, KEKs and data keys, for AES-256. */
 export const KEY_BYTES = 32;
 
-/** Key-encryption keys by id, and which of them wraps new data keys. */
+/** Key-encryption keys by id. `current` is the one that wraps new data keys. */
 export interface KekRing {
   current: string;
   keys: ReadonlyMap<string, CryptoKey>;
-  /** By id: base64 of a hash of the key's bytes, which tells them from others and nothing else. */
+  /** By id: base64 of a hash of the key's bytes. It identifies the key and reveals nothing else. */
   checkValues: ReadonlyMap<string, string>;
 }
 
@@ -31,7 +31,7 @@ const ringSecret = z.lazy(() =>
 /**
  * Parses the secret `CREDENTIALS_KEKS`: `{"current": "k2", "keys": {"k1": base64 of 32 bytes, "k2": …}}`.
  *
- * @throws Error, without a word of the keys, when it is of another form, or a key is all zeros, or two are the same
+ * @throws Error if the form is wrong, a key is all zeros, or two keys are the same. The message quotes no part of a key
  */
 export async function parseKekRing(secret: string): Promise<KekRing> {
   const { success, data } = ringSecret.safeParse(parseJson(secret));
@@ -54,18 +54,18 @@ export async function parseKekRing(secret: string): Promise<KekRing> {
   return { current: data.current, keys, checkValues };
 }
 
-/** Of these bytes in this role alone: not a hash that could be known from elsewhere. */
+/** The prefix makes it differ from any other hash of these bytes that somebody might know. */
 async function checkValueOf(bytes: Uint8Array): Promise<string> {
-  const role = new TextEncoder().encode('patchbay key-encryption key: ');
-  const checked = new Uint8Array(role.length + bytes.length);
-  checked.set(role);
-  checked.set(bytes, role.length);
+  const prefix = new TextEncoder().encode('patchbay key-encryption key: ');
+  const checked = new Uint8Array(prefix.length + bytes.length);
+  checked.set(prefix);
+  checked.set(bytes, prefix.length);
   const digest = await crypto.subtle.digest('SHA-256', checked);
   checked.fill(0);
   return encodeBase64(digest);
 }
 
-/** @throws Error when the ring lacks the KEK */
+/** @throws Error if the ring lacks the KEK */
 export function kekOf({ keys }: KekRing, id: string): CryptoKey {
   const kek = keys.get(id);
   if (!kek) throw new Error(`CREDENTIALS_KEKS has no key ${id}`);
@@ -80,14 +80,17 @@ function parseJson(text: string): unknown {
   try {
     return JSON.parse(text);
   } catch {
-    // The parser's own message quotes the secret.
+    // The parser's message quotes the secret.
     return undefined;
   }
 }
 
 let parsedRing: { secret: string; ring: KekRing } | undefined;
 
-/** The ring, parsed once per isolate and secret. (A promise of it must not be kept: no request may await another's.) */
+/**
+ * The ring, parsed once per isolate and secret. The result is kept, not the promise, because a request must not await
+ * the promise of another request.
+ */
 export async function kekRing(secret: string): Promise<KekRing> {
   if (parsedRing?.secret !== secret) parsedRing = { secret, ring: await parseKekRing(secret) };
   return parsedRing.ring;

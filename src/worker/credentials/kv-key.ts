@@ -13,7 +13,7 @@ export function credentialsKey(organization_id: string, subject_id: string, vers
 export const credentialsKeyOf = (organization_id: SQLWrapper, subject_id: SQLWrapper, version: SQLWrapper) =>
   sql<string>`'v1/' || ${organization_id} || '/' || ${subject_id} || '/' || ${version}`;
 
-/** The parts of a KV key; nothing for a key of another form. */
+/** The parts of a KV key; undefined if it has another form. */
 export function partsOf(kv_key: string) {
   const [, organization_id, subject_id, version] = /^v1\/([^/]+)\/([^/]+)\/([^/]+)$/.exec(kv_key) ?? [];
   return organization_id === undefined ? undefined : { kv_key, organization_id, subject_id, version };

@@ -1,17 +1,17 @@
 /**
  * The outbox: the KV keys of ciphertext that no row names, or does not name yet. This module owns its rows.
  *
- * | state     | the row                                            | it follows                                                   |
+ * | state     | the row                                            | when                                                         |
  * | --------- | -------------------------------------------------- | ------------------------------------------------------------ |
  * | intent    | `intended`, `attempts` 0, due in an hour           | a create or an update begins: written before the ciphertext  |
  * | withdrawn | deleted                                            | its batch decided: a row names the ciphertext now            |
  * | spent     | `owed`, `attempts` 1 or more, due in an hour       | its batch did not decide, or its put failed                  |
- * | owed      | `owed`, `attempts` 0, due now                      | a batch made a version garbage: its row was deleted or moved |
+ * | owed      | `owed`, `attempts` 0, due now                      | a batch deleted a row, or gave it a new version              |
  * | claimed   | `owed`, one attempt more, due again after a lease  | the drain is about to remove the ciphertext                  |
  * | gone      | deleted                                            | the ciphertext has been removed                              |
  *
- * Whatever of these happened first, no late try undoes it: only an intent with no attempt can be withdrawn, nothing becomes an
- * intent again, and an owed row ends by the removal of its ciphertext alone.
+ * A late try of a batch cannot undo any of these steps: only an intent without an attempt can be withdrawn, no row
+ * becomes an intent again, and an owed row is deleted only after its ciphertext has been removed.
  */
 import { and, eq, inArray, isNotNull, lte, not, sql } from 'drizzle-orm';
 import type { Placeholder, SQL } from 'drizzle-orm';
@@ -31,7 +31,7 @@ export const INTENT_DUE_SECONDS = 3600;
 
 export interface IntentParameters {
   organization_id: string;
-  /** Null where there are no credentials, and so no intent. */
+  /** Null if there are no credentials, and so no intent. */
   kv_key: string | null;
 }
 
@@ -41,7 +41,7 @@ interface Row {
   due_at: SQL<number>;
   state: PurgeState;
   attempts: 0 | 1;
-  /** Of an intent: the KEK that wraps its data key. No data key opens what is owed. */
+  /** For an intent: the KEK that wraps its data key. An owed row needs none, because its data key is gone. */
   kek_id?: SQL<string>;
 }
 
@@ -58,7 +58,7 @@ function rowOf({ kv_key, organization_id, due_at, state, attempts, kek_id }: Row
   };
 }
 
-/** The select list of a row that is owed. */
+/** The select list of an owed row. */
 export const owedRow = (row: Pick<Row, 'kv_key' | 'organization_id' | 'due_at'>) =>
   rowOf({ ...row, state: 'owed', attempts: 0 });
 
@@ -87,22 +87,23 @@ export const intentRow = ({
 const isIntended = (parameters: Placeholders<IntentParameters>) =>
   and(isOfIntent(parameters), eq(credential_purges.state, 'intended'));
 
-/** Predicate of the statement that makes a version live: its intent is there, and no drain has claimed it. */
+/** Predicate of the statement that makes a version live: its intent exists, and the drain has not claimed it. */
 export const intentStands = (db: Builder, parameters: Placeholders<IntentParameters>) =>
   existsIn(db, credential_purges, and(isIntended(parameters), eq(credential_purges.attempts, 0)));
 
-/** Follows the event that made a version live, in its batch: the ciphertext is no garbage any more. */
+/** Runs in the batch that made a version live, after its event: now a row names the ciphertext. */
 export const withdrawIntent = query((db, parameters: Placeholders<MutationParameters & IntentParameters>) =>
   db.delete(credential_purges).where(and(isIntended(parameters), hasDecided(db, parameters))),
 );
 
-/** Of a column's value in the row that is there and in the one that was to be inserted. */
+/** The greater of a column's two values: in the existing row, and in the row to be inserted. */
 const laterOf = (column: SQLiteColumn) => sql<number>`max(${column}, excluded.${sql.identifier(column.name)})`;
 
 /**
- * Follows {@link withdrawIntent}, or a put that failed: what has not become live never will, by no late try. The row stays for
- * an hour from `now`, because a put may be late by less than that, and comes back if the drain took it. Nobody can read the
- * ciphertext: its data key was stored nowhere.
+ * Runs after {@link withdrawIntent}, or after a put that failed. A version that has not become live by now never will,
+ * not even by a late try. The row stays for an hour from `now`, because a put may arrive late by less than that. If the
+ * drain has already deleted the row, this inserts it again. Nobody can read the ciphertext, because its data key was
+ * not stored.
  */
 export const spendIntent = query((db, parameters: Placeholders<MutationParameters & IntentParameters>) =>
   db
@@ -138,7 +139,7 @@ export const spendIntent = query((db, parameters: Placeholders<MutationParameter
     }),
 );
 
-/** What leaves a version of credentials behind as garbage. */
+/** The actions that make a version of credentials garbage. */
 const purgingActions = [
   'integration.updated',
   'integration.deleted',
@@ -147,8 +148,8 @@ const purgingActions = [
 ] as const satisfies AuditAction[];
 
 /**
- * Follows the events that made versions garbage, in their batch: the outbox owes the removal of the version that each row had
- * when its event saw it. (The row itself may be gone, or have another version.)
+ * Runs in the batch of the events that made versions garbage, after them. It enqueues the version that each event saw,
+ * because the row itself may be gone or have another version by now.
  */
 export const enqueuePurges = query((db, parameters: Placeholders<EventParameters>) => {
   const version = sql<string>`json_extract(${audit_events.state}, '$.credentials_version')`;
@@ -167,26 +168,28 @@ export const enqueuePurges = query((db, parameters: Placeholders<EventParameters
           .from(audit_events)
           .where(and(isOfCall(parameters), isNotNull(version), inArray(audit_events.action, [...purgingActions]))),
       )
-      // A row that is there must not keep the event from being recorded: an intent becomes owed, and what is owed stays so.
+      // The row may exist already. An intent becomes owed, and an owed row stays owed.
       .onConflictDoUpdate({ target: credential_purges.kv_key, set: { state: 'owed' } })
   );
 });
 
-/** A claim lasts for this long, doubled with each attempt: it is the lease and the back-off in one. */
+/** How long a claim lasts, doubled with each attempt. It is the lease and the back-off in one. */
 const LEASE_SECONDS = 60;
 const MAX_LEASE_DOUBLINGS = 6;
 /**
- * How many rows a look at the backlog reads, those that are due next first: while KV refuses, the outbox grows without end.
- * What has waited longest is among them, unless 10,000 others are to be tried before it.
+ * How many rows the backlog's query reads, in the order in which they are due. It is bounded, because the outbox grows
+ * while KV fails. The row that has waited longest is among them, unless 10,000 others are due before it.
  */
 const MAX_LOOKED_AT = 10_000;
 
 /**
- * SQL that merges the rows of all organizations, each organization's in the order of `due_at`. It seeks by the index once for
- * each organization that has rows and twice for each row, so it reads none of the other rows, however many they are.
+ * SQL that merges the rows of all organizations. The rows of each organization come in the order of `due_at`. It seeks
+ * in the index once for each organization that has rows, and twice for each row that it returns; it reads no other
+ * rows.
  *
- * @param due predicate of the rows that may come; an organization's first row that does not fit ends its part
- * @param order which organization's next row comes first, by `rank` (a row's place within its organization) and `due_at`
+ * @param due predicate of the rows to return; at the first row that does not meet it, an organization's rows end
+ * @param order which organization's next row comes first, by `rank` (a row's position within its organization) and
+ *   `due_at`
  */
 function mergedRows(due: SQL | undefined, order: SQL, limit: Placeholder | number): SQL {
   const { organization_id, due_at, kv_key, first_due_at } = credential_purges;
@@ -214,8 +217,9 @@ function mergedRows(due: SQL | undefined, order: SQL, limit: Placeholder | numbe
 export type Claim = Pick<typeof credential_purges.$inferSelect, 'kv_key' | 'attempts' | 'due_at'>;
 
 /**
- * Claims rows that are due: the first of each organization, then the second of each, and so on, so that no organization waits
- * for another's many. A claimed intent is owed, so its ciphertext cannot become live between the claim and the removal.
+ * Claims rows that are due: the first of each organization, then the second of each, and so on, so that an organization
+ * with many rows does not hold up the others. A claimed intent becomes owed, so that its ciphertext cannot become live
+ * any more.
  */
 export const claimDue = query((db, { now, limit }: Placeholders<{ now: number; limit: number }>) =>
   db
@@ -238,11 +242,11 @@ export const claimDue = query((db, { now, limit }: Placeholders<{ now: number; l
     }),
 );
 
-/** No attempt puts a row off for longer. */
+/** Predicate: the row is due within the longest lease, so it may be due already but claimed. */
 const isDueWithinLease = (now: Placeholder) =>
   lte(credential_purges.due_at, sql`${now} + ${sql.raw(String(LEASE_SECONDS << MAX_LEASE_DOUBLINGS))}`);
 
-/** How many rows are due and still there, also those that an attempt has put off, and since when the oldest is due. */
+/** How many rows are due, those with a claim included, and since when the oldest of them has been due. */
 export const findBacklog = query((db, { now }: Placeholders<{ now: number }>) =>
   db
     .select({
@@ -253,14 +257,16 @@ export const findBacklog = query((db, { now }: Placeholders<{ now: number }>) =>
     .where(lte(sql`first_due_at`, now)),
 );
 
-/** Deletes the row of a version that was live, which no late put can bring back. (The KV key names the organization.) */
+/**
+ * Deletes the row of a version that was live: no put of it can still arrive. (The KV key contains the organization.)
+ */
 export const deletePurged = query((db, { kv_key }: Placeholders<{ kv_key: string }>) =>
   db.delete(credential_purges).where(eq(credential_purges.kv_key, kv_key)),
 );
 
 /**
- * Deletes rows that are unchanged since they were claimed. One that was claimed again or came back, as for a put that was late,
- * must be purged again.
+ * Deletes rows that are unchanged since they were claimed. A row that has been claimed again, or spent again after a
+ * late put, must be purged again.
  *
  * The parameter `claims` is a JSON array of {@link Claim}.
  */

@@ -1,4 +1,4 @@
-/** The rotation of key-encryption keys (KEKs): wraps data keys anew under the current one. No ciphertext is touched. */
+/** The rotation of key-encryption keys (KEKs): re-wraps data keys with the current one. It changes no ciphertext. */
 import * as z from 'zod';
 import type { Bindings } from '../env.ts';
 import { logAlert, logEvent } from '../core/log.ts';
@@ -11,22 +11,23 @@ import { currentKek } from './kek-check.ts';
 import { credentialsKey } from './kv-key.ts';
 import { kekRing } from './kek-ring.ts';
 
-/** One D1 statement each, far within the 1,000 that D1 carries out for one invocation of a Worker. */
+/** Each takes one D1 statement, and D1 allows 1,000 in one invocation of a Worker. */
 const REWRAPPED_PER_RUN = 100;
-/** A run looks past so many data keys that do not open for others that do; the next one goes on behind them. */
+/** A run skips at most this many data keys that cannot be decrypted; the next run begins after them. */
 const UNOPENED_PER_RUN = 1000;
 
 /**
- * The cron's turn: wraps data keys anew that another KEK of the ring than its current one wraps, at most 100. It goes on where
- * the turn before ended, and begins again at the end, so that those that do not open hold up no other.
+ * A task of the cron: re-wraps at most 100 data keys that an old KEK of the ring wraps. It begins where the previous
+ * run ended, and starts over at the end, so that data keys which cannot be decrypted do not hold up the others.
  *
- * By compare-and-swap on the row, so whoever changes or deletes it meanwhile is first, and a run that is killed has left
- * every row readable: by the old KEK or by the current one. The next run goes on, for what is done is not found any more.
+ * Each row is changed by a compare-and-swap, so a client's change or delete wins. If a run is killed, every data key is
+ * still wrapped by the old KEK or by the current one, and the next run continues with those that are left.
  *
- * Logs `data_keys_rewrapped` (`rewrapped`, and how many are `left`); alerts by `data_keys_unopened` where some do not open
- * under the KEK that their rows name, by `kek_mismatch` where the current KEK is another than the one that was known by its
- * name and by `kek_retired` where it is retired (nothing is wrapped under it), and by `kek_missing` where the ring has no such
- * KEK: their credentials cannot be read.
+ * Logs `data_keys_rewrapped`: how many were `rewrapped`, and how many are `left`. Logs these alerts:
+ * - `data_keys_unopened`: some data keys cannot be decrypted with the KEK that their rows name
+ * - `kek_missing`: the ring lacks a KEK that wraps data keys, so their credentials cannot be read
+ * - `kek_mismatch`, `kek_retired`: the current KEK is not the one recorded under its id, or is retired; nothing is
+ *   re-wrapped
  *
  * @throws DomainError `temporarily_unavailable`; Error for a malformed ring
  */
@@ -54,15 +55,16 @@ const dataKeyPlace = z.object({
   subject_id: z.string(),
 });
 
-/** Data keys behind a place, and then from the beginning. */
+/** The data keys after a place, and then all from the beginning. */
 async function* dataKeysFrom(database: D1Database, kek_ids: string[], place: string | null) {
   if (place !== null) yield* dataKeysUnder(database, kek_ids, dataKeyPlace.parse(JSON.parse(place)));
   yield* dataKeysUnder(database, kek_ids);
 }
 
 /**
- * Opens as many data keys as a run may, each once. Returns the place where the next run must go on, or null for the beginning: as
- * long as all data keys open, the beginning will do, because what is wrapped anew is not found again.
+ * Re-wraps as many data keys as a run may, each once, without storing them. Returns the place where the next run must
+ * begin; null is the beginning. While all data keys can be decrypted, that is the beginning, because re-wrapped ones
+ * are not found again.
  */
 async function openNext(database: D1Database, ring: KekRing, kek_ids: string[], kept: string | null) {
   const opened: (StoredDataKey & { rewrapped: WrappedDataKey })[] = [];

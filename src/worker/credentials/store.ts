@@ -1,13 +1,13 @@
 /**
- * Stores credentials. This module, the drain (drain.ts) and the reconciliation after a restore of D1 (operator/recovery) alone
- * touch the CREDENTIALS namespace.
+ * Stores credentials. Only three modules use the CREDENTIALS namespace: this one, the drain (drain.ts), and the
+ * reconciliation after a restore of D1 (operator/recovery/reconcile.ts).
  *
  * | KV key                                                    | value                    |
  * | --------------------------------------------------------- | ------------------------ |
  * | `v1/{organization_id}/{subject_id}/{version}` (kv-key.ts) | ciphertext (envelope.ts) |
  *
- * A version is a new random id for each attempt. It is written once and never overwritten, so a stale edge can only show the
- * right bytes or none.
+ * Each attempt makes a new random version, which is written once and never overwritten. So an edge with an old view of
+ * KV has either the right bytes or none.
  */
 import { and, eq, not, sql } from 'drizzle-orm';
 import type { SQL } from 'drizzle-orm';
@@ -36,16 +36,16 @@ import { credentialsKey } from './kv-key.ts';
 import { intentRow, isOfIntent, spendIntent } from './outbox.ts';
 import type { IntentParameters } from './outbox.ts';
 
-/** What the row of a subject remembers of its credentials, and where their ciphertext is. */
+/** What a subject's row stores about its credentials, and where their ciphertext is. */
 export interface StoredCredentials extends WrappedDataKey {
-  /** Null where they were not stored: the batch that decides will refuse, or has decided already. */
+  /** Null if nothing was stored, because the batch that decides will refuse, or has decided already. */
   kv_key: string | null;
   credentials_version: string;
 }
 
 type KekCheck = ReturnType<typeof currentKek>;
 
-/** Follows the intent: without one, the KEK wraps nothing. */
+/** Runs after the intent is recorded. Without an intent the KEK wraps nothing, so it is not recorded either. */
 const recordKekOfIntent = query((db, parameters: Placeholders<IntentParameters & KekCheck & { now: number }>) =>
   db
     .insert(key_encryption_keys)
@@ -64,7 +64,7 @@ const recordKekOfIntent = query((db, parameters: Placeholders<IntentParameters &
     .onConflictDoNothing(),
 );
 
-/** One row: what the KEK is known by, if it is known, and whether there is the intent. */
+/** One row: the KEK as it is recorded, if it is, and whether the intent exists. */
 const findBegun = query((db, parameters: Placeholders<IntentParameters & KekCheck>) =>
   db
     .select({
@@ -77,13 +77,13 @@ const findBegun = query((db, parameters: Placeholders<IntentParameters & KekChec
 );
 
 /**
- * Makes the function that stores a new version of credentials for a caller with the permission.
+ * Makes the function that stores a new version of credentials, for callers with the permission.
  *
- * The intent to purge is written before the ciphertext is, and the batch that decides withdraws or spends it (outbox.ts). So a
- * call that is interrupted anywhere leaves no ciphertext that the outbox does not name.
+ * It writes the intent to purge the ciphertext before the ciphertext itself, and the batch that decides withdraws or
+ * spends the intent (outbox.ts). So wherever a call is interrupted, the outbox names any ciphertext that no row names.
  *
- * @param precondition what else must hold, so that a call which will be refused leaves nothing behind; it may ask about the
- *   row of `organizations`
+ * @param precondition what else must hold, so that a call which will be refused stores nothing; it may use the row of
+ *   `organizations`
  */
 export function credentialsWriter<Parameters extends MutationParameters>(
   permission: Permission,
@@ -109,7 +109,7 @@ export function credentialsWriter<Parameters extends MutationParameters>(
       .onConflictDoNothing(),
   );
 
-  /** Records the intent and seals the version, under a KEK that is known to be the one of its name. */
+  /** Records the intent and encrypts the credentials, with a KEK that has been checked (kek-check.ts). */
   async function begin(call: ApiCall, event: Parameters, subject_id: string, credentials: Credentials) {
     const { CREDENTIALS_KEKS, DB } = call.env;
     const credentials_version = nanoid();
@@ -133,12 +133,12 @@ export function credentialsWriter<Parameters extends MutationParameters>(
   }
 
   /**
-   * Each put is of a version of its own. A put that seems to have failed may have landed, or land later: its intent is spent,
-   * and so stays even where the drain was faster than the put.
+   * Each put has a version of its own. A put that seems to have failed may have succeeded, or may still succeed. So its
+   * intent is spent, which keeps its row in the outbox even if the drain has already claimed it.
    *
-   * @param event of the call that makes the version live, and what the precondition asks about
-   * @param credentials plaintext; it goes no further than this call
-   * @returns where the ciphertext is, and how it opens
+   * @param event of the call that will make the version live, with the parameters of the precondition
+   * @param credentials in plain text
+   * @returns where the ciphertext is, and the wrapped data key
    * @throws DomainError `invalid_api_key`, `permission_denied`, `temporarily_unavailable` (`not_done`)
    */
   return async function storeCredentials(
@@ -167,12 +167,12 @@ export function credentialsWriter<Parameters extends MutationParameters>(
   };
 }
 
-/** Before the batch that decides, nothing that the client asked for has happened, whatever became of the intent. */
+/** For failures before the batch that decides: nothing that the client asked for has been done. */
 function nothingDone(cause: unknown): DomainError {
   return new DomainError('temporarily_unavailable', { outcome: 'not_done' }, { cause });
 }
 
-/** The result of a batch that stands before the one that decides. */
+/** For a batch that runs before the one that decides: if it fails, the outcome is `not_done`. */
 async function beforeDecision<Result>(batched: Promise<Result>): Promise<Result> {
   try {
     return await batched;
@@ -181,24 +181,27 @@ async function beforeDecision<Result>(batched: Promise<Result>): Promise<Result>
   }
 }
 
-/** Nothing was done and nothing refuses it: what kept the intent from being written has gone since. */
+/**
+ * Nothing was done, although nothing refuses it now: the precondition failed when the intent was to be written, and has
+ * come to hold since.
+ */
 class WithoutIntent extends DomainError<'temporarily_unavailable'> {
   constructor() {
     super('temporarily_unavailable', { outcome: 'not_done' });
   }
 }
 
-/** The error of a batch that decided nothing, where no refusal tells why. For {@link beginAgain}. */
+/** The error if a batch decided nothing and no refusal explains it. For {@link beginAgain}. */
 export function notDone({ kv_key }: { kv_key: string | null }): DomainError {
   return kv_key === null ? new WithoutIntent() : new DomainError('temporarily_unavailable', { outcome: 'not_done' });
 }
 
 /**
- * Carries out what stores credentials and decides. Where it decided nothing because it had no intent ({@link notDone}), it
- * begins again with a new one, a bounded number of times. All attempts are of one event, so late tries of them cannot act
- * twice.
+ * Runs an attempt that stores credentials and decides. If it decided nothing because it had no intent
+ * ({@link notDone}), it runs again with a new intent, a bounded number of times. All attempts have the same event id,
+ * so they cannot act twice.
  *
- * @throws the last attempt's error
+ * @throws the error of the last attempt
  */
 export function beginAgain<Result>(attempt: () => Promise<Result>): Promise<Result> {
   return retry(attempt, (error) => (error instanceof WithoutIntent ? MAX_TRIES : 1));

@@ -1,4 +1,4 @@
-/** The only way to D1: queries in one batch, tried again where that is safe. */
+/** The only way to D1: queries in one batch, retried where that is safe. */
 import { DeadlineError } from '../core/deadlines.ts';
 import { DomainError } from '../core/errors.ts';
 import { MAX_TRIES, retry } from '../core/retry.ts';
@@ -11,25 +11,26 @@ const MAX_TRIES_WHEN_OVERLOADED = 2;
 
 let lastSize = 0;
 
-/** How large the database was after this isolate's last batch: bytes, 0 before the first. */
+/** The size of the database after this isolate's last batch, in bytes; 0 before the first batch. */
 export const databaseSize = (): number => lastSize;
 
 type ResultOf<Query> = Query extends BoundQuery<infer Result> ? Result : never;
 
-/** Reads by name: so are their results. */
+/** Named reads. Their results have the same names. */
 type Reads = Readonly<Record<string, BoundQuery<unknown>>>;
 type ResultsOf<Named extends Reads> = { [Name in keyof Named]: ResultOf<Named[Name]> };
 
 /**
- * Runs the queries in one D1 batch: one round trip, one transaction; on the primary, unless a session says otherwise.
+ * Runs the queries in one D1 batch: one round trip, one transaction. It runs on the primary, unless a session says
+ * otherwise.
  *
- * A failed batch is tried again as it is, because the failure may have followed the commit ("Network connection
- * lost"). So every batch must be safe to repeat, and to land late, after a later try was answered: ids and times are
- * minted by its caller, before the first try. One that its deadline ended is not tried again.
+ * A failed batch is retried unchanged, because it may have failed after its commit ("Network connection lost"). So
+ * every batch must be safe to repeat, and a try must do no harm if it arrives late, after a later try was answered.
+ * That is why the caller makes ids and times before the first try. A batch that missed its deadline is not retried.
  *
- * @returns the rows in the queries' order; `inDoubt` says that an earlier try may yet land, or has
- * @throws DomainError `temporarily_unavailable` when D1 stays away; its `outcome` is `not_done` where no try can have
- *   committed a write. An error of the SQL itself (a violated constraint) rolls the batch back and is thrown as it came.
+ * @returns the rows of each query, in order. `inDoubt`: an earlier try may have been committed, or may still be
+ * @throws DomainError `temporarily_unavailable` if D1 cannot be reached; `outcome` is `not_done` if no try can have
+ *   committed a write. An error of the SQL itself (a violated constraint) rolls the batch back and is thrown unchanged.
  * @see https://developers.cloudflare.com/d1/observability/debug-d1/ for D1's error messages
  */
 async function run(
@@ -74,8 +75,8 @@ export async function batch<const Queries extends readonly BoundQuery<unknown>[]
 }
 
 /**
- * Runs the statements in their order and then the reads, which see what the statements left, in one D1 batch, as {@link run}
- * does.
+ * Runs the statements in order, and then the reads, in one D1 batch as {@link run} does. The reads see what the
+ * statements did.
  */
 export async function actThenRead<Named extends Reads>(
   database: Database,
@@ -89,8 +90,8 @@ export async function actThenRead<Named extends Reads>(
 }
 
 /**
- * What D1's message says of a failed batch: whether it is worth another try, and whether it may have committed.
- * SQLite's own errors come with their code; D1's other errors are about reaching or running the database.
+ * Classifies a failed batch by D1's message: whether to retry it, and whether it may have been committed. Errors of
+ * SQLite itself carry its error code; D1's other errors are about reaching or running the database.
  */
 function classify(error: unknown): 'overloaded' | 'never_ran' | 'sql' | 'late' | 'in_doubt' {
   if (error instanceof DeadlineError) return 'late';
@@ -102,7 +103,6 @@ function classify(error: unknown): 'overloaded' | 'never_ran' | 'sql' | 'late' |
   return /\bSQLITE_|^D1_(TYPE|EXEC)_ERROR|^D1_COLUMN_NOTFOUND/.test(message) ? 'sql' : 'in_doubt';
 }
 
-/** A violated foreign key rolls the whole batch back. */
 export function isForeignKeyViolation(error: unknown): boolean {
   return messageOf(error).includes('FOREIGN KEY constraint failed');
 }

@@ -1,4 +1,4 @@
-/** D1's clock: one for all, where those of isolates and of operators' machines differ. */
+/** D1's clock. Isolates and operators' machines have clocks that differ; this one is the same for all. */
 import { sql } from 'drizzle-orm';
 import { query } from './query.ts';
 import { batch } from './batch.ts';
@@ -11,6 +11,6 @@ const readClock = query((db) => db.select({ now: sql<number>`unixepoch()`.as('no
  */
 export async function databaseNow(database: D1Database): Promise<number> {
   const [[clock]] = await batch(database, [readClock.bind({})]);
-  if (!clock) throw new Error('D1 told no time.');
+  if (!clock) throw new Error('D1 returned no time.');
   return clock.now;
 }

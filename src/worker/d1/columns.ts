@@ -1,4 +1,4 @@
-/** Columns of a table as select lists, parameters and JSON; and the predicate that a row exists. */
+/** A table's columns as select lists, parameters and JSON; and the predicate that a row exists. */
 import { exists, getTableColumns, sql } from 'drizzle-orm';
 import type { SQL, SQLWrapper } from 'drizzle-orm';
 import type { SQLiteTable } from 'drizzle-orm/sqlite-core';
@@ -8,17 +8,17 @@ import type { Builder, Placeholders } from './query.ts';
 /** D1's limit: https://developers.cloudflare.com/d1/platform/limits/ (a local D1 takes more). */
 const MAX_FUNCTION_ARGUMENTS = 32;
 const MEMBERS_OF_OBJECT = MAX_FUNCTION_ARGUMENTS / 2;
-/** Beside the object itself, `json_set` takes a path and a value for each. */
+/** `json_set` takes the object, then a path and a value for each member. */
 const MEMBERS_OF_SET = Math.floor((MAX_FUNCTION_ARGUMENTS - 1) / 2);
 
-/** Pairs of a name, behind the path to it, and its value. */
+/** SQL arguments: for each member its name, with the path in front, and its value. */
 const members = (values: [name: string, value: SQLWrapper][], path: string) =>
   sql.join(
     values.map(([name, value]) => sql`${sql.raw(`'${path}${name}'`)}, ${value}`),
     sql`, `,
   );
 
-/** JSON of these values, by their names. The names must be constants: they go into the statement as they are. */
+/** A JSON object of these values. The names must be constants, because they go into the SQL unescaped. */
 export function jsonObject(values: Readonly<Record<string, SQLWrapper>>): SQL<string> {
   const named = Object.entries(values);
   let json = sql<string>`json_object(${members(named.slice(0, MEMBERS_OF_OBJECT), '')})`;
@@ -28,7 +28,7 @@ export function jsonObject(values: Readonly<Record<string, SQLWrapper>>): SQL<st
   return json;
 }
 
-/** The predicate that the table has a row of the condition. (Its select list is bare SQL, which names no column.) */
+/** Predicate: the table has a row that meets the condition. */
 export function existsIn(db: Builder, table: SQLiteTable, condition: SQL | undefined): SQL {
   return exists(
     db
@@ -40,7 +40,7 @@ export function existsIn(db: Builder, table: SQLiteTable, condition: SQL | undef
 
 type Row<Table extends SQLiteTable> = Table['$inferSelect'];
 
-/** The select list of those of a table's columns that an object schema names. */
+/** A select list of the table's columns that the object schema names. */
 export function columnsOf<Table extends SQLiteTable, Shape extends Readonly<Record<string, z.ZodType>>>(
   table: Table,
   { shape }: z.ZodObject<Shape>,
@@ -49,7 +49,7 @@ export function columnsOf<Table extends SQLiteTable, Shape extends Readonly<Reco
   return Object.fromEntries(named) as Pick<Table['_']['columns'], keyof Shape & keyof Table['_']['columns']>;
 }
 
-/** A table's row as parameters: booleans as SQLite has them, 0 and 1. */
+/** A table's row as parameters. Booleans are 0 and 1, as SQLite stores them. */
 export type RowParameters<Table extends SQLiteTable> = {
   [Name in keyof Table['$inferSelect']]: Table['$inferSelect'][Name] extends boolean
     ? number
@@ -61,12 +61,12 @@ function eachColumn<Table extends SQLiteTable, Value>(table: Table, value: (name
   return Object.fromEntries(names.map((name) => [name, value(name)]));
 }
 
-/** For `insert().values()`: every column of the table, each from its placeholder. */
+/** For `insert().values()`: every column of the table, from the placeholder of its name. */
 export function rowValues<Table extends SQLiteTable>(table: Table, parameters: Placeholders<RowParameters<Table>>) {
   return eachColumn(table, (name) => parameters[name]) as Pick<typeof parameters, keyof Row<Table>>;
 }
 
-/** For a conditional insert, `insert().select()`: the select list of {@link rowValues}. */
+/** Like {@link rowValues}, for a conditional insert: the select list of `insert().select()`. */
 export function rowColumns<Table extends SQLiteTable>(table: Table, parameters: Placeholders<RowParameters<Table>>) {
   return eachColumn(table, (name) => sql`${parameters[name]}`.as(name)) as {
     [Name in keyof Row<Table>]: SQL.Aliased<Row<Table>[Name]>;

@@ -1,6 +1,6 @@
 /**
- * A database that fills: D1 refuses every write to a full one, deletions too
- * (https://developers.cloudflare.com/d1/platform/limits/: 10 GB).
+ * Keeps the database from getting full. D1 refuses every write to a full database, deletes too. The limit is 10 GB:
+ * https://developers.cloudflare.com/d1/platform/limits/
  */
 import { logAlert } from '../core/log.ts';
 import type { Bindings } from '../env.ts';
@@ -12,12 +12,12 @@ const MAX_BYTES = 10e9;
 const GROWTH_ENDS_AT_BYTES = 0.95 * MAX_BYTES;
 const ALERT_AT_BYTES = 0.7 * MAX_BYTES;
 
-/** Whether nothing may make the database grow any more, by the size that this isolate saw last. */
+/** Whether calls that make the database grow must be refused, by the size that this isolate saw last. */
 export const isNearlyFull = (): boolean => databaseSize() > GROWTH_ENDS_AT_BYTES;
 
 const askForSize = query((db) => db.select({ tier: organizations.tier }).from(organizations).limit(1));
 
-/** A task of the cron: alerts by `database_filling` from 70 % on. */
+/** A task of the cron: logs the alert `database_filling` when the database is more than 70 % full. */
 export async function watchSize({ DB }: Bindings): Promise<void> {
   await batch(DB, [askForSize.bind({})]);
   const bytes = databaseSize();

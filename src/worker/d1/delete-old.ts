@@ -1,16 +1,20 @@
-/** How the cron deletes old rows: in statements of a bounded size, as many as one run may take. */
+/** How the cron deletes old rows: a bounded number of statements in a run, each of a bounded number of rows. */
 import { batch } from './batch.ts';
 import type { BoundQuery } from './query.ts';
 
-/** Rows that one statement deletes or changes at most. D1 does one thing at a time, and is held up for a fraction of a second. */
+/**
+ * The most rows that one statement deletes or changes. D1 runs one query at a time, and this one takes a fraction of a
+ * second.
+ */
 export const ROWS_PER_STATEMENT = 5000;
-/** In a minute, ten times what an organization of the highest tier can bring. */
+/** The cron runs every minute. This is ten times what an organization of the highest tier can add in a minute. */
 const STATEMENTS_PER_RUN = 60;
 
 /**
- * Repeats a statement that deletes or ends at most {@link ROWS_PER_STATEMENT} rows, and returns them, until it finds fewer.
+ * Repeats a statement until it finds fewer than {@link ROWS_PER_STATEMENT} rows. The statement deletes or changes at
+ * most that many rows, and returns them.
  *
- * @returns how many rows there were
+ * @returns how many rows it deleted or changed
  * @throws DomainError `temporarily_unavailable`
  */
 export async function deleteInTurns(database: D1Database, deletion: BoundQuery<unknown[]>): Promise<number> {

@@ -1,6 +1,6 @@
 /**
- * Keyset pagination (contract.md, Conventions): a page starts after the last row of the one before, so that rows which
- * come and go meanwhile neither repeat nor hide another, and a page costs the same at any depth.
+ * Keyset pagination (docs/contract.md, Lists). A page starts after the last row of the previous page. So rows that come
+ * and go meanwhile neither repeat another row nor hide one, and every page costs the same.
  */
 import { and, eq, sql } from 'drizzle-orm';
 import type { Placeholder, SQL, SQLChunk } from 'drizzle-orm';
@@ -18,16 +18,16 @@ import type { ReadingCall } from './replica-session.ts';
 const MAX_PAGE_SIZE = 100;
 const DEFAULT_PAGE_SIZE = 20;
 
-/** The query parameters that every list has beside its filters. */
+/** The query parameters of every list. Each list adds its filters. */
 export const pageParameters = () => ({
   cursor: z
     .string()
     .exactOptional()
-    .meta({ description: 'The `next_cursor` of the page before, with the same filters.' }),
+    .meta({ description: 'The `next_cursor` of the previous page. Send it with the same filters.' }),
   page_size: z
     .preprocess((text: string) => (/^\d+$/.test(text) ? Number(text) : text), z.int().min(1).max(MAX_PAGE_SIZE))
     .default(DEFAULT_PAGE_SIZE)
-    .meta({ description: 'How many entries a page has at most.' }),
+    .meta({ description: 'The largest number of entries on a page.' }),
 });
 
 export interface PageRequest {
@@ -43,7 +43,7 @@ export interface Pagination {
   total_count_exact: boolean;
 }
 
-/** The filters among a list's query parameters. */
+/** The names of a list's filters. */
 export type FilterOf<Query extends z.ZodType> = Exclude<keyof z.output<Query>, keyof PageRequest> & string;
 
 type Key = (string | number)[];
@@ -51,14 +51,17 @@ type Filters<Filter extends string> = Partial<Record<Filter, string | number>>;
 
 interface ListDefinition<Filter extends string, Row> {
   table: SQLiteTable & { organization_id: SQLiteColumn };
-  /** The list's order: unique within an organization; an index leads with organization and filters, and ends with it. */
+  /**
+   * The columns that order the list. Together they are unique within an organization. For each set of filters there is
+   * an index of the organization, the filters, and then these columns.
+   */
   key: SQLiteColumn[];
   keyOf: (row: Row) => Key;
-  /** What stands before the first row. */
+  /** A key that comes before the first row. */
   start: (filters: Filters<Filter>) => Key;
-  /** Each filter's predicate, by its value; none for one that `start` obeys. */
+  /** The predicate of each filter; undefined if `start` already applies the filter. */
   predicates: Record<Filter, ((value: Placeholder) => SQL) | undefined>;
-  /** Selects the listed rows in the order of their key. */
+  /** Selects the rows of `isListed`, ordered by the key. */
   page: (db: Builder, isListed: SQL | undefined, limit: Placeholder) => Compilable<Row[]>;
 }
 
@@ -66,7 +69,7 @@ type Bound = Record<string, string | number>;
 
 const cursorContent = z.lazy(() =>
   z.strictObject({
-    /** Which list it is a place in: the name, the organization and the filters. */
+    /** The list that the cursor belongs to: JSON of its name, the organization and the filters. */
     list: z.string(),
     after: z.array(z.union([z.string(), z.number()])),
     count: z.int().nonnegative(),
@@ -76,14 +79,15 @@ const cursorContent = z.lazy(() =>
 type CursorContent = z.output<typeof cursorContent>;
 
 /**
- * Makes a list: a function to one page of an organization's rows, by one D1 call. The rows are counted with the first
- * page, and the count travels in the cursor.
+ * Makes the function that reads one page of an organization's rows, in one call to D1. The rows are counted with the
+ * first page, and the cursor carries the count to the next pages.
  *
- * Its statements are compiled once for each set of filters in use: `? IS NULL OR column = ?` would use no index.
+ * Statements are compiled once for each set of filters in use. One statement for all, with `? IS NULL OR column = ?`,
+ * would use no index.
  *
- * @param name tells its cursors from those of other lists
- * @returns a function that throws DomainError `validation_failed` for a cursor that is malformed, or a place in another
- *   list, and `temporarily_unavailable`
+ * @param name keeps cursors of other lists from being accepted
+ * @returns a function that throws DomainError `temporarily_unavailable`, and `validation_failed` for a cursor that is
+ *   malformed or belongs to another list
  */
 export function keysetList<Filter extends string, Row>(name: string, definition: ListDefinition<Filter, Row>) {
   const { table, key, keyOf, start, predicates } = definition;
@@ -169,5 +173,5 @@ function readCursor(cursor: string, thisList: string, first: Key): CursorContent
     const content = cursorContent.parse(JSON.parse(new TextDecoder().decode(decodeBase64Url(cursor))));
     if (content.list === thisList && hasTypesOf(first, content.after)) return content;
   } catch {}
-  throw invalid('cursor', 'must be a next_cursor of this list, with the same filters');
+  throw invalid('cursor', 'must be a next_cursor of this list, sent with the same filters');
 }

@@ -1,8 +1,8 @@
 /**
- * Queries: written with Drizzle and compiled once per isolate (batch.ts runs them).
+ * Queries, written with Drizzle and compiled once per isolate. batch.ts runs them.
  *
- * Drizzle's builder costs more CPU than the rest of a request, so no request runs it: a query is built once with
- * placeholders, and a call only fills them in.
+ * Drizzle's builder costs more CPU than the rest of a request. So a query is built only once, with placeholders, and a
+ * call only fills them in.
  */
 import { is, Param, Placeholder, sql } from 'drizzle-orm';
 import type { QueryPromise } from 'drizzle-orm';
@@ -18,7 +18,7 @@ export type Placeholders<Parameters> = {
   readonly [Name in keyof Parameters]: Placeholder<Name & string, Parameters[Name]>;
 };
 
-/** A query that the builder has built. */
+/** What the query builder returns. */
 export interface Compilable<Result> extends QueryPromise<Result> {
   prepare(): Pick<SQLitePreparedQuery<PreparedQueryConfig>, 'getQuery' | 'mapResult'>;
 }
@@ -28,7 +28,7 @@ export interface BoundQuery<Result> {
   readonly sql: string;
   readonly parameters: readonly unknown[];
   readonly writes: boolean;
-  /** Maps D1's rows back into what the builder's own types promise. */
+  /** Maps D1's rows to the type that the builder promises. */
   mapRows(rows: Rows): Result;
 }
 
@@ -44,12 +44,12 @@ const placeholders = <Parameters>() =>
   new Proxy({} as Placeholders<Parameters>, { get: (_, name) => sql.placeholder(String(name)) });
 
 /**
- * Compiles a Drizzle query on its first use and keeps it for the isolate's life.
+ * Compiles a Drizzle query on its first use and keeps it for the life of the isolate.
  *
- * Placeholders reach SQLite as they are bound, also inside `values()`, so parameters are strings, numbers and null.
- * Columns of a select need distinct names: D1's batch returns rows as objects.
+ * Parameters must be strings, numbers or null: they go to SQLite without conversion, even in `values()`. Selected
+ * columns need different names, because D1's batch returns rows as objects.
  *
- * @param build receives the builder and one typed placeholder for each parameter
+ * @param build receives the builder and a typed placeholder for each parameter
  */
 export function query<Parameters extends object, Result>(
   build: (db: Builder, parameters: Placeholders<Parameters>) => Compilable<Result>,
@@ -63,7 +63,7 @@ export function query<Parameters extends object, Result>(
       sql: text,
       values: params.map(boundValue),
       writes: !text.startsWith('select'),
-      // Drizzle types the result on the builder and erases it on the prepared query.
+      // Drizzle's prepared query has lost the type that the builder had.
       mapRows: (rows: Rows) => prepared.mapResult(rows.map((row) => Object.values(row))) as Result,
     };
   }
@@ -82,7 +82,7 @@ export type Rows = Record<string, unknown>[];
 type Bound = Readonly<Record<string, unknown>>;
 type BoundValue = (parameters: Bound) => unknown;
 
-/** What a compiled statement's parameter is bound to in a call. */
+/** How to find the value of one parameter of a compiled statement: it is a constant or a placeholder. */
 function boundValue(param: unknown): BoundValue {
   const value = is(param, Param) ? param.value : param;
   if (!is(value, Placeholder)) return () => value;

@@ -1,29 +1,31 @@
 /**
- * How a call asks D1, by its Sessions: a read goes to the nearest replica that is as new as the client's bookmark, a mutation
- * to the primary. https://developers.cloudflare.com/d1/best-practices/read-replication/
+ * How a call reaches D1, through a D1 session. A read goes to the nearest replica, which must be at least as new as the
+ * client's bookmark. A mutation goes to the primary.
+ *
+ * @see https://developers.cloudflare.com/d1/best-practices/read-replication/
  */
 import { DomainError } from '../core/errors.ts';
 import type { Bindings } from '../env.ts';
 import type { Database } from './batch.ts';
 
-/** What D1's Sessions need of a call. */
+/** The part of a call that a D1 session needs. */
 export interface ReadingCall {
   readonly env: Bindings;
   readonly organization_id: string;
-  /** Of a read whose client has written or read before: the state that it must see at least. */
+  /** Sent by the client: the read must see a state at least as new. */
   readonly bookmark?: string;
   readonly told: {
-    /** Which state of the database the answer is from. */
+    /** The state of the database that the answer is from. */
     bookmark: string | null;
   };
 }
 
-/** Asks for a call that reads: the nearest replica, unless it is older than the client's bookmark. */
+/** For a call that reads: asks the nearest replica, which waits until it is as new as the client's bookmark. */
 export function nearest<Result>(call: ReadingCall, ask: (database: Database) => Promise<Result>): Promise<Result> {
   return inSession(call, call.bookmark ?? 'first-unconstrained', ask);
 }
 
-/** Asks for a call that mutates. */
+/** For a call that mutates. */
 export function onPrimary<Result>(call: ReadingCall, ask: (database: Database) => Promise<Result>): Promise<Result> {
   return inSession(call, 'first-primary', ask);
 }

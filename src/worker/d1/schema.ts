@@ -1,10 +1,10 @@
 /**
- * Every table, key, index and check. One file, because foreign keys cross features.
+ * Every table, key, index and check, in one file because foreign keys cross features.
  *
- * Columns bear the wire's names (contract.md); only `client_id` is `organization_id` here. Times are whole unix seconds.
- * Every table is STRICT, and WITHOUT ROWID because every key is TEXT and a rowid would be a second b-tree to write.
- * Neither is in Drizzle's vocabulary: the generated migration is edited to say them, and `test/d1/schema.test.ts` holds
- * the applied database to it.
+ * Columns have the names of docs/contract.md, except that `client_id` is `organization_id` here. Times are whole unix
+ * seconds. Every table is STRICT. It is also WITHOUT ROWID, because every key is TEXT and a rowid would be a second
+ * b-tree to write. Drizzle cannot express either, so they are added to the generated migration by hand, and
+ * `test/d1/schema.test.ts` checks the migrated database.
  */
 import { and, isNotNull, isNull, sql } from 'drizzle-orm';
 import { check, foreignKey, index, integer, primaryKey, sqliteTable, text } from 'drizzle-orm/sqlite-core';
@@ -27,14 +27,14 @@ const oneOf = (column: SQLiteColumn, values: readonly string[]) =>
   sql`${column} IN (${sql.raw(values.map((value) => `'${value}'`).join(', '))})`;
 
 /**
- * Counts rows of another table. Triggers of the database keep it (migrations/0004_counters.sql), so it is exact whoever
- * writes; no statement of the Worker sets it.
+ * Counts rows of another table. Triggers keep it exact (migrations/0004_counters.sql), whoever writes. No statement of
+ * the Worker sets it.
  */
 const counter = () => integer().notNull().default(0);
 
 /**
- * Counts a row's updates. An update applies to the revision that its audit event saw and to no other, so that a late try of
- * its batch cannot bring old values back.
+ * Counts a row's updates. An update applies only to the revision that its audit event saw, so that a late try of its
+ * batch cannot bring old values back.
  */
 const revision = () => integer().notNull().default(1);
 
@@ -46,25 +46,25 @@ export const organizations = sqliteTable(
     created_at: integer().notNull(),
     status: text({ enum: organizationStatuses }).notNull().default('active'),
     integration_count: counter(),
-    /** SIP numbers too. */
+    /** Includes SIP numbers. */
     phone_number_count: counter(),
     sip_number_count: counter(),
-    /** Of keys that have not ended. */
+    /** Keys that have not ended. */
     api_key_count: counter(),
-    /** Of events of something done: refusals have a count of their own. */
+    /** Events of what was done. Refusals are counted apart. */
     audit_event_count: counter(),
     refusal_count: counter(),
-    /** Null where the tier's default holds (organizations/quotas.ts); so are the others. */
+    /** Quotas that an operator has set. Null: the default of the tier (organizations/quotas.ts). */
     max_integrations: integer(),
     max_phone_numbers: integer(),
     max_sip_numbers: integer(),
     max_api_keys: integer(),
     max_audit_events: integer(),
-    /** Of the newest audit event: what the next one's follows. It never goes back, whatever events are forgotten. */
+    /** The sequence of the newest audit event. It never goes down, even when events are deleted. */
     last_sequence: integer().notNull().default(0),
-    /** The `created_at` of the newest audit event: no later one has an earlier time. */
+    /** The `created_at` of the newest audit event. The next event's is never before it. */
     last_event_at: integer().notNull().default(0),
-    /** Of changes of tier and status: a command acts on the organization as it was seen, and on no other. */
+    /** Counts changes of tier and status, so that a command acts only if neither has changed since it looked. */
     change_count: integer().notNull().default(0),
   },
   (table) => [
@@ -87,21 +87,22 @@ export const api_keys = sqliteTable(
     user_id: text().notNull(),
     name: text().notNull(),
     role: text({ enum: roles }).notNull(),
-    /** Lower-case hex SHA-256 of the raw key; the raw key is stored nowhere. */
+    /** Lower-case hex SHA-256 of the raw key, which is not stored. */
     key_hash: text().notNull().unique(),
     prefix: text().notNull(),
     status: text({ enum: keyStatuses }).notNull(),
     created_at: integer().notNull(),
     last_used_at: integer(),
     expires_at: integer(),
-    /** The key that made it; null for an operator's, and for one of before this was recorded. */
+    /** The key that created it. Null: an operator did, or it is older than this column. */
     created_by: text(),
-    /** When it was revoked, or was seen to have expired; null while it lives. */
+    /** When it was revoked or expired. Null while it is alive, and until the cron has noticed that it expired. */
     ended_at: integer(),
   },
   (table) => [
     index('api_keys_by_created_at').on(table.organization_id, table.created_at, table.key_id),
-    // Finds the keys that a key made, the cron's expired ones, and those that ended long ago.
+    // The next three find the keys that a key created, keys that have expired (for the cron), and keys that ended long
+    // ago.
     index('api_keys_by_created_by').on(table.organization_id, table.created_by).where(isNotNull(table.created_by)),
     index('api_keys_by_expires_at')
       .on(table.expires_at)
@@ -113,8 +114,9 @@ export const api_keys = sqliteTable(
 );
 
 /**
- * The row holds the wrapped data key: deleting the row makes its ciphertext unreadable at commit.
- * The primary key leads with the organization, so another tenant's id costs what a missing one costs.
+ * The row holds the wrapped data key, so deleting the row makes its ciphertext unreadable at once. The primary key
+ * begins with the organization, so that looking up another organization's id costs the same as looking up one that does
+ * not exist.
  */
 export const integrations = sqliteTable(
   'integrations',
@@ -138,8 +140,8 @@ export const integrations = sqliteTable(
   },
   (table) => [
     primaryKey({ columns: [table.organization_id, table.integration_id] }),
-    // One for each set of filters that a list may have, so that no page reads rows it does not show. (The category follows
-    // from the provider, and there is one.)
+    // One index for each set of filters of the list, so that no page reads rows that it does not show. (`category`
+    // needs none: there is only one.)
     index('integrations_by_created_at').on(table.organization_id, table.created_at, table.integration_id),
     index('integrations_by_provider').on(table.organization_id, table.provider, table.created_at, table.integration_id),
     index('integrations_by_status').on(table.organization_id, table.status, table.created_at, table.integration_id),
@@ -150,7 +152,7 @@ export const integrations = sqliteTable(
       table.created_at,
       table.integration_id,
     ),
-    // Finds the data keys that are to be wrapped anew.
+    // Finds the data keys that a rotation must re-wrap.
     index('integrations_by_kek').on(table.kek_id),
     check('integrations_status', oneOf(table.status, integrationStatuses)),
   ],
@@ -163,7 +165,7 @@ export const phone_numbers = sqliteTable(
     organization_id: text()
       .notNull()
       .references(() => organizations.organization_id, { onDelete: 'restrict' }),
-    /** Null for `sip` alone: such a number is reached through its own trunk. */
+    /** Null for a SIP number only, which is reached through its own trunk. */
     integration_id: text(),
     /** E.164; unique in the whole system. */
     phone_number: text().notNull().unique(),
@@ -177,7 +179,9 @@ export const phone_numbers = sqliteTable(
     sip_server_address: text(),
     inbound_room_name: text(),
     media_encryption: text({ enum: mediaEncryptions }),
-    /** `sip_password` and `inbound_pin` are credentials, kept as an integration's are; null where there is neither. */
+    /**
+     * `sip_password` and `inbound_pin` are credentials, stored like an integration's. Null if the number has neither.
+     */
     credentials_version: text(),
     data_key: text(),
     kek_id: text(),
@@ -190,14 +194,14 @@ export const phone_numbers = sqliteTable(
       columns: [table.organization_id, table.integration_id],
       foreignColumns: [integrations.organization_id, integrations.integration_id],
     }).onDelete('restrict'),
-    // Covers the references' listing, their NOT EXISTS and the foreign key's own check.
+    // For the list of references, for the check that there are none, and for the check of the foreign key.
     index('phone_numbers_by_integration').on(
       table.integration_id,
       table.organization_id,
       table.phone_number,
       table.phone_number_id,
     ),
-    // With the one above, one for each set of filters that a list may have.
+    // With the index above, one for each set of filters of the list.
     index('phone_numbers_by_phone_number').on(table.organization_id, table.phone_number),
     index('phone_numbers_by_status').on(table.organization_id, table.status, table.phone_number),
     index('phone_numbers_by_integration_status').on(
@@ -223,8 +227,8 @@ export const phone_numbers = sqliteTable(
 );
 
 /**
- * Append-only; survives its subject, so it references nothing. An event is also the decision of the mutation that
- * wrote it: its id is minted before the first try, and a retry finds it (audit/record.ts).
+ * Append-only. Events outlive what they are about, so there is no foreign key. An event is also the decision of the
+ * call that wrote it (decision/event.ts).
  */
 export const audit_events = sqliteTable(
   'audit_events',
@@ -233,42 +237,43 @@ export const audit_events = sqliteTable(
     event_id: text().notNull(),
     action: text({ enum: auditActions }).notNull(),
     target_id: text().notNull(),
-    /** Null for an actor that is no API key. */
+    /** Null if the actor is not an API key. */
     actor_key_id: text(),
     request_id: text().notNull(),
-    /** JSON of the target, without any secret: as it stood before a deletion, or as it was created. */
+    /** JSON of the target, without secrets: as it was just before, or as it was created. */
     state: text().notNull(),
-    /** Of the commit, by D1's clock; never before the organization's event before (audit/record.ts). */
+    /** When it was committed, by D1's clock; never before the organization's previous event (decision/event.ts). */
     created_at: integer().notNull(),
-    /** The event's place in the order in which D1 committed the organization's events. */
+    /** The event's place in the order of the organization's commits. */
     sequence: integer().notNull().default(0),
-    /** Null of an event from before this was recorded: its actor is the API key, or an operator where there is none. */
+    /** Null for an event older than this column. Its actor is the API key, or an operator if `actor_key_id` is null. */
     actor_type: text({ enum: actorTypes }),
     actor_id: text(),
-    /** As it was then: a key that has ended is deleted later. */
+    /** The name at that time. The key itself is deleted some time after it ends. */
     actor_name: text(),
-    /** Of an update: JSON of the columns that it set, with their new values, without any secret. */
+    /**
+     * For an update: JSON of the columns that it set, with their new values, without secrets. Null for other events.
+     */
     changes: text(),
   },
   (table) => [
     primaryKey({ columns: [table.organization_id, table.event_id] }),
-    // The order of the list, the export and the retention. Times rise with the sequence, so this is the sequence's own
-    // order, and `since` and `until` are places in it.
+    // The order of the list, the export and the retention. Times never fall as the sequence rises, so this is also the
+    // order of the sequence, and `since` and `until` are positions in it.
     index('audit_events_by_created_at').on(table.organization_id, table.created_at, table.sequence),
-    // One for each filter that the list takes, which takes one of them: an index for two is one more row written for each
-    // event, and without it a page of two reads all that pass one. A replay and a rotation ask by target too.
+    // One for each filter of the list. The list takes only one of them, because filters together would need an index of
+    // their own: one more row to write for each event. A replay and a rotation also search by target.
     index('audit_events_by_action').on(table.organization_id, table.action, table.created_at, table.sequence),
     index('audit_events_by_target').on(table.organization_id, table.target_id, table.created_at, table.sequence),
     index('audit_events_by_actor').on(table.organization_id, table.actor_key_id, table.created_at, table.sequence),
-    // The form alone: a new verb must not need a rebuild of the largest table.
+    // Checks only the form, because adding an action must not require a rebuild of the largest table.
     check('audit_events_action', sql`${table.action} GLOB '[a-z]*.[a-z]*'`),
   ],
 );
 
 /**
- * The outbox: KV keys of ciphertext that no live row names, or that a create under way has not yet made live.
- * `attempts` is 0 until a drain claims the row or a refusal spends it, and with that it is owed; `due_at` is when it may be
- * claimed (again).
+ * The outbox: KV keys of ciphertext that no row names, or does not name yet (credentials/outbox.ts). `due_at` is when
+ * the drain may claim the row. `attempts` counts the claims, and the times that an intent was spent.
  */
 export const credential_purges = sqliteTable(
   'credential_purges',
@@ -277,37 +282,38 @@ export const credential_purges = sqliteTable(
     organization_id: text().notNull(),
     due_at: integer().notNull(),
     attempts: integer().notNull(),
-    /** What `due_at` was before any attempt: a purge is late by the time since. */
+    /** What `due_at` was before the first attempt. It shows how late the removal is. */
     first_due_at: integer().notNull().default(0),
     state: text({ enum: purgeStates }).notNull().default('owed'),
-    /** Of an intent: the key-encryption key that wraps the data key of what it may make live. */
+    /** For an intent: the key-encryption key that wraps the data key of its ciphertext. */
     kek_id: text(),
   },
   (table) => [
-    // For a drain that is fair: each organization's own, those that are due first.
+    // The drain is fair among organizations: it reads the rows of each one, in the order in which they are due.
     index('credential_purges_by_organization').on(table.organization_id, table.due_at),
     check('credential_purges_state', oneOf(table.state, purgeStates)),
   ],
 );
 
 /**
- * What a key-encryption key is known by beside its id, which an operator chooses: written when it first wraps a data key.
+ * The key-encryption keys that have wrapped a data key. An operator chooses the id, so the check value tells whether a
+ * key in the ring is the one that has been used under that id (credentials/kek-check.ts).
  */
 export const key_encryption_keys = sqliteTable('key_encryption_keys', {
   kek_id: text().primaryKey(),
-  /** Base64 of a hash of the key's bytes (credentials/envelope.ts), which tells them from others and nothing else. */
+  /** Base64 of a hash of the key's bytes (credentials/kek-ring.ts). It identifies the key and reveals nothing else. */
   check_value: text().notNull(),
-  /** When it was first current where data keys are wrapped. */
+  /** When it first wrapped a data key. */
   created_at: integer().notNull(),
-  /** When it was taken out of the ring for good: nothing is wrapped under it any more. */
+  /** When it was retired for good. From then on nothing is wrapped under it. */
   retired_at: integer(),
-  /** JSON of the data key (credentials/data-keys.ts) behind which the next run of the re-wrap goes on. */
+  /** JSON of a place among the data keys (credentials/data-keys.ts). The next run of the re-wrap begins after it. */
   rewrap_place: text(),
 });
 
 /**
- * A mutation with an Idempotency-Key that acted, for 24 hours: written by the batch that decides it; every repeat of the
- * request is answered from its event (idempotency.ts).
+ * Mutations that acted under an Idempotency-Key, kept for 24 hours. The row is written by the batch that decides, and a
+ * repeat of the request is answered from its event (decision/remembered-answers.ts).
  */
 export const idempotency_keys = sqliteTable(
   'idempotency_keys',
@@ -317,9 +323,9 @@ export const idempotency_keys = sqliteTable(
     idempotency_key: text().notNull(),
     method: text().notNull(),
     path: text().notNull(),
-    /** The audit event of what was done. */
+    /** The audit event that decided. */
     event_id: text().notNull(),
-    /** Of the first request's body and query string, by which another one is told. */
+    /** Identifies the body and the query string of the first request, so that another request can be refused. */
     fingerprint: text().notNull(),
     created_at: integer().notNull(),
   },

@@ -1,4 +1,4 @@
-/** A call: one act on one organization, and who acts. Nothing here knows of HTTP. */
+/** A call: one act on one organization, and who acts. Nothing here knows HTTP. */
 import type { Caller } from '../callers/key-cache.ts';
 import { newEventId } from '../core/ids.ts';
 import { unixNow } from '../core/time.ts';
@@ -6,10 +6,10 @@ import type { ActorType } from '../core/vocabulary.ts';
 import type { ReadingCall } from '../d1/replica-session.ts';
 import type { AfterAnswer } from '../env.ts';
 
-/** Who acts. Audit events keep it as it was then. */
+/** Who acts. Audit events keep a copy. */
 export interface Actor {
   readonly type: ActorType;
-  /** Null where the type says all that is known. */
+  /** Null if only the type is known. */
   readonly id: string | null;
   readonly name: string | null;
 }
@@ -24,11 +24,11 @@ export interface Call {
 export interface ApiCall extends Call, ReadingCall {
   readonly caller: Caller;
   readonly afterAnswer: AfterAnswer;
-  /** Of a request with an Idempotency-Key. */
+  /** Only if the request has an Idempotency-Key. */
   readonly idempotency?: Idempotency;
-  /** What its answer tells beside the body. Filled in while the call is carried out. */
+  /** What the headers of the answer will say. Filled in while the call is carried out. */
   readonly told: ReadingCall['told'] & {
-    /** The request was answered before, and this is that answer. */
+    /** The answer is a repeated one. */
     replayed: boolean;
   };
 }
@@ -37,7 +37,7 @@ export interface Idempotency {
   readonly idempotency_key: string;
   readonly method: string;
   readonly path: string;
-  /** Tells this body and query string from others, and nothing else to anybody. */
+  /** Identifies the body and the query string, and reveals nothing else about them (http/idempotency-key.ts). */
   readonly fingerprint: string;
 }
 
@@ -46,26 +46,24 @@ export function operatorCall(organization_id: string, request_id: string = crypt
   return { organization_id, actor: { type: 'operator', id: null, name: null }, request_id };
 }
 
-/** What the events of a call are recorded from. */
+/** What the statements that record a call's events are bound to. */
 export interface EventParameters {
   organization_id: string;
-  /** Of the event that decides. Events about further targets have ids of their own (event.ts). */
+  /** The id of the event that decides. Events about further targets have other ids (event.ts). */
   event_id: string;
   actor_type: ActorType;
   actor_id: string | null;
   actor_name: string | null;
-  /** Null for an actor that is no API key. */
+  /** Null if the actor is not an API key. */
   actor_key_id: string | null;
   request_id: string;
-  /** Unix seconds: when the call began, by the clock of whoever carries it out. */
+  /** When the call began, in unix seconds by our own clock, not D1's. */
   event_time: number;
-  /** Unix seconds. */
+  /** Unix seconds. Unlike `event_time`, a later attempt of the call may have a later one. */
   now: number;
 }
 
-/**
- * Mints the ids and times of a call's events: once, before the first try, so that every try is the same batch.
- */
+/** Makes the ids and times of a call's events: once, before the first try, so that every try is the same batch. */
 export function eventParameters({ organization_id, actor, request_id }: Call): EventParameters {
   const now = unixNow();
   return {

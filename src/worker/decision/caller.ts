@@ -1,4 +1,7 @@
-/** Whether a caller may do what it asks, by D1, in the batch that acts: a cached key is not the authority for a mutation. */
+/**
+ * Whether the caller of a mutation may do what it asks. D1 decides that, in the batch that acts, because the cached key
+ * may be out of date.
+ */
 import { and, eq, inArray, sql } from 'drizzle-orm';
 import type { SQL, SQLWrapper } from 'drizzle-orm';
 import { forgetKey, isAlive, isUnended } from '../callers/key-cache.ts';
@@ -15,7 +18,7 @@ import type { ApiCall } from './call.ts';
 import { isUnanswered } from './remembered-answers.ts';
 import type { ScopeParameters } from './remembered-answers.ts';
 
-/** Parameters by which a mutation's batch asks about its caller; `now` in unix seconds. */
+/** The parameters of the predicates about the caller. `now` is in unix seconds. */
 export interface CallerParameters extends ScopeParameters {
   now: number;
 }
@@ -24,9 +27,9 @@ const isCallersKey = ({ organization_id, actor_key_id }: Placeholders<CallerPara
   and(eq(api_keys.key_id, actor_key_id), eq(api_keys.organization_id, organization_id));
 
 /**
- * The caller predicate: the caller's key is active and unexpired, its organization is active, and its role has the
- * permission, at the instant of the act. For a statement that selects from `organizations` and `api_keys`; one that decides
- * asks {@link isUnanswered} beside it, or {@link mayAct} for both.
+ * The caller predicate: the caller's key is active and has not expired, its organization is active, and its role has
+ * the permission. For a statement that selects from `organizations` and `api_keys`. A statement that decides must ask
+ * {@link isUnanswered} too; {@link mayAct} asks both.
  */
 export const isCallerWith = (permission: Permission, parameters: Placeholders<CallerParameters>) =>
   and(
@@ -37,13 +40,16 @@ export const isCallerWith = (permission: Permission, parameters: Placeholders<Ca
   );
 
 /**
- * What every statement that decides must ask: the caller may, and no request has acted under its Idempotency-Key. For a
- * statement that selects from `organizations`.
+ * What every statement that decides must ask: {@link isCallerWith}, and that no request has acted under the
+ * Idempotency-Key. For a statement that selects from `organizations`.
  */
 export const mayAct = (permission: Permission, db: Builder, parameters: Placeholders<CallerParameters>) =>
   and(existsIn(db, api_keys, isCallerWith(permission, parameters)), isUnanswered(db, parameters));
 
-/** A value of the caller's own key, or null where the caller may not. For a statement that selects from `organizations`. */
+/**
+ * A value of the caller's own key, or null if {@link isCallerWith} does not hold. For a statement that selects from
+ * `organizations`.
+ */
 export const callersOwn = <Value>(
   value: SQL<Value>,
   permission: Permission,
@@ -62,10 +68,10 @@ export const rankOf = (role: SQLWrapper) => {
 /** Unix seconds beyond any time that a client can name. */
 const NEVER = Number.MAX_SAFE_INTEGER;
 
-/** An expiry as a number that SQL can compare: a key that does not expire is later than any. */
+/** An expiry as a number that SQL can compare. "Does not expire" is later than any other. */
 export const expiryOf = (expires_at: SQLWrapper) => sql<number>`coalesce(${expires_at}, ${sql.raw(String(NEVER))})`;
 
-/** An expiry as it is stored, from what {@link expiryOf} makes of it. */
+/** The reverse of {@link expiryOf}: the expiry as it is stored. */
 export const unlessNever = (expiry: SQLWrapper) => sql<number | null>`nullif(${expiry}, ${sql.raw(String(NEVER))})`;
 
 export interface CallerKey {
@@ -79,7 +85,7 @@ export interface CallerKey {
 export const isLivingCaller = (db: Builder, parameters: Placeholders<CallerParameters>) =>
   and(isCallersKey(parameters), isAlive(db, parameters));
 
-/** The caller's key as D1 has it, or no row for a dead one: what {@link assertCallerMay} judges. */
+/** The caller's key as D1 has it; no row if it is dead. For {@link assertCallerMay}. */
 export const callerKey = query((db, parameters: Placeholders<CallerParameters>) =>
   db
     .select({ user_id: api_keys.user_id, role: api_keys.role, expires_at: api_keys.expires_at })
@@ -88,11 +94,11 @@ export const callerKey = query((db, parameters: Placeholders<CallerParameters>) 
 );
 
 /**
- * Explains a batch that did nothing by its caller. Where the caller is the reason, this isolate forgets the key, so that the
- * next call asks D1.
+ * Checks whether the caller is the reason why a batch did nothing. If so, the isolate forgets the cached key, so that
+ * the next call asks D1.
  *
- * @returns the caller's key, where it is not the reason
- * @throws DomainError `invalid_api_key` for a dead key, `permission_denied` for a role that no longer has the permission
+ * @returns the caller's key, if it is not the reason
+ * @throws DomainError `invalid_api_key` for a dead key, `permission_denied` if its role no longer has the permission
  */
 export function assertCallerMay(
   permission: Permission,

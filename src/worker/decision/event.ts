@@ -1,12 +1,12 @@
 /**
- * Audit events. An event is written by the batch of the call that it tells of, and it is the decision of that call: if the
- * event is there, the call was carried out, whichever try of the batch did it.
+ * Audit events. A call's event is written by the batch that carries the call out, and it is the decision of that call.
+ * If the event exists, the call was carried out, whichever try of the batch did it.
  *
- * The first statement of a batch is the one that decides, and the others ask for its event ({@link hasDecided}):
+ * The first statement of a batch decides. The statements after it check that the event exists ({@link hasDecided}):
  *
  * - A verb that changes or removes a row records the event first, because the event keeps the row as it was before.
- * - A verb that makes a row inserts the row first, because the event keeps the row as it was made. Then the insert decides,
- *   and the event that is recorded of the new row keeps a later try from inserting another.
+ * - A verb that creates a row inserts it first, because the event keeps the row as it was created. Here the insert
+ *   decides. The event, recorded from the new row, keeps a later try from inserting another row.
  */
 import { and, eq, getTableColumns, gt, inArray, lt, sql } from 'drizzle-orm';
 import type { SQL, SQLWrapper } from 'drizzle-orm';
@@ -27,7 +27,7 @@ type EventKey = Pick<EventParameters, 'organization_id' | 'event_id'>;
 export const isDecision = ({ organization_id, event_id }: Placeholders<EventKey>) =>
   and(eq(audit_events.organization_id, organization_id), eq(audit_events.event_id, event_id));
 
-/** What the ids of all events of a call begin with. */
+/** The start of an event's id that all events of its call share. */
 const callIdOf = (event_id: SQLWrapper) => sql`substr(${event_id}, 1, ${sql.raw(String(CALL_ID_LENGTH))})`;
 
 /** Selects all events of a call; `event_id` is the id of any of them. */
@@ -40,17 +40,20 @@ export const isOfCall = ({
     eq(audit_events.organization_id, organization_id),
     gt(audit_events.event_id, callIdOf(event_id)),
     lt(audit_events.event_id, sql`${callIdOf(event_id)} || 'g'`),
-    // The ids of another call may begin alike.
+    // The ids of two calls may begin alike.
     eq(audit_events.request_id, request_id),
   );
 
 /**
- * Tells SQLite's planner, which has no statistics, to use this predicate's index. It would use the primary key instead, and
- * read every event of the organization.
+ * Makes SQLite use this predicate's index. Its planner has no statistics here, and would use the primary key and read
+ * every event of the organization.
  */
 export const isRare = (predicate: SQL) => sql`likelihood(${predicate}, 0.0001)`;
 
-/** Selects the events of one target with one of these actions, by the index of targets: an action may be most events'. */
+/**
+ * Selects the events of one target with one of these actions, by the index of targets. (Most events may have the same
+ * action.)
+ */
 export const isOfTarget = (
   events: Record<'organization_id' | 'target_id' | 'action', SQLiteColumn>,
   { organization_id, target_id }: Record<'organization_id' | 'target_id', SQLWrapper>,
@@ -62,16 +65,16 @@ export const isOfTarget = (
     inArray(sql`+${events.action}`, [...actions]),
   );
 
-/** Selects the events that tell of a refusal. */
+/** Selects the events of refusals. */
 export const isRefusal = sql`${audit_events.action} GLOB '*_refused'`;
 
-/** Predicate: the event that decides is there, with this action if one is named. */
+/** Predicate: the event that decides exists, with this action if one is given. */
 export const hasDecided = (db: Builder, parameters: Placeholders<EventKey>, action?: AuditAction) =>
   existsIn(db, audit_events, and(isDecision(parameters), action && eq(audit_events.action, action)));
 
 /**
- * Predicate of an update: the event that decides is there, and it saw the revision that the row still has. A late try finds
- * the event of an earlier try and a row that has been updated since: it changes nothing.
+ * Predicate of an update: the event that decides exists, and the row still has the revision that the event saw. So a
+ * late try, which finds the event of an earlier try, does not overwrite a row that has been updated since.
  */
 export const decisionSaw = (db: Builder, parameters: Placeholders<EventKey>, revision: SQLiteColumn) =>
   existsIn(
@@ -83,24 +86,27 @@ export const decisionSaw = (db: Builder, parameters: Placeholders<EventKey>, rev
 interface Recorder<Parameters> {
   /** The table of the targets. */
   table: SQLiteTable;
-  /** The column that names a target. */
+  /** The column with a target's id. */
   target_id: SQLiteColumn;
-  /** What the event says happened; where the statement decides it, in SQL. */
+  /** What happened; an SQL expression if the statement itself decides it. */
   action: AuditAction | ((db: Builder, parameters: Placeholders<Parameters>) => SQL<AuditAction>);
-  /** Selects the targets. It may ask about the organization, whose row is joined. */
+  /** Selects the targets. It may use the organization's row, which is joined. */
   where: (db: Builder, parameters: Placeholders<Parameters>) => SQL | undefined;
-  /** Of an update: the new values of the columns that it sets. */
+  /** For an update: the new values of the columns that it sets. */
   changes?: (parameters: Placeholders<Parameters>) => Readonly<Record<string, SQL>>;
-  /** Whether there may be many targets: each has an event of its own, whose id ends as the target's does. */
+  /**
+   * Whether there may be more than one target. Then the id of each event ends with the last digits of its target's id.
+   */
   many?: boolean;
 }
 
 /**
- * Makes the statement that records an event of each target, unless there is one of its id.
+ * Makes the statement that records an event for each target, unless an event with its id exists.
  *
- * D1 carries out one statement after the other, so the organization's row, which knows its newest event, tells the order of
- * the commits: the new event has the next sequence. Its time is the time of the commit by D1's clock, and never before that
- * of the event before. So times rise with the sequence, also after a restore of D1.
+ * The new event gets the next sequence after that of the organization's newest event, which the organization's row
+ * keeps. D1 runs one statement after the other, so the sequence is the order of the commits. The event's time is that
+ * of the commit by D1's clock, but never before that of the previous event. So times never fall as the sequence rises,
+ * even after a restore of D1.
  */
 export function eventRecorder<Parameters extends EventParameters>({
   table,
@@ -142,7 +148,7 @@ export function eventRecorder<Parameters extends EventParameters>({
   });
 }
 
-/** The state of an event leaves out what could open something, and what is counted or kept for the service itself. */
+/** The state of an event leaves out secrets, counters, and what the service keeps only for itself. */
 const isRecorded = (name: string) =>
   !['data_key', 'kek_id', 'key_hash', 'ended_at', 'last_sequence', 'last_event_at'].includes(name) &&
   !/_count$|^max_/.test(name);
@@ -151,7 +157,7 @@ const isRecorded = (name: string) =>
 const stateOf = (table: SQLiteTable) =>
   jsonObject(Object.fromEntries(Object.entries(getTableColumns(table)).filter(([name]) => isRecorded(name))));
 
-/** For an update: the time of the event that decides, unless the row has a later one already. */
+/** For an update: the time of the event that decides, unless the row already has a later one. */
 export const updateTime = (db: Builder, parameters: Placeholders<EventKey>, updated_at: SQLiteColumn) =>
   sql<number>`max(${updated_at}, ${db
     .select({ created_at: audit_events.created_at })
@@ -173,11 +179,11 @@ const countEvents = query((db, parameters: Placeholders<EventParameters>) =>
 );
 
 /**
- * Carries out a call that needs no caller's permission (an operator's command): its statements, in their order, in one
- * batch, which are safe to repeat and to land late.
+ * Carries out a call that needs no caller's permission, as of an operator's command: its statements in order, in one
+ * batch. They must be safe to repeat, and harmless if they arrive late.
  *
- * @returns the event that decided, if there is one, and how many events the call recorded. `inDoubt` says that an earlier try
- *   may yet land: who has no event and takes that for a refusal must ask {@link assertNothingInDoubt}
+ * @returns the event that decides, if there is one, and how many events the call recorded. `inDoubt` says that an earlier
+ *   try may still arrive: a caller that takes "no event" for a refusal must call {@link assertNothingInDoubt}
  * @throws DomainError `temporarily_unavailable`
  */
 export async function carryOut<Parameters extends EventParameters>(
@@ -194,9 +200,10 @@ export async function carryOut<Parameters extends EventParameters>(
 }
 
 /**
- * Stands before every refusal that left no event, because an earlier try of the batch could still overtake it.
+ * Must be called before a refusal that left no event: an earlier try of the batch might still be carried out, after the
+ * client was told that it was refused.
  *
- * @throws DomainError `temporarily_unavailable` (`unknown`) where there is such a try
+ * @throws DomainError `temporarily_unavailable` (`unknown`) if there is such a try
  */
 export function assertNothingInDoubt(inDoubt: boolean): void {
   if (inDoubt) throw new DomainError('temporarily_unavailable', { outcome: 'unknown' });

@@ -1,6 +1,6 @@
 /**
- * What every mutation has in common: one batch that decides, acts and reads the decision back; and how its answer is told
- * apart: this request decided, an earlier request under the same Idempotency-Key did, or nothing was decided.
+ * What all mutations share: one batch that decides, acts, and reads the decision back. Either this request decided, or
+ * an earlier request under the same Idempotency-Key did, or nothing was decided.
  */
 import { and, eq, ne, not, sql } from 'drizzle-orm';
 import { alias } from 'drizzle-orm/sqlite-core';
@@ -17,12 +17,12 @@ import type { CallerKey, CallerParameters } from './caller.ts';
 import { assertNothingInDoubt, isDecision, isOfCall, isRefusal } from './event.ts';
 import { assertSameRequest, isScope, scopeOf } from './remembered-answers.ts';
 
-/** What a mutation's statements are bound to, beside its own parameters. */
+/** What the statements of every mutation are bound to. Each mutation adds its own parameters. */
 export interface MutationParameters extends EventParameters, CallerParameters {
   actor_key_id: string;
 }
 
-/** {@link eventParameters} of a caller's call, whose batch asks about the caller and its Idempotency-Key. */
+/** {@link eventParameters}, and what a batch needs to check the caller and the Idempotency-Key. */
 export function mutationParameters(call: ApiCall): MutationParameters {
   return { ...eventParameters(call), actor_key_id: call.caller.key_id, ...scopeOf(call) };
 }
@@ -33,13 +33,13 @@ type ResultsOf<Found> = {
 };
 
 interface Definition<Parameters, Found extends Reads<Parameters>> {
-  /** Decide and act, in this order (event.ts says which is first), each on the conditions that it states itself. */
+  /** Run in this order; event.ts says which one comes first. Each checks its own conditions. */
   statements: readonly CompiledQuery<Parameters, unknown>[];
-  /** What explains a refusal, read as the statements leave it. */
+  /** Reads that explain a refusal. They run after the statements. */
   found: Found;
 }
 
-/** The event that decides a request. */
+/** The event that decided a request. */
 export interface Decision {
   event_id: string;
   action: typeof audit_events.$inferSelect.action;
@@ -47,12 +47,12 @@ export interface Decision {
   created_at: number;
 }
 
-/** `found` is read in every case. */
+/** `found` has the results of the reads, in every case. */
 export type Outcome<Found> = { found: Found } & (
   | { outcome: 'decided'; event: Decision }
   /** An earlier request under the same Idempotency-Key acted, and this is its event. */
   | { outcome: 'replayed'; event: Decision }
-  /** There is no event. The caller's key is alive and has the permission, so the reason is another. */
+  /** There is no event. It is not because of the caller: its key is alive and has the permission. */
   | { outcome: 'undecided'; caller: CallerKey }
 );
 
@@ -78,14 +78,16 @@ const remember = query((db, parameters: Placeholders<MutationParameters & { fing
     .onConflictDoNothing(),
 );
 
-/** The id of the event that decides: the one remembered under the request's Idempotency-Key, or its own. */
+/**
+ * The id of the event that decides: the one remembered under the request's Idempotency-Key, or else the request's own.
+ */
 const decisiveEventId = (db: Builder, parameters: Placeholders<MutationParameters>) =>
   sql<string>`coalesce(${db
     .select({ event_id: idempotency_keys.event_id })
     .from(idempotency_keys)
     .where(isScope(parameters))}, ${parameters.event_id})`;
 
-/** Selects the events that the call which decided left beside its decision. */
+/** Selects the other events of the call that decided, those about further targets. */
 export const isBesideDecision = (db: Builder, parameters: Placeholders<MutationParameters>) => {
   const decisive = decisiveEventId(db, parameters);
   const decision = alias(audit_events, 'decision');
@@ -98,8 +100,8 @@ export const isBesideDecision = (db: Builder, parameters: Placeholders<MutationP
 };
 
 /**
- * One row: the event that decides and, where it was remembered, the fingerprint of its request. The caller's key is in it
- * unless this request itself decided.
+ * One row: the event that decides and, if it was remembered, the fingerprint of its request. Unless this request itself
+ * decided, also the caller's key, to check whether it is alive.
  */
 const findDecision = query((db, parameters: Placeholders<MutationParameters>) => {
   const { organization_id, event_id, actor_key_id } = parameters;
@@ -141,10 +143,10 @@ interface DecisionRow {
 const nothing: DecisionRow = { event: null, fingerprint: null, caller: null };
 
 /**
- * Makes the function that carries a mutation out for a caller with the permission.
+ * Makes the function that carries a mutation out, for callers with the permission.
  *
- * It returns the {@link Outcome}, and throws DomainError `invalid_api_key`, `permission_denied`, `idempotency_key_reused`,
- * `temporarily_unavailable`.
+ * The function returns the {@link Outcome}. It throws DomainError `invalid_api_key`, `permission_denied`,
+ * `idempotency_key_reused` or `temporarily_unavailable`.
  */
 export function mutation<Parameters extends MutationParameters, Named extends Reads<Parameters>>(
   permission: Permission,
@@ -181,7 +183,9 @@ function undecided<Results>(
   return { outcome: 'undecided', caller: assertCallerMay(permission, call, caller), found };
 }
 
-/** A repeated request gets the first one's answer, if it is the same request and its caller still may. */
+/**
+ * A repeated request gets the first answer again, if it is the same request and its caller still has the permission.
+ */
 function replayed<Results>(
   permission: Permission,
   call: ApiCall,

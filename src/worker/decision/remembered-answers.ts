@@ -1,10 +1,11 @@
 /**
- * Remembered answers (draft-ietf-httpapi-idempotency-key-header-07): a mutation that is repeated under its Idempotency-Key acts
- * once, and every repeat gets the same answer. A refusal changed nothing: it is not remembered, and its repeat is judged anew.
+ * Remembered answers (draft-ietf-httpapi-idempotency-key-header-07). A mutation that is repeated under its
+ * Idempotency-Key acts once, and every repeat gets the same answer. A refusal changed nothing, so it is not remembered,
+ * and its repeat is judged anew.
  *
- * The row that remembers is written by the batch that decides (mutation.ts), and every statement that decides asks that there
- * is none ({@link isUnanswered}). So D1 lets one of several requests act, and the others find its row. An Idempotency-Key
- * counts for one API key, method and path.
+ * The batch that decides also writes the row that remembers (mutation.ts), and every statement that decides checks that
+ * there is no such row yet ({@link isUnanswered}). So of several equal requests one acts, and the others find its row.
+ * An Idempotency-Key counts for one API key, method and path.
  */
 import { and, eq, inArray, lte, not, sql } from 'drizzle-orm';
 import { DomainError } from '../core/errors.ts';
@@ -19,7 +20,7 @@ import type { ApiCall } from './call.ts';
 
 const KEPT_SECONDS = SECONDS_A_DAY;
 
-/** Where an Idempotency-Key counts; nulls of a request without one. */
+/** An Idempotency-Key, and what it counts for. Null if the request has none. */
 export interface ScopeParameters {
   organization_id: string;
   actor_key_id: string;
@@ -33,7 +34,7 @@ export function scopeOf({ idempotency }: ApiCall): Pick<ScopeParameters, 'idempo
   return { idempotency_key, method, path };
 }
 
-/** Selects what is remembered under a request's Idempotency-Key; nothing for a request without one. */
+/** Selects the row that is remembered under the request's Idempotency-Key; no row if the request has none. */
 export const isScope = (parameters: Placeholders<ScopeParameters>) =>
   and(
     eq(idempotency_keys.organization_id, parameters.organization_id),
@@ -43,16 +44,15 @@ export const isScope = (parameters: Placeholders<ScopeParameters>) =>
     eq(idempotency_keys.path, parameters.path),
   );
 
-/** Predicate: no request has acted under the Idempotency-Key, or there is none. */
+/** Predicate: the request has no Idempotency-Key, or no request has acted under it yet. */
 export const isUnanswered = (db: Builder, parameters: Placeholders<ScopeParameters>) =>
   not(existsIn(db, idempotency_keys, isScope(parameters)));
 
-/** @throws DomainError `idempotency_key_reused` where another request acted under the Idempotency-Key */
+/** @throws DomainError `idempotency_key_reused` if another request acted under the Idempotency-Key */
 export function assertSameRequest({ idempotency }: ApiCall, fingerprint: string | null): void {
   if (fingerprint !== idempotency?.fingerprint) throw new DomainError('idempotency_key_reused', {});
 }
 
-/** Of every organization: what is older than its time, by the clock alone. */
 const deleteOldAnswers = query((db, { until }: Placeholders<{ until: number }>) => {
   const { organization_id, actor_key_id, idempotency_key, method, path, created_at } = idempotency_keys;
   const primaryKey = sql`(${sql.join([organization_id, actor_key_id, idempotency_key, method, path], sql`, `)})`;

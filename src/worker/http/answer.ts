@@ -1,4 +1,4 @@
-/** How every answer of the Worker is made, with the headers that all of them have. */
+/** Makes every answer of the Worker, with the headers that all answers have. */
 import type { Context, TypedResponse } from 'hono';
 import type { ContentfulStatusCode } from 'hono/utils/http-status';
 import type { JSONParsed } from 'hono/utils/types';
@@ -7,8 +7,9 @@ import type { AnswerHeaders, AppEnv } from './app-env.ts';
 import { BOOKMARK_HEADER } from './bookmark.ts';
 
 /**
- * The headers of an answer to the request of this id: what OWASP's REST Security Cheat Sheet asks of an API, whose answers
- * no page renders. https://cheatsheetseries.owasp.org/cheatsheets/REST_Security_Cheat_Sheet.html#security-headers
+ * The headers of every answer. They follow OWASP's advice for APIs, whose answers no browser renders.
+ *
+ * @see https://cheatsheetseries.owasp.org/cheatsheets/REST_Security_Cheat_Sheet.html#security-headers
  */
 export function standardHeaders(request_id: string): AnswerHeaders {
   return {
@@ -22,14 +23,14 @@ export function standardHeaders(request_id: string): AnswerHeaders {
   };
 }
 
-function toldBy(call: ApiCall | undefined): AnswerHeaders {
+function headersOf(call: ApiCall | undefined): AnswerHeaders {
   const headers: AnswerHeaders = {};
   if (call?.told.replayed) headers['Idempotency-Replayed'] = 'true';
   if (call && call.told.bookmark !== null) headers[BOOKMARK_HEADER] = call.told.bookmark;
   return headers;
 }
 
-/** The answer with this JSON, as `c.json()` makes it, and with the headers that the call has gathered. */
+/** An answer with this JSON, like that of `c.json()`, and with the headers of the call. */
 export function answer<Body extends object, Status extends ContentfulStatusCode>(
   c: Context<AppEnv>,
   status: Status,
@@ -38,8 +39,8 @@ export function answer<Body extends object, Status extends ContentfulStatusCode>
 ) {
   const response = new Response(JSON.stringify(body), {
     status,
-    headers: { 'Content-Type': 'application/json', ...c.get('headers'), ...toldBy(c.get('call')), ...headers },
+    headers: { 'Content-Type': 'application/json', ...c.get('headers'), ...headersOf(c.get('call')), ...headers },
   });
-  // oxlint-disable-next-line typescript/no-unsafe-type-assertion -- what a TypedResponse has more is a type alone
+  // oxlint-disable-next-line typescript/no-unsafe-type-assertion -- a TypedResponse differs from a Response only in its type
   return response as Response & TypedResponse<JSONParsed<Body>, Status, 'json'>;
 }

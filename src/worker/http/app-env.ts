@@ -1,8 +1,8 @@
-/** What Hono's context holds of a request. */
+/** What Hono's context holds for a request. */
 import type { ApiCall } from '../decision/call.ts';
 import type { AfterAnswer, Bindings } from '../env.ts';
 
-/** Names and values. A plain object: the platform takes it over at once, where `c.header()` costs a call for each. */
+/** Names and values. It is a plain object, because `c.header()` would cost one call to the platform for each header. */
 export type AnswerHeaders = Record<string, string>;
 
 export interface AppEnv {
@@ -10,11 +10,11 @@ export interface AppEnv {
   Variables: {
     request_id: string;
     afterAnswer: AfterAnswer;
-    /** Of the answer, whatever it will be. */
+    /** Headers of the answer, also if it is an error. */
     headers: AnswerHeaders;
     /** Set once the caller is known. */
     call: ApiCall;
-    /** What the log line calls the outcome: a problem's code, or `ok`. */
+    /** For the log line: `ok`, or the problem's code. */
     outcome: string;
   };
 }

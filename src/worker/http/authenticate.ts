@@ -38,7 +38,8 @@ async function identify(c: Context<AppEnv>): Promise<Caller> {
 }
 
 /**
- * Middleware behind the organization's limit, because who names another organization is no reason to spare it.
+ * Middleware that checks `X-Organization-Id`. It runs after the organization's rate limit, so that requests with a
+ * wrong organization count against the limit of the key's organization too.
  *
  * @throws DomainError `missing_organization_id`, `organization_mismatch`
  */
@@ -55,7 +56,7 @@ export const requireOrganization = createMiddleware<AppEnv>(async (c, next) => {
 
 const ORGANIZATION_HEADER = 'X-Organization-Id';
 
-/** @throws the error, once it is counted */
+/** Counts the failure. @throws the error */
 function refuse(c: Context<AppEnv>, error: unknown): never {
   if (error instanceof DomainError && error.code !== 'temporarily_unavailable') {
     countFailure(error.code, networksOf(addressOf(c)).at(-1) ?? '');

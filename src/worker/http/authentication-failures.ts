@@ -1,4 +1,4 @@
-/** Authentications that fail, in the log: by reason and network, so that a flood is seen and does not fill the log. */
+/** Logs failed authentications by reason and network, so that a flood can be seen but does not fill the log. */
 import { LRUCache } from 'lru-cache';
 import { logWarning } from '../core/log.ts';
 import type { ProblemCode } from '../core/errors.ts';
@@ -6,19 +6,19 @@ import type { ProblemCode } from '../core/errors.ts';
 const MAX_COUNTED = 1000;
 const LINE_INTERVAL_MILLISECONDS = 1000;
 
-const failures = new LRUCache<string, { count: number; toldAt: number }>({ max: MAX_COUNTED });
+const failures = new LRUCache<string, { count: number; loggedAt: number }>({ max: MAX_COUNTED });
 
 /**
- * Counts a failure. Logs `authentication_failed` with how many there were since the last line, at most once a second for each
- * reason and network.
+ * Counts a failure. At most once a second for each reason and network, it logs `authentication_failed` with the number
+ * of failures since the previous line.
  */
 export function countFailure(reason: ProblemCode, network: string): void {
   const key = `${reason} ${network}`;
-  const { count, toldAt } = failures.get(key) ?? { count: 0, toldAt: 0 };
-  if (Date.now() - toldAt < LINE_INTERVAL_MILLISECONDS) {
-    failures.set(key, { count: count + 1, toldAt });
+  const { count, loggedAt } = failures.get(key) ?? { count: 0, loggedAt: 0 };
+  if (Date.now() - loggedAt < LINE_INTERVAL_MILLISECONDS) {
+    failures.set(key, { count: count + 1, loggedAt });
     return;
   }
   logWarning('authentication_failed', { reason, network, count: count + 1 });
-  failures.set(key, { count: 0, toldAt: Date.now() });
+  failures.set(key, { count: 0, loggedAt: Date.now() });
 }

@@ -6,13 +6,13 @@ import { BOOKMARK_HEADER } from './bookmark.ts';
 const PREFLIGHT_MAX_AGE_SECONDS = 600;
 
 /**
- * Middleware that lets pages of the origins in `CORS_ORIGINS` call the API. With none, which is the default, browsers
- * refuse them: an API key has no business in a page, but for one's own tools.
+ * Middleware that lets pages of the origins in `CORS_ORIGINS` call the API. By default there are none, and browsers
+ * refuse such calls, because API keys do not belong in web pages. Internal tools are the exception.
  */
 export const allowOrigins = createMiddleware<AppEnv>((c, next) => {
   const origins = originsOf(c.env);
   if (origins.join('') === '') return next();
-  // A preflight is answered by Hono itself, with what is here already.
+  // Hono answers a preflight itself, with the headers that have been set so far.
   if (c.req.method === 'OPTIONS') for (const [name, value] of Object.entries(c.get('headers'))) c.header(name, value);
   return cors({
     origin: origins.includes('*') ? '*' : origins,
@@ -30,7 +30,7 @@ export const allowOrigins = createMiddleware<AppEnv>((c, next) => {
   })(c, next);
 });
 
-/** A deployment may leave the variable out, whatever its type says. */
+/** A deployment may leave the variable out, although its type does not say so. */
 function originsOf({ CORS_ORIGINS = '' }: { CORS_ORIGINS?: string }): string[] {
   return CORS_ORIGINS.split(',').map((origin) => origin.trim());
 }

@@ -21,31 +21,33 @@ interface Health {
 
 let remembered: { health: Health; until: number } | undefined;
 
-const toldBy = (sign: Promise<unknown>, failed: string): Promise<'ok' | 'unavailable'> =>
-  sign.then(
+const statusOf = (check: Promise<unknown>, failure: string): Promise<'ok' | 'unavailable'> =>
+  check.then(
     () => 'ok',
     (error: unknown) => {
-      logError(failed, error);
+      logError(failure, error);
       return 'unavailable';
     },
   );
 
-/** Whether D1 answers and the ring is usable: asked at most once in 5 s by an isolate, because anybody may ask here. */
+/** Checks D1 and the ring. An isolate does so at most once in 5 s, because anybody may call this. */
 async function healthOf(env: Bindings): Promise<Health> {
   if (remembered && Date.now() < remembered.until) return remembered.health;
   const [database, credentials] = await Promise.all([
-    toldBy(batch(env.DB, [askDatabase.bind({})]), 'health_database_unavailable'),
-    toldBy(kekRing(env.CREDENTIALS_KEKS), 'health_credentials_unavailable'),
+    statusOf(batch(env.DB, [askDatabase.bind({})]), 'health_database_unavailable'),
+    statusOf(kekRing(env.CREDENTIALS_KEKS), 'health_credentials_unavailable'),
   ]);
   const health = { database, credentials };
   remembered = { health, until: Date.now() + REMEMBERED_MILLISECONDS };
   return health;
 }
 
-/** For monitors: without a key, and telling nothing but the version, whether D1 answers and whether the ring is usable. */
+/**
+ * For monitors, without an API key. It reveals only the version, whether D1 answers, and whether the ring is usable.
+ */
 export const healthRoutes = new Hono<AppEnv>().get('/', async (c) => {
   await limitByIp('health', c);
   const health = await healthOf(c.env);
-  const isWell = Object.values(health).every((sign) => sign === 'ok');
-  return answer(c, isWell ? 200 : 503, { status: isWell ? 'ok' : 'unavailable', version: VERSION, ...health });
+  const isHealthy = Object.values(health).every((status) => status === 'ok');
+  return answer(c, isHealthy ? 200 : 503, { status: isHealthy ? 'ok' : 'unavailable', version: VERSION, ...health });
 });

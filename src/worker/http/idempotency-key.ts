@@ -1,4 +1,4 @@
-/** The header `Idempotency-Key` (decision/remembered-answers.ts says what it does). */
+/** Reads the header `Idempotency-Key`. decision/remembered-answers.ts says what it does. */
 import canonicalize from 'canonicalize';
 import type { Context } from 'hono';
 import { encodeBase64 } from 'hono/utils/encode';
@@ -6,13 +6,13 @@ import { invalid } from '../core/errors.ts';
 import type { Idempotency } from '../decision/call.ts';
 import type { AppEnv } from './app-env.ts';
 
-/** Printable ASCII, as a header can carry it. The draft's quotes, if there are any, belong to the key. */
+/** Printable ASCII. The draft puts the key in quotes; here, if there are quotes, they are part of the key. */
 const keyFormat = /^[\x20-\x7e]{1,255}$/;
 
 /**
- * What a request says by its Idempotency-Key; nothing without one.
+ * The request's Idempotency-Key and what it counts for, if the request has one.
  *
- * @param request its validated query string and body
+ * @param request the validated query string and body
  * @throws DomainError `validation_failed`
  */
 export async function readIdempotencyKey(c: Context<AppEnv>, request: object): Promise<Idempotency | undefined> {
@@ -27,9 +27,9 @@ export async function readIdempotencyKey(c: Context<AppEnv>, request: object): P
 }
 
 /**
- * Base64 HMAC-SHA-256 of a request's canonical JSON (RFC 8785), by the caller's raw key. A body may hold a short PIN: whoever
- * reads the database could guess it from a plain hash. The raw key is stored nowhere, and whoever repeats the request sends
- * it again.
+ * Base64 HMAC-SHA-256 of the request's canonical JSON (RFC 8785), with the caller's raw key. A plain hash would not be
+ * enough: a body may contain a short PIN, which somebody who reads the database could find by trying. The raw key is
+ * not stored, and every repeat of the request brings it again.
  */
 async function fingerprintOf(request: object, rawKey: string): Promise<string> {
   const algorithm = { name: 'HMAC', hash: 'SHA-256' };

@@ -1,4 +1,4 @@
-/** The one map from the codes of domain errors to answers (RFC 9457). */
+/** Maps the codes of domain errors to answers (RFC 9457). */
 import type { ContentfulStatusCode } from 'hono/utils/http-status';
 import type { DomainError, ProblemCode, ProblemMembers } from '../core/errors.ts';
 import type { Quota } from '../core/vocabulary.ts';
@@ -14,13 +14,19 @@ const quotaNames: Record<Quota, string> = {
   integrations: 'integrations',
   phone_numbers: 'phone numbers',
   sip_numbers: 'SIP numbers',
-  api_keys: 'living API keys',
+  api_keys: 'active API keys',
   audit_events: 'audit events',
+};
+
+const exceedsDetails = {
+  role: 'An API key cannot create, rotate or revoke a key that has a higher role than its own.',
+  expires_at: 'An API key cannot create or rotate a key that expires later than itself.',
+  user: 'An API key can rotate only keys of its own user, unless its role is admin.',
 };
 
 const UNAVAILABLE_RETRY_AFTER_SECONDS = 5;
 
-// RFC 9110 §11.6.1 asks for a challenge with every 401.
+// RFC 9110 §11.6.1 requires a challenge with every 401.
 const challenge = () => ({ 'WWW-Authenticate': 'ApiKey realm="patchbay"' });
 
 const answers: { [Code in ProblemCode]: Answer<ProblemMembers[Code]> } = {
@@ -50,9 +56,7 @@ const answers: { [Code in ProblemCode]: Answer<ProblemMembers[Code]> } = {
     status: 403,
     title: 'Permission is missing',
     detail: ({ required_permission, exceeds }) =>
-      exceeds
-        ? `The API key has the permission ${required_permission}, but not beyond its own ${exceeds}.`
-        : `The API key's role does not have the permission ${required_permission}.`,
+      exceeds ? exceedsDetails[exceeds] : `The API key's role does not have the permission ${required_permission}.`,
   },
   rate_limited: {
     status: 429,
@@ -84,7 +88,7 @@ const answers: { [Code in ProblemCode]: Answer<ProblemMembers[Code]> } = {
   idempotency_key_reused: {
     status: 422,
     title: 'Idempotency-Key was used for another request',
-    detail: 'The Idempotency-Key was sent with another request before. Send a new key with a new request.',
+    detail: 'This Idempotency-Key was used for another request. Use a new key for each new request.',
   },
   not_found: {
     status: 404,
@@ -121,7 +125,7 @@ const answers: { [Code in ProblemCode]: Answer<ProblemMembers[Code]> } = {
     status: 409,
     title: 'Phone number is assigned',
     detail: ({ assigned_agent_id }) =>
-      `The phone number is assigned to agent '${assigned_agent_id}'. Unassign it first: assigned_agent_id null.`,
+      `The phone number is assigned to agent '${assigned_agent_id}'. Unassign it first: set assigned_agent_id to null.`,
   },
   api_key_not_found: {
     status: 404,
@@ -137,7 +141,7 @@ const answers: { [Code in ProblemCode]: Answer<ProblemMembers[Code]> } = {
     status: 409,
     title: 'Quota is exceeded',
     detail: ({ quota, limit }) =>
-      `The organization may have ${limit} ${quotaNames[quota]} and has them. Deleting and revoking still work.`,
+      `The organization has reached its limit of ${limit} ${quotaNames[quota]}. Deleting and revoking still work.`,
   },
   temporarily_unavailable: {
     status: 503,
@@ -145,7 +149,7 @@ const answers: { [Code in ProblemCode]: Answer<ProblemMembers[Code]> } = {
     detail: ({ outcome }) =>
       outcome === 'not_done'
         ? 'The service is temporarily unavailable. Nothing was done. Try again.'
-        : 'The service is temporarily unavailable. The outcome is unknown: the request was wholly done or not at all.',
+        : 'The service is temporarily unavailable. The outcome is unknown: the request was done completely, or not at all.',
     headers: () => ({ 'Retry-After': String(UNAVAILABLE_RETRY_AFTER_SECONDS) }),
   },
   internal_error: {
@@ -155,7 +159,7 @@ const answers: { [Code in ProblemCode]: Answer<ProblemMembers[Code]> } = {
   },
 };
 
-/** The sentence is exact to the character (contract.md, DELETE /api/integrations/{integration_id}). */
+/** The contract fixes this sentence to the character (docs/contract.md, DELETE /api/integrations/{integration_id}). */
 function inUseDetail({
   references,
   reference_count,
@@ -167,7 +171,7 @@ function inUseDetail({
   return `Integration is still referenced by phone numbers: [${named}]${more}. Remove or reassign them first.`;
 }
 
-/** The answer to a domain error: its status, headers and body (RFC 9457). */
+/** The status, headers and body of the answer to a domain error. */
 export function problemAnswer<Code extends ProblemCode>(error: DomainError<Code>, request_id: string) {
   const { status, title, detail, headers } = answers[error.code];
   const body = {

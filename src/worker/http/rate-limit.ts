@@ -1,6 +1,6 @@
 /**
- * Rate limits by the Workers rate-limit bindings: per Cloudflare location and approximate by nature.
- * A binding tells only whether a request passes, so the numbers in the answers are stated here.
+ * Rate limits, by the rate-limit bindings of Workers. They count per Cloudflare location, and approximately.
+ * A binding only says whether a request passes, so the limits that answers mention are repeated here.
  */
 import type { Context } from 'hono';
 import { createMiddleware } from 'hono/factory';
@@ -10,19 +10,22 @@ import { logError } from '../core/log.ts';
 import { DomainError } from '../core/errors.ts';
 import type { Tier } from '../core/vocabulary.ts';
 
-/** The bindings know periods of 10 s and 60 s only. */
+/** The bindings support only periods of 10 s and 60 s. */
 const PERIOD_SECONDS = 10;
 
 type Limit = { binding: keyof Bindings & `${string}_LIMIT`; requests: number };
 
-/** Requests of one organization in a period; `test/http/rate-limit.test.ts` holds them equal to wrangler.toml. */
+/**
+ * Requests of one organization in a period. `test/http/rate-limit.test.ts` checks that wrangler.toml has the same
+ * numbers.
+ */
 export const organizationLimits = {
   starter: { binding: 'STARTER_LIMIT', requests: 100 },
   pro: { binding: 'PRO_LIMIT', requests: 500 },
   enterprise: { binding: 'ENTERPRISE_LIMIT', requests: 5000 },
 } as const satisfies Record<Tier, Limit>;
 
-/** Of these, requests that are recorded, and may store something. */
+/** How many of these may be mutations. */
 export const mutationLimits = {
   starter: { binding: 'STARTER_MUTATIONS_LIMIT', requests: 20 },
   pro: { binding: 'PRO_MUTATIONS_LIMIT', requests: 100 },
@@ -32,8 +35,8 @@ export const mutationLimits = {
 const readingMethods = new Set(['GET', 'HEAD']);
 
 /**
- * Middleware behind `authenticate`: limits by organization, because a limit by key is bypassed by making keys.
- * States the policy in `RateLimit-Policy` (draft-ietf-httpapi-ratelimit-headers).
+ * Middleware that runs after `authenticate`. It limits the organization, because a limit for each key could be evaded
+ * by creating keys. It sets the header `RateLimit-Policy` (draft-ietf-httpapi-ratelimit-headers).
  *
  * @throws DomainError `rate_limited`
  */
@@ -49,21 +52,21 @@ export const limitOrganization = createMiddleware<AppEnv>(async (c, next) => {
 });
 
 /**
- * Takes a token of an IP's, for what anybody may ask of D1 without a key that is known.
+ * Limits the client's network, for calls that reach KV or D1 without a known API key.
  *
- * @param purpose counted apart from others
+ * @param purpose each purpose is counted apart
  * @throws DomainError `rate_limited`
  */
 export async function limitByIp(purpose: 'health' | 'key_lookup', c: Context<AppEnv>): Promise<void> {
   for (const network of networksOf(addressOf(c))) await take(c.env.IP_LIMIT, `${purpose} ${network}`);
 }
 
-/** Absent only where there is no Cloudflare in front. */
+/** The header is absent only if the Worker runs without Cloudflare in front. */
 export const addressOf = ({ req }: Context<AppEnv>) => req.header('CF-Connecting-IP') ?? 'unknown';
 
 async function take(limiter: RateLimit, key: string): Promise<void> {
   const { success } = await limiter.limit({ key }).catch((error: unknown) => {
-    // Limits keep floods out; a limiter that fails must not keep everybody out.
+    // A limiter that fails must not lock everybody out.
     logError('rate_limiter_failed', error);
     return { success: true };
   });
@@ -71,8 +74,8 @@ async function take(limiter: RateLimit, key: string): Promise<void> {
 }
 
 /**
- * What an address counts for, the narrowest first: an IPv4 address for itself, an IPv6 address for its /64, the least that one
- * subscriber is given, and its /48, the most (RFC 6177).
+ * The networks that an address counts against, the narrowest first. For IPv4 that is the address itself. For IPv6 it is
+ * the /64, the smallest network that a subscriber gets, and the /48, the largest (RFC 6177).
  */
 export function networksOf(ip: string): [string, ...string[]] {
   const [, mapped] = /^::ffff:(\d+\.\d+\.\d+\.\d+)$/i.exec(ip) ?? [];

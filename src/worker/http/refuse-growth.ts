@@ -4,7 +4,7 @@ import { isNearlyFull } from '../d1/database-size.ts';
 import type { AppEnv } from './app-env.ts';
 
 /**
- * Middleware that refuses what makes the database grow while it is nearly full. What reads and what deletes goes on.
+ * Middleware that refuses calls which make the database grow, while it is nearly full. Reading and deleting still work.
  *
  * @throws DomainError `temporarily_unavailable` (`not_done`)
  */

@@ -1,6 +1,6 @@
 /**
- * What every route under `/api` begins with: {@link reads} or {@link mutates}. So no route can forget its permission, the
- * validation of what it is sent, or the header that its kind of call takes.
+ * Every route under `/api` begins with {@link reads} or {@link mutates}. So no route can forget its permission, the
+ * validation of its input, or the header of its kind of call.
  */
 import type { Context, MiddlewareHandler } from 'hono';
 import * as z from 'zod';
@@ -15,7 +15,7 @@ import { readBody, readQuery, validate } from './validation.ts';
 
 type ObjectSchema = z.ZodType<object>;
 
-/** Schemas of what a call is sent. What is left out is not accepted. */
+/** The schemas of a call's input. Without a schema, no such input is accepted. */
 interface Sent {
   /** Parameters in the path. */
   path?: ObjectSchema;
@@ -24,17 +24,17 @@ interface Sent {
   body?: ObjectSchema;
 }
 
-/** What a route tells of itself: the OpenAPI document is made from it, and a test looks for it at every route. */
+/** Describes a route. The OpenAPI document is made from it, and a test checks that every route has one. */
 export interface RouteDescription {
   kind: 'reads' | 'mutates';
   permission: Permission;
   validates: Sent;
 }
 
-/** Whether a handler of the app is the middleware that a route begins with. */
+/** Whether a handler of the app is the middleware of {@link reads} or {@link mutates}. */
 export const beginsRoute = (handler: object): handler is { route: RouteDescription } => 'route' in handler;
 
-/** What the typed client must name, unless all of it is optional. */
+/** For the typed client: a kind of input must be given, unless all its fields are optional. */
 type Named<Target extends string, Input> = object extends Input ? { [T in Target]?: Input } : { [T in Target]: Input };
 
 type InputOf<Target extends string, Schema> = Schema extends z.ZodType ? Named<Target, z.input<Schema>> : object;
@@ -51,13 +51,13 @@ type RouteMiddleware<Given extends Sent> = MiddlewareHandler<
 
 const noQueryParameters = z.strictObject({});
 
-/** Of a call with a body that names no query parameters of its own. The typed client need not know of it. */
+/** For a call with a body and no query parameters of its own. The typed client does not offer `verify`. */
 const changeParameters = z.strictObject({
-  verify: z.enum(['true', 'false']).exactOptional().meta({ description: 'Accepted, and without effect yet.' }),
+  verify: z.enum(['true', 'false']).exactOptional().meta({ description: 'Accepted, but has no effect yet.' }),
 });
 
 /**
- * Middleware of a route that reads: asks for the permission, validates what it is sent, and takes an `X-D1-Bookmark`.
+ * Middleware of a route that reads. It requires the permission, validates the input, and reads `X-D1-Bookmark`.
  *
  * @throws DomainError `permission_denied`, `validation_failed`
  */
@@ -72,9 +72,10 @@ export function reads<const Given extends Omit<Sent, 'body'>>(
 }
 
 /**
- * Middleware of a route that mutates: asks for the permission, validates what it is sent, and takes an `Idempotency-Key`.
+ * Middleware of a route that mutates. It requires the permission, validates the input, and reads `Idempotency-Key`.
  *
- * @throws DomainError `permission_denied`, `unsupported_media_type`, `payload_too_large`, `malformed_json`, `validation_failed`
+ * @throws DomainError `permission_denied`, `unsupported_media_type`, `payload_too_large`, `malformed_json`,
+ *   `validation_failed`
  */
 export function mutates<const Given extends Sent>(permission: Permission, given: Given): RouteMiddleware<Given> {
   const query = given.body ? changeParameters : noQueryParameters;

@@ -1,4 +1,4 @@
-/** Turns what a client sent into validated values, or into a problem that tells what is wrong. */
+/** Validates what a client sent, or throws a problem that says what is wrong. */
 import type { Context } from 'hono';
 import { bodyLimit } from 'hono/body-limit';
 import type * as z from 'zod';
@@ -47,18 +47,18 @@ export function readQuery<Schema extends z.ZodType>(schema: Schema, url: string)
   return validate(schema, Object.fromEntries(values), 'query parameter');
 }
 
-/** JSON is UTF-8 (RFC 8259 §8.1). Bytes that are not would be stored as other characters than were meant. */
+/** JSON is UTF-8 (RFC 8259 §8.1). Other bytes are refused, because they would be stored as wrong characters. */
 function parseJson(bytes: ArrayBuffer): unknown {
   try {
     return JSON.parse(new TextDecoder('utf-8', { fatal: true, ignoreBOM: false }).decode(bytes));
   } catch {
-    // The parser's own message quotes the body.
+    // The parser's message quotes the body.
     throw new DomainError('malformed_json', {});
   }
 }
 
 /**
- * @param member what a member of the value is to its sender
+ * @param member what clients call a member of the value
  * @throws DomainError `validation_failed`
  */
 export function validate<Schema extends z.ZodType>(
@@ -72,7 +72,7 @@ export function validate<Schema extends z.ZodType>(
   throw new DomainError('validation_failed', { errors });
 }
 
-/** Where Zod's own message is unclear, or quotes the client. */
+/** Replaces messages of Zod that are unclear or quote the client. */
 const clearMessage =
   (member: string): z.core.$ZodErrorMap =>
   ({ code, input }) => {

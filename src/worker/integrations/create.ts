@@ -68,10 +68,10 @@ const decide = mutation('integrations:create', {
 /**
  * Creates an integration and stores its credentials (docs/contract.md, Integrations).
  *
- * Intent, ciphertext, then one batch that makes both live: interrupted anywhere, there is no integration without
- * credentials, and no ciphertext that the outbox does not name.
+ * First the intent, then the ciphertext, then one batch that makes both live. So wherever this is interrupted, there is
+ * no integration without credentials, and the outbox names any ciphertext that no row names.
  *
- * @throws DomainError `quota_exceeded`, and what any mutation does (decision/mutation.ts)
+ * @throws DomainError `quota_exceeded`, and the errors of every mutation (decision/mutation.ts)
  */
 export async function createIntegration(call: ApiCall, request: z.output<typeof newIntegration>): Promise<Integration> {
   const event = mutationParameters(call);

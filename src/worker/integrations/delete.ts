@@ -18,7 +18,7 @@ import type { MutationParameters } from '../decision/mutation.ts';
 import { integrationState, isIntegration, presentIntegration } from './integration.ts';
 import type { Integration } from './integration.ts';
 
-/** How many references an answer names. */
+/** The most references that an answer names. */
 const MAX_NAMED = 100;
 
 interface DeleteParameters extends MutationParameters {
@@ -42,7 +42,7 @@ const listReferences = query((db, parameters: Placeholders<DeleteParameters>) =>
     .limit(MAX_NAMED);
 });
 
-/** The rule, and the only statement that evaluates it: refused while a phone number references the integration. */
+/** The rule: a delete is refused while a phone number references the integration. No other statement evaluates it. */
 const recordDecision = eventRecorder<DeleteParameters>({
   table: integrations,
   target_id: integrations.integration_id,
@@ -61,14 +61,15 @@ const decide = mutation('integrations:delete', {
 });
 
 /**
- * Deletes an integration and its stored credentials, unless a phone number references it
- * (docs/contract.md, DELETE /api/integrations/{integration_id}).
+ * Deletes an integration and its stored credentials, unless a phone number references it (docs/contract.md, DELETE
+ * /api/integrations/{integration_id}).
  *
- * The row holds the data key, so nobody can read the credentials once the batch has committed. The outbox names their
- * ciphertext by the same commit, and it leaves KV after the answer.
+ * The row holds the data key, so nobody can read the credentials after the commit. The same batch puts their ciphertext
+ * into the outbox, and it is removed from KV after the answer.
  *
- * @returns the integration as it stood just before
- * @throws DomainError `integration_in_use`, `integration_not_found`, and what any mutation does (decision/mutation.ts)
+ * @returns the integration as it was just before
+ * @throws DomainError `integration_in_use`, `integration_not_found`, and the errors of every mutation
+ *   (decision/mutation.ts)
  */
 export async function deleteIntegration(call: ApiCall, integration_id: string): Promise<Integration> {
   const parameters = { ...mutationParameters(call), integration_id };
@@ -89,7 +90,10 @@ export async function deleteIntegration(call: ApiCall, integration_id: string): 
   return presentIntegration(state);
 }
 
-/** `ON DELETE RESTRICT` stands behind the rule: if the two ever disagree, the batch is rolled back and this refuses. */
+/**
+ * `ON DELETE RESTRICT` backs the rule up: if the two ever disagree, the batch is rolled back, and the delete is refused
+ * here.
+ */
 async function refuseIfStillReferenced(error: unknown, { env }: ApiCall, parameters: DeleteParameters): Promise<never> {
   if (!isForeignKeyViolation(error)) throw error;
   const [references] = await batch(env.DB, [listReferences.bind(parameters)]);

@@ -7,7 +7,7 @@ import { integrations } from '../d1/schema.ts';
 import { categories, integrationStatuses, providerNames } from '../core/vocabulary.ts';
 import { toIso } from '../core/time.ts';
 
-/** An integration as the `state` of its audit events has it. */
+/** An integration as it is in the `state` of its audit events. */
 export const integrationState = z.lazy(() =>
   z.object({
     integration_id: z.string(),
@@ -24,13 +24,13 @@ export const integrationState = z.lazy(() =>
 
 export type IntegrationState = Omit<z.output<typeof integrationState>, 'credentials_version'>;
 
-/** What an integration is presented from. */
+/** The columns that {@link presentIntegration} needs. */
 export const integrationColumns = () =>
   columnsOf(integrations, integrationState.unwrap().omit({ credentials_version: true }));
 
 interface IntegrationParameters {
   organization_id: string;
-  /** Null names no integration. */
+  /** Null selects no integration. */
   integration_id: string | null;
 }
 
@@ -38,12 +38,15 @@ interface IntegrationParameters {
 export const isIntegration = ({ organization_id, integration_id }: Placeholders<IntegrationParameters>) =>
   and(eq(integrations.organization_id, organization_id), eq(integrations.integration_id, integration_id));
 
-/** The provider of one integration: what may be done with it hangs on that. */
+/** The provider of one integration. It explains refusals: without a row, there is no such integration. */
 export const findProvider = query((db, parameters: Placeholders<IntegrationParameters>) =>
   db.select({ provider: integrations.provider }).from(integrations).where(isIntegration(parameters)),
 );
 
-/** An integration as clients see it (contract.md, DELETE /api/integrations/{integration_id}), members in that order. */
+/**
+ * An integration as clients see it, with the members in the order of docs/contract.md (DELETE
+ * /api/integrations/{integration_id}).
+ */
 export function presentIntegration(state: IntegrationState) {
   return {
     integration_id: state.integration_id,

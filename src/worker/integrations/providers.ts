@@ -1,5 +1,8 @@
-/** The telephony providers: one row each, and nothing else to write for a new one. */
+/**
+ * The telephony providers and their credentials. A new provider needs one row here, and its name in core/vocabulary.ts.
+ */
 import * as z from 'zod';
+import { providerNames } from '../core/vocabulary.ts';
 import type { Category, Provider } from '../core/vocabulary.ts';
 import { printableText } from '../core/text.ts';
 
@@ -12,7 +15,7 @@ export const providers = {
       z
         .strictObject({
           provider: z.literal('twilio'),
-          account_sid: z.string().regex(/^AC[0-9a-fA-F]{32}$/, 'must be AC and 32 hex digits'),
+          account_sid: z.string().regex(/^AC[0-9a-fA-F]{32}$/, 'must be AC followed by 32 hex digits'),
           auth_token: secret().exactOptional(),
           api_key_sid: secret().exactOptional(),
           api_key_secret: secret().exactOptional(),
@@ -56,10 +59,10 @@ export const providers = {
 type CredentialsSchema = (typeof providers)[Provider]['credentials'];
 const schemas = Object.values(providers).map(({ credentials }) => credentials);
 
-/** The credentials of any provider: a union on `provider`. */
+/** The credentials of any provider, as a union on `provider`. */
 export const providerCredentials = z.discriminatedUnion(
   'provider',
   // oxlint-disable-next-line typescript/no-unsafe-type-assertion -- the table has a row
   schemas as [CredentialsSchema, ...CredentialsSchema[]],
-  { error: ({ code }) => (code === 'invalid_union' ? 'must be one of the providers' : undefined) },
+  { error: ({ code }) => (code === 'invalid_union' ? `must be one of ${providerNames.join(', ')}` : undefined) },
 );

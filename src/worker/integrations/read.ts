@@ -36,7 +36,7 @@ export const integrationsQuery = z.lazy(() =>
   }),
 );
 
-/** The integrations in the order of their creation. */
+/** The integrations, oldest first. */
 export const listIntegrations = keysetList<FilterOf<typeof integrationsQuery>, IntegrationState>('integrations', {
   table: integrations,
   key: [integrations.created_at, integrations.integration_id],

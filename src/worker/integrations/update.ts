@@ -29,9 +29,14 @@ export const integrationChanges = z.lazy(() =>
   z
     .strictObject({
       name: printableText(1, 100).exactOptional(),
-      credentials: providerCredentials.exactOptional().meta({ description: 'The whole object, of the same provider.' }),
+      credentials: providerCredentials.exactOptional().meta({
+        description: 'All credentials, of the same provider. They replace the old ones.',
+      }),
     })
-    .refine(({ name, credentials }) => name !== undefined || credentials !== undefined, 'must have name or credentials')
+    .refine(
+      ({ name, credentials }) => name !== undefined || credentials !== undefined,
+      'must have name, credentials, or both',
+    )
     .meta({ minProperties: 1 }),
 );
 
@@ -122,12 +127,12 @@ const decideReplacement = mutation('integrations:update', {
 /**
  * Changes an integration's name, its credentials, or both (docs/contract.md, Integrations).
  *
- * One batch; before it, where there are new credentials, intent and ciphertext as in a create. The old version's data key
- * goes with the commit, and the outbox names its ciphertext by the same commit.
+ * It takes one batch. If there are new credentials, the intent and the ciphertext come before it, as in a create. The
+ * batch then also overwrites the old data key, and puts the old ciphertext into the outbox.
  *
- * @returns the integration as the update left it
- * @throws DomainError `validation_failed` for credentials of another provider, `integration_not_found`, `quota_exceeded`, and
- *   what any mutation does (decision/mutation.ts)
+ * @returns the integration after the update
+ * @throws DomainError `validation_failed` for credentials of another provider, `integration_not_found`,
+ *   `quota_exceeded`, and the errors of every mutation (decision/mutation.ts)
  */
 export async function updateIntegration(
   call: ApiCall,
@@ -169,14 +174,14 @@ async function replace(
   return answer.event;
 }
 
-/** Why an update did not happen, by what there is of its target. */
+/** Why an update was not done, by what the batch found. */
 function refusal(
   { target: [target], full }: { target: { provider: Provider }[]; full: FullQuota[] },
   wanted?: Provider,
 ): DomainError | undefined {
   if (!target) return new DomainError('integration_not_found', {});
   if (wanted && wanted !== target.provider) {
-    return invalid('credentials.provider', 'must be the provider of the integration');
+    return invalid('credentials.provider', 'must be the same provider as before');
   }
   assertRoom(full);
   return undefined;

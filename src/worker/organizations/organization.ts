@@ -6,7 +6,7 @@ import { organizations } from '../d1/schema.ts';
 import { organizationStatuses, tiers } from '../core/vocabulary.ts';
 import { toIso } from '../core/time.ts';
 
-/** An organization as the `state` of its audit events has it. */
+/** An organization as it is in the `state` of its audit events. */
 export const organizationState = z.lazy(() =>
   z.object({
     organization_id: z.string(),
@@ -22,7 +22,7 @@ export type OrganizationState = z.output<typeof organizationState>;
 export const isOrganization = ({ organization_id }: Placeholders<{ organization_id: string }>) =>
   eq(organizations.organization_id, organization_id);
 
-/** What would give an offboarded organization something again is refused. */
+/** An offboarded organization cannot be given anything again. */
 export class OffboardedError extends Error {
   constructor(organization_id: string) {
     super(`${organization_id} is offboarded, for good`);
@@ -30,7 +30,7 @@ export class OffboardedError extends Error {
   }
 }
 
-/** What would be done to another state of an organization than was seen is refused. */
+/** The organization has changed since the command looked at it. */
 export class ChangedMeanwhileError extends Error {
   constructor(organization_id: string) {
     super(`${organization_id} was changed meanwhile`);
@@ -45,7 +45,7 @@ export const readStatus = query((db, parameters: Placeholders<{ organization_id:
     .where(isOrganization(parameters)),
 );
 
-/** An organization as clients see it, in their audit events. */
+/** An organization as clients see it in their audit events. */
 export function presentOrganization(state: OrganizationState) {
   return {
     client_id: state.organization_id,

@@ -1,6 +1,6 @@
 /**
- * Quotas: how much an organization may hold (docs/contract.md, Quotas). Each is a number in the organization's row beside a
- * counter (schema.ts), so that a check reads that row alone.
+ * Quotas: how much an organization may have (docs/contract.md, Quotas). The organization's row has a counter for each,
+ * and the limits that an operator has set (d1/schema.ts). So a check reads only that row.
  */
 import { and, not, or, sql } from 'drizzle-orm';
 import type { SQL } from 'drizzle-orm';
@@ -12,7 +12,7 @@ import { organizations } from '../d1/schema.ts';
 import type { Quota, Tier } from '../core/vocabulary.ts';
 import { isOrganization } from './organization.ts';
 
-/** What holds where an operator has set no other limit in the organization's row. */
+/** The limits of each tier, unless an operator has set others in the organization's row. */
 export const quotaDefaults: Record<Tier, Record<Quota, number>> = {
   starter: { integrations: 50, phone_numbers: 1_000, sip_numbers: 50, api_keys: 50, audit_events: 40_000 },
   pro: { integrations: 500, phone_numbers: 20_000, sip_numbers: 1_000, api_keys: 1_000, audit_events: 400_000 },
@@ -33,7 +33,7 @@ const columns: Record<Quota, { held: SQLiteColumn; limit: SQLiteColumn }> = {
   audit_events: { held: organizations.audit_event_count, limit: organizations.max_audit_events },
 };
 
-/** An organization's own limit, or its tier's. For a statement that selects from `organizations`. */
+/** The organization's own limit, or else its tier's. For a statement that selects from `organizations`. */
 export function limitOf(quota: Quota): SQL<number> {
   const byTier = Object.entries(quotaDefaults).map(
     ([tier, limits]) => sql`WHEN ${sql.raw(`'${tier}'`)} THEN ${sql.raw(String(limits[quota]))}`,
@@ -44,7 +44,7 @@ export function limitOf(quota: Quota): SQL<number> {
 
 const isFull = (quota: Quota) => sql`${columns[quota].held} >= ${limitOf(quota)}`;
 
-/** Predicate: there is room for one more of each. For a statement that selects from `organizations`. */
+/** Predicate: none of these quotas is reached. For a statement that selects from `organizations`. */
 export const hasRoomFor = (quotas: readonly Quota[]) => and(...quotas.map((quota) => not(isFull(quota))));
 
 export interface FullQuota {
@@ -52,7 +52,7 @@ export interface FullQuota {
   limit: number;
 }
 
-/** Makes the query that explains a refusal: the first of the quotas that is full. */
+/** Makes the query that explains a refusal: the first of these quotas that is reached. */
 export const fullQuota = (quotas: readonly Quota[]) =>
   query((db, parameters: Placeholders<{ organization_id: string }>) => {
     const ofFirst = <Value>(value: (quota: Quota) => SQL<Value>) =>
@@ -69,7 +69,7 @@ export const fullQuota = (quotas: readonly Quota[]) =>
       .where(and(isOrganization(parameters), or(...quotas.map(isFull))));
   });
 
-/** @throws DomainError `quota_exceeded` where one is full */
+/** @throws DomainError `quota_exceeded` if a quota is reached */
 export function assertRoom([full]: FullQuota[]): void {
   if (full) throw new DomainError('quota_exceeded', full);
 }

@@ -18,7 +18,7 @@ interface DeleteParameters extends MutationParameters {
   phone_number_id: string;
 }
 
-/** The rule, and the only statement that evaluates it: refused while an agent holds the number. */
+/** The rule: a delete is refused while the number is assigned to an agent. No other statement evaluates it. */
 const recordDecision = eventRecorder<DeleteParameters>({
   table: phone_numbers,
   target_id: phone_numbers.phone_number_id,
@@ -37,10 +37,11 @@ const decide = mutation<DeleteParameters, Record<string, never>>('phone_numbers:
 });
 
 /**
- * Deletes a phone number, with its SIP credentials, unless an agent holds it (docs/contract.md, Phone numbers).
+ * Deletes a phone number with its SIP credentials, unless it is assigned to an agent (docs/contract.md, Phone numbers).
  *
- * @returns the phone number as it stood just before
- * @throws DomainError `phone_number_assigned`, `phone_number_not_found`, and what any mutation does (decision/mutation.ts)
+ * @returns the phone number as it was just before
+ * @throws DomainError `phone_number_assigned`, `phone_number_not_found`, and the errors of every mutation
+ *   (decision/mutation.ts)
  */
 export async function deletePhoneNumber(call: ApiCall, phone_number_id: string): Promise<PhoneNumber> {
   const answer = await decide(call, { ...mutationParameters(call), phone_number_id });

@@ -28,7 +28,7 @@ import { e164, isPhoneNumber, phoneNumberState, presentPhoneNumber } from './pho
 import type { PhoneNumber } from './phone-number.ts';
 
 const anyNumber = () => ({
-  phone_number: e164.meta({ description: 'E.164; unique in the whole system.' }),
+  phone_number: e164.meta({ description: 'In E.164 format. No two organizations can have the same number.' }),
   supports_inbound: z.boolean().default(false),
   supports_outbound: z.boolean().default(false),
 });
@@ -37,7 +37,9 @@ const throughIntegration = z.lazy(() =>
   z.strictObject({
     ...anyNumber(),
     provider: z.enum(providerNames),
-    integration_id: idSchema('intg').meta({ description: 'An integration of this organization and of that provider.' }),
+    integration_id: idSchema('intg').meta({
+      description: 'An integration of this organization and of the same provider.',
+    }),
   }),
 );
 
@@ -48,17 +50,17 @@ const throughSip = z.lazy(() =>
       provider: z.literal('sip'),
       sip_trunk_name: printableText(1, 100).exactOptional(),
       sip_username: printableText(1, 100).exactOptional(),
-      sip_password: printableText(1, 256)
+      sip_password: printableText(1, 256).exactOptional().meta({ description: 'A credential: no answer contains it.' }),
+      sip_server_address: printableText(1, 255)
         .exactOptional()
-        .meta({ description: 'Kept as credentials are: in no answer.' }),
-      sip_server_address: printableText(1, 255).exactOptional().meta({ description: 'Required for outbound.' }),
+        .meta({ description: 'Required if `supports_outbound` is true.' }),
       inbound_room_name: printableText(1, 100).exactOptional(),
-      inbound_pin: printableText(4, 10).exactOptional().meta({ description: 'Kept as credentials are: in no answer.' }),
+      inbound_pin: printableText(4, 10).exactOptional().meta({ description: 'A credential: no answer contains it.' }),
       media_encryption: z.enum(mediaEncryptions).default('allow'),
     })
     .refine(({ supports_outbound, sip_server_address }) => !supports_outbound || sip_server_address !== undefined, {
       path: ['sip_server_address'],
-      error: 'is required for outbound',
+      error: 'is required if supports_outbound is true',
     })
     .meta({
       if: { required: ['supports_outbound'], properties: { supports_outbound: { const: true } } },
@@ -68,7 +70,7 @@ const throughSip = z.lazy(() =>
 );
 
 export const newPhoneNumber = z.discriminatedUnion('provider', [throughIntegration, throughSip], {
-  error: ({ code }) => (code === 'invalid_union' ? 'must be sip or one of the providers' : undefined),
+  error: ({ code }) => (code === 'invalid_union' ? `must be one of ${providerNames.join(', ')}, sip` : undefined),
 });
 
 type NewPhoneNumber = z.output<typeof newPhoneNumber>;
@@ -78,7 +80,7 @@ const sipQuotas: Quota[] = [...quotas, 'sip_numbers'];
 
 type ImportParameters = MutationParameters & RowParameters<typeof phone_numbers> & IntentParameters;
 
-/** By any organization: a number is unique in the whole system. */
+/** Predicate: some organization has this number. A number is unique in the whole system. */
 const isHeld = ({ phone_number }: Placeholders<{ phone_number: string }>) =>
   eq(phone_numbers.phone_number, phone_number);
 
@@ -94,7 +96,9 @@ const storeCredentials = credentialsWriter<MutationParameters & { phone_number: 
   (db, parameters) => and(hasRoomFor(sipQuotas), not(existsIn(db, phone_numbers, isHeld(parameters)))),
 );
 
-/** Inserts the number if the caller may, and if what it needs is there. A number that exists is left alone. */
+/**
+ * Makes the statement that inserts the number, if the caller may and `isReady` holds. An existing number is left alone.
+ */
 const insertNumberIf = (isReady: (db: Builder, parameters: Placeholders<ImportParameters>) => SQL | undefined) =>
   query((db, parameters: Placeholders<ImportParameters>) =>
     db
@@ -149,10 +153,11 @@ const decideSipWithCredentials = mutation('phone_numbers:create', {
 /**
  * Imports a phone number, through an integration or by SIP (docs/contract.md, Phone numbers).
  *
- * One batch; before it, where there are SIP credentials, intent and ciphertext as in a create.
+ * It takes one batch. If there are SIP credentials, their intent and ciphertext come before it, as for a new
+ * integration.
  *
  * @throws DomainError `validation_failed` for an integration of another provider, `integration_not_found`,
- *   `phone_number_exists`, `quota_exceeded`, and what any mutation does (decision/mutation.ts)
+ *   `phone_number_exists`, `quota_exceeded`, and the errors of every mutation (decision/mutation.ts)
  */
 export async function importPhoneNumber(call: ApiCall, request: NewPhoneNumber): Promise<PhoneNumber> {
   const event = { ...mutationParameters(call), phone_number: request.phone_number };
@@ -195,7 +200,7 @@ async function attemptImport(
   return presentPhoneNumber(phoneNumberState.parse(JSON.parse(answer.event.state)));
 }
 
-/** Why a phone number was not imported. */
+/** Why a phone number was not imported, by what the batch found. */
 function refusal(
   request: NewPhoneNumber,
   { target: [target], holders, full }: { target: { provider: Provider }[]; holders: object[]; full: FullQuota[] },
@@ -203,7 +208,7 @@ function refusal(
   if (request.provider !== 'sip') {
     if (!target) return new DomainError('integration_not_found', {});
     if (target.provider !== request.provider) {
-      return invalid('integration_id', 'must be an integration of the same provider');
+      return invalid('integration_id', "must be an integration of the phone number's provider");
     }
   }
   if (holders.length > 0) return new DomainError('phone_number_exists', {});

@@ -6,11 +6,13 @@ import type { Placeholders } from '../d1/query.ts';
 import { phone_numbers } from '../d1/schema.ts';
 import { toIso } from '../core/time.ts';
 
-export const e164 = z.string().regex(/^\+[1-9]\d{6,14}$/, 'must be E.164: +, then 7 to 15 digits');
+export const e164 = z
+  .string()
+  .regex(/^\+[1-9]\d{6,14}$/, 'must be in E.164 format: + and 7 to 15 digits, the first of them not 0');
 
 const sqliteBoolean = () => z.int().transform(Boolean);
 
-/** A phone number as the `state` of its audit events has it. */
+/** A phone number as it is in the `state` of its audit events. */
 export const phoneNumberState = z.lazy(() =>
   z.object({
     phone_number_id: z.string(),
@@ -44,11 +46,11 @@ interface PhoneNumberParameters {
 export const isPhoneNumber = ({ organization_id, phone_number_id }: Placeholders<PhoneNumberParameters>) =>
   and(eq(phone_numbers.phone_number_id, phone_number_id), eq(phone_numbers.organization_id, organization_id));
 
-/** What a phone number is presented from. */
+/** The columns that {@link presentPhoneNumber} needs. */
 export const phoneNumberColumns = () =>
   columnsOf(phone_numbers, phoneNumberState.unwrap().omit({ credentials_version: true }));
 
-/** A phone number as clients see it: without its credentials, and with null for what its provider does not have. */
+/** A phone number as clients see it, without its credentials. Members that its provider does not have are null. */
 export function presentPhoneNumber(state: PhoneNumberState) {
   return {
     phone_number_id: state.phone_number_id,

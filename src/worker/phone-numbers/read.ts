@@ -36,7 +36,7 @@ export const phoneNumbersQuery = z.lazy(() =>
   }),
 );
 
-/** The phone numbers in ascending order. */
+/** The phone numbers, by number, ascending. */
 export const listPhoneNumbers = keysetList<FilterOf<typeof phoneNumbersQuery>, PhoneNumberState>('phone_numbers', {
   table: phone_numbers,
   key: [phone_numbers.phone_number],

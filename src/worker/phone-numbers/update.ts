@@ -21,23 +21,26 @@ import type { PhoneNumber, PhoneNumberState } from './phone-number.ts';
 export const phoneNumberChanges = z.lazy(() =>
   z
     .strictObject({
-      integration_id: idSchema('intg')
-        .exactOptional()
-        .meta({ description: 'Reassigns the number: an integration of the same organization and provider.' }),
+      integration_id: idSchema('intg').exactOptional().meta({
+        description: 'Moves the number to this integration, which must be of the same organization and provider.',
+      }),
       supports_inbound: z.boolean().exactOptional(),
       supports_outbound: z.boolean().exactOptional(),
       assigned_agent_id: idSchema('agent')
         .nullable()
         .exactOptional()
-        .meta({ description: 'The agent that holds the number; null frees it.' }),
+        .meta({ description: 'The agent that the number is assigned to; null unassigns it.' }),
     })
-    .refine((changes) => Object.keys(changes).length > 0, 'must have a member to change')
+    .refine((changes) => Object.keys(changes).length > 0, 'must change at least one field')
     .meta({ minProperties: 1 }),
 );
 
 type Changes = z.output<typeof phoneNumberChanges>;
 
-/** Null leaves a column as it is; `assigned_agent_id`, which may become null, has `assigns` beside it. */
+/**
+ * Null leaves a column as it is. `assigned_agent_id` can be set to null, so `assigns` says whether it is set at all: 0
+ * or 1.
+ */
 interface UpdateParameters extends MutationParameters {
   phone_number_id: string;
   integration_id: string | null;
@@ -54,11 +57,14 @@ const findPhoneNumber = query((db, parameters: Placeholders<UpdateParameters>) =
     .where(isPhoneNumber(parameters)),
 );
 
-/** The number may go to an integration of its own organization and provider. A SIP number has none to go to. */
-const mayGoTo = (parameters: Placeholders<UpdateParameters>) =>
+/** Selects the integration that the number is to move to, if it has the number's organization and provider. */
+const isSuitable = (parameters: Placeholders<UpdateParameters>) =>
   and(isIntegration(parameters), eq(integrations.provider, phone_numbers.provider));
 
-/** A SIP number dials out through its server (contract.md, Phone numbers). */
+/**
+ * Predicate: outbound is to be switched on for a SIP number without a server, which it needs (docs/contract.md, Phone
+ * numbers).
+ */
 const lacksServer = ({ supports_outbound }: Placeholders<UpdateParameters>) =>
   and(sql`${supports_outbound} IS 1`, eq(phone_numbers.provider, 'sip'), isNull(phone_numbers.sip_server_address));
 
@@ -82,7 +88,7 @@ const recordUpdate = eventRecorder<UpdateParameters>({
   where: (db, parameters) =>
     and(
       isPhoneNumber(parameters),
-      or(sql`${parameters.integration_id} IS NULL`, existsIn(db, integrations, mayGoTo(parameters))),
+      or(sql`${parameters.integration_id} IS NULL`, existsIn(db, integrations, isSuitable(parameters))),
       sql`NOT ${lacksServer(parameters)}`,
       mayAct('phone_numbers:update', db, parameters),
       hasRoomFor(quotas),
@@ -107,13 +113,13 @@ const decide = mutation('phone_numbers:update', {
 });
 
 /**
- * Reassigns a phone number to another integration, changes what it supports, or gives it to an agent and takes it back
+ * Moves a phone number to another integration, changes what it supports, assigns it to an agent, or unassigns it
  * (docs/contract.md, Phone numbers).
  *
- * @returns the phone number as the update left it
- * @throws DomainError `phone_number_not_found`, `integration_not_found` for the target, `validation_failed` for a target of
- *   another provider and for a SIP number that cannot do as told, `quota_exceeded`, and what any mutation does
- *   (decision/mutation.ts)
+ * @returns the phone number after the update
+ * @throws DomainError `phone_number_not_found`, `integration_not_found`, `validation_failed` for an integration of
+ *   another provider, or for outbound on a SIP number without a server, `quota_exceeded`, and the errors of every
+ *   mutation (decision/mutation.ts)
  */
 export async function updatePhoneNumber(
   call: ApiCall,
@@ -136,7 +142,7 @@ export async function updatePhoneNumber(
   return presentPhoneNumber({ ...after, status: after.assigned_agent_id === null ? 'free' : 'assigned' });
 }
 
-/** Why a phone number was not updated. */
+/** Why a phone number was not updated, by what the batch found. */
 function refusal(
   changes: Changes,
   found: {
@@ -151,11 +157,11 @@ function refusal(
   if (changes.integration_id !== undefined) {
     if (!target) return new DomainError('integration_not_found', {});
     if (target.provider !== number.provider) {
-      return invalid('integration_id', 'must be an integration of the same provider');
+      return invalid('integration_id', "must be an integration of the phone number's provider");
     }
   }
   if (changes.supports_outbound && number.provider === 'sip' && number.sip_server_address === null) {
-    return invalid('supports_outbound', 'must be false for a number without sip_server_address');
+    return invalid('supports_outbound', 'cannot be true for a SIP number without sip_server_address');
   }
   assertRoom(found.full);
   return new DomainError('temporarily_unavailable', { outcome: 'not_done' });
