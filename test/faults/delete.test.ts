@@ -8,6 +8,7 @@ import {
   actionsOn,
   call,
   createIntegration,
+  emptyStorage,
   importNumber,
   newClient,
   resources,
@@ -15,6 +16,7 @@ import {
   unusedNumber,
 } from '../fixtures.ts';
 import type { Client } from '../fixtures.ts';
+import { withoutBackOff } from './every-call.ts';
 
 const LOST = 'D1_ERROR: Network connection lost.';
 const OVERLOADED = 'D1_ERROR: D1 DB is overloaded. Requests queued for too long.';
@@ -22,7 +24,10 @@ const OVERLOADED = 'D1_ERROR: D1 DB is overloaded. Requests queued for too long.
 let client: Client;
 let integration_id: string;
 
+beforeEach(withoutBackOff);
+
 beforeEach(async () => {
+  await emptyStorage();
   client = await newClient();
   integration_id = await createIntegration(client);
 });
