@@ -112,7 +112,7 @@ describe('a purge behind its answer', () => {
     const [lost = '', late = '', next = ''] = keys;
     vi.useFakeTimers({ toFake: ['setTimeout', 'Date'] });
     void purge(env, lost);
-    await vi.waitFor(async () => expect(await stored()).not.toContain(lost), { interval: 1 });
+    await vi.waitFor(async () => expect(await stored()).not.toContain(lost), { interval: 1, timeout: 60_000 });
     vi.useRealTimers();
     await purge(env, late);
     expect(await outbox()).toHaveLength(20);

@@ -279,7 +279,9 @@ describe.each([
       if (name !== 'CREDENTIALS.put') return carryOut();
       await env.DB.prepare('UPDATE credential_purges SET due_at = 0').run();
       draining = drainPurges(drained);
-      await vi.waitUntil(async () => (await rows('credential_purges')).some((purge) => purge['attempts'] === 1));
+      await vi.waitUntil(async () => (await rows('credential_purges')).some((purge) => purge['attempts'] === 1), {
+        timeout: 60_000,
+      });
       return carryOut();
     });
 
