@@ -211,27 +211,3 @@ describe('D1 that fails by the SQL itself', () => {
     expect(batches(faults)).toBe(1);
   });
 });
-
-describe('KV that fails after the answer', () => {
-  it('leaves the ciphertext to the cron, which removes it', async () => {
-    const faults = failingBindings('CREDENTIALS.delete', { when: 'before', message: 'KV DELETE failed: 500' });
-
-    expect((await deleteWith(faults)).status).toBe(200);
-
-    expect(await ciphertexts()).toHaveLength(1);
-    expect(await rows('credential_purges')).toHaveLength(1);
-    await worker.scheduled(createScheduledController(), env);
-    expect(await ciphertexts()).toEqual([]);
-    expect(await rows('credential_purges')).toEqual([]);
-  });
-
-  it('is as harmless when only the word to the outbox is lost', async () => {
-    const { bindings } = failingBindings('CREDENTIALS.delete', { when: 'after', message: 'KV DELETE failed: 500' });
-
-    expect((await call(client, 'DELETE', `/api/integrations/${integration_id}`, { bindings })).status).toBe(200);
-
-    expect(await rows('credential_purges')).toHaveLength(1);
-    await worker.scheduled(createScheduledController(), env);
-    expect(await rows('credential_purges')).toEqual([]);
-  });
-});

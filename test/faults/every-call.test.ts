@@ -19,9 +19,12 @@ describe.each(numbered)('$name', ({ number, ...mutation }) => {
     reference = await referenceOf(mutation);
   });
 
-  it.each(itsTurns)('is true and leaves nothing over where one of its calls $name', async ({ turn, ...fault }) => {
-    expect(reference.status).toBe(mutation.status);
+  it.each(itsTurns)(
+    'tells the client the truth and leaves nothing behind, where one of its calls $name',
+    async ({ turn, ...fault }) => {
+      expect(reference.status).toBe(mutation.status);
 
-    await assertWithstands(mutation, fault, Math.floor((turn + number) / 2) % reference.calls, reference);
-  });
+      await assertWithstands(mutation, fault, Math.floor((turn + number) / 2) % reference.calls, reference);
+    },
+  );
 });
