@@ -28,7 +28,9 @@ export const workers = {
     include: ['test/**/*.test.ts'],
     exclude: [...nodeTests, ...exhaustiveTests],
     setupFiles: ['test/setup.ts'],
+    // The last net under a test that hangs: a slow machine must not fall into it.
     testTimeout: 300_000,
+    hookTimeout: 300_000,
   },
 };
 
@@ -47,7 +49,7 @@ export default defineConfig({
     silent: 'passed-only',
     slowTestThreshold: 60_000,
     // Each file has a runtime and a storage of its own.
-    maxWorkers: 2,
+    maxWorkers: '100%',
     projects: [
       workers,
       {

@@ -1,5 +1,5 @@
 import { env } from 'cloudflare:workers';
-import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
+import { afterEach, beforeAll, beforeEach, describe, expect, it, vi } from 'vitest';
 import { app } from '../src/worker/app.ts';
 import { newRawKey } from '../src/worker/callers/raw-key.ts';
 import { roles } from '../src/worker/core/vocabulary.ts';
@@ -92,7 +92,8 @@ describe.each(routes)('$method $path', ({ method, path, permission }) => {
   let owner: Client;
   let before: Awaited<ReturnType<typeof resources>>;
 
-  beforeEach(async () => {
+  // Once for all: they leave it as it is.
+  beforeAll(async () => {
     await emptyStorage();
     owner = await newClient();
     await importNumber(owner, await createIntegration(owner), unusedNumber());

@@ -98,9 +98,9 @@ export function inBatches({ table, id, action, condition, act }: Definition) {
         const rows = listed.slice(from, from + ROWS_PER_BATCH);
         // New parameters for each batch, because a batch finds its own events by the start of their ids.
         const parameters = { ...eventParameters(call), ids: JSON.stringify(rows.map((row) => row.id)) };
-        const events = await carryOut(database, [record, enqueuePurges, actOnRecorded], parameters);
-        // Another run may have acted on some of the rows since they were listed.
-        done += events.length;
+        const { count: recorded } = await carryOut(database, [record, enqueuePurges, actOnRecorded], parameters);
+        // Another run may have acted on some of the rows since they were listed, and a try may be late. The next list tells.
+        done += recorded;
         // The total may have grown since it was counted.
         onProgress(done, Math.max(done, counted?.count ?? 0));
       }

@@ -1,7 +1,8 @@
 /** `npm run dev` from its start to its end. The tests follow one another: each goes on where the last one left off. */
 import { afterAll, beforeAll, expect, it, vi } from 'vitest';
+import * as z from 'zod';
 import { LAST_NET, stateBehind } from '../conformance/server.ts';
-import { freePort, removeDirectory, startDev, temporaryDirectory } from '../processes.ts';
+import { freePort, removeDirectory, runScript, startDev, temporaryDirectory } from '../processes.ts';
 import { shell } from './shell.ts';
 
 const ORIGIN = 'https://console.example';
@@ -30,7 +31,18 @@ it('passes its arguments on to wrangler: a port and a variable', async () => {
   expect(headers.get('Access-Control-Allow-Origin')).toBe(ORIGIN);
 });
 
-it('goes on after a restart, in colour, with the same key and demo data, and makes only what was deleted anew', async () => {
+it('admits a key that keys:create makes while it runs', async () => {
+  const key = ['--organization', 'org_demo', '--role', 'user', '--name', 'Late', '--persist-to', directory, '--json'];
+  const { stdout } = await runScript('keys:create', ...key);
+  const { raw_key } = z.object({ raw_key: z.string() }).parse(JSON.parse(stdout));
+
+  const headers = { 'X-API-Key': raw_key, 'X-Organization-Id': 'org_demo' };
+  const { status } = await fetch(`${dev.banner.url}/api/integrations`, { headers });
+
+  expect(status).toBe(200);
+});
+
+it('keeps its key and demo data over a restart, in colour, and makes again only what was deleted', async () => {
   const before = dev.banner;
   expect(await shell(before.deleted_curl)).toMatchObject({ status: 200 });
   await dev.stop();
@@ -42,7 +54,7 @@ it('goes on after a restart, in colour, with the same key and demo data, and mak
   expect(dev.banner.spare).not.toBe(spare);
   const { rows } = stateBehind(url, ['org_demo']);
   expect(await rows('organizations')).toHaveLength(1);
-  expect(await rows('api_keys')).toHaveLength(1);
+  expect(await rows('api_keys')).toHaveLength(2);
   expect(await rows('integrations')).toHaveLength(2);
   expect(await rows('phone_numbers')).toHaveLength(2);
   expect(await shell(dev.banner.refused_curl)).toMatchObject({ status: 409, body: { reference_count: 2 } });

@@ -143,7 +143,7 @@ it('refuses to retire a key for an hour after the current one has first wrapped 
   expect(await bytesOfFile()).toBe(before);
 });
 
-it('retires a key that wraps nothing any more, and says what of Time Travel then', async () => {
+it('retires a key that wraps nothing any more, and warns of what Time Travel can bring back', async () => {
   await onState(({ DB }) => DB.prepare('UPDATE key_encryption_keys SET created_at = created_at - 3600').run());
 
   const { code, stdout } = await rotate('--step', 'retire', '--kek', 'k1', '--yes');
@@ -154,7 +154,7 @@ it('retires a key that wraps nothing any more, and says what of Time Travel then
   expect([current, Object.keys(keys)]).toEqual([added, [added]]);
 });
 
-it('has printed no key', async () => {
+it('has never printed a key', async () => {
   const { keys } = await ring();
 
   expect(printed).not.toContain(first);
@@ -200,7 +200,7 @@ it.each([
   expect(await readFile(path, 'utf8')).toBe(before);
 });
 
-it('says nothing of a file’s content where it is not one', async () => {
+it('does not quote a file that it cannot read', async () => {
   const path = join(directory, 'wrong.json');
   await writeFile(path, '{"CREDENTIALS_KEKS": plaintext}');
 

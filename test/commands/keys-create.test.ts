@@ -197,19 +197,22 @@ describe('wrong options', () => {
       options: '--organization org_a --role user --name Test --remote'.split(' '),
       says: ['--persist-to: is for the local database'],
     },
-  ])('are all told, with the usage, an exit with 2 and no directory made: $what', async ({ options, says }) => {
-    const never = join(parent, 'never');
+  ])(
+    'are each named with the usage; the command exits with 2 and makes no directory: $what',
+    async ({ options, says }) => {
+      const never = join(parent, 'never');
 
-    const {
-      code,
-      stdout: printed,
-      stderr,
-    } = await runScript('keys:create', ...options, '--json', '--persist-to', never);
+      const {
+        code,
+        stdout: printed,
+        stderr,
+      } = await runScript('keys:create', ...options, '--json', '--persist-to', never);
 
-    expect({ code, stdout: printed }).toEqual({ code: 2, stdout: '' });
-    const [problems = '', usage] = stderr.split('\n\n');
-    expect(problems.split('\n')).toEqual(says.map((beginning) => expect.stringContaining(beginning)));
-    expect(usage).toContain('Usage: npm run --silent keys:create --');
-    expect(existsSync(never)).toBe(false);
-  });
+      expect({ code, stdout: printed }).toEqual({ code: 2, stdout: '' });
+      const [problems = '', usage] = stderr.split('\n\n');
+      expect(problems.split('\n')).toEqual(says.map((beginning) => expect.stringContaining(beginning)));
+      expect(usage).toContain('Usage: npm run --silent keys:create --');
+      expect(existsSync(never)).toBe(false);
+    },
+  );
 });

@@ -170,8 +170,8 @@ describe('an operator', () => {
   });
 });
 
-describe('an organization that there is not', () => {
-  it('is an exit with 1', async () => {
+describe('a command on an unknown organization', () => {
+  it('exits with 1', async () => {
     const { code, stdout, stderr } = await runScript(
       'organizations:suspend',
       '--organization',
@@ -186,7 +186,7 @@ describe('an organization that there is not', () => {
 });
 
 describe('wrong options', () => {
-  it('are an exit with 2 that says which; no directory is made', async () => {
+  it('are named on standard error with the usage; the command exits with 2 and makes no directory', async () => {
     const never = join(parent, 'never');
 
     const { code, stdout, stderr } = await runScript(

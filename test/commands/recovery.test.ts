@@ -109,7 +109,7 @@ it('saves what happened since the restore point, in a new file for its owner alo
   expect(await readFile(file, 'utf8')).toBe(text);
 });
 
-it('has everything back after the restore that had ended', async () => {
+it('after the restore, what had been deleted and revoked is back', async () => {
   await rm(join(directory, 'v3/d1'), { recursive: true });
   await cp(join(directory, 'restore-point'), join(directory, 'v3/d1'), { recursive: true });
 
@@ -118,7 +118,7 @@ it('has everything back after the restore that had ended', async () => {
   });
 });
 
-it('does nothing on a preview', async () => {
+it('a replay without --yes shows what it would do, and does nothing', async () => {
   const { code, stdout } = await recovery('replay');
 
   expect(code).toBe(1);
@@ -126,7 +126,7 @@ it('does nothing on a preview', async () => {
   expect(stdout).toContain('Nothing was done');
 });
 
-it('shows its progress, and which integrations need their credentials anew', async () => {
+it('a replay shows its progress, and which integrations need new credentials', async () => {
   const { code, stdout } = await recovery('replay', '--yes');
 
   expect(code).toBe(0);
@@ -135,7 +135,7 @@ it('shows its progress, and which integrations need their credentials anew', asy
   expect(stdout).toMatch(new RegExp(`credentials_missing.*\\n  ${updated}\\n`));
 });
 
-it('has ended again what had ended, and shows what is missing until it is given anew', async () => {
+it('after the replay, what had been deleted and revoked is so again, and missing credentials can be given anew', async () => {
   await onState(async (env) => {
     const read = (id: string) => call(env, admin, 'GET', `/api/integrations/${id}`);
     expect(await read(deleted)).toMatchObject(problem(404, 'integration_not_found'));
@@ -159,7 +159,7 @@ it('has ended again what had ended, and shows what is missing until it is given 
   });
 });
 
-it('keeps a revoked key that the caches still knew from reading after a minute', async () => {
+it('after the replay, a revoked key that was still cached can read for a minute at most', async () => {
   vi.useFakeTimers({ toFake: ['Date'], now: Date.now() + 61_000 });
   try {
     await onState(async (env) => {
@@ -170,7 +170,7 @@ it('keeps a revoked key that the caches still knew from reading after a minute',
   }
 });
 
-it('does nothing more a second time', async () => {
+it('a second replay changes nothing', async () => {
   const { code, stdout } = await recovery('replay', '--yes');
 
   expect(code).toBe(0);
@@ -180,7 +180,7 @@ it('does nothing more a second time', async () => {
   expect(stdout).not.toContain('intg_');
 });
 
-it('counts credentials as lost that no key-encryption key of the ring opens, and says so before', async () => {
+it('a replay says beforehand that all credentials under a key that the ring lacks count as lost', async () => {
   const path = join(directory, 'secrets.json');
   const k2 = JSON.stringify({ current: 'k2', keys: { k2: randomBytes(32).toString('base64') } });
   await writeFile(path, JSON.stringify({ CREDENTIALS_KEKS: k2 }));
@@ -191,7 +191,7 @@ it('counts credentials as lost that no key-encryption key of the ring opens, and
   expect(stdout).toContain('The ring has no k1: all credentials under it count as lost');
 });
 
-it('says anew what is left to people, whoever did it before, and nothing of what the ring of a file opens', async () => {
+it('every replay lists what is left for people to do, and nothing that the ring of a file opens', async () => {
   const path = join(directory, 'secrets.json');
   await writeFile(path, JSON.stringify({ CREDENTIALS_KEKS }));
   await onState(({ DB }) =>

@@ -25,7 +25,7 @@ describe('the bundle', () => {
     expect(worker.code.includes(text)).toBe(false);
   });
 
-  it('is looked into as it is: it has the sentence of the 409', () => {
+  it('can be searched for such text: it has the sentence of the 409', () => {
     expect(worker.code.includes('Integration is still referenced by phone numbers')).toBe(true);
   });
 });

@@ -122,7 +122,7 @@ describe('patchbay/client', () => {
     });
   });
 
-  it('knows every problem with its members', () => {
+  it('has a type for every problem, with its members', () => {
     expectTypeOf<Problem['code']>().toEqualTypeOf<ProblemCode>();
     expectTypeOf<ProblemMembers[ProblemCode]>().toExtend<Partial<Problem>>();
     expectTypeOf<MemberOf<ProblemMembers[ProblemCode]>>().toExtend<keyof Problem>();

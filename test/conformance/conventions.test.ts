@@ -109,7 +109,7 @@ const problems: Problem[] = [
   },
 ];
 
-it.each(problems)('$what is the problem $code with exactly its members, and nothing is stored', async (expected) => {
+it.each(problems)('$what gets the problem $code with exactly its members, and nothing is stored', async (expected) => {
   const { request, status, code, members = [] } = expected;
   const before = await server.stored();
 
@@ -125,7 +125,7 @@ it.each(problems)('$what is the problem $code with exactly its members, and noth
 });
 
 it.each<Pick<Problem, 'what' | 'request'>>([{ what: 'a success', request: { body: integration } }, ...problems])(
-  'the answer to $what has a request id of our own making, and is not to be cached',
+  'the answer to $what has a request id that the server made, and must not be cached',
   async ({ request }) => {
     const headers = { ...request.headers, 'X-Request-Id': 'inbound' };
 
@@ -145,7 +145,7 @@ it.each<Pick<Problem, 'what' | 'request'>>([{ what: 'a success', request: { body
 describe('an action that succeeds', () => {
   const time = z.string().regex(/^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$/);
 
-  it('is answered with a message, and the entity without its credentials', async () => {
+  it('returns a message, and the entity without its credentials', async () => {
     const before = Date.now();
     const { status, headers, body, text } = await send({ body: integration });
     const after = Date.now();
@@ -174,14 +174,14 @@ describe('an action that succeeds', () => {
     expect(text).not.toContain(twilio.account_sid);
   });
 
-  it('is the same with parameters in its Content-Type', async () => {
+  it('may have parameters in its Content-Type', async () => {
     const headers = { 'Content-Type': 'Application/JSON; charset=utf-8' };
 
     expect((await send({ body: integration, headers })).status).toBe(201);
   });
 });
 
-describe('the error that wins', () => {
+describe('where two errors apply', () => {
   const wrongOrganization = { 'X-Organization-Id': 'org_other' };
   const wrongKey = { 'X-API-Key': 'no key' };
   const noOrganization = { 'X-Organization-Id': null };
@@ -273,7 +273,7 @@ describe('the error that wins', () => {
       status: 404,
       code: 'integration_not_found',
     },
-  ])('is $winner, over $over', async ({ request, status, code, members }) => {
+  ])('$winner is returned, not $over', async ({ request, status, code, members }) => {
     const before = await server.stored();
 
     expect(await send(request)).toMatchObject(problem(status, code, members));
@@ -282,12 +282,12 @@ describe('the error that wins', () => {
   });
 });
 
-describe('a method that a path does not know', () => {
+describe('a method that a path does not support', () => {
   it.each([
     { path: '/api/integrations', known: 'POST' },
     { path: `/api/integrations/${MISSING}`, known: 'DELETE' },
     { path: '/api/phone-numbers', known: 'POST' },
-  ])('is 405 at $path, with the methods that it knows in Allow', async ({ path, known }) => {
+  ])('gets 405 at $path, with the supported methods in Allow', async ({ path, known }) => {
     const answer = await send({ method: 'PATCH', path });
 
     const allowed = answer.headers.get('Allow')?.split(', ');
@@ -348,7 +348,7 @@ describe('a body', () => {
       body: { ...number, inbound_pin: '123' },
       at: ['inbound_pin'],
     },
-  ])('that $what is 422, told where, and not echoed', async ({ path, body, at }) => {
+  ])('that $what gets 422, which says where and does not repeat the value', async ({ path, body, at }) => {
     const before = await server.stored();
 
     const answer = await send({ ...(path === undefined ? {} : { path }), body });
@@ -359,7 +359,7 @@ describe('a body', () => {
     expect(await server.stored()).toEqual(before);
   });
 
-  it('that is not JSON is not echoed', async () => {
+  it('that is not JSON is not repeated in the answer', async () => {
     expect((await send({ body: '{"name": plainvalue' })).text).not.toContain('plainvalue');
   });
 });
@@ -420,7 +420,7 @@ describe('an organization of the tier starter', () => {
     expect(passed.filter((status) => status !== 200)).toEqual([]);
   });
 
-  it('meets its limit with any of its keys, before their permissions are looked at', async () => {
+  it('has one limit for all its keys, which counts before their permissions', async () => {
     const { passed, limited } = await sendUntilLimited(createAsUser);
 
     expect(passed.length).toBeGreaterThanOrEqual(MUTATIONS_LIMIT);
@@ -428,7 +428,7 @@ describe('an organization of the tier starter', () => {
     expect(limited).toMatchObject(problem(429, 'rate_limited'));
   });
 
-  it('leaves another organization unlimited', async () => {
+  it('does not use up the limit of another organization', async () => {
     await sendUntilLimited(createAsUser);
 
     expect((await send({ method: 'DELETE', path: `/api/integrations/${MISSING}` })).status).toBe(404);

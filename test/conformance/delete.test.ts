@@ -87,7 +87,7 @@ async function fillNumbers(integration_id: string, count: number): Promise<strin
 const quoted = (numbers: string[]) => numbers.map((number) => `'${number}'`).join(', ');
 
 describe('an integration that no phone number references', () => {
-  it('is answered to the character, as it stood just before', async () => {
+  it('is returned by its deletion exactly as it was before', async () => {
     await writeExample({ referenced: false });
 
     const { status, headers, text } = await remove(EXAMPLE, abc123);
@@ -139,7 +139,7 @@ describe('an integration that no phone number references', () => {
     expect((await remove(integration_id, manager)).status).toBe(200);
   });
 
-  it('is not found by a second DELETE', async () => {
+  it('gets 404 from a second DELETE', async () => {
     const integration_id = await server.createIntegration(admin);
     await remove(integration_id);
 
@@ -148,7 +148,7 @@ describe('an integration that no phone number references', () => {
 });
 
 describe('an integration that phone numbers reference', () => {
-  it('is refused to the character, and stays with its number', async () => {
+  it('is refused with exactly this body, and stays with its number', async () => {
     await writeExample({ referenced: true });
 
     const { status, headers, text } = await refused(() => remove(EXAMPLE, abc123));
@@ -217,7 +217,7 @@ describe('an integration that phone numbers reference', () => {
 });
 
 describe('an integration that is not there', () => {
-  it('is not to be told from one of another organization', async () => {
+  it('gets the same answer as one of another organization', async () => {
     await writeExample({ referenced: false });
 
     const missing = await refused(() => remove(MISSING));
@@ -227,7 +227,7 @@ describe('an integration that is not there', () => {
     expect(withoutRequestId(foreign)).toEqual(withoutRequestId(missing));
   });
 
-  it('is not to be told from one of another organization that is in use', async () => {
+  it('gets the same answer as one of another organization that is in use', async () => {
     await writeExample({ referenced: true });
 
     const missing = await refused(() => remove(MISSING));
@@ -245,7 +245,7 @@ describe('an integration that is not there', () => {
     'a1b2c3d4e5f6',
     'intg_a1b2c3d4e5f6%0A',
     "intg_'%20OR%20''='",
-  ])('has no such id: %s', async (integration_id) => {
+  ])('gets 422 where its id is malformed: %s', async (integration_id) => {
     const answer = await refused(() => remove(integration_id));
 
     expect(answer).toMatchObject(
@@ -257,7 +257,7 @@ describe('an integration that is not there', () => {
   });
 });
 
-describe('a caller who may not delete it', () => {
+describe('a delete is refused and changes nothing for a caller who', () => {
   /** Deletable. */
   let target: string;
 
@@ -308,7 +308,7 @@ describe('a caller who may not delete it', () => {
     );
   });
 
-  it('has a key that is unknown, malformed, revoked or expired, and learns nothing of which it is', async () => {
+  it('has a key that is unknown, malformed, revoked or expired, with the same answer for each', async () => {
     const { organization_id } = admin;
     const unknown = newRawKey();
     const wrongChecksum = unknown.slice(0, -1) + (unknown.endsWith('0') ? '1' : '0');
@@ -337,7 +337,7 @@ describe('a caller who may not delete it', () => {
       members: { required_permission: 'integrations:delete' },
     },
   ] as const)(
-    'has a key that was $what a moment ago, while caches hold it',
+    'has a key that was $what a moment ago and is still cached as valid',
     async ({ state, status, code, members }) => {
       await setKey(manager, {});
       expect((await remove(MISSING, manager)).status).toBe(404);

@@ -44,7 +44,7 @@ describe.skipIf(!executablePath)('the reference page (skipped without Chromium: 
     return live.innerText();
   }
 
-  it('shows every operation, from one host, without a violation of its policy', async () => {
+  it('shows every operation, loads from its own host alone, and keeps to its Content-Security-Policy', async () => {
     const { page, response, origins, complaints } = await open();
 
     const policy = response?.headers()['content-security-policy'] ?? '';

@@ -1,30 +1,20 @@
 /** What a new user does, over HTTP alone: from the first key to an integration that is gone, and the story told. */
-import { expect, it } from 'vitest';
+import { expect, inject, it } from 'vitest';
 import * as z from 'zod';
-import { run } from '../processes.ts';
-import { joinServer, newNumbers, newOrganizationId, problem, twilio } from './server.ts';
+import { joinServer, newNumbers, problem, twilio } from './server.ts';
 import type { Client } from './server.ts';
 
-const organization_id = newOrganizationId();
+const { first } = inject('server');
+const { organization_id } = first;
 const server = joinServer(organization_id);
 
 const named = z.object({
   data: z.looseObject({ integration_id: z.string().nullish(), phone_number_id: z.string().optional() }),
 });
-const firstKey = z.object({ raw_key: z.string(), key: z.object({ key_id: z.string() }) });
-const createdKey = z.object({ data: firstKey });
-
-/** By the operator's command, while the server runs on the same state. */
-async function makeFirstKey() {
-  const key = ['--organization', organization_id, '--role', 'admin', '--name', 'First', '--tier', 'enterprise'];
-  const place = ['--persist-to', server.directory, '--json'];
-  const { stdout } = await run('npm', ['run', '--silent', 'keys:create', '--', ...key, ...place]);
-  return firstKey.parse(JSON.parse(stdout));
-}
+const createdKey = z.object({ data: z.object({ raw_key: z.string(), key: z.object({ key_id: z.string() }) }) });
 
 it('a new user deletes an integration that was in use, and reads how it went', async () => {
-  const first = await makeFirstKey();
-  const mine = await server.call({ organization_id, raw_key: first.raw_key }, 'POST', '/api/api-keys', {
+  const mine = await server.call(first, 'POST', '/api/api-keys', {
     body: { name: 'Mine', role: 'admin' },
   });
   const { raw_key, key } = createdKey.parse(mine.body).data;
@@ -93,7 +83,7 @@ it('a new user deletes an integration that was in use, and reads how it went', a
   const whole = await call('GET', '/api/audit-events');
   expect(whole.body).toMatchObject({
     data: expect.arrayContaining([
-      expect.objectContaining({ action: 'api_key.created', target_id: key.key_id, actor_key_id: first.key.key_id }),
+      expect.objectContaining({ action: 'api_key.created', target_id: key.key_id, actor_key_id: first.key_id }),
     ]),
     pagination: { total_count: 12 },
   });

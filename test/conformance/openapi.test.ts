@@ -39,11 +39,11 @@ beforeAll(async () => {
 });
 
 describe('the OpenAPI document', () => {
-  it('is kept as the routes and their schemas make it: `npm run openapi` changes nothing', () => {
+  it('is up to date in the repository: `npm run openapi` changes nothing', () => {
     expect(JSON.parse(kept)).toEqual(JSON.parse(JSON.stringify(openApiDocument())));
   });
 
-  it('is served to anybody as it is kept', async () => {
+  it('is served to anybody as it is in the repository', async () => {
     const response = await fetch(`${server.url}/openapi.json`);
 
     expect(response.status).toBe(200);
@@ -61,7 +61,7 @@ describe('the OpenAPI document', () => {
     expect(new Set(documented)).toEqual(mounted);
   });
 
-  it('tells the version that GET /health tells', async () => {
+  it('has the same version as GET /health', async () => {
     const { body } = await server.call(admin, 'GET', '/health');
 
     expect(body).toEqual({ status: 'ok', version: info.version, database: 'ok', credentials: 'ok' });
@@ -80,23 +80,26 @@ describe('the OpenAPI document', () => {
     ),
   );
 
-  it.each(bodies)('has a true example “$name” of a body for $call', async ({ method, path, value, status }) => {
-    const [imported = '', another] = newNumbers(2);
-    const integration_id = await server.createIntegration(admin);
-    const other = await server.createIntegration(admin);
-    const phone_number_id = await server.importNumber(admin, integration_id, imported);
-    const body = {
-      ...value,
-      ...('phone_number' in value ? { phone_number: another } : {}),
-      ...('integration_id' in value ? { integration_id: other } : {}),
-    };
+  it.each(bodies)(
+    'has a body example “$name” for $call that the API accepts',
+    async ({ method, path, value, status }) => {
+      const [imported = '', another] = newNumbers(2);
+      const integration_id = await server.createIntegration(admin);
+      const other = await server.createIntegration(admin);
+      const phone_number_id = await server.importNumber(admin, integration_id, imported);
+      const body = {
+        ...value,
+        ...('phone_number' in value ? { phone_number: another } : {}),
+        ...('integration_id' in value ? { integration_id: other } : {}),
+      };
 
-    const key = await server.call(admin, 'POST', '/api/api-keys', { body: { name: 'Rotated', role: 'user' } });
-    const { key_id } = createdKey.parse(key.body).data.key;
-    const ids = { integration_id, phone_number_id, key_id };
-    const concrete = path.replace(/\{(\w+)\}/, (_, name: keyof typeof ids) => ids[name]);
-    const answer = await server.call(admin, method, concrete, { body });
+      const key = await server.call(admin, 'POST', '/api/api-keys', { body: { name: 'Rotated', role: 'user' } });
+      const { key_id } = createdKey.parse(key.body).data.key;
+      const ids = { integration_id, phone_number_id, key_id };
+      const concrete = path.replace(/\{(\w+)\}/, (_, name: keyof typeof ids) => ids[name]);
+      const answer = await server.call(admin, method, concrete, { body });
 
-    expect(answer).toMatchObject({ status, body: { success: true } });
-  });
+      expect(answer).toMatchObject({ status, body: { success: true } });
+    },
+  );
 });

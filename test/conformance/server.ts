@@ -112,7 +112,7 @@ interface Organization {
   tier: Tier;
 }
 
-export const newOrganizationId = () => `org_${randomBytes(6).toString('hex')}`;
+const newOrganizationId = () => `org_${randomBytes(6).toString('hex')}`;
 
 /** Numbers are unique among all organizations: some in a row, that no other file has. */
 export function newNumbers(count: number): string[] {
@@ -128,7 +128,7 @@ const importedNumber = z.object({ data: z.object({ phone_number_id: z.string() }
  * here. What the server printed during a test is shown when that test fails.
  */
 export function joinServer(...organizations: string[]) {
-  const { directory, banner, log } = inject('server');
+  const { banner, log } = inject('server');
   const { url } = banner;
   const state = stateBehind(url, organizations);
 
@@ -178,7 +178,6 @@ export function joinServer(...organizations: string[]) {
   return {
     ...state,
     url,
-    directory,
     /** The demo's key and integrations, which files share: to be read alone. */
     demo: banner,
     call,

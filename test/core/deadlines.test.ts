@@ -94,24 +94,27 @@ async function settledLate(answer: Answer, letGo: () => void): Promise<void> {
 const creation = { name: 'Twilio Production', credentials: twilio };
 
 describe('a call of D1 that never answers', () => {
-  it.each([false, true])('leaves a deletion unknown after one try, carried out or not: %s', async (carriesOut) => {
-    vi.useRealTimers();
-    const integration_id = await createIntegration(client);
-    vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout'] });
-    const { bindings, calls } = hanging('DB.batch', 1, carriesOut);
+  it.each([false, true])(
+    'makes a deletion answer "unknown" after one try, whether or not it was carried out: %s',
+    async (carriesOut) => {
+      vi.useRealTimers();
+      const integration_id = await createIntegration(client);
+      vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout'] });
+      const { bindings, calls } = hanging('DB.batch', 1, carriesOut);
 
-    const { status, body } = await passing(
-      start(client, 'DELETE', `/api/integrations/${integration_id}`, { bindings }),
-    );
+      const { status, body } = await passing(
+        start(client, 'DELETE', `/api/integrations/${integration_id}`, { bindings }),
+      );
 
-    expect(status).toBe(503);
-    expect(body).toMatchObject({ code: 'temporarily_unavailable', outcome: 'unknown' });
-    expect(calls()).toBe(1);
-    const left = (await resources()).integrations.map((row) => row['integration_id']);
-    expect(left.includes(integration_id)).toBe(!carriesOut);
-  });
+      expect(status).toBe(503);
+      expect(body).toMatchObject({ code: 'temporarily_unavailable', outcome: 'unknown' });
+      expect(calls()).toBe(1);
+      const left = (await resources()).integrations.map((row) => row['integration_id']);
+      expect(left.includes(integration_id)).toBe(!carriesOut);
+    },
+  );
 
-  it('leaves a read not done', async () => {
+  it('makes a read answer "not_done"', async () => {
     const { bindings, calls } = hanging('DB.batch');
 
     const { status, body } = await passing(start(client, 'GET', '/api/integrations', { bindings }));
@@ -121,7 +124,7 @@ describe('a call of D1 that never answers', () => {
     expect(calls()).toBe(1);
   });
 
-  it('leaves a creation not done where it is the intent, and unknown where it is the decision', async () => {
+  it('makes a creation answer "not_done" where it is the first batch, and "unknown" where it is the deciding one', async () => {
     const intent = await passing(
       start(client, 'POST', '/api/integrations', { body: creation, bindings: hanging('DB.batch', 1).bindings }),
     );
@@ -135,7 +138,7 @@ describe('a call of D1 that never answers', () => {
     ]);
   });
 
-  it('leaves the look-up of a key not done', async () => {
+  it('makes a request answer "not_done" where it looks up the API key', async () => {
     forgetKey(hashKey(client.raw_key));
     await env.KEY_CACHE.delete(hashKey(client.raw_key));
 
@@ -165,7 +168,7 @@ describe('a call of D1 that never answers', () => {
     expect(calls).toBe(2);
   });
 
-  it('leaves to a repeat under its Idempotency-Key what was carried out', async () => {
+  it('does not keep a repeat under the same Idempotency-Key from telling what was carried out', async () => {
     const headers = { 'Idempotency-Key': crypto.randomUUID() };
     const path = '/api/api-keys';
     const body = { name: 'New', role: 'user' };
@@ -181,7 +184,7 @@ describe('a call of D1 that never answers', () => {
     expect(made).toHaveLength(2);
   });
 
-  it('makes /health say so', async () => {
+  it('makes /health answer 503', async () => {
     const { bindings } = hanging('DB.batch');
 
     const { status, body } = await passing(start(client, 'GET', '/health', { bindings }));
@@ -190,7 +193,7 @@ describe('a call of D1 that never answers', () => {
     expect(body).toMatchObject({ status: 'unavailable', database: 'unavailable' });
   });
 
-  it('keeps the cron from no other chore, and fails its run', async () => {
+  it('does not keep the cron from its other chores, but fails the run', async () => {
     const { bindings, calls } = hanging('DB.batch');
 
     await expect(passing(worker.scheduled(createScheduledController(), bindings), 90_000)).rejects.toThrow();
@@ -199,7 +202,7 @@ describe('a call of D1 that never answers', () => {
     expect(logged.join()).toContain('drain_failed');
   });
 
-  it('is waited for longer by the cron, whose batches may do much', async () => {
+  it('has 30 s in the cron, whose batches may do much', async () => {
     let calls = 0;
     const bindings = bindingsWith(async (name, carryOut) => {
       if (name === 'DB.batch' && (calls += 1) === 1) await new Promise((resolve) => setTimeout(resolve, 20_000));
@@ -213,7 +216,7 @@ describe('a call of D1 that never answers', () => {
 });
 
 describe('a call of KV that never answers', () => {
-  it('leaves a creation not done, tries no more, and leaves its ciphertext to the outbox', async () => {
+  it('makes a creation answer "not_done" after one try, and leaves its ciphertext to the outbox', async () => {
     const { bindings, calls } = hanging('CREDENTIALS.put', 1, true);
 
     const { status, body } = await passing(start(client, 'POST', '/api/integrations', { body: creation, bindings }));
@@ -235,7 +238,7 @@ describe('a call of KV that never answers', () => {
     expect(status).toBe(404);
   });
 
-  it('leaves an update not done, with the credentials as they were', async () => {
+  it('makes an update answer "not_done", and leaves the credentials as they were', async () => {
     vi.useRealTimers();
     const integration_id = await createIntegration(client);
     vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout'] });
@@ -251,20 +254,23 @@ describe('a call of KV that never answers', () => {
     expect(await openCredentials(integration_id)).toEqual(twilio);
   });
 
-  it.each(['KEY_CACHE.put', 'DB.batch'])('takes no answer back where it notes a key’s use: %s', async (name) => {
-    forgetKey(hashKey(client.raw_key));
-    await env.KEY_CACHE.delete(hashKey(client.raw_key));
-    // The look-up is a batch as well, the first.
-    const { bindings, letGo } = hanging(name, name === 'DB.batch' ? 2 : 1);
+  it.each(['KEY_CACHE.put', 'DB.batch'])(
+    'does not change an answer where it notes the use of the API key: %s',
+    async (name) => {
+      forgetKey(hashKey(client.raw_key));
+      await env.KEY_CACHE.delete(hashKey(client.raw_key));
+      // The look-up is a batch as well, the first.
+      const { bindings, letGo } = hanging(name, name === 'DB.batch' ? 2 : 1);
 
-    const answer = await passing(start(client, 'GET', '/api/nothing', { bindings }));
-    await settledLate(answer, letGo);
+      const answer = await passing(start(client, 'GET', '/api/nothing', { bindings }));
+      await settledLate(answer, letGo);
 
-    expect(answer.status).toBe(404);
-    expect(logged.join()).toContain(`${name} did not answer in time`);
-  });
+      expect(answer.status).toBe(404);
+      expect(logged.join()).toContain(`${name} did not answer in time`);
+    },
+  );
 
-  it('takes no revocation back', async () => {
+  it('does not undo a revocation', async () => {
     const { bindings, letGo } = hanging('KEY_CACHE.delete');
 
     const answer = await passing(start(client, 'DELETE', `/api/api-keys/${client.key_id}`, { bindings }));
@@ -275,7 +281,7 @@ describe('a call of KV that never answers', () => {
     expect(await rowOf('api_keys', client.key_id)).toMatchObject({ status: 'revoked' });
   });
 
-  it('takes no answer back, and leaves a removal to the cron', async () => {
+  it('does not change the answer to a deletion, and leaves the removal to the cron', async () => {
     vi.useRealTimers();
     const integration_id = await createIntegration(client);
     vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout'] });
@@ -290,7 +296,7 @@ describe('a call of KV that never answers', () => {
     expect(owed).toMatchObject([{ state: 'owed' }]);
   });
 
-  it('holds the cron for the time of one call each, not of a batch', async () => {
+  it('holds the cron for 5 s each, and not for the 30 s of a batch', async () => {
     const kv_key = `v1/${client.organization_id}/x/y`;
     await env.DB.prepare(
       'INSERT INTO credential_purges (kv_key, organization_id, due_at, attempts, first_due_at) VALUES (?, ?, 0, 0, 0)',
@@ -309,7 +315,7 @@ describe('a call of KV that never answers', () => {
 });
 
 describe('a rate limiter that never answers', () => {
-  it.each(['ENTERPRISE_LIMIT', 'ENTERPRISE_MUTATIONS_LIMIT'])('admits everybody: %s', async (name) => {
+  it.each(['ENTERPRISE_LIMIT', 'ENTERPRISE_MUTATIONS_LIMIT'])('lets every request through: %s', async (name) => {
     const limiter: RateLimit = { limit: () => new Promise(() => {}) };
     const body = { phone_number: unusedNumber(), provider: 'sip' };
 

@@ -157,7 +157,8 @@ describe('a creation that stalls while others commit', () => {
     await creation.finish();
 
     const { data } = await page(client, `${all}?since=${last}`);
-    expect(data.at(-1)).toMatchObject({ created_at: last, state: { name: 'Late' } });
+    expect(data.at(-1)).toMatchObject({ state: { name: 'Late' } });
+    expect(String(data.at(-1)?.['created_at']) >= last).toBe(true);
   });
 });
 

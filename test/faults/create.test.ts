@@ -7,12 +7,15 @@ import worker from '../../src/worker/index.ts';
 import { failingBindings, interceptedBindings } from '../bindings.ts';
 import { call, emptyStorage, newClient, resources, rows, twilio, unusedNumber } from '../fixtures.ts';
 import type { Client } from '../fixtures.ts';
+import { withoutBackOff } from './every-call.ts';
 import { assertInvariants } from './invariants.ts';
 
 const LOST = 'D1_ERROR: Network connection lost.';
 const TWO_HOURS = 2 * 3600 * 1000;
 
 let client: Client;
+
+beforeEach(withoutBackOff);
 
 beforeEach(async () => {
   await emptyStorage();
@@ -276,7 +279,9 @@ describe.each([
       if (name !== 'CREDENTIALS.put') return carryOut();
       await env.DB.prepare('UPDATE credential_purges SET due_at = 0').run();
       draining = drainPurges(drained);
-      await vi.waitUntil(async () => (await rows('credential_purges')).some((purge) => purge['attempts'] === 1));
+      await vi.waitUntil(async () => (await rows('credential_purges')).some((purge) => purge['attempts'] === 1), {
+        timeout: 60_000,
+      });
       return carryOut();
     });
 

@@ -8,6 +8,7 @@ import {
   actionsOn,
   call,
   createIntegration,
+  emptyStorage,
   importNumber,
   newClient,
   resources,
@@ -15,6 +16,7 @@ import {
   unusedNumber,
 } from '../fixtures.ts';
 import type { Client } from '../fixtures.ts';
+import { withoutBackOff } from './every-call.ts';
 
 const LOST = 'D1_ERROR: Network connection lost.';
 const OVERLOADED = 'D1_ERROR: D1 DB is overloaded. Requests queued for too long.';
@@ -22,7 +24,10 @@ const OVERLOADED = 'D1_ERROR: D1 DB is overloaded. Requests queued for too long.
 let client: Client;
 let integration_id: string;
 
+beforeEach(withoutBackOff);
+
 beforeEach(async () => {
+  await emptyStorage();
   client = await newClient();
   integration_id = await createIntegration(client);
 });
@@ -204,29 +209,5 @@ describe('D1 that fails by the SQL itself', () => {
     expect(text).toContain('"code":"internal_error"');
     expect(text).not.toContain('secret_column');
     expect(batches(faults)).toBe(1);
-  });
-});
-
-describe('KV that fails after the answer', () => {
-  it('leaves the ciphertext to the cron, which removes it', async () => {
-    const faults = failingBindings('CREDENTIALS.delete', { when: 'before', message: 'KV DELETE failed: 500' });
-
-    expect((await deleteWith(faults)).status).toBe(200);
-
-    expect(await ciphertexts()).toHaveLength(1);
-    expect(await rows('credential_purges')).toHaveLength(1);
-    await worker.scheduled(createScheduledController(), env);
-    expect(await ciphertexts()).toEqual([]);
-    expect(await rows('credential_purges')).toEqual([]);
-  });
-
-  it('is as harmless when only the word to the outbox is lost', async () => {
-    const { bindings } = failingBindings('CREDENTIALS.delete', { when: 'after', message: 'KV DELETE failed: 500' });
-
-    expect((await call(client, 'DELETE', `/api/integrations/${integration_id}`, { bindings })).status).toBe(200);
-
-    expect(await rows('credential_purges')).toHaveLength(1);
-    await worker.scheduled(createScheduledController(), env);
-    expect(await rows('credential_purges')).toEqual([]);
   });
 });

@@ -14,14 +14,17 @@ describe.each(mutations)('$name', (mutation) => {
     reference = await referenceOf(mutation);
   });
 
-  it.each(faults)('is true and leaves nothing over where any one of its calls $name', async (fault) => {
-    expect(reference.status).toBe(mutation.status);
+  it.each(faults)(
+    'tells the client the truth and leaves nothing behind, whichever of its calls $name',
+    async (fault) => {
+      expect(reference.status).toBe(mutation.status);
 
-    for (let failing = 0; failing < reference.calls; failing += 1) {
-      cases += 1;
-      await assertWithstands(mutation, fault, failing, reference);
-    }
-  });
+      for (let failing = 0; failing < reference.calls; failing += 1) {
+        cases += 1;
+        await assertWithstands(mutation, fault, failing, reference);
+      }
+    },
+  );
 });
 
 it('goes through every call of every mutation with every fault: 2,000 cases and more', async ({ annotate }) => {

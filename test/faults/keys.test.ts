@@ -9,12 +9,14 @@ import {
   call,
   changeKey,
   createIntegration,
+  emptyStorage,
   everythingStored,
   newClient,
   rowOf,
   rows,
 } from '../fixtures.ts';
 import type { Client } from '../fixtures.ts';
+import { withoutBackOff } from './every-call.ts';
 
 const LOST = 'D1_ERROR: Network connection lost.';
 const OVERLOADED = 'D1_ERROR: D1 DB is overloaded. Requests queued for too long.';
@@ -23,7 +25,10 @@ let client: Client;
 
 const warm = (by: Client) => call(by, 'GET', '/api/nothing');
 
+beforeEach(withoutBackOff);
+
 beforeEach(async () => {
+  await emptyStorage();
   client = await newClient();
   await warm(client);
 });

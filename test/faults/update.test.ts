@@ -21,6 +21,7 @@ import {
   unusedNumber,
 } from '../fixtures.ts';
 import type { Client } from '../fixtures.ts';
+import { withoutBackOff } from './every-call.ts';
 
 const LOST = 'D1_ERROR: Network connection lost.';
 const OVERLOADED = 'D1_ERROR: D1 DB is overloaded. Requests queued for too long.';
@@ -31,6 +32,8 @@ let client: Client;
 let integration_id: string;
 let other: string;
 let phone_number_id: string;
+
+beforeEach(withoutBackOff);
 
 beforeEach(async () => {
   await emptyStorage();

@@ -12,7 +12,7 @@ import type { CompiledQuery, Placeholders } from '../../worker/d1/query.ts';
 import { api_keys, organizations } from '../../worker/d1/schema.ts';
 import { eventParameters, operatorCall } from '../../worker/decision/call.ts';
 import type { EventParameters } from '../../worker/decision/call.ts';
-import { carryOut, eventRecorder, hasDecided } from '../../worker/decision/event.ts';
+import { assertNothingInDoubt, carryOut, eventRecorder, hasDecided } from '../../worker/decision/event.ts';
 import {
   ChangedMeanwhileError,
   isOrganization,
@@ -130,7 +130,7 @@ export async function createOperatorKey(
     created_by: null,
     ended_at: null,
   };
-  const events = await carryOut(
+  const { event: created, inDoubt } = await carryOut(
     database,
     [ensureOrganization, recordTierChangeBeside, insertKey, recordCreation, setTier],
     {
@@ -142,7 +142,8 @@ export async function createOperatorKey(
       tier_event_id: eventIdBeside(event.event_id, newId('apikey')),
     },
   );
-  if (!events.some(({ action }) => action === 'api_key.created')) {
+  if (!created) {
+    assertNothingInDoubt(inDoubt);
     const [[found]] = await batch(database, [readStatus.bind({ organization_id })]);
     throw found?.status === 'offboarded'
       ? new OffboardedError(organization_id)

@@ -5,7 +5,7 @@ import type { Builder, Placeholders } from '../../worker/d1/query.ts';
 import { api_keys, audit_events } from '../../worker/d1/schema.ts';
 import { eventParameters, operatorCall } from '../../worker/decision/call.ts';
 import type { EventParameters } from '../../worker/decision/call.ts';
-import { carryOut, eventRecorder, isOfCall } from '../../worker/decision/event.ts';
+import { assertNothingInDoubt, carryOut, eventRecorder, isOfCall } from '../../worker/decision/event.ts';
 
 /**
  * Predicate: no try of this call has revoked anything yet. So a late try does not revoke keys that were created since.
@@ -45,6 +45,8 @@ export async function revokeAllKeys(
   request_id?: string,
 ): Promise<number> {
   const parameters = eventParameters(operatorCall(organization_id, request_id));
-  const events = await carryOut(database, [recordRevocations, revokeRecorded], parameters);
-  return events.length;
+  const { count, inDoubt } = await carryOut(database, [recordRevocations, revokeRecorded], parameters);
+  // It left no event, which would keep a late try from the keys that are made from now on.
+  if (count === 0) assertNothingInDoubt(inDoubt);
+  return count;
 }

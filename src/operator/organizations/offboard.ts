@@ -72,8 +72,8 @@ export async function offboardOrganization(
   onProgress: (step: OffboardingStep, done: number, total: number) => void = () => {},
 ): Promise<Record<OffboardingStep | 'keys', number> | undefined> {
   const call = operatorCall(organization_id);
-  const begun = await carryOut(database, [recordOffboarding, markOffboarded], eventParameters(call));
-  if (begun.length === 0) {
+  const { event: begun } = await carryOut(database, [recordOffboarding, markOffboarded], eventParameters(call));
+  if (!begun) {
     const [[organization]] = await batch(database, [readStatus.bind({ organization_id })]);
     if (!organization) return undefined;
   }

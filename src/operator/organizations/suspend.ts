@@ -5,7 +5,7 @@ import type { Placeholders } from '../../worker/d1/query.ts';
 import { organizations } from '../../worker/d1/schema.ts';
 import { eventParameters, operatorCall } from '../../worker/decision/call.ts';
 import type { EventParameters } from '../../worker/decision/call.ts';
-import { carryOut, eventRecorder, hasDecided } from '../../worker/decision/event.ts';
+import { assertNothingInDoubt, carryOut, eventRecorder, hasDecided } from '../../worker/decision/event.ts';
 import { isOrganization, organizationState, readStatus } from '../../worker/organizations/organization.ts';
 import type { OrganizationState } from '../../worker/organizations/organization.ts';
 
@@ -50,7 +50,8 @@ function statusChange(
     const [[seen]] = await batch(database, [readStatus.bind({ organization_id })]);
     if (!seen) return undefined;
     const parameters = { ...eventParameters(operatorCall(organization_id)), change_count: seen.change_count };
-    const [event] = await carryOut(database, [recordChange, changeStatus], parameters);
+    const { event, inDoubt } = await carryOut(database, [recordChange, changeStatus], parameters);
+    if (!event) assertNothingInDoubt(inDoubt);
     return event && organizationState.parse(JSON.parse(event.state));
   };
 }

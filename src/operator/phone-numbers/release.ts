@@ -6,7 +6,7 @@ import type { Placeholders } from '../../worker/d1/query.ts';
 import { phone_numbers } from '../../worker/d1/schema.ts';
 import { eventParameters, operatorCall } from '../../worker/decision/call.ts';
 import type { EventParameters } from '../../worker/decision/call.ts';
-import { carryOut, eventRecorder, hasDecided } from '../../worker/decision/event.ts';
+import { assertNothingInDoubt, carryOut, eventRecorder, hasDecided } from '../../worker/decision/event.ts';
 import {
   isPhoneNumber,
   phoneNumberColumns,
@@ -56,6 +56,7 @@ export async function releasePhoneNumber(
   { organization_id, phone_number_id }: Pick<PhoneNumberState, 'organization_id' | 'phone_number_id'>,
 ): Promise<PhoneNumber | undefined> {
   const parameters = { ...eventParameters(operatorCall(organization_id)), phone_number_id };
-  const [event] = await carryOut(database, [recordRelease, enqueuePurges, removePhoneNumber], parameters);
+  const { event, inDoubt } = await carryOut(database, [recordRelease, enqueuePurges, removePhoneNumber], parameters);
+  if (!event) assertNothingInDoubt(inDoubt);
   return event && presentPhoneNumber(phoneNumberState.parse(JSON.parse(event.state)));
 }

@@ -8,7 +8,7 @@
  * - A verb that creates a row inserts it first, because the event keeps the row as it was created. Here the insert
  *   decides. The event, recorded from the new row, keeps a later try from inserting another row.
  */
-import { and, asc, eq, getTableColumns, gt, inArray, lt, sql } from 'drizzle-orm';
+import { and, eq, getTableColumns, gt, inArray, lt, sql } from 'drizzle-orm';
 import type { SQL, SQLWrapper } from 'drizzle-orm';
 import type { SQLiteColumn, SQLiteTable } from 'drizzle-orm/sqlite-core';
 import { DomainError } from '../core/errors.ts';
@@ -164,19 +164,26 @@ export const updateTime = (db: Builder, parameters: Placeholders<EventKey>, upda
     .from(audit_events)
     .where(isDecision(parameters))})`;
 
-const readEvents = query((db, parameters: Placeholders<EventParameters>) =>
+const readDecision = query((db, parameters: Placeholders<EventParameters>) =>
   db
-    .select({ action: audit_events.action, target_id: audit_events.target_id, state: audit_events.state })
+    .select({ action: audit_events.action, state: audit_events.state })
     .from(audit_events)
-    .where(isOfCall(parameters))
-    .orderBy(asc(audit_events.sequence)),
+    .where(isDecision(parameters)),
+);
+
+const countEvents = query((db, parameters: Placeholders<EventParameters>) =>
+  db
+    .select({ count: sql<number>`count(*)`.as('count') })
+    .from(audit_events)
+    .where(isOfCall(parameters)),
 );
 
 /**
  * Carries out a call that needs no caller's permission, as of an operator's command: its statements in order, in one
  * batch. They must be safe to repeat, and harmless if they arrive late.
  *
- * @returns the events that the call recorded, in order; none if it did nothing
+ * @returns the event that decides, if there is one, and how many events the call recorded. `inDoubt` says that an earlier
+ *   try may still arrive: a caller that takes "no event" for a refusal must call {@link assertNothingInDoubt}
  * @throws DomainError `temporarily_unavailable`
  */
 export async function carryOut<Parameters extends EventParameters>(
@@ -187,10 +194,9 @@ export async function carryOut<Parameters extends EventParameters>(
   const { read, inDoubt } = await actThenRead(
     database,
     statements.map((statement) => statement.bind(parameters)),
-    { events: readEvents.bind(parameters) },
+    { decision: readDecision.bind(parameters), recorded: countEvents.bind(parameters) },
   );
-  if (read.events.length === 0) assertNothingInDoubt(inDoubt);
-  return read.events;
+  return { event: read.decision[0], count: read.recorded[0]?.count ?? 0, inDoubt };
 }
 
 /**

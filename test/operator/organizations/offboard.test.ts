@@ -193,6 +193,15 @@ describe('an offboarded organization', () => {
     expect(await everythingStored()).toEqual(before);
   });
 
+  it('goes on a second time where its first answer is lost', async () => {
+    await offboard();
+    const { bindings } = failingBindings('DB.batch', { when: 'before', message: LOST, times: 1 });
+
+    const ended = await offboardOrganization(bindings.DB, client.organization_id);
+
+    expect(ended).toEqual({ phone_numbers: 0, integrations: 0, keys: 0 });
+  });
+
   it('is none that there is not', async () => {
     const before = await everythingStored();
 

@@ -2,7 +2,7 @@
 import { beforeEach, expect, it } from 'vitest';
 import { failureOf, prepare } from './sequences.ts';
 
-const RUNS = 100;
+const RUNS = 50;
 
 beforeEach(prepare);
 

@@ -4,7 +4,6 @@ import { exportAll } from '../../../src/operator/recovery/export.ts';
 import type { ExportedRow } from '../../../src/operator/recovery/export.ts';
 import { replay } from '../../../src/operator/recovery/replay.ts';
 import type { Replayed } from '../../../src/operator/recovery/replay.ts';
-import { rows } from '../../fixtures.ts';
 
 /** In the order of their foreign keys. */
 const tables = [
@@ -24,38 +23,43 @@ const ageing = () => [
   env.DB.prepare('UPDATE organizations SET last_event_at = last_event_at - 10'),
 ];
 
+type Row = Record<string, unknown>;
+
 /** @returns the restore to what D1 has now */
 export async function restorePoint(): Promise<() => Promise<void>> {
-  const deletions = tables.toReversed().map((table) => env.DB.prepare(`DELETE FROM ${table}`));
-  const saved = tables.map(async (table) =>
-    (await rows(table)).map((row) => {
-      const columns = Object.keys(row);
-      const values = columns.map(() => '?').join();
-      return env.DB.prepare(`INSERT INTO ${table} (${columns.join()}) VALUES (${values})`).bind(...Object.values(row));
-    }),
-  );
-  const insertions = (await Promise.all(saved)).flat();
-  // The triggers count what comes back once more.
-  const counters = await Promise.all(
-    counted.map(async ([table, id]) => (await rows(table)).map((row) => reset(table, id, row))),
-  );
+  const results = await env.DB.batch<Row>(tables.map((table) => env.DB.prepare(`SELECT * FROM ${table}`)));
+  const saved = tables.flatMap((table, index) => (results[index]?.results ?? []).map((row) => ({ table, row })));
+  const statements = [
+    ...tables.toReversed().map((table) => env.DB.prepare(`DELETE FROM ${table}`)),
+    ...saved.map(({ table, row }) => insertion(table, row)),
+    // The triggers have counted what came back once more.
+    ...saved.flatMap(({ table, row }) => counters(table, row)),
+    ...ageing(),
+  ];
   return async () => {
-    await env.DB.batch([...deletions, ...insertions, ...counters.flat(), ...ageing()]);
+    await env.DB.batch(statements);
   };
 }
 
-const counted = [
-  ['organizations', 'organization_id'],
-  ['integrations', 'integration_id'],
-] as const;
+function insertion(table: string, row: Row): D1PreparedStatement {
+  const columns = Object.keys(row);
+  const values = columns.map(() => '?').join();
+  return env.DB.prepare(`INSERT INTO ${table} (${columns.join()}) VALUES (${values})`).bind(...Object.values(row));
+}
 
-function reset(table: string, id: string, row: Record<string, unknown>): D1PreparedStatement {
+const counted: Record<string, string> = { organizations: 'organization_id', integrations: 'integration_id' };
+
+function counters(table: string, row: Row): D1PreparedStatement[] {
+  const id = counted[table];
+  if (id === undefined) return [];
   const names = Object.keys(row).filter((name) => /_count$|^last_(sequence|event_at)$/.test(name));
   const assignments = names.map((name) => `${name} = ?`).join();
-  return env.DB.prepare(`UPDATE ${table} SET ${assignments} WHERE ${id} = ?`).bind(
-    ...names.map((name) => row[name]),
-    row[id],
-  );
+  return [
+    env.DB.prepare(`UPDATE ${table} SET ${assignments} WHERE ${id} = ?`).bind(
+      ...names.map((name) => row[name]),
+      row[id],
+    ),
+  ];
 }
 
 /** All that an export since a time has, in memory. */
