@@ -99,7 +99,7 @@ export function inBatches({ table, id, action, condition, act }: Definition) {
         // New parameters for each batch, because a batch finds its own events by the start of their ids.
         const parameters = { ...eventParameters(call), ids: JSON.stringify(rows.map((row) => row.id)) };
         const { count: recorded } = await carryOut(database, [record, enqueuePurges, actOnRecorded], parameters);
-        // Another run may have acted on some of the rows since they were listed, and a try may be late. The next list tells.
+        // Fewer than `rows` if another run has acted on some of them, or if a try is late. The next list shows what is left.
         done += recorded;
         // The total may have grown since it was counted.
         onProgress(done, Math.max(done, counted?.count ?? 0));

@@ -46,7 +46,7 @@ export async function revokeAllKeys(
 ): Promise<number> {
   const parameters = eventParameters(operatorCall(organization_id, request_id));
   const { count, inDoubt } = await carryOut(database, [recordRevocations, revokeRecorded], parameters);
-  // It left no event, which would keep a late try from the keys that are made from now on.
+  // Without an event, a late try could still revoke keys that are created from now on.
   if (count === 0) assertNothingInDoubt(inDoubt);
   return count;
 }

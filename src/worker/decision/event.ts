@@ -182,8 +182,8 @@ const countEvents = query((db, parameters: Placeholders<EventParameters>) =>
  * Carries out a call that needs no caller's permission, as of an operator's command: its statements in order, in one
  * batch. They must be safe to repeat, and harmless if they arrive late.
  *
- * @returns the event that decides, if there is one, and how many events the call recorded. `inDoubt` says that an earlier
- *   try may still arrive: a caller that takes "no event" for a refusal must call {@link assertNothingInDoubt}
+ * @returns the event that decided, if there is one, and how many events the call recorded. `inDoubt`: an earlier try
+ *   may still be carried out. A caller that takes a missing event for a refusal must call {@link assertNothingInDoubt}
  * @throws DomainError `temporarily_unavailable`
  */
 export async function carryOut<Parameters extends EventParameters>(
