@@ -13,7 +13,7 @@ import type { Builder, Compilable, Placeholders } from '../worker/d1/query.ts';
 import { audit_events } from '../worker/d1/schema.ts';
 import { eventParameters } from '../worker/decision/call.ts';
 import type { Call, EventParameters } from '../worker/decision/call.ts';
-import { carryOut, eventRecorder, isOfCall } from '../worker/decision/event.ts';
+import { carryOut, eventRecorder, isOfBatch } from '../worker/decision/event.ts';
 
 const ROWS_PER_BATCH = 100;
 /** Listing may have to read rows that are done already, so one list serves many batches. */
@@ -86,7 +86,7 @@ export function inBatches({ table, id, action, condition, act }: Definition) {
   });
 
   const actOnRecorded = query((db, parameters: Placeholders<EventParameters>) => {
-    const recorded = db.select({ target_id: audit_events.target_id }).from(audit_events).where(isOfCall(parameters));
+    const recorded = db.select({ target_id: audit_events.target_id }).from(audit_events).where(isOfBatch(parameters));
     return act(db, and(isOf(parameters), inArray(id, recorded)));
   });
 

@@ -75,7 +75,7 @@ async function inUse() {
 }
 
 describe('the deletion of an integration in use', () => {
-  it('is refused by the rule, on record as refused: the mutant without NOT EXISTS is not', async () => {
+  it('is refused by the rule, and recorded as refused; without the rule’s EXISTS it is not', async () => {
     await assertKilled(withoutTheRule, async (bindings) => {
       const { client, integration_id, path } = await inUse();
 
@@ -140,11 +140,11 @@ describe.each(ofOneThing)('$name', ({ name, prepare }) => {
   const checks = [
     ['was revoked', `status = 'revoked'`, withoutStatus],
     ['lost its role', `role = 'user'`, withoutRole],
-    // A rotation compares expiries besides, and none is before that of a key that has expired.
+    // A rotation also compares expiries, and this comparison already refuses an expired key.
     ...(name.includes('rotation') ? [] : [['has expired', 'expires_at = unixepoch() - 60', withoutExpiry] as const]),
   ] as const;
 
-  it.each(checks)('is nothing for a key that %s: the mutant without that check is', async (_, assignment, mutant) => {
+  it.each(checks)('does nothing for a key that %s; without that check it acts', async (_, assignment, mutant) => {
     await assertKilled(mutant, async (bindings) => {
       const client = await newClient();
       const mutation = await prepare(client);
@@ -155,7 +155,7 @@ describe.each(ofOneThing)('$name', ({ name, prepare }) => {
     });
   });
 
-  it('is nothing for a suspended organization: the mutant without that check is', async () => {
+  it('does nothing for a suspended organization; without that check it acts', async () => {
     await assertKilled(withoutSuspension, async (bindings) => {
       const client = await newClient();
       const mutation = await prepare(client);

@@ -5,13 +5,13 @@ import type { Builder, Placeholders } from '../../worker/d1/query.ts';
 import { api_keys, audit_events } from '../../worker/d1/schema.ts';
 import { eventParameters, operatorCall } from '../../worker/decision/call.ts';
 import type { EventParameters } from '../../worker/decision/call.ts';
-import { assertNothingInDoubt, carryOut, eventRecorder, isOfCall } from '../../worker/decision/event.ts';
+import { assertNothingInDoubt, carryOut, eventRecorder, isOfBatch } from '../../worker/decision/event.ts';
 
 /**
  * Predicate: no try of this call has revoked anything yet. So a late try does not revoke keys that were created since.
  */
 const isFirst = (db: Builder, parameters: Placeholders<EventParameters>) =>
-  not(existsIn(db, audit_events, isOfCall(parameters)));
+  not(existsIn(db, audit_events, isOfBatch(parameters)));
 
 /**
  * Only keys that have not ended, so that there are no more than the quota allows, however many ended ones there are.

@@ -73,6 +73,7 @@ export async function offboardOrganization(
 ): Promise<Record<OffboardingStep | 'keys', number> | undefined> {
   const call = operatorCall(organization_id);
   const { event: begun } = await carryOut(database, [recordOffboarding, markOffboarded], eventParameters(call));
+  // Offboarded already, or no organization. A try that is in doubt changes neither.
   if (!begun) {
     const [[organization]] = await batch(database, [readStatus.bind({ organization_id })]);
     if (!organization) return undefined;

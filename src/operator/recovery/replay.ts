@@ -3,7 +3,7 @@
  */
 import { and, eq, gt, inArray, isNotNull, isNull, lt, lte, max, ne, not, or, sql } from 'drizzle-orm';
 import { alias } from 'drizzle-orm/sqlite-core';
-import { isDecision, isOfCall, isOfTarget } from '../../worker/decision/event.ts';
+import { isDecision, isOfBatch, isOfTarget } from '../../worker/decision/event.ts';
 import { databaseNow } from '../../worker/d1/clock.ts';
 import { credentialsKeyOf } from '../../worker/credentials/kv-key.ts';
 import { owedRow } from '../../worker/credentials/outbox.ts';
@@ -323,7 +323,7 @@ const findRotatedInVain: Step = query((db, parameters: Target) => {
       db
         .select({ target_id: audit_events.target_id })
         .from(audit_events)
-        .where(and(isOfCall(parameters), eq(sql`+${audit_events.action}`, 'api_key.created'))),
+        .where(and(isOfBatch(parameters), eq(sql`+${audit_events.action}`, 'api_key.created'))),
     ),
   );
   const hasEndedSince = and(

@@ -9,9 +9,9 @@ import { query } from '../d1/query.ts';
 import type { Builder, Placeholders } from '../d1/query.ts';
 import { api_keys, audit_events } from '../d1/schema.ts';
 import type { ApiCall, EventParameters } from '../decision/call.ts';
-import { callersOwn, rankOf } from '../decision/caller.ts';
-import { eventRecorder, hasDecided, isOfCall } from '../decision/event.ts';
-import { isBesideDecision, mutation, mutationParameters } from '../decision/mutation.ts';
+import { fromCallersKey, rankOf } from '../decision/caller.ts';
+import { eventRecorder, hasDecided, isOfBatch } from '../decision/event.ts';
+import { isOtherEventOfDecision, mutation, mutationParameters } from '../decision/mutation.ts';
 import type { MutationParameters, Outcome } from '../decision/mutation.ts';
 import { isUnanswered } from '../decision/remembered-answers.ts';
 import { apiKeyColumns, apiKeyState, isApiKey, isKeyOf, presentApiKey } from './api-key.ts';
@@ -33,7 +33,7 @@ interface RevokeParameters extends MutationParameters {
 }
 
 const callersRank = (db: Builder, parameters: Placeholders<RevokeParameters>) =>
-  callersOwn(rankOf(api_keys.role), 'api_keys:revoke', db, parameters);
+  fromCallersKey(rankOf(api_keys.role), 'api_keys:revoke', db, parameters);
 
 /** Predicate: the caller may revoke, and the key's role is not higher than the caller's. */
 const mayRevoke = (db: Builder, parameters: Placeholders<RevokeParameters>) =>
@@ -48,7 +48,7 @@ const recordRevocation = eventRecorder<RevokeParameters>({
 
 /** Runs after the events of a call are recorded, and revokes the keys that they are about. */
 export const revokeRecorded = query((db, parameters: Placeholders<EventParameters>) => {
-  const recorded = db.select({ target_id: audit_events.target_id }).from(audit_events).where(isOfCall(parameters));
+  const recorded = db.select({ target_id: audit_events.target_id }).from(audit_events).where(isOfBatch(parameters));
   return db
     .update(api_keys)
     .set({ status: 'revoked' })
@@ -127,7 +127,7 @@ const readRevoked = query((db, parameters: Placeholders<RevokeParameters>) =>
     .select({ state: audit_events.state, key_hash: api_keys.key_hash })
     .from(audit_events)
     .innerJoin(api_keys, and(isKeyOf(parameters), eq(api_keys.key_id, audit_events.target_id)))
-    .where(isBesideDecision(db, parameters))
+    .where(isOtherEventOfDecision(db, parameters))
     .orderBy(asc(api_keys.created_at), asc(api_keys.key_id)),
 );
 

@@ -10,10 +10,10 @@ import { query } from '../d1/query.ts';
 import type { Builder, CompiledQuery, Placeholders } from '../d1/query.ts';
 import { api_keys, audit_events } from '../d1/schema.ts';
 import type { ApiCall } from '../decision/call.ts';
-import { callersOwn, expiryOf, rankOf, unlessNever } from '../decision/caller.ts';
+import { fromCallersKey, expiryOf, rankOf, unlessNever } from '../decision/caller.ts';
 import type { CallerKey } from '../decision/caller.ts';
-import { eventRecorder, hasDecided, isOfCall, isOfTarget } from '../decision/event.ts';
-import { isBesideDecision, mutation, mutationParameters } from '../decision/mutation.ts';
+import { eventRecorder, hasDecided, isOfBatch, isOfTarget } from '../decision/event.ts';
+import { isOtherEventOfDecision, mutation, mutationParameters } from '../decision/mutation.ts';
 import type { MutationParameters } from '../decision/mutation.ts';
 import { isUnanswered } from '../decision/remembered-answers.ts';
 import { fullQuota, hasRoomFor } from '../organizations/quotas.ts';
@@ -62,7 +62,7 @@ function isSuccessorUsed(
       .where(
         and(
           isOfTarget(rotated, { organization_id, target_id: key_id }, ['api_key.rotated']),
-          isOfCall(rotated),
+          isOfBatch(rotated),
           eq(sql`+${audit_events.action}`, 'api_key.created'),
           eq(successor.key_id, audit_events.target_id),
           eq(successor.organization_id, organization_id),
@@ -106,9 +106,9 @@ const recordRotation = eventRecorder<RotateParameters>({
   target_id: api_keys.key_id,
   action: 'api_key.rotated',
   where: (db, parameters) => {
-    const callersRank = callersOwn(rankOf(api_keys.role), 'api_keys:rotate', db, parameters);
-    const callersExpiry = callersOwn(expiryOf(api_keys.expires_at), 'api_keys:rotate', db, parameters);
-    const callersUser = callersOwn(sql<string>`${api_keys.user_id}`, 'api_keys:rotate', db, parameters);
+    const callersRank = fromCallersKey(rankOf(api_keys.role), 'api_keys:rotate', db, parameters);
+    const callersExpiry = fromCallersKey(expiryOf(api_keys.expires_at), 'api_keys:rotate', db, parameters);
+    const callersUser = fromCallersKey(sql<string>`${api_keys.user_id}`, 'api_keys:rotate', db, parameters);
     return and(
       isApiKey(parameters),
       isAlive(db, parameters),
@@ -191,7 +191,7 @@ const readSuccessor = query((db, parameters: Placeholders<RotateParameters>) =>
   db
     .select({ state: audit_events.state })
     .from(audit_events)
-    .where(and(isBesideDecision(db, parameters), eq(audit_events.action, 'api_key.created'))),
+    .where(and(isOtherEventOfDecision(db, parameters), eq(audit_events.action, 'api_key.created'))),
 );
 
 /** Includes the hash, which is the key's name in the caches, and the expiry of a successor. */

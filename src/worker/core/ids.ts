@@ -22,9 +22,9 @@ export function idSchema(prefix: IdPrefix) {
 export const organizationIdPattern = /^org_[A-Za-z0-9_-]{1,40}$/;
 
 /**
- * The id of a call and of the audit event that decides it: a UUIDv7 (RFC 9562 §5.7), so that new rows are stored next
+ * The id of a batch and of the audit event that decides it: a UUIDv7 (RFC 9562 §5.7), so that new rows are stored next
  * to each other. It is made before the commit, so it says nothing about the order of commits; an event's sequence does
- * (decision/event.ts). 12 hex digits are too few: if two calls had the same id, the second would take the first one's
+ * (decision/event.ts). 12 hex digits are too few: if two batches had the same id, the second would take the first one's
  * decision for its own.
  */
 export function newEventId(): string {
@@ -32,10 +32,10 @@ export function newEventId(): string {
   return v7({});
 }
 
-/** How many characters the ids of all events of one call have in common: the time, and 26 random bits. */
-export const CALL_ID_LENGTH = 24;
+/** How many characters the ids of all events of one batch have in common: the time, and 26 random bits. */
+export const BATCH_ID_LENGTH = 24;
 
-/** The id of a call's event about a further target, whose own id ends in 12 hex digits. */
+/** The id of a batch's event about a further target, whose own id ends in 12 hex digits. */
 export function eventIdBeside(event_id: string, target_id: string): string {
-  return event_id.slice(0, CALL_ID_LENGTH) + target_id.slice(-12);
+  return event_id.slice(0, BATCH_ID_LENGTH) + target_id.slice(-12);
 }

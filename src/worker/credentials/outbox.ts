@@ -3,7 +3,7 @@
  *
  * | state     | the row                                            | when                                                         |
  * | --------- | -------------------------------------------------- | ------------------------------------------------------------ |
- * | intent    | `intended`, `attempts` 0, due in an hour           | a create or an update begins: written before the ciphertext  |
+ * | intent    | `intended`, `attempts` 0, due in an hour           | a create, an import or an update begins: written before the ciphertext  |
  * | withdrawn | deleted                                            | its batch decided: a row names the ciphertext now            |
  * | spent     | `owed`, `attempts` 1 or more, due in an hour       | its batch did not decide, or its put failed                  |
  * | owed      | `owed`, `attempts` 0, due now                      | a batch deleted a row, or gave it a new version              |
@@ -22,7 +22,7 @@ import { query } from '../d1/query.ts';
 import type { Builder, Placeholders } from '../d1/query.ts';
 import { audit_events, credential_purges, organizations } from '../d1/schema.ts';
 import type { EventParameters } from '../decision/call.ts';
-import { hasDecided, isOfCall } from '../decision/event.ts';
+import { hasDecided, isOfBatch } from '../decision/event.ts';
 import type { MutationParameters } from '../decision/mutation.ts';
 import { credentialsKeyOf } from './kv-key.ts';
 
@@ -62,8 +62,8 @@ function rowOf({ kv_key, organization_id, due_at, state, attempts, kek_id }: Row
 export const owedRow = (row: Pick<Row, 'kv_key' | 'organization_id' | 'due_at'>) =>
   rowOf({ ...row, state: 'owed', attempts: 0 });
 
-/** Selects the intent of a call. */
-export const isOfIntent = ({ organization_id, kv_key }: Placeholders<IntentParameters>) =>
+/** Selects the row of a KV key, in any state. */
+export const isOutboxRow = ({ organization_id, kv_key }: Placeholders<IntentParameters>) =>
   and(eq(credential_purges.kv_key, kv_key), eq(credential_purges.organization_id, organization_id));
 
 const inAnHour = (now: Placeholder) => sql<number>`${now} + ${sql.raw(String(INTENT_DUE_SECONDS))}`;
@@ -85,7 +85,7 @@ export const intentRow = ({
   });
 
 const isIntended = (parameters: Placeholders<IntentParameters>) =>
-  and(isOfIntent(parameters), eq(credential_purges.state, 'intended'));
+  and(isOutboxRow(parameters), eq(credential_purges.state, 'intended'));
 
 /** Predicate of the statement that makes a version live: its intent exists, and the drain has not claimed it. */
 export const intentStands = (db: Builder, parameters: Placeholders<IntentParameters>) =>
@@ -100,7 +100,8 @@ export const withdrawIntent = query((db, parameters: Placeholders<MutationParame
 const laterOf = (column: SQLiteColumn) => sql<number>`max(${column}, excluded.${sql.identifier(column.name)})`;
 
 /**
- * Runs after {@link withdrawIntent}, or after a put that failed. A version that has not become live by now never will,
+ * Turns an intent into an owed row, due in an hour, unless the batch decided. Runs after {@link withdrawIntent}, or after
+ * a put that failed. A version that has not become live by now never will,
  * not even by a late try. The row stays for an hour from `now`, because a put may arrive late by less than that. If the
  * drain has already deleted the row, this inserts it again. Nobody can read the ciphertext, because its data key was
  * not stored.
@@ -166,7 +167,7 @@ export const enqueuePurges = query((db, parameters: Placeholders<EventParameters
             }),
           )
           .from(audit_events)
-          .where(and(isOfCall(parameters), isNotNull(version), inArray(audit_events.action, [...purgingActions]))),
+          .where(and(isOfBatch(parameters), isNotNull(version), inArray(audit_events.action, [...purgingActions]))),
       )
       // The row may exist already. An intent becomes owed, and an owed row stays owed.
       .onConflictDoUpdate({ target: credential_purges.kv_key, set: { state: 'owed' } })

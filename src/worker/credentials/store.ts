@@ -25,7 +25,7 @@ import type { Placeholders } from '../d1/query.ts';
 import { credential_purges, key_encryption_keys, organizations } from '../d1/schema.ts';
 import type { Builder } from '../d1/query.ts';
 import type { ApiCall } from '../decision/call.ts';
-import { assertCallerMay, callerKey, mayAct } from '../decision/caller.ts';
+import { assertCallerMay, callerKey, mayDecide } from '../decision/caller.ts';
 import { hasDecided } from '../decision/event.ts';
 import type { MutationParameters } from '../decision/mutation.ts';
 import { seal } from './envelope.ts';
@@ -33,7 +33,7 @@ import type { Credentials, WrappedDataKey } from './envelope.ts';
 import { currentKek, isNoOtherKek, isUsableKek } from './kek-check.ts';
 import { kekRing } from './kek-ring.ts';
 import { credentialsKey } from './kv-key.ts';
-import { intentRow, isOfIntent, spendIntent } from './outbox.ts';
+import { intentRow, isOutboxRow, spendIntent } from './outbox.ts';
 import type { IntentParameters } from './outbox.ts';
 
 /** What a subject's row stores about its credentials, and where their ciphertext is. */
@@ -59,7 +59,7 @@ const recordKekOfIntent = query((db, parameters: Placeholders<IntentParameters &
           rewrap_place: sql<null>`NULL`.as('rewrap_place'),
         })
         .from(credential_purges)
-        .where(isOfIntent(parameters)),
+        .where(isOutboxRow(parameters)),
     )
     .onConflictDoNothing(),
 );
@@ -70,7 +70,7 @@ const findBegun = query((db, parameters: Placeholders<IntentParameters & KekChec
     .select({
       check_value: key_encryption_keys.check_value,
       retired_at: key_encryption_keys.retired_at,
-      has_intent: sql<number>`${existsIn(db, credential_purges, isOfIntent(parameters))}`.as('has_intent'),
+      has_intent: sql<number>`${existsIn(db, credential_purges, isOutboxRow(parameters))}`.as('has_intent'),
     })
     .from(sql`(SELECT 1)`)
     .leftJoin(key_encryption_keys, eq(key_encryption_keys.kek_id, parameters.kek_id)),
@@ -99,7 +99,7 @@ export function credentialsWriter<Parameters extends MutationParameters>(
           .where(
             and(
               eq(organizations.organization_id, parameters.organization_id),
-              mayAct(permission, db, parameters),
+              mayDecide(permission, db, parameters),
               precondition?.(db, parameters),
               isNoOtherKek(db, parameters),
               not(hasDecided(db, parameters)),

@@ -29,7 +29,7 @@ const isCallersKey = ({ organization_id, actor_key_id }: Placeholders<CallerPara
 /**
  * The caller predicate: the caller's key is active and has not expired, its organization is active, and its role has
  * the permission. For a statement that selects from `organizations` and `api_keys`. A statement that decides must ask
- * {@link isUnanswered} too; {@link mayAct} asks both.
+ * {@link isUnanswered} too; {@link mayDecide} asks both.
  */
 export const isCallerWith = (permission: Permission, parameters: Placeholders<CallerParameters>) =>
   and(
@@ -43,14 +43,14 @@ export const isCallerWith = (permission: Permission, parameters: Placeholders<Ca
  * What every statement that decides must ask: {@link isCallerWith}, and that no request has acted under the
  * Idempotency-Key. For a statement that selects from `organizations`.
  */
-export const mayAct = (permission: Permission, db: Builder, parameters: Placeholders<CallerParameters>) =>
+export const mayDecide = (permission: Permission, db: Builder, parameters: Placeholders<CallerParameters>) =>
   and(existsIn(db, api_keys, isCallerWith(permission, parameters)), isUnanswered(db, parameters));
 
 /**
  * A value of the caller's own key, or null if {@link isCallerWith} does not hold. For a statement that selects from
  * `organizations`.
  */
-export const callersOwn = <Value>(
+export const fromCallersKey = <Value>(
   value: SQL<Value>,
   permission: Permission,
   db: Builder,

@@ -1,8 +1,8 @@
 /**
- * Audit events. A call's event is written by the batch that carries the call out, and it is the decision of that call.
- * If the event exists, the call was carried out, whichever try of the batch did it.
+ * Audit events. A call's event is written by the batch that carries the call out, and it is the decision of that batch.
+ * If the event exists, the call has been decided (done or refused), whichever try of the batch did it.
  *
- * The first statement of a batch decides. The statements after it check that the event exists ({@link hasDecided}):
+ * The first statement of a batch decides. The statements after it depend on that, most of them by {@link hasDecided}:
  *
  * - A verb that changes or removes a row records the event first, because the event keeps the row as it was before.
  * - A verb that creates a row inserts it first, because the event keeps the row as it was created. Here the insert
@@ -12,7 +12,7 @@ import { and, eq, getTableColumns, gt, inArray, lt, sql } from 'drizzle-orm';
 import type { SQL, SQLWrapper } from 'drizzle-orm';
 import type { SQLiteColumn, SQLiteTable } from 'drizzle-orm/sqlite-core';
 import { DomainError } from '../core/errors.ts';
-import { CALL_ID_LENGTH } from '../core/ids.ts';
+import { BATCH_ID_LENGTH } from '../core/ids.ts';
 import type { ActorType, AuditAction } from '../core/vocabulary.ts';
 import { actThenRead } from '../d1/batch.ts';
 import { existsIn, jsonObject } from '../d1/columns.ts';
@@ -23,24 +23,25 @@ import type { EventParameters } from './call.ts';
 
 type EventKey = Pick<EventParameters, 'organization_id' | 'event_id'>;
 
-/** Selects the event that decides a call. */
+/** Selects the event that decides a batch. */
 export const isDecision = ({ organization_id, event_id }: Placeholders<EventKey>) =>
   and(eq(audit_events.organization_id, organization_id), eq(audit_events.event_id, event_id));
 
-/** The start of an event's id that all events of its call share. */
-const callIdOf = (event_id: SQLWrapper) => sql`substr(${event_id}, 1, ${sql.raw(String(CALL_ID_LENGTH))})`;
+/** The start of an event's id, which all events of one batch share. */
+const batchIdOf = (event_id: SQLWrapper) => sql`substr(${event_id}, 1, ${sql.raw(String(BATCH_ID_LENGTH))})`;
 
-/** Selects all events of a call; `event_id` is the id of any of them. */
-export const isOfCall = ({
+/** Selects all events that one batch recorded; `event_id` is the id of any of them. */
+export const isOfBatch = ({
   organization_id,
   event_id,
   request_id,
 }: Readonly<Record<'organization_id' | 'event_id' | 'request_id', SQLWrapper>>) =>
   and(
     eq(audit_events.organization_id, organization_id),
-    gt(audit_events.event_id, callIdOf(event_id)),
-    lt(audit_events.event_id, sql`${callIdOf(event_id)} || 'g'`),
-    // The ids of two calls may begin alike.
+    gt(audit_events.event_id, batchIdOf(event_id)),
+    // 'g' sorts after every hex digit.
+    lt(audit_events.event_id, sql`${batchIdOf(event_id)} || 'g'`),
+    // The ids of two batches may begin alike.
     eq(audit_events.request_id, request_id),
   );
 
@@ -121,7 +122,7 @@ export function eventRecorder<Parameters extends EventParameters>({
     const place = many ? sql`row_number() OVER ()` : sql`1`;
     const columns = {
       organization_id: sql<string>`${organization_id}`.as('organization_id'),
-      event_id: (many ? sql<string>`${callIdOf(event_id)} || substr(${target_id}, -12)` : sql<string>`${event_id}`).as(
+      event_id: (many ? sql<string>`${batchIdOf(event_id)} || substr(${target_id}, -12)` : sql<string>`${event_id}`).as(
         'event_id',
       ),
       action: (typeof action === 'string' ? sql<AuditAction>`${sql.raw(`'${action}'`)}` : action(db, parameters)).as(
@@ -175,7 +176,7 @@ const countEvents = query((db, parameters: Placeholders<EventParameters>) =>
   db
     .select({ count: sql<number>`count(*)`.as('count') })
     .from(audit_events)
-    .where(isOfCall(parameters)),
+    .where(isOfBatch(parameters)),
 );
 
 /**

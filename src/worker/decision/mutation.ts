@@ -14,8 +14,8 @@ import { eventParameters } from './call.ts';
 import type { ApiCall, EventParameters } from './call.ts';
 import { assertCallerMay, isLivingCaller } from './caller.ts';
 import type { CallerKey, CallerParameters } from './caller.ts';
-import { assertNothingInDoubt, isDecision, isOfCall, isRefusal } from './event.ts';
-import { assertSameRequest, isScope, scopeOf } from './remembered-answers.ts';
+import { assertNothingInDoubt, isDecision, isOfBatch, isRefusal } from './event.ts';
+import { assertSameRequest, isRemembered, scopeOf } from './remembered-answers.ts';
 
 /** What the statements of every mutation are bound to. Each mutation adds its own parameters. */
 export interface MutationParameters extends EventParameters, CallerParameters {
@@ -48,13 +48,15 @@ export interface Decision {
 }
 
 /** `found` has the results of the reads, in every case. */
-export type Outcome<Found> = { found: Found } & (
-  | { outcome: 'decided'; event: Decision }
-  /** An earlier request under the same Idempotency-Key acted, and this is its event. */
-  | { outcome: 'replayed'; event: Decision }
-  /** There is no event. It is not because of the caller: its key is alive and has the permission. */
-  | { outcome: 'undecided'; caller: CallerKey }
-);
+export type Outcome<Found> = { found: Found } &
+  /** This request recorded an event: it acted, or it was refused by a rule that is recorded. */
+  (
+    | { outcome: 'decided'; event: Decision }
+    /** An earlier request under the same Idempotency-Key acted, and this is its event. */
+    | { outcome: 'replayed'; event: Decision }
+    /** There is no event. It is not because of the caller: its key is alive and has the permission. */
+    | { outcome: 'undecided'; caller: CallerKey }
+  );
 
 /** Remembers the event under the request's Idempotency-Key. A refusal changed nothing, and is not remembered. */
 const remember = query((db, parameters: Placeholders<MutationParameters & { fingerprint: string }>) =>
@@ -85,10 +87,10 @@ const decisiveEventId = (db: Builder, parameters: Placeholders<MutationParameter
   sql<string>`coalesce(${db
     .select({ event_id: idempotency_keys.event_id })
     .from(idempotency_keys)
-    .where(isScope(parameters))}, ${parameters.event_id})`;
+    .where(isRemembered(parameters))}, ${parameters.event_id})`;
 
 /** Selects the other events of the call that decided, those about further targets. */
-export const isBesideDecision = (db: Builder, parameters: Placeholders<MutationParameters>) => {
+export const isOtherEventOfDecision = (db: Builder, parameters: Placeholders<MutationParameters>) => {
   const decisive = decisiveEventId(db, parameters);
   const decision = alias(audit_events, 'decision');
   const { organization_id } = parameters;
@@ -96,12 +98,12 @@ export const isBesideDecision = (db: Builder, parameters: Placeholders<MutationP
     .select({ request_id: decision.request_id })
     .from(decision)
     .where(and(eq(decision.organization_id, organization_id), eq(decision.event_id, decisive)));
-  return and(isOfCall({ organization_id, event_id: decisive, request_id }), ne(audit_events.event_id, decisive));
+  return and(isOfBatch({ organization_id, event_id: decisive, request_id }), ne(audit_events.event_id, decisive));
 };
 
 /**
- * One row: the event that decides and, if it was remembered, the fingerprint of its request. Unless this request itself
- * decided, also the caller's key, to check whether it is alive.
+ * One row: the event that decides and, if it was remembered, the fingerprint of its request. Also the caller's key, to
+ * check whether it is alive, unless this request itself decided: then a statement has checked it already.
  */
 const findDecision = query((db, parameters: Placeholders<MutationParameters>) => {
   const { organization_id, event_id, actor_key_id } = parameters;
@@ -124,7 +126,7 @@ const findDecision = query((db, parameters: Placeholders<MutationParameters>) =>
         eq(audit_events.event_id, decisiveEventId(db, parameters)),
       ),
     )
-    .leftJoin(idempotency_keys, isScope(parameters))
+    .leftJoin(idempotency_keys, isRemembered(parameters))
     .leftJoin(
       api_keys,
       and(

@@ -35,7 +35,7 @@ export function scopeOf({ idempotency }: ApiCall): Pick<ScopeParameters, 'idempo
 }
 
 /** Selects the row that is remembered under the request's Idempotency-Key; no row if the request has none. */
-export const isScope = (parameters: Placeholders<ScopeParameters>) =>
+export const isRemembered = (parameters: Placeholders<ScopeParameters>) =>
   and(
     eq(idempotency_keys.organization_id, parameters.organization_id),
     eq(idempotency_keys.actor_key_id, parameters.actor_key_id),
@@ -46,7 +46,7 @@ export const isScope = (parameters: Placeholders<ScopeParameters>) =>
 
 /** Predicate: the request has no Idempotency-Key, or no request has acted under it yet. */
 export const isUnanswered = (db: Builder, parameters: Placeholders<ScopeParameters>) =>
-  not(existsIn(db, idempotency_keys, isScope(parameters)));
+  not(existsIn(db, idempotency_keys, isRemembered(parameters)));
 
 /** @throws DomainError `idempotency_key_reused` if another request acted under the Idempotency-Key */
 export function assertSameRequest({ idempotency }: ApiCall, fingerprint: string | null): void {

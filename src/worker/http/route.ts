@@ -16,7 +16,7 @@ import { readBody, readQuery, validate } from './validation.ts';
 type ObjectSchema = z.ZodType<object>;
 
 /** The schemas of a call's input. Without a schema, no such input is accepted. */
-interface Sent {
+interface InputSchemas {
   /** Parameters in the path. */
   path?: ObjectSchema;
   query?: ObjectSchema;
@@ -28,7 +28,7 @@ interface Sent {
 export interface RouteDescription {
   kind: 'reads' | 'mutates';
   permission: Permission;
-  validates: Sent;
+  validates: InputSchemas;
 }
 
 /** Whether a handler of the app is the middleware of {@link reads} or {@link mutates}. */
@@ -40,7 +40,7 @@ type Named<Target extends string, Input> = object extends Input ? { [T in Target
 type InputOf<Target extends string, Schema> = Schema extends z.ZodType ? Named<Target, z.input<Schema>> : object;
 type OutputOf<Target extends string, Schema> = Schema extends z.ZodType ? { [T in Target]: z.output<Schema> } : object;
 
-type RouteMiddleware<Given extends Sent> = MiddlewareHandler<
+type RouteMiddleware<Given extends InputSchemas> = MiddlewareHandler<
   AppEnv,
   string,
   {
@@ -61,7 +61,7 @@ const changeParameters = z.strictObject({
  *
  * @throws DomainError `permission_denied`, `validation_failed`
  */
-export function reads<const Given extends Omit<Sent, 'body'>>(
+export function reads<const Given extends Omit<InputSchemas, 'body'>>(
   permission: Permission,
   given: Given,
 ): RouteMiddleware<Given> {
@@ -77,10 +77,13 @@ export function reads<const Given extends Omit<Sent, 'body'>>(
  * @throws DomainError `permission_denied`, `unsupported_media_type`, `payload_too_large`, `malformed_json`,
  *   `validation_failed`
  */
-export function mutates<const Given extends Sent>(permission: Permission, given: Given): RouteMiddleware<Given> {
+export function mutates<const Given extends InputSchemas>(
+  permission: Permission,
+  given: Given,
+): RouteMiddleware<Given> {
   const query = given.body ? changeParameters : noQueryParameters;
-  return route({ kind: 'mutates', permission, validates: { query, ...given } }, async (c, sent) => {
-    const idempotency = await readIdempotencyKey(c, { query: sent.query, body: sent.json });
+  return route({ kind: 'mutates', permission, validates: { query, ...given } }, async (c, validated) => {
+    const idempotency = await readIdempotencyKey(c, { query: validated.query, body: validated.json });
     return idempotency ? { idempotency } : {};
   });
 }
@@ -90,9 +93,9 @@ interface Validated {
   json?: object;
 }
 
-function route<Given extends Sent>(
+function route<Given extends InputSchemas>(
   description: RouteDescription,
-  readHeader: (c: Context<AppEnv>, sent: Validated) => Partial<ApiCall> | Promise<Partial<ApiCall>>,
+  readHeader: (c: Context<AppEnv>, validated: Validated) => Partial<ApiCall> | Promise<Partial<ApiCall>>,
 ): RouteMiddleware<Given> {
   const { permission, validates } = description;
   const middleware: MiddlewareHandler<AppEnv> = async (c, next) => {
@@ -100,11 +103,11 @@ function route<Given extends Sent>(
     if (!holds(call.caller.role, permission)) {
       throw new DomainError('permission_denied', { required_permission: permission });
     }
-    const sent: Validated = {};
+    const validated: Validated = {};
     if (validates.path) c.req.addValidatedData('param', validate(validates.path, c.req.param()));
-    if (validates.query) c.req.addValidatedData('query', (sent.query = readQuery(validates.query, c.req.url)));
-    if (validates.body) c.req.addValidatedData('json', (sent.json = await readBody(validates.body, c)));
-    const read = await readHeader(c, sent);
+    if (validates.query) c.req.addValidatedData('query', (validated.query = readQuery(validates.query, c.req.url)));
+    if (validates.body) c.req.addValidatedData('json', (validated.json = await readBody(validates.body, c)));
+    const read = await readHeader(c, validated);
     c.set('call', { ...call, ...read });
     await next();
   };

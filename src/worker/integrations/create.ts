@@ -13,7 +13,7 @@ import { query } from '../d1/query.ts';
 import type { Placeholders } from '../d1/query.ts';
 import { integrations, organizations } from '../d1/schema.ts';
 import type { ApiCall } from '../decision/call.ts';
-import { mayAct } from '../decision/caller.ts';
+import { mayDecide } from '../decision/caller.ts';
 import { eventRecorder, hasDecided } from '../decision/event.ts';
 import { mutation, mutationParameters } from '../decision/mutation.ts';
 import type { MutationParameters } from '../decision/mutation.ts';
@@ -44,7 +44,7 @@ const insertIntegration = query((db, parameters: Placeholders<CreateParameters>)
       .where(
         and(
           isOrganization(parameters),
-          mayAct('integrations:create', db, parameters),
+          mayDecide('integrations:create', db, parameters),
           hasRoomFor(quotas),
           intentStands(db, parameters),
           not(hasDecided(db, parameters)),
@@ -57,9 +57,11 @@ const recordCreation = eventRecorder<CreateParameters>({
   table: integrations,
   target_id: integrations.integration_id,
   action: 'integration.created',
+  // The id is new, so there is a row only if the statement before inserted it.
   where: (_, parameters) => isIntegration(parameters),
 });
 
+// Exactly one of the last two acts: the intent is withdrawn if the batch decided, and spent if it did not.
 const decide = mutation('integrations:create', {
   statements: [insertIntegration, recordCreation, withdrawIntent, spendIntent],
   found: { full: fullQuota(quotas) },
@@ -88,6 +90,7 @@ async function attemptCreation(
 
   const answer = await decide(call, {
     ...event,
+    // The put may have been slow: the caller's key must still be alive now.
     now: unixNow(),
     integration_id,
     name,

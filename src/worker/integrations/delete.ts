@@ -11,7 +11,7 @@ import { query } from '../d1/query.ts';
 import type { Placeholders } from '../d1/query.ts';
 import { integrations, phone_numbers } from '../d1/schema.ts';
 import type { ApiCall } from '../decision/call.ts';
-import { mayAct } from '../decision/caller.ts';
+import { mayDecide } from '../decision/caller.ts';
 import { eventRecorder, hasDecided } from '../decision/event.ts';
 import { mutation, mutationParameters } from '../decision/mutation.ts';
 import type { MutationParameters } from '../decision/mutation.ts';
@@ -48,13 +48,14 @@ const recordDecision = eventRecorder<DeleteParameters>({
   target_id: integrations.integration_id,
   action: (db, parameters) =>
     sql`iif(${existsIn(db, phone_numbers, isReference(parameters))}, 'integration.delete_refused', 'integration.deleted')`,
-  where: (db, parameters) => and(isIntegration(parameters), mayAct('integrations:delete', db, parameters)),
+  where: (db, parameters) => and(isIntegration(parameters), mayDecide('integrations:delete', db, parameters)),
 });
 
 const removeIntegration = query((db, parameters: Placeholders<DeleteParameters>) =>
   db.delete(integrations).where(and(isIntegration(parameters), hasDecided(db, parameters, 'integration.deleted'))),
 );
 
+// After a refusal the last two do nothing.
 const decide = mutation('integrations:delete', {
   statements: [recordDecision, enqueuePurges, removeIntegration],
   found: { references: listReferences },

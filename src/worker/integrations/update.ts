@@ -15,7 +15,7 @@ import { query } from '../d1/query.ts';
 import type { Builder, Placeholders } from '../d1/query.ts';
 import { integrations } from '../d1/schema.ts';
 import type { ApiCall } from '../decision/call.ts';
-import { mayAct } from '../decision/caller.ts';
+import { mayDecide } from '../decision/caller.ts';
 import { decisionSaw, eventRecorder, updateTime } from '../decision/event.ts';
 import { mutation, mutationParameters } from '../decision/mutation.ts';
 import type { Decision, MutationParameters } from '../decision/mutation.ts';
@@ -77,7 +77,7 @@ const recordRenaming = eventRecorder<UpdateParameters>({
   target_id: integrations.integration_id,
   action: 'integration.updated',
   where: (db, parameters) =>
-    and(isIntegration(parameters), mayAct('integrations:update', db, parameters), hasRoomFor(quotas)),
+    and(isIntegration(parameters), mayDecide('integrations:update', db, parameters), hasRoomFor(quotas)),
   changes: newName,
 });
 
@@ -88,7 +88,7 @@ const recordReplacement = eventRecorder<CredentialsParameters>({
   where: (db, parameters) =>
     and(
       isOfProvider(parameters),
-      mayAct('integrations:update', db, parameters),
+      mayDecide('integrations:update', db, parameters),
       hasRoomFor(quotas),
       intentStands(db, parameters),
     ),
@@ -159,7 +159,8 @@ export async function updateIntegration(
 
 async function renameOnly(call: ApiCall, parameters: UpdateParameters): Promise<Decision> {
   const answer = await decideRenaming(call, parameters);
-  if (answer.outcome === 'undecided') throw refusal(answer.found) ?? notDone({ kv_key: null });
+  if (answer.outcome === 'undecided')
+    throw refusal(answer.found) ?? new DomainError('temporarily_unavailable', { outcome: 'not_done' });
   return answer.event;
 }
 

@@ -7,7 +7,7 @@ import { query } from '../d1/query.ts';
 import type { Placeholders } from '../d1/query.ts';
 import { phone_numbers } from '../d1/schema.ts';
 import type { ApiCall } from '../decision/call.ts';
-import { mayAct } from '../decision/caller.ts';
+import { mayDecide } from '../decision/caller.ts';
 import { eventRecorder, hasDecided } from '../decision/event.ts';
 import { mutation, mutationParameters } from '../decision/mutation.ts';
 import type { MutationParameters } from '../decision/mutation.ts';
@@ -24,7 +24,7 @@ const recordDecision = eventRecorder<DeleteParameters>({
   target_id: phone_numbers.phone_number_id,
   action: () =>
     sql`iif(${phone_numbers.assigned_agent_id} IS NULL, 'phone_number.deleted', 'phone_number.delete_refused')`,
-  where: (db, parameters) => and(isPhoneNumber(parameters), mayAct('phone_numbers:delete', db, parameters)),
+  where: (db, parameters) => and(isPhoneNumber(parameters), mayDecide('phone_numbers:delete', db, parameters)),
 });
 
 const removePhoneNumber = query((db, parameters: Placeholders<DeleteParameters>) =>

@@ -16,7 +16,7 @@ import { query } from '../d1/query.ts';
 import type { Builder, Placeholders } from '../d1/query.ts';
 import { integrations, organizations, phone_numbers } from '../d1/schema.ts';
 import type { ApiCall } from '../decision/call.ts';
-import { mayAct } from '../decision/caller.ts';
+import { mayDecide } from '../decision/caller.ts';
 import { eventRecorder, hasDecided } from '../decision/event.ts';
 import { mutation, mutationParameters } from '../decision/mutation.ts';
 import type { MutationParameters } from '../decision/mutation.ts';
@@ -110,7 +110,7 @@ const insertNumberIf = (isReady: (db: Builder, parameters: Placeholders<ImportPa
           .where(
             and(
               isOrganization(parameters),
-              mayAct('phone_numbers:create', db, parameters),
+              mayDecide('phone_numbers:create', db, parameters),
               isReady(db, parameters),
               not(hasDecided(db, parameters)),
             ),

@@ -8,7 +8,7 @@ import { query } from '../d1/query.ts';
 import type { Placeholders } from '../d1/query.ts';
 import { integrations, phone_numbers } from '../d1/schema.ts';
 import type { ApiCall } from '../decision/call.ts';
-import { mayAct } from '../decision/caller.ts';
+import { mayDecide } from '../decision/caller.ts';
 import { decisionSaw, eventRecorder, updateTime } from '../decision/event.ts';
 import { mutation, mutationParameters } from '../decision/mutation.ts';
 import type { MutationParameters } from '../decision/mutation.ts';
@@ -90,7 +90,7 @@ const recordUpdate = eventRecorder<UpdateParameters>({
       isPhoneNumber(parameters),
       or(sql`${parameters.integration_id} IS NULL`, existsIn(db, integrations, isSuitable(parameters))),
       sql`NOT ${lacksServer(parameters)}`,
-      mayAct('phone_numbers:update', db, parameters),
+      mayDecide('phone_numbers:update', db, parameters),
       hasRoomFor(quotas),
     ),
   changes: newValues,
