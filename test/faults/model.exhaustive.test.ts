@@ -1,10 +1,12 @@
-/** Many random interleavings (model.ts), others each time, and a mutant that they must find. */
+/** Many random interleavings (model.ts), and a mutant that they must find. */
 import { env } from 'cloudflare:workers';
 import { beforeEach, expect, it } from 'vitest';
 import { withoutBackOff } from './every-call.ts';
 import { failureOf } from './model.ts';
 
 const RUNS = 500;
+/** The gate runs the same each time; another seed runs others. */
+const SEED = 20_261_127;
 const TEST_MILLISECONDS = 3_600_000;
 
 beforeEach(withoutBackOff);
@@ -12,7 +14,7 @@ beforeEach(withoutBackOff);
 it(
   `answers random mutations as the model does, in ${RUNS} interleavings`,
   async () => {
-    expect(await failureOf({ numRuns: RUNS })).toBeUndefined();
+    expect(await failureOf({ numRuns: RUNS, seed: SEED })).toBeUndefined();
   },
   TEST_MILLISECONDS,
 );
@@ -32,7 +34,7 @@ it(
        END`,
     ).run();
     try {
-      const failure = await failureOf({ numRuns: 100 });
+      const failure = await failureOf({ numRuns: 100, seed: SEED });
 
       expect(String(failure?.errorInstance)).toContain('a reader has read');
     } finally {
