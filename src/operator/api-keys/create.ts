@@ -10,15 +10,12 @@ import type { RowParameters } from '../../worker/d1/columns.ts';
 import { query } from '../../worker/d1/query.ts';
 import type { CompiledQuery, Placeholders } from '../../worker/d1/query.ts';
 import { api_keys, organizations } from '../../worker/d1/schema.ts';
-import { eventParameters, operatorCall } from '../../worker/decision/call.ts';
+import { eventParameters } from '../../worker/decision/call.ts';
+import { operatorCall } from '../call.ts';
 import type { EventParameters } from '../../worker/decision/call.ts';
 import { assertNothingInDoubt, carryOut, eventRecorder, hasDecided } from '../../worker/decision/event.ts';
-import {
-  ChangedMeanwhileError,
-  isOrganization,
-  OffboardedError,
-  readStatus,
-} from '../../worker/organizations/organization.ts';
+import { isOrganization } from '../../worker/organizations/organization.ts';
+import { ChangedMeanwhileError, OffboardedError, readStatus } from '../organizations/status.ts';
 
 /** The user of keys that an operator creates, because there is no caller whose user they could get. */
 const OPERATOR_USER_ID = 'user_operator';

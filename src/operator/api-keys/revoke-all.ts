@@ -3,7 +3,8 @@ import { revokeRecorded } from '../../worker/api-keys/revoke.ts';
 import { existsIn } from '../../worker/d1/columns.ts';
 import type { Builder, Placeholders } from '../../worker/d1/query.ts';
 import { api_keys, audit_events } from '../../worker/d1/schema.ts';
-import { eventParameters, operatorCall } from '../../worker/decision/call.ts';
+import { eventParameters } from '../../worker/decision/call.ts';
+import { operatorCall } from '../call.ts';
 import type { EventParameters } from '../../worker/decision/call.ts';
 import { assertNothingInDoubt, carryOut, eventRecorder, isOfBatch } from '../../worker/decision/event.ts';
 

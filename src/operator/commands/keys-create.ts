@@ -2,7 +2,7 @@
 import * as z from 'zod';
 import type { ApiKey } from '../../worker/api-keys/api-key.ts';
 import { createOperatorKey } from '../api-keys/create.ts';
-import { ChangedMeanwhileError, OffboardedError } from '../../worker/organizations/organization.ts';
+import { ChangedMeanwhileError, OffboardedError } from '../organizations/status.ts';
 import { roles, tiers } from '../../worker/core/vocabulary.ts';
 import { toUnix, unixNow } from '../../worker/core/time.ts';
 import { printableText } from '../../worker/core/text.ts';

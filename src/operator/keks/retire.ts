@@ -1,6 +1,6 @@
 /** Retires a key-encryption key (KEK). From then on nothing is wrapped with it, even by isolates that still have it. */
 import { and, eq, isNull, not, or, sql } from 'drizzle-orm';
-import { databaseNow } from '../../worker/d1/clock.ts';
+import { databaseNow } from '../clock.ts';
 import { boundedCount, toldCount } from '../../worker/d1/bounded-count.ts';
 import { query } from '../../worker/d1/query.ts';
 import { batch } from '../../worker/d1/batch.ts';

@@ -3,10 +3,12 @@ import { batch } from '../../worker/d1/batch.ts';
 import { query } from '../../worker/d1/query.ts';
 import type { Placeholders } from '../../worker/d1/query.ts';
 import { organizations } from '../../worker/d1/schema.ts';
-import { eventParameters, operatorCall } from '../../worker/decision/call.ts';
+import { eventParameters } from '../../worker/decision/call.ts';
+import { operatorCall } from '../call.ts';
 import type { EventParameters } from '../../worker/decision/call.ts';
 import { assertNothingInDoubt, carryOut, eventRecorder, hasDecided } from '../../worker/decision/event.ts';
-import { isOrganization, organizationState, readStatus } from '../../worker/organizations/organization.ts';
+import { isOrganization, organizationState } from '../../worker/organizations/organization.ts';
+import { readStatus } from './status.ts';
 import type { OrganizationState } from '../../worker/organizations/organization.ts';
 
 interface ChangeParameters extends EventParameters {

@@ -4,7 +4,8 @@ import { batch } from '../../worker/d1/batch.ts';
 import { query } from '../../worker/d1/query.ts';
 import type { Placeholders } from '../../worker/d1/query.ts';
 import { phone_numbers } from '../../worker/d1/schema.ts';
-import { eventParameters, operatorCall } from '../../worker/decision/call.ts';
+import { eventParameters } from '../../worker/decision/call.ts';
+import { operatorCall } from '../call.ts';
 import type { EventParameters } from '../../worker/decision/call.ts';
 import { assertNothingInDoubt, carryOut, eventRecorder, hasDecided } from '../../worker/decision/event.ts';
 import {

@@ -3,7 +3,7 @@
  * restore point.
  */
 import { and, asc, eq, getTableColumns, gt, gte, isNotNull, lt, sql } from 'drizzle-orm';
-import { databaseNow } from '../../worker/d1/clock.ts';
+import { databaseNow } from '../clock.ts';
 import { query } from '../../worker/d1/query.ts';
 import { batch } from '../../worker/d1/batch.ts';
 import type { Placeholders } from '../../worker/d1/query.ts';

@@ -1,10 +1,11 @@
 /** Run after a restore of D1: reconciles its rows with the ciphertext in KV, which cannot be restored. */
 import { and, eq, gt, inArray, not, sql } from 'drizzle-orm';
 import pMap from 'p-map';
-import { eventParameters, operatorCall } from '../../worker/decision/call.ts';
+import { eventParameters } from '../../worker/decision/call.ts';
+import { operatorCall } from '../call.ts';
 import type { EventParameters } from '../../worker/decision/call.ts';
 import { decisionSaw, eventRecorder, updateTime } from '../../worker/decision/event.ts';
-import { databaseNow } from '../../worker/d1/clock.ts';
+import { databaseNow } from '../clock.ts';
 import { MAX_CONNECTIONS } from '../../worker/core/connections.ts';
 import { allDataKeys } from '../../worker/credentials/data-keys.ts';
 import type { HeldDataKey, StoredDataKey } from '../../worker/credentials/data-keys.ts';

@@ -4,7 +4,7 @@
 import { and, eq, gt, inArray, isNotNull, isNull, lt, lte, max, ne, not, or, sql } from 'drizzle-orm';
 import { alias } from 'drizzle-orm/sqlite-core';
 import { isDecision, isOfBatch, isOfTarget } from '../../worker/decision/event.ts';
-import { databaseNow } from '../../worker/d1/clock.ts';
+import { databaseNow } from '../clock.ts';
 import { credentialsKeyOf } from '../../worker/credentials/kv-key.ts';
 import { owedRow } from '../../worker/credentials/outbox.ts';
 import { newEventId } from '../../worker/core/ids.ts';

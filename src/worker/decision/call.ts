@@ -41,11 +41,6 @@ export interface Idempotency {
   readonly fingerprint: string;
 }
 
-/** A call by an operator's command. */
-export function operatorCall(organization_id: string, request_id: string = crypto.randomUUID()): Call {
-  return { organization_id, actor: { type: 'operator', id: null, name: null }, request_id };
-}
-
 /** What the statements that record a call's events are bound to. */
 export interface EventParameters {
   organization_id: string;

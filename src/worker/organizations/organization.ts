@@ -1,6 +1,5 @@
 import { eq } from 'drizzle-orm';
 import * as z from 'zod';
-import { query } from '../d1/query.ts';
 import type { Placeholders } from '../d1/query.ts';
 import { organizations } from '../d1/schema.ts';
 import { organizationStatuses, tiers } from '../core/vocabulary.ts';
@@ -21,29 +20,6 @@ export type OrganizationState = z.output<typeof organizationState>;
 /** Selects one organization. */
 export const isOrganization = ({ organization_id }: Placeholders<{ organization_id: string }>) =>
   eq(organizations.organization_id, organization_id);
-
-/** An offboarded organization cannot be given anything again. */
-export class OffboardedError extends Error {
-  constructor(organization_id: string) {
-    super(`${organization_id} is offboarded, for good`);
-    this.name = 'OffboardedError';
-  }
-}
-
-/** The organization has changed since the command looked at it. */
-export class ChangedMeanwhileError extends Error {
-  constructor(organization_id: string) {
-    super(`${organization_id} was changed meanwhile`);
-    this.name = 'ChangedMeanwhileError';
-  }
-}
-
-export const readStatus = query((db, parameters: Placeholders<{ organization_id: string }>) =>
-  db
-    .select({ status: organizations.status, change_count: organizations.change_count })
-    .from(organizations)
-    .where(isOrganization(parameters)),
-);
 
 /** An organization as clients see it in their audit events. */
 export function presentOrganization(state: OrganizationState) {
