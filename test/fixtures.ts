@@ -3,12 +3,12 @@ import { createExecutionContext, waitOnExecutionContext } from 'cloudflare:test'
 import { env } from 'cloudflare:workers';
 import * as z from 'zod';
 import { createOperatorKey } from '../src/operator/api-keys/create.ts';
+import type { Role, Tier } from '../src/worker/core/vocabulary.ts';
 import { open } from '../src/worker/credentials/envelope.ts';
 import { parseKekRing } from '../src/worker/credentials/kek-ring.ts';
 import { credentialsKey } from '../src/worker/credentials/kv-key.ts';
 import type { Bindings } from '../src/worker/env.ts';
 import worker from '../src/worker/index.ts';
-import type { Role, Tier } from '../src/worker/core/vocabulary.ts';
 import { assertDocumented } from './documented.ts';
 
 /** An API key of an organization. */

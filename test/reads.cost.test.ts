@@ -2,8 +2,8 @@
 import { env } from 'cloudflare:workers';
 import { decodeBase64Url, encodeBase64Url } from 'hono/utils/encode';
 import { beforeAll, describe, expect, it, vi } from 'vitest';
-import { hashKey } from '../src/worker/callers/raw-key.ts';
 import { forgetKey } from '../src/worker/callers/key-cache.ts';
+import { hashKey } from '../src/worker/callers/raw-key.ts';
 import { countedBindings, interceptedBindings } from './bindings.ts';
 import { call, newClient, page, start } from './fixtures.ts';
 import type { Client } from './fixtures.ts';

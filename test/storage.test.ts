@@ -1,9 +1,9 @@
 /** What calls make us store: bytes of a row, by the growth of the database over many copies, and what they come to. */
 import { env } from 'cloudflare:workers';
-import design from '../docs/design.md?raw';
 import { beforeAll, describe, expect, it } from 'vitest';
-import { quotaDefaults } from '../src/worker/organizations/quotas.ts';
+import design from '../docs/design.md?raw';
 import { bytesPerRow, readStorage, storedTables } from '../src/operator/organizations/storage.ts';
+import { quotaDefaults } from '../src/worker/organizations/quotas.ts';
 import { call, createIntegration, fillKeys, fillNumbers, importNumber, newClient, unusedNumber } from './fixtures.ts';
 import type { Client } from './fixtures.ts';
 import { mutations } from './mutations.ts';

@@ -1,8 +1,8 @@
+import type { Hono } from 'hono';
 /**
  * The typed client, `patchbay/client`: Hono's `hc` with the types of the app. The published files import only Hono.
  */
 import { hc } from 'hono/client';
-import type { Hono } from 'hono';
 import type { ClientRequestOptions } from 'hono/client';
 import type { BlankEnv, ExtractSchema } from 'hono/types';
 import type { app } from '../worker/app.ts';

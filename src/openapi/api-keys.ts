@@ -1,9 +1,9 @@
 import * as z from 'zod';
-import { action, id, page, time } from './operation.ts';
-import type { Operations } from './operation.ts';
-import { keyStatuses, roles } from '../worker/core/vocabulary.ts';
 import { presentApiKey } from '../worker/api-keys/api-key.ts';
 import type { ApiKey } from '../worker/api-keys/api-key.ts';
+import { keyStatuses, roles } from '../worker/core/vocabulary.ts';
+import { action, id, page, time } from './operation.ts';
+import type { Operations } from './operation.ts';
 
 const tag = 'API keys';
 

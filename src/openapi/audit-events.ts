@@ -1,13 +1,13 @@
 import * as z from 'zod';
+import { REDACTED } from '../worker/audit/read.ts';
+import type { AuditEvent } from '../worker/audit/read.ts';
+import { actorTypes, auditActions, organizationStatuses, tiers } from '../worker/core/vocabulary.ts';
+import type { Organization } from '../worker/organizations/organization.ts';
 import { apiKeySchema } from './api-keys.ts';
 import { integrationExample, integrationSchema } from './integrations.ts';
 import { id, page, time } from './operation.ts';
 import type { Operations } from './operation.ts';
-import type { Organization } from '../worker/organizations/organization.ts';
 import { phoneNumberSchema } from './phone-numbers.ts';
-import { actorTypes, auditActions, organizationStatuses, tiers } from '../worker/core/vocabulary.ts';
-import { REDACTED } from '../worker/audit/read.ts';
-import type { AuditEvent } from '../worker/audit/read.ts';
 
 const organizationSchema = z
   .object({

@@ -3,21 +3,21 @@
  * in this folder.
  */
 import * as z from 'zod';
-import { apiKeyOperations } from './api-keys.ts';
 import { app } from '../worker/app.ts';
-import { auditOperations } from './audit-events.ts';
-import { rolesHolding } from '../worker/core/permissions.ts';
-import { integrationOperations } from './integrations.ts';
-import { phoneNumberOperations } from './phone-numbers.ts';
 import { DomainError } from '../worker/core/errors.ts';
 import type { ProblemCode } from '../worker/core/errors.ts';
+import { rolesHolding } from '../worker/core/permissions.ts';
 import { roles } from '../worker/core/vocabulary.ts';
 import { BOOKMARK_HEADER, bookmarkFormat } from '../worker/http/bookmark.ts';
 import { beginsRoute } from '../worker/http/route.ts';
 import type { RouteDescription } from '../worker/http/route.ts';
 import { validate } from '../worker/http/validation.ts';
 import { VERSION } from '../worker/version.ts';
+import { apiKeyOperations } from './api-keys.ts';
+import { auditOperations } from './audit-events.ts';
+import { integrationOperations } from './integrations.ts';
 import type { OperationDescription, Operations } from './operation.ts';
+import { phoneNumberOperations } from './phone-numbers.ts';
 import { describeProblem } from './problems.ts';
 
 const operations: Operations = {

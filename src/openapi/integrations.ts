@@ -1,9 +1,9 @@
 import * as z from 'zod';
-import { action, entity, id, page, time } from './operation.ts';
-import type { Operations } from './operation.ts';
 import { categories, integrationStatuses, providerNames } from '../worker/core/vocabulary.ts';
 import { presentIntegration } from '../worker/integrations/integration.ts';
 import type { Integration } from '../worker/integrations/integration.ts';
+import { action, entity, id, page, time } from './operation.ts';
+import type { Operations } from './operation.ts';
 
 const tag = 'Integrations';
 

@@ -3,8 +3,8 @@
  * `npm run openapi` makes the document, and it is served as a file.
  */
 import * as z from 'zod';
-import type { Pagination } from '../worker/d1/list.ts';
 import type { ProblemCode } from '../worker/core/errors.ts';
+import type { Pagination } from '../worker/d1/list.ts';
 
 /** The status and body of a success, with an example. */
 interface Answer {

@@ -1,9 +1,9 @@
 import * as z from 'zod';
 import { mediaEncryptions, phoneNumberStatuses, providerNames } from '../worker/core/vocabulary.ts';
-import { action, entity, id, page, time } from './operation.ts';
-import type { Operations } from './operation.ts';
 import { presentPhoneNumber } from '../worker/phone-numbers/phone-number.ts';
 import type { PhoneNumber } from '../worker/phone-numbers/phone-number.ts';
+import { action, entity, id, page, time } from './operation.ts';
+import type { Operations } from './operation.ts';
 
 const tag = 'Phone numbers';
 

@@ -1,10 +1,10 @@
 /** The problems in the document: the members of each code, and an example that the Worker's own map makes. */
 import * as z from 'zod';
-import { rolesHolding } from '../worker/core/permissions.ts';
-import { problemAnswer } from '../worker/http/problem.ts';
 import { DomainError } from '../worker/core/errors.ts';
 import type { ProblemCode, ProblemMembers } from '../worker/core/errors.ts';
+import { rolesHolding } from '../worker/core/permissions.ts';
 import { quotas } from '../worker/core/vocabulary.ts';
+import { problemAnswer } from '../worker/http/problem.ts';
 import { id } from './operation.ts';
 
 const REQUEST_ID = '26e0718a-cc31-4b5b-8be4-4946ebdcbd1c';

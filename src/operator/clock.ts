@@ -1,7 +1,7 @@
 /** D1's clock. Isolates and operators' machines have clocks that differ; this one is the same for all. */
 import { sql } from 'drizzle-orm';
-import { query } from '../worker/d1/query.ts';
 import { batch } from '../worker/d1/batch.ts';
+import { query } from '../worker/d1/query.ts';
 
 const readClock = query((db) => db.select({ now: sql<number>`unixepoch()`.as('now') }).from(sql`(SELECT 1)`));
 

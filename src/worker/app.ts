@@ -3,21 +3,21 @@ import type { Context } from 'hono';
 import { createMiddleware } from 'hono/factory';
 import { methodNotAllowed } from 'hono/method-not-allowed';
 import { routePath } from 'hono/route';
-import { answer, standardHeaders } from './http/answer.ts';
 import { apiKeyRoutes } from './api-keys/routes.ts';
 import { auditRoutes } from './audit/routes.ts';
-import { authenticate, requireOrganization } from './http/authenticate.ts';
-import { limitOrganization } from './http/rate-limit.ts';
-import { allowOrigins } from './http/cors.ts';
-import { refuseGrowth } from './http/refuse-growth.ts';
-import type { AppEnv } from './http/app-env.ts';
-import { healthRoutes } from './http/health.ts';
-import { integrationRoutes } from './integrations/routes.ts';
-import { logError, logRequest } from './core/log.ts';
-import { phoneNumberRoutes } from './phone-numbers/routes.ts';
-import { problemAnswer } from './http/problem.ts';
 import { DomainError } from './core/errors.ts';
+import { logError, logRequest } from './core/log.ts';
 import type { ApiCall } from './decision/call.ts';
+import { answer, standardHeaders } from './http/answer.ts';
+import type { AppEnv } from './http/app-env.ts';
+import { authenticate, requireOrganization } from './http/authenticate.ts';
+import { allowOrigins } from './http/cors.ts';
+import { healthRoutes } from './http/health.ts';
+import { problemAnswer } from './http/problem.ts';
+import { limitOrganization } from './http/rate-limit.ts';
+import { refuseGrowth } from './http/refuse-growth.ts';
+import { integrationRoutes } from './integrations/routes.ts';
+import { phoneNumberRoutes } from './phone-numbers/routes.ts';
 
 /** Gives every answer a request id, writes a log line for every call, and runs the tasks of `afterAnswer`. */
 const frame = createMiddleware<AppEnv>(async (c, next) => {

@@ -1,13 +1,13 @@
 import { forgetEndedKeys } from './api-keys/retention.ts';
 import { app } from './app.ts';
 import { forgetOldEvents, forgetRefusals } from './audit/retention.ts';
+import { BULK_BATCH_MILLISECONDS, CALL_MILLISECONDS, withDeadlines } from './core/deadlines.ts';
+import { logError } from './core/log.ts';
 import { drainPurges } from './credentials/drain.ts';
 import { rewrapDataKeys } from './credentials/rewrap.ts';
 import { watchSize } from './d1/database-size.ts';
-import { BULK_BATCH_MILLISECONDS, CALL_MILLISECONDS, withDeadlines } from './core/deadlines.ts';
-import type { Bindings } from './env.ts';
 import { deleteOldRememberedAnswers } from './decision/remembered-answers.ts';
-import { logError } from './core/log.ts';
+import type { Bindings } from './env.ts';
 
 /**
  * The tasks of the cron, which runs every minute. Each does a bounded amount of work, and the next run continues it.

@@ -3,6 +3,7 @@ import { beforeEach, describe, expect, it } from 'vitest';
 import * as z from 'zod';
 import { hashKey } from '../../src/worker/callers/raw-key.ts';
 import { eventIdBeside } from '../../src/worker/core/ids.ts';
+import type { Role } from '../../src/worker/core/vocabulary.ts';
 import { countedBindings, interceptedBindings } from '../bindings.ts';
 import {
   actionsOn,
@@ -24,7 +25,6 @@ import {
   unusedNumber,
 } from '../fixtures.ts';
 import type { Client } from '../fixtures.ts';
-import type { Role } from '../../src/worker/core/vocabulary.ts';
 
 let client: Client;
 let target: Client;

@@ -1,8 +1,8 @@
 import { env } from 'cloudflare:workers';
 import { beforeEach, describe, expect, it } from 'vitest';
 import * as z from 'zod';
-import { hashKey } from '../../src/worker/callers/raw-key.ts';
 import { forgetKey } from '../../src/worker/callers/key-cache.ts';
+import { hashKey } from '../../src/worker/callers/raw-key.ts';
 import type { Role } from '../../src/worker/core/vocabulary.ts';
 import { failingBindings } from '../bindings.ts';
 import { actionsOn, call, changeKey, createIntegration, eventsOn, newClient, rowOf, rows } from '../fixtures.ts';

@@ -3,9 +3,9 @@ import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { beforeAll, describe, expect, it } from 'vitest';
 import * as z from 'zod';
-import { app } from '../../src/worker/app.ts';
-import { projectDirectory } from '../../src/operator/command-line/project.ts';
 import { openApiDocument } from '../../src/openapi/document.ts';
+import { projectDirectory } from '../../src/operator/command-line/project.ts';
+import { app } from '../../src/worker/app.ts';
 import { joinServer, newNumbers } from './server.ts';
 import type { Client } from './server.ts';
 

@@ -1,7 +1,7 @@
 /** Starts one server of `npm run dev` for all files of the project: each works in organizations of its own. */
 import { join } from 'node:path';
-import * as z from 'zod';
 import type { TestProject } from 'vitest/node';
+import * as z from 'zod';
 import { freePort, removeDirectory, run, startDev, temporaryDirectory } from '../processes.ts';
 import type { Banner } from '../processes.ts';
 

@@ -2,10 +2,10 @@
 import { createExecutionContext, createScheduledController, waitOnExecutionContext } from 'cloudflare:test';
 import { env } from 'cloudflare:workers';
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
-import { hashKey } from '../../src/worker/callers/raw-key.ts';
 import { forgetKey } from '../../src/worker/callers/key-cache.ts';
-import worker from '../../src/worker/index.ts';
+import { hashKey } from '../../src/worker/callers/raw-key.ts';
 import type { Bindings } from '../../src/worker/env.ts';
+import worker from '../../src/worker/index.ts';
 import { interceptedBindings } from '../bindings.ts';
 import type { Interceptor } from '../bindings.ts';
 import {

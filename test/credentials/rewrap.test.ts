@@ -4,8 +4,8 @@ import { afterEach, beforeAll, beforeEach, describe, expect, it, vi } from 'vite
 import * as z from 'zod';
 import { open } from '../../src/worker/credentials/envelope.ts';
 import { parseKekRing } from '../../src/worker/credentials/kek-ring.ts';
-import { rewrapDataKeys } from '../../src/worker/credentials/rewrap.ts';
 import { credentialsKey } from '../../src/worker/credentials/kv-key.ts';
+import { rewrapDataKeys } from '../../src/worker/credentials/rewrap.ts';
 import type { Bindings } from '../../src/worker/env.ts';
 import { interceptedBindings } from '../bindings.ts';
 import { call, createIntegration, everythingStored, newClient, rows, twilio, unusedNumber } from '../fixtures.ts';

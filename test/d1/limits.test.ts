@@ -34,11 +34,6 @@ import { env } from 'cloudflare:workers';
 import { beforeAll, describe, expect, it, vi } from 'vitest';
 import { createOperatorKey } from '../../src/operator/api-keys/create.ts';
 import { revokeAllKeys } from '../../src/operator/api-keys/revoke-all.ts';
-import { hashKey, newRawKey } from '../../src/worker/callers/raw-key.ts';
-import { forgetKey } from '../../src/worker/callers/key-cache.ts';
-import { countDataKeys, readKeks } from '../../src/worker/credentials/data-keys.ts';
-import type { Bindings } from '../../src/worker/env.ts';
-import worker from '../../src/worker/index.ts';
 import { offboardOrganization } from '../../src/operator/organizations/offboard.ts';
 import { readOrganization } from '../../src/operator/organizations/read.ts';
 import { resumeOrganization, suspendOrganization } from '../../src/operator/organizations/suspend.ts';
@@ -46,6 +41,11 @@ import { findHeldPhoneNumber, releasePhoneNumber } from '../../src/operator/phon
 import { exportAll } from '../../src/operator/recovery/export.ts';
 import { reconcile } from '../../src/operator/recovery/reconcile.ts';
 import { replay } from '../../src/operator/recovery/replay.ts';
+import { forgetKey } from '../../src/worker/callers/key-cache.ts';
+import { hashKey, newRawKey } from '../../src/worker/callers/raw-key.ts';
+import { countDataKeys, readKeks } from '../../src/worker/credentials/data-keys.ts';
+import type { Bindings } from '../../src/worker/env.ts';
+import worker from '../../src/worker/index.ts';
 import { notedBindings } from '../bindings.ts';
 import type { Invocation } from '../bindings.ts';
 import {

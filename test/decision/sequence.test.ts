@@ -2,8 +2,8 @@
 import { env } from 'cloudflare:workers';
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { createOperatorKey } from '../../src/operator/api-keys/create.ts';
-import { forgetOldEvents } from '../../src/worker/audit/retention.ts';
 import { reconcile } from '../../src/operator/recovery/reconcile.ts';
+import { forgetOldEvents } from '../../src/worker/audit/retention.ts';
 import { interceptedBindings, stallingBindings } from '../bindings.ts';
 import {
   call,

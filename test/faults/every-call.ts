@@ -4,9 +4,9 @@
  */
 import { env } from 'cloudflare:workers';
 import { expect, vi } from 'vitest';
-import { drainPurges } from '../../src/worker/credentials/drain.ts';
-import { hashKey } from '../../src/worker/callers/raw-key.ts';
 import { forgetKey } from '../../src/worker/callers/key-cache.ts';
+import { hashKey } from '../../src/worker/callers/raw-key.ts';
+import { drainPurges } from '../../src/worker/credentials/drain.ts';
 import { interceptedBindings } from '../bindings.ts';
 import type { Interceptor } from '../bindings.ts';
 import { newClient, start } from '../fixtures.ts';

@@ -1,6 +1,6 @@
+import { createExecutionContext } from 'cloudflare:test';
 import { env } from 'cloudflare:workers';
 import { beforeEach, describe, expect, it } from 'vitest';
-import { createExecutionContext } from 'cloudflare:test';
 import worker from '../../src/worker/index.ts';
 import { call, newClient } from '../fixtures.ts';
 import type { Client } from '../fixtures.ts';

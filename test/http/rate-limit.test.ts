@@ -1,8 +1,8 @@
 import { env } from 'cloudflare:workers';
 import { describe, expect, it } from 'vitest';
-import wrangler from '../../wrangler.toml?raw';
 import { newRawKey } from '../../src/worker/callers/raw-key.ts';
 import { mutationLimits, networksOf, organizationLimits } from '../../src/worker/http/rate-limit.ts';
+import wrangler from '../../wrangler.toml?raw';
 import { countedBindings } from '../bindings.ts';
 import { call, newClient } from '../fixtures.ts';
 import type { Answer, Client } from '../fixtures.ts';

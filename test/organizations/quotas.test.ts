@@ -3,9 +3,9 @@ import { env } from 'cloudflare:workers';
 import { describe, expect, it } from 'vitest';
 import * as z from 'zod';
 import { suspendOrganization } from '../../src/operator/organizations/suspend.ts';
-import { quotaDefaults } from '../../src/worker/organizations/quotas.ts';
 import { quotas, tiers } from '../../src/worker/core/vocabulary.ts';
 import type { Quota } from '../../src/worker/core/vocabulary.ts';
+import { quotaDefaults } from '../../src/worker/organizations/quotas.ts';
 import {
   call,
   createIntegration,

@@ -11,10 +11,10 @@ import { query } from '../../worker/d1/query.ts';
 import type { CompiledQuery, Placeholders } from '../../worker/d1/query.ts';
 import { api_keys, organizations } from '../../worker/d1/schema.ts';
 import { eventParameters } from '../../worker/decision/call.ts';
-import { operatorCall } from '../call.ts';
 import type { EventParameters } from '../../worker/decision/call.ts';
 import { assertNothingInDoubt, carryOut, eventRecorder, hasDecided } from '../../worker/decision/event.ts';
 import { isOrganization } from '../../worker/organizations/organization.ts';
+import { operatorCall } from '../call.ts';
 import { ChangedMeanwhileError, OffboardedError, readStatus } from '../organizations/status.ts';
 
 /** The user of keys that an operator creates, because there is no caller whose user they could get. */

@@ -4,9 +4,9 @@ import { existsIn } from '../../worker/d1/columns.ts';
 import type { Builder, Placeholders } from '../../worker/d1/query.ts';
 import { api_keys, audit_events } from '../../worker/d1/schema.ts';
 import { eventParameters } from '../../worker/decision/call.ts';
-import { operatorCall } from '../call.ts';
 import type { EventParameters } from '../../worker/decision/call.ts';
 import { assertNothingInDoubt, carryOut, eventRecorder, isOfBatch } from '../../worker/decision/event.ts';
+import { operatorCall } from '../call.ts';
 
 /**
  * Predicate: no try of this call has revoked anything yet. So a late try does not revoke keys that were created since.

@@ -1,8 +1,8 @@
 /** Commands on one organization: they show what it has, say what would happen, ask for confirmation, and act. */
 import * as z from 'zod';
+import type { OrganizationState } from '../../worker/organizations/organization.ts';
 import { readOrganization } from '../organizations/read.ts';
 import type { OrganizationHoldings } from '../organizations/read.ts';
-import type { OrganizationState } from '../../worker/organizations/organization.ts';
 import {
   confirmation,
   counted,

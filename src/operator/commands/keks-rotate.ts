@@ -8,12 +8,12 @@ import * as z from 'zod';
 import { MAX_CONNECTIONS } from '../../worker/core/connections.ts';
 import { countDataKeys, readKeks } from '../../worker/credentials/data-keys.ts';
 import { parseKekRing } from '../../worker/credentials/kek-ring.ts';
-import { countIntendedUnder, markKekRetired, secondsToRetirement as findSecondsToRetirement } from '../keks/retire.ts';
-import { addKek, newestKek, newKekId, promoteNewest, retireKek } from '../keks/ring.ts';
-import type { Ring } from '../keks/ring.ts';
 import { confirmation, isConfirmed, place, readOptions, withBindings } from '../command-line/options.ts';
 import { projectDirectory } from '../command-line/project.ts';
 import { readRingFile } from '../command-line/ring-file.ts';
+import { countIntendedUnder, markKekRetired, secondsToRetirement as findSecondsToRetirement } from '../keks/retire.ts';
+import { addKek, newestKek, newKekId, promoteNewest, retireKek } from '../keks/ring.ts';
+import type { Ring } from '../keks/ring.ts';
 
 const steps = ['add', 'promote', 'retire'] as const;
 

@@ -1,12 +1,12 @@
 /** `npm run keys:create`: creates an API key, and its organization if there is none. The raw key is printed once. */
 import * as z from 'zod';
 import type { ApiKey } from '../../worker/api-keys/api-key.ts';
-import { createOperatorKey } from '../api-keys/create.ts';
-import { ChangedMeanwhileError, OffboardedError } from '../organizations/status.ts';
-import { roles, tiers } from '../../worker/core/vocabulary.ts';
-import { toUnix, unixNow } from '../../worker/core/time.ts';
 import { printableText } from '../../worker/core/text.ts';
+import { toUnix, unixNow } from '../../worker/core/time.ts';
+import { roles, tiers } from '../../worker/core/vocabulary.ts';
+import { createOperatorKey } from '../api-keys/create.ts';
 import { nothingDone, organization, place, readOptions, withBindings } from '../command-line/options.ts';
+import { ChangedMeanwhileError, OffboardedError } from '../organizations/status.ts';
 
 const usage = `Usage: npm run --silent keys:create -- --organization org_… --role ${roles.join('|')} --name NAME
          [--tier ${tiers.join('|')}] [--expires-at ISO] [--remote | --persist-to DIR] [--json]

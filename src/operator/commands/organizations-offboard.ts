@@ -1,7 +1,7 @@
-/** `npm run organizations:offboard`: ends an organization for good. If it is interrupted, run it again. */
-import { offboardOrganization } from '../organizations/offboard.ts';
 import { counted } from '../command-line/options.ts';
 import { runOrganizationCommand } from '../command-line/organization-command.ts';
+/** `npm run organizations:offboard`: ends an organization for good. If it is interrupted, run it again. */
+import { offboardOrganization } from '../organizations/offboard.ts';
 
 const labels = { phone_numbers: 'phone numbers', integrations: 'integrations' };
 

@@ -1,6 +1,6 @@
+import { runOrganizationCommand } from '../command-line/organization-command.ts';
 /** `npm run organizations:resume`: makes a suspended organization's keys work again. */
 import { resumeOrganization } from '../organizations/suspend.ts';
-import { runOrganizationCommand } from '../command-line/organization-command.ts';
 
 await runOrganizationCommand('organizations:resume', {
   from: 'suspended',

@@ -1,6 +1,6 @@
+import { runOrganizationCommand } from '../command-line/organization-command.ts';
 /** `npm run organizations:suspend`: stops an organization's keys until it is resumed. */
 import { suspendOrganization } from '../organizations/suspend.ts';
-import { runOrganizationCommand } from '../command-line/organization-command.ts';
 
 await runOrganizationCommand('organizations:suspend', {
   from: 'active',

@@ -4,7 +4,6 @@
 import * as z from 'zod';
 import { e164 } from '../../worker/phone-numbers/phone-number.ts';
 import type { PhoneNumber } from '../../worker/phone-numbers/phone-number.ts';
-import { findHeldPhoneNumber, releasePhoneNumber } from '../phone-numbers/release.ts';
 import {
   confirmation,
   isConfirmed,
@@ -14,6 +13,7 @@ import {
   usageOf,
   withBindings,
 } from '../command-line/options.ts';
+import { findHeldPhoneNumber, releasePhoneNumber } from '../phone-numbers/release.ts';
 
 const { yes, ...options } = readOptions(
   usageOf('phone-numbers:release', '--phone-number +…'),

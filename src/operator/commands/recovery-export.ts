@@ -2,9 +2,9 @@
 import { link, open, rm } from 'node:fs/promises';
 import { resolve } from 'node:path';
 import * as z from 'zod';
-import { whyNotCovered, exportAll } from '../recovery/export.ts';
 import { toUnix } from '../../worker/core/time.ts';
 import { nothingDone, place, readOptions, withBindings } from '../command-line/options.ts';
+import { whyNotCovered, exportAll } from '../recovery/export.ts';
 
 const usage = `Usage: npm run recovery:export -- --since ISO --file FILE [--remote | --persist-to DIR]
 

@@ -5,15 +5,15 @@
 import { open } from 'node:fs/promises';
 import { resolve } from 'node:path';
 import * as z from 'zod';
+import { actorTypes, auditActions, endingActions, purgeStates } from '../../worker/core/vocabulary.ts';
+import type { AuditAction } from '../../worker/core/vocabulary.ts';
 import { readKeks } from '../../worker/credentials/data-keys.ts';
+import { confirmation, isConfirmed, place, readOptions, withBindings } from '../command-line/options.ts';
+import type { OperatorBindings } from '../command-line/platform.ts';
+import { readRingFile } from '../command-line/ring-file.ts';
 import type { ExportedRow } from '../recovery/export.ts';
 import { reconcile } from '../recovery/reconcile.ts';
 import { replay } from '../recovery/replay.ts';
-import { actorTypes, auditActions, endingActions, purgeStates } from '../../worker/core/vocabulary.ts';
-import type { AuditAction } from '../../worker/core/vocabulary.ts';
-import type { OperatorBindings } from '../command-line/platform.ts';
-import { confirmation, isConfirmed, place, readOptions, withBindings } from '../command-line/options.ts';
-import { readRingFile } from '../command-line/ring-file.ts';
 
 const ROWS_PER_PAGE = 100;
 

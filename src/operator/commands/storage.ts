@@ -1,8 +1,8 @@
 /** `npm run storage`: how much of the database each organization uses, by table, the biggest first. */
 import * as z from 'zod';
+import { counted, place, readOptions, withBindings } from '../command-line/options.ts';
 import { readStorage } from '../organizations/storage.ts';
 import type { OrganizationStorage } from '../organizations/storage.ts';
-import { counted, place, readOptions, withBindings } from '../command-line/options.ts';
 
 const usage = `Usage: npm run --silent storage -- [--remote | --persist-to DIR]
 

@@ -1,13 +1,13 @@
 /** Retires a key-encryption key (KEK). From then on nothing is wrapped with it, even by isolates that still have it. */
 import { and, eq, isNull, not, or, sql } from 'drizzle-orm';
-import { databaseNow } from '../clock.ts';
-import { boundedCount, toldCount } from '../../worker/d1/bounded-count.ts';
-import { query } from '../../worker/d1/query.ts';
+import { findKek } from '../../worker/credentials/kek-check.ts';
 import { batch } from '../../worker/d1/batch.ts';
+import { boundedCount, toldCount } from '../../worker/d1/bounded-count.ts';
 import { existsIn } from '../../worker/d1/columns.ts';
+import { query } from '../../worker/d1/query.ts';
 import type { Builder, Placeholders } from '../../worker/d1/query.ts';
 import { credential_purges, integrations, key_encryption_keys, phone_numbers } from '../../worker/d1/schema.ts';
-import { findKek } from '../../worker/credentials/kek-check.ts';
+import { databaseNow } from '../clock.ts';
 
 /** After this time no isolate runs with the previous ring. */
 const CURRENT_BEFORE_RETIREMENT_SECONDS = 3600;

@@ -5,13 +5,13 @@ import { query } from '../../worker/d1/query.ts';
 import type { Builder, Placeholders } from '../../worker/d1/query.ts';
 import { integrations, organizations, phone_numbers } from '../../worker/d1/schema.ts';
 import { eventParameters } from '../../worker/decision/call.ts';
-import { operatorCall } from '../call.ts';
 import type { EventParameters } from '../../worker/decision/call.ts';
 import { carryOut, eventRecorder, hasDecided } from '../../worker/decision/event.ts';
 import { isOrganization } from '../../worker/organizations/organization.ts';
-import { readStatus } from './status.ts';
 import { revokeAllKeys } from '../api-keys/revoke-all.ts';
+import { operatorCall } from '../call.ts';
 import { inBatches } from '../in-batches.ts';
+import { readStatus } from './status.ts';
 
 type OrganizationParameters = Placeholders<Pick<EventParameters, 'organization_id'>>;
 

@@ -1,9 +1,9 @@
 import { and, eq, sql } from 'drizzle-orm';
 import type { SQL } from 'drizzle-orm';
 import type { SQLiteTable } from 'drizzle-orm/sqlite-core';
-import { query } from '../../worker/d1/query.ts';
 import { batch } from '../../worker/d1/batch.ts';
 import { columnsOf } from '../../worker/d1/columns.ts';
+import { query } from '../../worker/d1/query.ts';
 import type { Builder, Placeholders } from '../../worker/d1/query.ts';
 import { api_keys, integrations, organizations, phone_numbers } from '../../worker/d1/schema.ts';
 import { isOrganization, organizationState } from '../../worker/organizations/organization.ts';

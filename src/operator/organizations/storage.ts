@@ -4,8 +4,8 @@
  */
 import { sql } from 'drizzle-orm';
 import type { SQLiteColumn, SQLiteTable } from 'drizzle-orm/sqlite-core';
-import { query } from '../../worker/d1/query.ts';
 import { batch } from '../../worker/d1/batch.ts';
+import { query } from '../../worker/d1/query.ts';
 import { api_keys, credential_purges, idempotency_keys, organizations } from '../../worker/d1/schema.ts';
 
 export const storedTables = [

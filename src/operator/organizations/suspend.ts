@@ -4,12 +4,12 @@ import { query } from '../../worker/d1/query.ts';
 import type { Placeholders } from '../../worker/d1/query.ts';
 import { organizations } from '../../worker/d1/schema.ts';
 import { eventParameters } from '../../worker/decision/call.ts';
-import { operatorCall } from '../call.ts';
 import type { EventParameters } from '../../worker/decision/call.ts';
 import { assertNothingInDoubt, carryOut, eventRecorder, hasDecided } from '../../worker/decision/event.ts';
 import { isOrganization, organizationState } from '../../worker/organizations/organization.ts';
-import { readStatus } from './status.ts';
 import type { OrganizationState } from '../../worker/organizations/organization.ts';
+import { operatorCall } from '../call.ts';
+import { readStatus } from './status.ts';
 
 interface ChangeParameters extends EventParameters {
   /** The organization's count before the first try. */

@@ -5,7 +5,6 @@ import { query } from '../../worker/d1/query.ts';
 import type { Placeholders } from '../../worker/d1/query.ts';
 import { phone_numbers } from '../../worker/d1/schema.ts';
 import { eventParameters } from '../../worker/decision/call.ts';
-import { operatorCall } from '../call.ts';
 import type { EventParameters } from '../../worker/decision/call.ts';
 import { assertNothingInDoubt, carryOut, eventRecorder, hasDecided } from '../../worker/decision/event.ts';
 import {
@@ -15,6 +14,7 @@ import {
   presentPhoneNumber,
 } from '../../worker/phone-numbers/phone-number.ts';
 import type { PhoneNumber, PhoneNumberState } from '../../worker/phone-numbers/phone-number.ts';
+import { operatorCall } from '../call.ts';
 
 interface ReleaseParameters extends EventParameters {
   phone_number_id: string;

@@ -3,9 +3,9 @@
  * restore point.
  */
 import { and, asc, eq, getTableColumns, gt, gte, isNotNull, lt, sql } from 'drizzle-orm';
-import { databaseNow } from '../clock.ts';
-import { query } from '../../worker/d1/query.ts';
+import { RESTORABLE_SECONDS, SECONDS_A_DAY } from '../../worker/core/time.ts';
 import { batch } from '../../worker/d1/batch.ts';
+import { query } from '../../worker/d1/query.ts';
 import type { Placeholders } from '../../worker/d1/query.ts';
 import {
   audit_events,
@@ -14,7 +14,7 @@ import {
   organizations,
   phone_numbers,
 } from '../../worker/d1/schema.ts';
-import { RESTORABLE_SECONDS, SECONDS_A_DAY } from '../../worker/core/time.ts';
+import { databaseNow } from '../clock.ts';
 
 const ROWS_PER_PAGE = 100;
 /** The export begins this much earlier than asked, so that nobody has to know the restore point to the second. */

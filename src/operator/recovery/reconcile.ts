@@ -1,26 +1,26 @@
 /** Run after a restore of D1: reconciles its rows with the ciphertext in KV, which cannot be restored. */
 import { and, eq, gt, inArray, not, sql } from 'drizzle-orm';
 import pMap from 'p-map';
-import { eventParameters } from '../../worker/decision/call.ts';
-import { operatorCall } from '../call.ts';
-import type { EventParameters } from '../../worker/decision/call.ts';
-import { decisionSaw, eventRecorder, updateTime } from '../../worker/decision/event.ts';
-import { databaseNow } from '../clock.ts';
 import { MAX_CONNECTIONS } from '../../worker/core/connections.ts';
+import { RESTORABLE_SECONDS } from '../../worker/core/time.ts';
 import { allDataKeys } from '../../worker/credentials/data-keys.ts';
 import type { HeldDataKey, StoredDataKey } from '../../worker/credentials/data-keys.ts';
 import { opens } from '../../worker/credentials/envelope.ts';
 import { parseKekRing } from '../../worker/credentials/kek-ring.ts';
 import type { KekRing } from '../../worker/credentials/kek-ring.ts';
-import { INTENT_DUE_SECONDS, owedRow } from '../../worker/credentials/outbox.ts';
 import { credentialsKey, partsOf } from '../../worker/credentials/kv-key.ts';
-import type { Bindings } from '../../worker/env.ts';
-import { query } from '../../worker/d1/query.ts';
+import { INTENT_DUE_SECONDS, owedRow } from '../../worker/credentials/outbox.ts';
 import { batch } from '../../worker/d1/batch.ts';
 import { existsIn } from '../../worker/d1/columns.ts';
+import { query } from '../../worker/d1/query.ts';
 import type { Builder, Placeholders } from '../../worker/d1/query.ts';
 import { credential_purges, integrations, key_encryption_keys, phone_numbers } from '../../worker/d1/schema.ts';
-import { RESTORABLE_SECONDS } from '../../worker/core/time.ts';
+import { eventParameters } from '../../worker/decision/call.ts';
+import type { EventParameters } from '../../worker/decision/call.ts';
+import { decisionSaw, eventRecorder, updateTime } from '../../worker/decision/event.ts';
+import type { Bindings } from '../../worker/env.ts';
+import { operatorCall } from '../call.ts';
+import { databaseNow } from '../clock.ts';
 import { isIntegration, isPhoneNumber } from './subject.ts';
 
 const ROWS_PER_BATCH = 100;

@@ -3,15 +3,14 @@
  */
 import { and, eq, gt, inArray, isNotNull, isNull, lt, lte, max, ne, not, or, sql } from 'drizzle-orm';
 import { alias } from 'drizzle-orm/sqlite-core';
-import { isDecision, isOfBatch, isOfTarget } from '../../worker/decision/event.ts';
-import { databaseNow } from '../clock.ts';
+import { newEventId } from '../../worker/core/ids.ts';
+import { RESTORABLE_SECONDS, SECONDS_A_DAY } from '../../worker/core/time.ts';
+import type { AuditAction } from '../../worker/core/vocabulary.ts';
 import { credentialsKeyOf } from '../../worker/credentials/kv-key.ts';
 import { owedRow } from '../../worker/credentials/outbox.ts';
-import { newEventId } from '../../worker/core/ids.ts';
-import { isOrganization } from '../../worker/organizations/organization.ts';
-import { query } from '../../worker/d1/query.ts';
 import { batch } from '../../worker/d1/batch.ts';
 import { existsIn, rowValues } from '../../worker/d1/columns.ts';
+import { query } from '../../worker/d1/query.ts';
 import type { BoundQuery, Builder, CompiledQuery, Placeholders } from '../../worker/d1/query.ts';
 import {
   api_keys,
@@ -22,8 +21,9 @@ import {
   organizations,
   phone_numbers,
 } from '../../worker/d1/schema.ts';
-import type { AuditAction } from '../../worker/core/vocabulary.ts';
-import { RESTORABLE_SECONDS, SECONDS_A_DAY } from '../../worker/core/time.ts';
+import { isDecision, isOfBatch, isOfTarget } from '../../worker/decision/event.ts';
+import { isOrganization } from '../../worker/organizations/organization.ts';
+import { databaseNow } from '../clock.ts';
 import type { AssignmentRow, AuditEventRow, ExportedRow, PurgeRow, RetiredKekRow } from './export.ts';
 import { isIntegration, isPhoneNumber } from './subject.ts';
 import type { CredentialsTable } from './subject.ts';

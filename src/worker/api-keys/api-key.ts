@@ -1,10 +1,10 @@
 import { and, eq, sql } from 'drizzle-orm';
 import * as z from 'zod';
+import { toIso } from '../core/time.ts';
+import { keyStatuses, roles } from '../core/vocabulary.ts';
 import { columnsOf } from '../d1/columns.ts';
 import type { Placeholders } from '../d1/query.ts';
 import { api_keys } from '../d1/schema.ts';
-import { keyStatuses, roles } from '../core/vocabulary.ts';
-import { toIso } from '../core/time.ts';
 
 /** An API key as it is in the `state` of its audit events. */
 export const apiKeyState = z.lazy(() =>

@@ -1,12 +1,12 @@
 import { and, inArray, isNull, lte, sql } from 'drizzle-orm';
 import type { SQL } from 'drizzle-orm';
-import type { Bindings } from '../env.ts';
-import { deleteInTurns, ROWS_PER_STATEMENT } from '../d1/delete-old.ts';
 import { logEvent } from '../core/log.ts';
+import { unixNow } from '../core/time.ts';
+import { deleteInTurns, ROWS_PER_STATEMENT } from '../d1/delete-old.ts';
 import { query } from '../d1/query.ts';
 import type { Builder, Placeholders } from '../d1/query.ts';
 import { api_keys } from '../d1/schema.ts';
-import { unixNow } from '../core/time.ts';
+import type { Bindings } from '../env.ts';
 
 const KEPT_SECONDS = 90 * 24 * 60 * 60;
 

@@ -3,19 +3,19 @@ import * as z from 'zod';
 import { apiKeyState, presentApiKey } from '../api-keys/api-key.ts';
 import type { ApiKey } from '../api-keys/api-key.ts';
 import { idSchema, organizationIdPattern } from '../core/ids.ts';
+import { toIso, toUnix } from '../core/time.ts';
+import { auditActions } from '../core/vocabulary.ts';
+import type { AuditAction } from '../core/vocabulary.ts';
+import { keysetList, pageParameters } from '../d1/list.ts';
+import type { FilterOf } from '../d1/list.ts';
+import { audit_events } from '../d1/schema.ts';
+import { isRare } from '../decision/event.ts';
 import { integrationState, presentIntegration } from '../integrations/integration.ts';
 import type { Integration } from '../integrations/integration.ts';
 import { organizationState, presentOrganization } from '../organizations/organization.ts';
 import type { Organization } from '../organizations/organization.ts';
-import { isRare } from '../decision/event.ts';
-import { keysetList, pageParameters } from '../d1/list.ts';
-import type { FilterOf } from '../d1/list.ts';
 import { phoneNumberState, presentPhoneNumber } from '../phone-numbers/phone-number.ts';
 import type { PhoneNumber } from '../phone-numbers/phone-number.ts';
-import { audit_events } from '../d1/schema.ts';
-import { auditActions } from '../core/vocabulary.ts';
-import type { AuditAction } from '../core/vocabulary.ts';
-import { toIso, toUnix } from '../core/time.ts';
 
 const timeOfEvents = () => z.iso.datetime('must be a time in UTC, like 2030-01-15T10:30:00Z').transform(toUnix);
 

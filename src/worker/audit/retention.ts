@@ -1,16 +1,16 @@
 import { and, asc, eq, gt, inArray, lt, sql } from 'drizzle-orm';
 import type { SQL } from 'drizzle-orm';
-import type { Bindings } from '../env.ts';
-import { deleteInTurns, ROWS_PER_STATEMENT } from '../d1/delete-old.ts';
 import { logEvent } from '../core/log.ts';
-import { limitOf } from '../organizations/quotas.ts';
-import { query } from '../d1/query.ts';
-import { batch } from '../d1/batch.ts';
-import type { Placeholders } from '../d1/query.ts';
-import { audit_events, organizations } from '../d1/schema.ts';
+import { RESTORABLE_SECONDS, SECONDS_A_DAY, unixNow } from '../core/time.ts';
 import { auditActions, endingActions } from '../core/vocabulary.ts';
 import type { AuditAction } from '../core/vocabulary.ts';
-import { RESTORABLE_SECONDS, SECONDS_A_DAY, unixNow } from '../core/time.ts';
+import { batch } from '../d1/batch.ts';
+import { deleteInTurns, ROWS_PER_STATEMENT } from '../d1/delete-old.ts';
+import { query } from '../d1/query.ts';
+import type { Placeholders } from '../d1/query.ts';
+import { audit_events, organizations } from '../d1/schema.ts';
+import type { Bindings } from '../env.ts';
+import { limitOf } from '../organizations/quotas.ts';
 
 const HOUR_SECONDS = 60 * 60;
 const REFUSALS_KEPT_SECONDS = 30 * SECONDS_A_DAY;

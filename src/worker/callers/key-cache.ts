@@ -16,16 +16,16 @@ import { LRUCache } from 'lru-cache';
 import pMap from 'p-map';
 import * as z from 'zod';
 import { MAX_CONNECTIONS } from '../core/connections.ts';
-import type { AfterAnswer, Bindings } from '../env.ts';
-import { logError } from '../core/log.ts';
 import { DomainError } from '../core/errors.ts';
-import { query } from '../d1/query.ts';
+import { logError } from '../core/log.ts';
+import { unixNow } from '../core/time.ts';
+import { roles, tiers } from '../core/vocabulary.ts';
 import { batch } from '../d1/batch.ts';
 import { existsIn } from '../d1/columns.ts';
+import { query } from '../d1/query.ts';
 import type { Builder, Placeholders } from '../d1/query.ts';
 import { api_keys, organizations } from '../d1/schema.ts';
-import { roles, tiers } from '../core/vocabulary.ts';
-import { unixNow } from '../core/time.ts';
+import type { AfterAnswer, Bindings } from '../env.ts';
 
 const MAX_AGE_SECONDS = 60;
 /** KV's minimum for `expirationTtl`. */

@@ -5,12 +5,12 @@
 import { and, asc, eq, inArray, isNotNull, sql } from 'drizzle-orm';
 import type { SQL } from 'drizzle-orm';
 import type { SQLiteColumn, SQLiteTable } from 'drizzle-orm/sqlite-core';
+import { unixNow } from '../core/time.ts';
+import { batch } from '../d1/batch.ts';
 import { boundedCount, toldCount } from '../d1/bounded-count.ts';
 import { query } from '../d1/query.ts';
-import { batch } from '../d1/batch.ts';
 import type { Placeholders } from '../d1/query.ts';
 import { integrations, phone_numbers } from '../d1/schema.ts';
-import { unixNow } from '../core/time.ts';
 import type { WrappedDataKey } from './envelope.ts';
 import { findKek, isKnownKek, isUsableKek, recordKek } from './kek-check.ts';
 

@@ -6,8 +6,8 @@
 import { and, eq, isNotNull, isNull, ne, not, or, sql } from 'drizzle-orm';
 import type { Placeholder } from 'drizzle-orm';
 import { logAlert } from '../core/log.ts';
-import { query } from '../d1/query.ts';
 import { existsIn } from '../d1/columns.ts';
+import { query } from '../d1/query.ts';
 import type { Builder, Placeholders } from '../d1/query.ts';
 import { key_encryption_keys } from '../d1/schema.ts';
 import type { KekRing } from './kek-ring.ts';

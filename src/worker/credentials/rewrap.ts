@@ -1,15 +1,15 @@
 /** The rotation of key-encryption keys (KEKs): re-wraps data keys with the current one. It changes no ciphertext. */
 import * as z from 'zod';
-import type { Bindings } from '../env.ts';
 import { logAlert, logEvent } from '../core/log.ts';
+import type { Bindings } from '../env.ts';
 import { countDataKeys, dataKeysUnder, readKeks, replaceDataKeys } from './data-keys.ts';
 import type { StoredDataKey } from './data-keys.ts';
 import { rewrap } from './envelope.ts';
 import type { WrappedDataKey } from './envelope.ts';
-import type { KekRing } from './kek-ring.ts';
 import { currentKek } from './kek-check.ts';
-import { credentialsKey } from './kv-key.ts';
+import type { KekRing } from './kek-ring.ts';
 import { kekRing } from './kek-ring.ts';
+import { credentialsKey } from './kv-key.ts';
 
 /** Each takes one D1 statement, and D1 allows 1,000 in one invocation of a Worker. */
 const REWRAPPED_PER_RUN = 100;

@@ -1,12 +1,12 @@
 import type { Context } from 'hono';
 import { createMiddleware } from 'hono/factory';
-import type { AppEnv } from './app-env.ts';
-import { organizationIdPattern } from '../core/ids.ts';
-import { DomainError } from '../core/errors.ts';
-import { hashKey, isWellFormed } from '../callers/raw-key.ts';
-import { countFailure } from './authentication-failures.ts';
 import { findCaller } from '../callers/key-cache.ts';
 import type { Caller } from '../callers/key-cache.ts';
+import { hashKey, isWellFormed } from '../callers/raw-key.ts';
+import { DomainError } from '../core/errors.ts';
+import { organizationIdPattern } from '../core/ids.ts';
+import type { AppEnv } from './app-env.ts';
+import { countFailure } from './authentication-failures.ts';
 import { addressOf, limitByIp, networksOf } from './rate-limit.ts';
 
 /**

@@ -1,7 +1,7 @@
 /** Logs failed authentications by reason and network, so that a flood can be seen but does not fill the log. */
 import { LRUCache } from 'lru-cache';
-import { logWarning } from '../core/log.ts';
 import type { ProblemCode } from '../core/errors.ts';
+import { logWarning } from '../core/log.ts';
 
 const MAX_COUNTED = 1000;
 const LINE_INTERVAL_MILLISECONDS = 1000;

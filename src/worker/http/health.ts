@@ -1,14 +1,14 @@
 import { Hono } from 'hono';
-import { answer } from './answer.ts';
-import { limitByIp } from './rate-limit.ts';
-import { kekRing } from '../credentials/kek-ring.ts';
-import type { Bindings } from '../env.ts';
-import type { AppEnv } from './app-env.ts';
 import { logError } from '../core/log.ts';
-import { query } from '../d1/query.ts';
+import { kekRing } from '../credentials/kek-ring.ts';
 import { batch } from '../d1/batch.ts';
+import { query } from '../d1/query.ts';
 import { organizations } from '../d1/schema.ts';
+import type { Bindings } from '../env.ts';
 import { VERSION } from '../version.ts';
+import { answer } from './answer.ts';
+import type { AppEnv } from './app-env.ts';
+import { limitByIp } from './rate-limit.ts';
 
 const REMEMBERED_MILLISECONDS = 5000;
 

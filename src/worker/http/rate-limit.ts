@@ -4,11 +4,11 @@
  */
 import type { Context } from 'hono';
 import { createMiddleware } from 'hono/factory';
+import { DomainError } from '../core/errors.ts';
+import { logError } from '../core/log.ts';
+import type { Tier } from '../core/vocabulary.ts';
 import type { Bindings } from '../env.ts';
 import type { AppEnv } from './app-env.ts';
-import { logError } from '../core/log.ts';
-import { DomainError } from '../core/errors.ts';
-import type { Tier } from '../core/vocabulary.ts';
 
 /** The bindings support only periods of 10 s and 60 s. */
 const PERIOD_SECONDS = 10;

@@ -1,11 +1,11 @@
 import { and, eq } from 'drizzle-orm';
 import * as z from 'zod';
-import { query } from '../d1/query.ts';
+import { toIso } from '../core/time.ts';
+import { categories, integrationStatuses, providerNames } from '../core/vocabulary.ts';
 import { columnsOf } from '../d1/columns.ts';
+import { query } from '../d1/query.ts';
 import type { Placeholders } from '../d1/query.ts';
 import { integrations } from '../d1/schema.ts';
-import { categories, integrationStatuses, providerNames } from '../core/vocabulary.ts';
-import { toIso } from '../core/time.ts';
 
 /** An integration as it is in the `state` of its audit events. */
 export const integrationState = z.lazy(() =>

@@ -2,9 +2,9 @@
  * The telephony providers and their credentials. A new provider needs one row here, and its name in core/vocabulary.ts.
  */
 import * as z from 'zod';
+import { printableText } from '../core/text.ts';
 import { providerNames } from '../core/vocabulary.ts';
 import type { Category, Provider } from '../core/vocabulary.ts';
-import { printableText } from '../core/text.ts';
 
 const secret = () => printableText(1, 256);
 

@@ -1,15 +1,15 @@
 import { asc, eq } from 'drizzle-orm';
 import * as z from 'zod';
-import type { ReadingCall } from '../d1/replica-session.ts';
+import { DomainError } from '../core/errors.ts';
+import { categories, integrationStatuses, providerNames } from '../core/vocabulary.ts';
+import { batch } from '../d1/batch.ts';
 import { keysetList, pageParameters } from '../d1/list.ts';
 import type { FilterOf } from '../d1/list.ts';
-import { DomainError } from '../core/errors.ts';
 import { query } from '../d1/query.ts';
-import { batch } from '../d1/batch.ts';
 import type { Placeholders } from '../d1/query.ts';
-import { integrations } from '../d1/schema.ts';
-import { categories, integrationStatuses, providerNames } from '../core/vocabulary.ts';
+import type { ReadingCall } from '../d1/replica-session.ts';
 import { nearest } from '../d1/replica-session.ts';
+import { integrations } from '../d1/schema.ts';
 import { integrationColumns, isIntegration, presentIntegration } from './integration.ts';
 import type { Integration, IntegrationState } from './integration.ts';
 

@@ -1,9 +1,9 @@
 import { eq } from 'drizzle-orm';
 import * as z from 'zod';
+import { toIso } from '../core/time.ts';
+import { organizationStatuses, tiers } from '../core/vocabulary.ts';
 import type { Placeholders } from '../d1/query.ts';
 import { organizations } from '../d1/schema.ts';
-import { organizationStatuses, tiers } from '../core/vocabulary.ts';
-import { toIso } from '../core/time.ts';
 
 /** An organization as it is in the `state` of its audit events. */
 export const organizationState = z.lazy(() =>

@@ -6,10 +6,10 @@ import { and, not, or, sql } from 'drizzle-orm';
 import type { SQL } from 'drizzle-orm';
 import type { SQLiteColumn } from 'drizzle-orm/sqlite-core';
 import { DomainError } from '../core/errors.ts';
+import type { Quota, Tier } from '../core/vocabulary.ts';
 import { query } from '../d1/query.ts';
 import type { Placeholders } from '../d1/query.ts';
 import { organizations } from '../d1/schema.ts';
-import type { Quota, Tier } from '../core/vocabulary.ts';
 import { isOrganization } from './organization.ts';
 
 /** The limits of each tier, unless an operator has set others in the organization's row. */

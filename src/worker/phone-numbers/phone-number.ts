@@ -1,10 +1,10 @@
 import { and, eq } from 'drizzle-orm';
 import * as z from 'zod';
+import { toIso } from '../core/time.ts';
 import { mediaEncryptions, phoneNumberStatuses, providerNames } from '../core/vocabulary.ts';
 import { columnsOf } from '../d1/columns.ts';
 import type { Placeholders } from '../d1/query.ts';
 import { phone_numbers } from '../d1/schema.ts';
-import { toIso } from '../core/time.ts';
 
 export const e164 = z
   .string()

@@ -1,16 +1,16 @@
 import { asc, eq } from 'drizzle-orm';
 import * as z from 'zod';
-import type { ReadingCall } from '../d1/replica-session.ts';
+import { DomainError } from '../core/errors.ts';
 import { idSchema } from '../core/ids.ts';
+import { phoneNumberStatuses } from '../core/vocabulary.ts';
+import { batch } from '../d1/batch.ts';
 import { keysetList, pageParameters } from '../d1/list.ts';
 import type { FilterOf } from '../d1/list.ts';
-import { DomainError } from '../core/errors.ts';
 import { query } from '../d1/query.ts';
-import { batch } from '../d1/batch.ts';
 import type { Placeholders } from '../d1/query.ts';
-import { phone_numbers } from '../d1/schema.ts';
-import { phoneNumberStatuses } from '../core/vocabulary.ts';
+import type { ReadingCall } from '../d1/replica-session.ts';
 import { nearest } from '../d1/replica-session.ts';
+import { phone_numbers } from '../d1/schema.ts';
 import { isPhoneNumber, phoneNumberColumns, presentPhoneNumber } from './phone-number.ts';
 import type { PhoneNumber, PhoneNumberState } from './phone-number.ts';
 

@@ -1,8 +1,8 @@
 /** Authentication and the rate limit alone, in front of hello's answer. */
 import { Hono } from 'hono';
+import type { AppEnv } from '../../../src/worker/http/app-env.ts';
 import { authenticate } from '../../../src/worker/http/authenticate.ts';
 import { limitOrganization } from '../../../src/worker/http/rate-limit.ts';
-import type { AppEnv } from '../../../src/worker/http/app-env.ts';
 import { modelled } from './model.ts';
 
 const app = new Hono<AppEnv>()

@@ -1,18 +1,18 @@
+import { sha256 } from '@noble/hashes/sha2.js';
 /**
  * The delete and the get as they are usually written: each question a call of its own, one after the other, built by
  * Drizzle for every request, and all of it before the answer. (Two such deletes and an import can interleave: it is slower
  * and keeps the rule less well.)
  */
 import { bytesToHex, utf8ToBytes } from '@noble/hashes/utils.js';
-import { sha256 } from '@noble/hashes/sha2.js';
 import { and, eq } from 'drizzle-orm';
 import { drizzle } from 'drizzle-orm/d1';
 import { Hono } from 'hono';
 import { createMiddleware } from 'hono/factory';
 import { v7 } from 'uuid';
+import { api_keys, audit_events, integrations, organizations, phone_numbers } from '../../../src/worker/d1/schema.ts';
 import type { Bindings } from '../../../src/worker/env.ts';
 import { presentIntegration } from '../../../src/worker/integrations/integration.ts';
-import { api_keys, audit_events, integrations, organizations, phone_numbers } from '../../../src/worker/d1/schema.ts';
 import { modelled } from './model.ts';
 
 type NaiveEnv = { Bindings: Bindings; Variables: { key_id: string; organization_id: string } };

@@ -1,9 +1,9 @@
 /** A key-encryption key that is retired wraps nothing any more, whichever isolate still has it in its ring. */
 import { env } from 'cloudflare:workers';
 import { beforeEach, describe, expect, it, vi } from 'vitest';
-import { parseKekRing } from '../../../src/worker/credentials/kek-ring.ts';
-import { drainPurges } from '../../../src/worker/credentials/drain.ts';
 import { countIntendedUnder, markKekRetired, secondsToRetirement } from '../../../src/operator/keks/retire.ts';
+import { drainPurges } from '../../../src/worker/credentials/drain.ts';
+import { parseKekRing } from '../../../src/worker/credentials/kek-ring.ts';
 import { rewrapDataKeys } from '../../../src/worker/credentials/rewrap.ts';
 import { interceptedBindings, stallingBindings, without } from '../../bindings.ts';
 import { call, createIntegration, newClient, openCredentials, resources, rowOf, rows, twilio } from '../../fixtures.ts';

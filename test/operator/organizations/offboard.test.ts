@@ -3,9 +3,9 @@ import { env } from 'cloudflare:workers';
 import { beforeEach, describe, expect, it } from 'vitest';
 import * as z from 'zod';
 import { createOperatorKey } from '../../../src/operator/api-keys/create.ts';
-import worker from '../../../src/worker/index.ts';
 import { offboardOrganization } from '../../../src/operator/organizations/offboard.ts';
 import { suspendOrganization } from '../../../src/operator/organizations/suspend.ts';
+import worker from '../../../src/worker/index.ts';
 import { failingBindings, interceptedBindings } from '../../bindings.ts';
 import {
   actionsOn,

@@ -1,11 +1,11 @@
 import { env } from 'cloudflare:workers';
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { createOperatorKey } from '../../../src/operator/api-keys/create.ts';
-import { hashKey } from '../../../src/worker/callers/raw-key.ts';
-import { forgetKey } from '../../../src/worker/callers/key-cache.ts';
-import { readOrganization } from '../../../src/operator/organizations/read.ts';
 import { offboardOrganization } from '../../../src/operator/organizations/offboard.ts';
+import { readOrganization } from '../../../src/operator/organizations/read.ts';
 import { resumeOrganization, suspendOrganization } from '../../../src/operator/organizations/suspend.ts';
+import { forgetKey } from '../../../src/worker/callers/key-cache.ts';
+import { hashKey } from '../../../src/worker/callers/raw-key.ts';
 import { failingBindings, interceptedBindings } from '../../bindings.ts';
 import {
   actionsOn,

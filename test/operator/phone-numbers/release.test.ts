@@ -1,8 +1,8 @@
 import { createScheduledController } from 'cloudflare:test';
 import { env } from 'cloudflare:workers';
 import { beforeEach, describe, expect, it } from 'vitest';
-import worker from '../../../src/worker/index.ts';
 import { findHeldPhoneNumber, releasePhoneNumber } from '../../../src/operator/phone-numbers/release.ts';
+import worker from '../../../src/worker/index.ts';
 import { failingBindings } from '../../bindings.ts';
 import {
   actionsOn,

@@ -1,12 +1,12 @@
 /** Late tries of what happened behind the restore point, landing behind the restore: they change nothing that the replay has done. */
 import { env } from 'cloudflare:workers';
 import { beforeEach, describe, expect, it } from 'vitest';
-import { parseKekRing } from '../../../src/worker/credentials/kek-ring.ts';
 import { markKekRetired } from '../../../src/operator/keks/retire.ts';
-import type { Bindings } from '../../../src/worker/env.ts';
 import { offboardOrganization } from '../../../src/operator/organizations/offboard.ts';
 import { resumeOrganization, suspendOrganization } from '../../../src/operator/organizations/suspend.ts';
 import { reconcile } from '../../../src/operator/recovery/reconcile.ts';
+import { parseKekRing } from '../../../src/worker/credentials/kek-ring.ts';
+import type { Bindings } from '../../../src/worker/env.ts';
 import { interceptedBindings } from '../../bindings.ts';
 import {
   actionsOn,

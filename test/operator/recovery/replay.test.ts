@@ -1,14 +1,14 @@
 import { env } from 'cloudflare:workers';
 import { beforeEach, describe, expect, it, vi } from 'vitest';
 import { createOperatorKey } from '../../../src/operator/api-keys/create.ts';
-import { forgetOldEvents } from '../../../src/worker/audit/retention.ts';
-import { drainPurges } from '../../../src/worker/credentials/drain.ts';
-import { newEventId } from '../../../src/worker/core/ids.ts';
 import { offboardOrganization } from '../../../src/operator/organizations/offboard.ts';
 import { resumeOrganization, suspendOrganization } from '../../../src/operator/organizations/suspend.ts';
 import { reconcile } from '../../../src/operator/recovery/reconcile.ts';
 import type { Replayed } from '../../../src/operator/recovery/replay.ts';
+import { forgetOldEvents } from '../../../src/worker/audit/retention.ts';
+import { newEventId } from '../../../src/worker/core/ids.ts';
 import type { AuditAction } from '../../../src/worker/core/vocabulary.ts';
+import { drainPurges } from '../../../src/worker/credentials/drain.ts';
 import { failingBindings, interceptedBindings, stallingBindings } from '../../bindings.ts';
 import {
   actionsOn,

@@ -7,17 +7,17 @@ import * as fc from 'fast-check';
 import { expect, vi } from 'vitest';
 import * as z from 'zod';
 import { createOperatorKey } from '../../../src/operator/api-keys/create.ts';
-import { hashKey } from '../../../src/worker/callers/raw-key.ts';
-import { forgetKey } from '../../../src/worker/callers/key-cache.ts';
-import { forgetOldEvents } from '../../../src/worker/audit/retention.ts';
-import { drainPurges } from '../../../src/worker/credentials/drain.ts';
-import type { Bindings } from '../../../src/worker/env.ts';
 import { offboardOrganization } from '../../../src/operator/organizations/offboard.ts';
 import { resumeOrganization, suspendOrganization } from '../../../src/operator/organizations/suspend.ts';
 import { releasePhoneNumber } from '../../../src/operator/phone-numbers/release.ts';
+import type { ExportedRow } from '../../../src/operator/recovery/export.ts';
 import { reconcile } from '../../../src/operator/recovery/reconcile.ts';
 import type { Replayed } from '../../../src/operator/recovery/replay.ts';
-import type { ExportedRow } from '../../../src/operator/recovery/export.ts';
+import { forgetOldEvents } from '../../../src/worker/audit/retention.ts';
+import { forgetKey } from '../../../src/worker/callers/key-cache.ts';
+import { hashKey } from '../../../src/worker/callers/raw-key.ts';
+import { drainPurges } from '../../../src/worker/credentials/drain.ts';
+import type { Bindings } from '../../../src/worker/env.ts';
 import { interceptedBindings, stallingBindings } from '../../bindings.ts';
 import {
   call,
