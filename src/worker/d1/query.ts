@@ -64,7 +64,7 @@ export function query<Parameters extends object, Result>(
       values: params.map(boundValue),
       writes: !text.startsWith('select'),
       // Drizzle's prepared query has lost the type that the builder had.
-      mapRows: (rows: Rows) => prepared.mapResult(rows.map((row) => Object.values(row))) as Result,
+      mapRows: rowMapper((rows) => prepared.mapResult(rows)) as (rows: Rows) => Result,
     };
   }
 
@@ -88,4 +88,29 @@ function boundValue(param: unknown): BoundValue {
   if (!is(value, Placeholder)) return () => value;
   const { name } = value;
   return (parameters) => parameters[name];
+}
+
+/**
+ * Makes the function from D1's rows to the query's result. Drizzle maps each value of each row. Most queries want D1's
+ * rows as they are, so the first row is mapped once with marks in place of its values: if the marks come out under their
+ * own names, rows are returned as they came. Without this, a list of 20 costs more than 10 % more CPU.
+ */
+function rowMapper(mapResult: (rows: unknown[][]) => unknown): (rows: Rows) => unknown {
+  let isPlain: boolean | undefined;
+
+  function wouldChangeNothing(row: Record<string, unknown>): boolean {
+    const marks = Object.keys(row).map((name) => ({ name }));
+    const [mapped] = mapResult([marks]) as object[];
+    const members = Object.entries(mapped ?? {});
+    return (
+      members.length === marks.length &&
+      members.every(([name, mark], index) => mark === marks[index] && mark.name === name)
+    );
+  }
+
+  return (rows) => {
+    const [first] = rows;
+    if (first) isPlain ??= wouldChangeNothing(first);
+    return isPlain ? rows : mapResult(rows.map((row) => Object.values(row)));
+  };
 }
