@@ -213,7 +213,8 @@ export async function rows(table: Table): Promise<Record<string, unknown>[]> {
   return results;
 }
 
-const tables = [
+/** In the order of their foreign keys. */
+export const tables = [
   'organizations',
   'api_keys',
   'integrations',

@@ -108,14 +108,20 @@ interface Change {
 /**
  * What an update changed, with the names that clients know. Null for any other event, and for events older than the
  * column.
+ *
+ * @param row the event's state
+ * @param presented the same as clients see it
  */
-function presentChanges(event: AuditEventRow): Record<string, Change> | null {
-  if (event.changes === null) return null;
-  const before = storedObject.parse(JSON.parse(event.state));
-  const after = { ...before, ...storedObject.parse(JSON.parse(event.changes)) };
-  const values = Object.entries(presentTarget(event.action, before));
-  const newValues = storedObject.parse(presentTarget(event.action, after));
-  const changed = values.flatMap(([name, from]) => {
+function presentChanges(
+  { action, changes }: AuditEventRow,
+  row: unknown,
+  presented: Presented,
+): Record<string, Change> | null {
+  if (changes === null) return null;
+  const before = storedObject.parse(row);
+  const after = { ...before, ...storedObject.parse(JSON.parse(changes)) };
+  const newValues = storedObject.parse(presentTarget(action, after));
+  const changed = Object.entries(presented).flatMap(([name, from]) => {
     const to = newValues[name];
     return to === from ? [] : [[name, { from, to }] as const];
   });
@@ -128,6 +134,8 @@ function presentChanges(event: AuditEventRow): Record<string, Change> | null {
 
 /** An audit event as clients see it. */
 export function presentAuditEvent(event: AuditEventRow) {
+  const row: unknown = JSON.parse(event.state);
+  const state = presentTarget(event.action, row);
   return {
     event_id: event.event_id,
     client_id: event.organization_id,
@@ -137,8 +145,8 @@ export function presentAuditEvent(event: AuditEventRow) {
     actor: presentActor(event),
     actor_key_id: event.actor_key_id,
     request_id: event.request_id,
-    state: presentTarget(event.action, JSON.parse(event.state)),
-    changes: presentChanges(event),
+    state,
+    changes: presentChanges(event, row, state),
     created_at: toIso(event.created_at),
   };
 }

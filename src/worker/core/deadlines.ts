@@ -16,14 +16,6 @@ export class DeadlineError extends Error {
   }
 }
 
-const originals = new WeakMap<object, object>();
-
-/**
- * The binding behind a wrapped one; for a D1 session, that of its database. It is the same in every invocation of an
- * isolate.
- */
-export const originalOf = (binding: object): object => originals.get(binding) ?? binding;
-
 /**
  * Wraps bindings, so that a call which is late rejects with {@link DeadlineError}.
  *
@@ -47,10 +39,10 @@ export function withDeadlines<Env extends object>(
     });
   }
 
-  function wrap(name: string, value: unknown, original?: object): unknown {
+  function wrap(name: string, value: unknown): unknown {
     if (typeof value !== 'object' || value === null) return value;
     const binding: object = value;
-    const proxy = new Proxy(binding, {
+    return new Proxy(binding, {
       get(target, property) {
         const member: unknown = Reflect.get(target, property);
         if (typeof member !== 'function') return member;
@@ -60,12 +52,10 @@ export function withDeadlines<Env extends object>(
             const milliseconds = property === 'batch' ? batchMilliseconds : CALL_MILLISECONDS;
             return inTime(`${name}.${String(property)}`, milliseconds, result);
           }
-          return property === 'withSession' ? wrap(name, result, originalOf(target)) : result;
+          return property === 'withSession' ? wrap(name, result) : result;
         };
       },
     });
-    originals.set(proxy, original ?? originalOf(binding));
-    return proxy;
   }
 
   return new Proxy(env, {

@@ -3,7 +3,7 @@
  *
  * | state     | the row                                            | when                                                         |
  * | --------- | -------------------------------------------------- | ------------------------------------------------------------ |
- * | intent    | `intended`, `attempts` 0, due in an hour           | a create, an import or an update begins: written before the ciphertext  |
+ * | intent    | `intended`, `attempts` 0, due in an hour           | a create, an import or an update begins: before its put      |
  * | withdrawn | deleted                                            | its batch decided: a row names the ciphertext now            |
  * | spent     | `owed`, `attempts` 1 or more, due in an hour       | its batch did not decide, or its put failed                  |
  * | owed      | `owed`, `attempts` 0, due now                      | a batch deleted a row, or gave it a new version              |
@@ -101,10 +101,9 @@ const laterOf = (column: SQLiteColumn) => sql<number>`max(${column}, excluded.${
 
 /**
  * Turns an intent into an owed row, due in an hour, unless the batch decided. Runs after {@link withdrawIntent}, or after
- * a put that failed. A version that has not become live by now never will,
- * not even by a late try. The row stays for an hour from `now`, because a put may arrive late by less than that. If the
- * drain has already deleted the row, this inserts it again. Nobody can read the ciphertext, because its data key was
- * not stored.
+ * a put that failed. A version that has not become live by now never will, not even by a late try. The row stays for an
+ * hour from `now`, because a put may arrive late by less than that. If the drain has already deleted the row, this
+ * inserts it again. Nobody can read the ciphertext, because its data key was not stored.
  */
 export const spendIntent = query((db, parameters: Placeholders<MutationParameters & IntentParameters>) =>
   db

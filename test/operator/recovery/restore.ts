@@ -4,18 +4,7 @@ import { exportAll } from '../../../src/operator/recovery/export.ts';
 import type { ExportedRow } from '../../../src/operator/recovery/export.ts';
 import { replay } from '../../../src/operator/recovery/replay.ts';
 import type { Replayed } from '../../../src/operator/recovery/replay.ts';
-
-/** In the order of their foreign keys. */
-const tables = [
-  'organizations',
-  'api_keys',
-  'integrations',
-  'phone_numbers',
-  'audit_events',
-  'credential_purges',
-  'idempotency_keys',
-  'key_encryption_keys',
-] as const;
+import { tables } from '../../fixtures.ts';
 
 /** Time goes by before a restore, more than D1's clock tells apart. */
 const ageing = () => [
