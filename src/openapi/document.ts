@@ -81,7 +81,7 @@ const headers = {
   'Cache-Control': { description: 'Nothing is cached.', required: true, schema: { type: 'string', const: 'no-store' } },
   'RateLimit-Policy': {
     description:
-      'The organization’s limits that this call counts against: `q` requests in `w` seconds. Absent if the caller is unknown.',
+      'The limits that this call counts against: `q` requests in `w` seconds. They are those of the organization, or of the network where the caller is unknown.',
     schema: { type: 'string' },
     example: '"pro";q=500;w=10, "pro_mutations";q=100;w=10',
   },
@@ -301,7 +301,7 @@ function operation(components: Components, route: Route, described: OperationDes
 function health(components: Components): JsonObject {
   const answer = (status: string, text: string) => ({
     description: text,
-    headers: refersToHeaders(['X-Request-Id', 'Cache-Control']),
+    headers: refersToHeaders(['X-Request-Id', 'Cache-Control', 'RateLimit-Policy']),
     content: {
       'application/json': {
         schema: components.schema(healthSchema),
@@ -317,7 +317,10 @@ function health(components: Components): JsonObject {
     responses: {
       200: answer('ok', 'Healthy.'),
       503: answer('unavailable', 'D1 does not answer, or the key-encryption keys are not usable.'),
-      ...components.problemsByStatus(['rate_limited', 'internal_error'], ['X-Request-Id', 'Cache-Control']),
+      ...components.problemsByStatus(
+        ['rate_limited', 'internal_error'],
+        ['X-Request-Id', 'Cache-Control', 'RateLimit-Policy'],
+      ),
     },
   };
 }

@@ -91,6 +91,12 @@ const problems: { [Code in ProblemCode]: { members: z.ZodRawShape; example: Prob
   internal_error: none,
 };
 
+/** Headers that only some answers with the code have, or that the middleware adds. */
+const ofSome: { [Code in ProblemCode]?: string[] } = {
+  rate_limited: ['RateLimit'],
+  unsupported_media_type: ['Accept-Encoding'],
+};
+
 /** The status, title, schema and headers (without Content-Type) of a code, and an example with these members. */
 export function describeProblem<Code extends ProblemCode>(
   code: Code,
@@ -110,6 +116,6 @@ export function describeProblem<Code extends ProblemCode>(
       request_id: z.string(),
     })
     .meta({ id: code });
-  const names = Object.keys(headers).filter((name) => name !== 'Content-Type');
+  const names = [...Object.keys(headers).filter((name) => name !== 'Content-Type'), ...(ofSome[code] ?? [])];
   return { code, status, title: exampleBody.title, headers: names, schema, example: exampleBody };
 }

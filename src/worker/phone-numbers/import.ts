@@ -67,7 +67,7 @@ const throughSip = z.lazy(() =>
       sip_password: optional(secretText(256)).meta({
         description: 'Required if `sip_username` is given. A credential: no answer contains it.',
       }),
-      sip_server_address: optional(text(1, 261, isServerAddress).toLowerCase()).meta({
+      sip_server_address: optional(text(1, 259, isServerAddress).toLowerCase()).meta({
         description:
           'A host name, an IPv4 address or an [IPv6] address, with or without a port. Required if `supports_outbound` is true.',
       }),
