@@ -264,7 +264,6 @@ describe('the expiry of a new key', () => {
     '12999-01-01T00:00:00Z',
     'tomorrow',
     '',
-    null,
     32_472_144_000,
     true,
     ['2999-01-01T00:00:00Z'],

@@ -361,7 +361,7 @@ describe('the statements of all calls, of the cron, of the operator’s commands
     expect(bound).toBeGreaterThan(5000);
     expect(bound).toBeLessThanOrEqual(MAX_VALUE_BYTES);
 
-    expect(mostBytes(stored)).toBeGreaterThan(3000);
+    expect(mostBytes(stored)).toBeGreaterThan(2000);
     expect(mostBytes(stored)).toBeLessThanOrEqual(MAX_VALUE_BYTES);
   });
 });
