@@ -83,6 +83,10 @@ const problems: { [Code in ProblemCode]: { members: z.ZodRawShape; example: Prob
   internal_error: none,
 };
 
+/** `integration_in_use` as `IntegrationInUse`. */
+export const pascalCase = (text: string) =>
+  text.replaceAll(/(?:^|_)([a-z])/g, (_, letter: string) => letter.toUpperCase());
+
 /** The status, title, schema and headers (without Content-Type) of a code, and an example with these members. */
 export function describeProblem<Code extends ProblemCode>(
   code: Code,
@@ -101,7 +105,7 @@ export function describeProblem<Code extends ProblemCode>(
       ...members,
       request_id: z.string(),
     })
-    .meta({ id: code });
+    .meta({ id: `${pascalCase(code)}Problem`, title: exampleBody.title });
   const names = Object.keys(headers).filter((name) => name !== 'Content-Type');
   return { code, status, title: exampleBody.title, headers: names, schema, example: exampleBody };
 }

@@ -33,7 +33,7 @@ const anyNumber = () => ({
   supports_outbound: z.boolean().default(false),
 });
 
-const throughIntegration = z.lazy(() =>
+export const throughIntegration = z.lazy(() =>
   z.strictObject({
     ...anyNumber(),
     provider: z.enum(providerNames),
@@ -43,7 +43,7 @@ const throughIntegration = z.lazy(() =>
   }),
 );
 
-const throughSip = z.lazy(() =>
+export const throughSip = z.lazy(() =>
   z
     .strictObject({
       ...anyNumber(),
@@ -61,11 +61,6 @@ const throughSip = z.lazy(() =>
     .refine(({ supports_outbound, sip_server_address }) => !supports_outbound || sip_server_address !== undefined, {
       path: ['sip_server_address'],
       error: 'is required if supports_outbound is true',
-    })
-    .meta({
-      if: { required: ['supports_outbound'], properties: { supports_outbound: { const: true } } },
-      // oxlint-disable-next-line unicorn/no-thenable -- JSON Schema's own word
-      then: { required: ['sip_server_address'], properties: { sip_server_address: true } },
     }),
 );
 
