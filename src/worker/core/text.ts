@@ -32,9 +32,11 @@ export function text(minimum: number, maximum: number, ...rules: TextRule[]) {
 export const visibleName = (maximum: number) =>
   text(1, maximum, isVisible, isTrimmed, isInOneDirection, hidesNoPassword);
 
+const secretFormat = { format: 'password', writeOnly: true };
+
 /** A password, token or key. */
 export const secretText = (maximum: number, ...rules: TextRule[]) =>
-  text(1, maximum, isTrimmed, isUnquoted, isWithoutScheme, isUnmasked, ...rules);
+  text(1, maximum, isTrimmed, isUnquoted, isWithoutScheme, isUnmasked, ...rules).meta(secretFormat);
 
 /** The name of a user, which goes with a secret. */
 export const userName = (maximum: number, ...rules: TextRule[]) => text(1, maximum, isTrimmed, isUnquoted, ...rules);

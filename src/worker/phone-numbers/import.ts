@@ -37,7 +37,7 @@ const anyNumber = () => ({
 
 const forSip = () => absent('is only for SIP numbers');
 
-const throughIntegration = z.lazy(() =>
+export const throughIntegration = z.lazy(() =>
   z.strictObject({
     ...anyNumber(),
     provider: z.enum(providerNames),
@@ -54,7 +54,7 @@ const throughIntegration = z.lazy(() =>
   }),
 );
 
-const throughSip = z.lazy(() =>
+export const throughSip = z.lazy(() =>
   z
     .strictObject({
       ...anyNumber(),
@@ -88,11 +88,6 @@ const throughSip = z.lazy(() =>
     .refine(({ sip_username, sip_password }) => sip_password === undefined || sip_username !== undefined, {
       path: ['sip_username'],
       error: 'is required if sip_password is given',
-    })
-    .meta({
-      if: { required: ['supports_outbound'], properties: { supports_outbound: { const: true } } },
-      // oxlint-disable-next-line unicorn/no-thenable -- JSON Schema's own word
-      then: { required: ['sip_server_address'], properties: { sip_server_address: true } },
     }),
 );
 
