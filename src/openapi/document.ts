@@ -98,12 +98,12 @@ class Components extends Schemas {
   readonly responses: JsonObject = {};
 
   /** The response for problems of one status: a component, unless the operation has examples of its own. */
-  problems(codes: ProblemCode[], always: string[], own: Examples): JsonObject {
+  problems(codes: ProblemCode[], common: string[], own: Examples): JsonObject {
     const problems = codes.map((code) => describeProblem(code));
     const alternatives = problems.map(({ schema }) => this.add(schema));
     const response = {
       description: problems.map(({ title, example }) => `${title}: \`${String(example['code'])}\`.`).join(' '),
-      headers: refersToHeaders([...always, ...problems.flatMap((problem) => problem.headers)]),
+      headers: refersToHeaders([...common, ...problems.flatMap((problem) => problem.headers)]),
       content: {
         'application/problem+json': {
           schema: alternatives.length === 1 ? alternatives[0] : { oneOf: alternatives },
