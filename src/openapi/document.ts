@@ -6,6 +6,7 @@ import * as z from 'zod';
 import { app } from '../worker/app.ts';
 import { DomainError } from '../worker/core/errors.ts';
 import type { ProblemCode } from '../worker/core/errors.ts';
+import type { Noun } from '../worker/core/parse.ts';
 import { rolesHolding } from '../worker/core/permissions.ts';
 import { roles } from '../worker/core/vocabulary.ts';
 import { beginsRoute } from '../worker/http/route.ts';
@@ -14,7 +15,14 @@ import { validate } from '../worker/http/validation.ts';
 import { VERSION } from '../worker/version.ts';
 import { apiKeyOperations } from './api-keys.ts';
 import { auditOperations } from './audit-events.ts';
-import { always, headers, headersOfProblem, headersOfSuccess, parameters, refersToHeaders } from './headers.ts';
+import {
+  headers,
+  headersOfHealth,
+  headersOfProblem,
+  headersOfSuccess,
+  parameters,
+  refersToHeaders,
+} from './headers.ts';
 import { integrationOperations } from './integrations.ts';
 import { changed, discriminated, jsonObject, named, referTo, Schemas } from './json-schema.ts';
 import type { JsonObject } from './json-schema.ts';
@@ -65,6 +73,7 @@ const everywhere: ProblemCode[] = [
   'missing_api_key',
   'invalid_api_key',
   'missing_organization_id',
+  'invalid_organization_id',
   'organization_mismatch',
   'rate_limited',
   'temporarily_unavailable',
@@ -140,7 +149,7 @@ function examplesOf({ permission, validates }: Route): Examples {
   const refusals = (['path', 'query', 'body'] as const).flatMap((place) => {
     const schema = validates[place];
     return schema
-      ? [[place, { value: refusalOf(schema, wrong[place], place === 'query' ? 'query parameter' : 'member') }] as const]
+      ? [[place, { value: refusalOf(schema, wrong[place], place === 'query' ? 'parameter' : 'field') }] as const]
       : [];
   });
   return { permission_denied: [['permission_denied', { value: denied }]], validation_failed: refusals };
@@ -148,9 +157,9 @@ function examplesOf({ permission, validates }: Route): Examples {
 
 const wrongIds = { integration_id: 'intg_1', phone_number_id: 'phon_1', key_id: 'apikey_1' };
 
-function refusalOf(schema: z.ZodType, value: unknown, member: string): JsonObject {
+function refusalOf(schema: z.ZodType, value: unknown, noun: Noun): JsonObject {
   try {
-    validate(schema, value, member);
+    validate(schema, value, noun);
   } catch (error) {
     if (error instanceof DomainError) return describeProblem('validation_failed', error.members).example;
   }
@@ -227,7 +236,7 @@ function operation(components: Components, route: Route, described: OperationDes
 function health(components: Components): JsonObject {
   const answer = (status: string, text: string) => ({
     description: text,
-    headers: refersToHeaders(always),
+    headers: refersToHeaders(headersOfHealth),
     content: {
       'application/json': {
         schema: components.add(healthSchema),

@@ -77,7 +77,7 @@ export const integrationOperations: Operations = {
         },
         plivo: {
           name: 'Plivo',
-          credentials: { provider: 'plivo', auth_id: 'your-auth-id', auth_token: 'your-auth-token' },
+          credentials: { provider: 'plivo', auth_id: 'MA0123456789ABCDEFGH', auth_token: 'your-auth-token' },
         },
       },
     },

@@ -55,7 +55,9 @@ export class Schemas {
     const { alternatives, properties, required, ...rest } = data;
     const special = new Set(alternatives.flatMap((alternative) => alternative.required));
     const oneOf = alternatives.map(({ id, title, required: own }) => {
-      const fields = Object.entries(properties).filter(([name]) => own.includes(name) || !special.has(name));
+      const fields = Object.entries(properties)
+        .filter(([name]) => own.includes(name) || !special.has(name))
+        .map(([name, field]) => [name, own.includes(name) ? notNull(field) : field]);
       this.components[id] = {
         title,
         ...rest,
@@ -86,6 +88,13 @@ function nullableType({ anyOf, ...rest }: JsonObject): JsonObject {
   const [{ type, enum: values, ...value }] = data;
   return { ...rest, ...value, type: [type, 'null'], ...(values && { enum: [...values, null] }) };
 }
+
+function notNull(field: unknown): unknown {
+  const { success, data } = nullable.safeParse(field);
+  return success ? { ...data, type: data.type[0] } : field;
+}
+
+const nullable = z.looseObject({ type: z.tuple([z.string(), z.literal('null')]) });
 
 /** A union in a union becomes a part of it. */
 function flatUnion({ oneOf, ...rest }: JsonObject): JsonObject {

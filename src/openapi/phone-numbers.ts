@@ -4,7 +4,7 @@ import { throughIntegration, throughSip } from '../worker/phone-numbers/import.t
 import { presentPhoneNumber } from '../worker/phone-numbers/phone-number.ts';
 import type { PhoneNumber } from '../worker/phone-numbers/phone-number.ts';
 import { named } from './json-schema.ts';
-import { action, entity, id, page, time } from './operation.ts';
+import { action, agentId, entity, id, page, time } from './operation.ts';
 import type { Operations } from './operation.ts';
 
 named('NewProviderNumber', throughIntegration, 'Through an integration');
@@ -22,7 +22,7 @@ export const phoneNumberSchema = z
     provider: z.enum([...providerNames, 'sip']),
     integration_id: id('intg').nullable().meta({ description: 'Null for a SIP number.' }),
     status: z.enum(phoneNumberStatuses),
-    assigned_agent_id: id('agent').nullable(),
+    assigned_agent_id: agentId.nullable(),
     supports_inbound: z.boolean(),
     supports_outbound: z.boolean(),
     sip_trunk_name: z.string().nullable().meta(ofSip),
