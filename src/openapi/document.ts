@@ -15,14 +15,7 @@ import { validate } from '../worker/http/validation.ts';
 import { VERSION } from '../worker/version.ts';
 import { apiKeyOperations } from './api-keys.ts';
 import { auditOperations } from './audit-events.ts';
-import {
-  headers,
-  headersOfHealth,
-  headersOfProblem,
-  headersOfSuccess,
-  parameters,
-  refersToHeaders,
-} from './headers.ts';
+import { always, headers, headersOfProblem, headersOfSuccess, parameters, refersToHeaders } from './headers.ts';
 import { integrationOperations } from './integrations.ts';
 import { changed, discriminated, jsonObject, named, referTo, Schemas } from './json-schema.ts';
 import type { JsonObject } from './json-schema.ts';
@@ -107,12 +100,12 @@ class Components extends Schemas {
   readonly responses: JsonObject = {};
 
   /** The response for problems of one status: a component, unless the operation has examples of its own. */
-  problems(codes: ProblemCode[], common: string[], own: Examples): JsonObject {
+  problems(codes: ProblemCode[], names: string[], own: Examples): JsonObject {
     const problems = codes.map((code) => describeProblem(code));
     const alternatives = problems.map(({ schema }) => this.add(schema));
     const response = {
       description: problems.map(({ title, example }) => `${title}: \`${String(example['code'])}\`.`).join(' '),
-      headers: refersToHeaders([...common, ...problems.flatMap((problem) => problem.headers)]),
+      headers: refersToHeaders([...names, ...problems.flatMap((problem) => problem.headers)]),
       content: {
         'application/problem+json': {
           schema: alternatives.length === 1 ? alternatives[0] : { oneOf: alternatives },
@@ -236,7 +229,7 @@ function operation(components: Components, route: Route, described: OperationDes
 function health(components: Components): JsonObject {
   const answer = (status: string, text: string) => ({
     description: text,
-    headers: refersToHeaders(headersOfHealth),
+    headers: refersToHeaders([...always, 'RateLimit-Policy']),
     content: {
       'application/json': {
         schema: components.add(healthSchema),

@@ -4,9 +4,7 @@ import { BOOKMARK_HEADER, bookmarkFormat } from '../worker/http/bookmark.ts';
 import { referTo } from './json-schema.ts';
 
 const policy = {
-  description:
-    'The limits that this call counts against: `q` requests in `w` seconds. They are those of the organization, or of the ' +
-    'network where the caller is unknown.',
+  description: 'The limits that this call counts against: `q` requests in `w` seconds.',
   schema: { type: 'string' },
   example: '"pro";q=500;w=10, "pro_mutations";q=100;w=10',
 };
@@ -20,10 +18,6 @@ export const headers = {
   },
   'Cache-Control': { description: 'Nothing is cached.', required: true, schema: { type: 'string', const: 'no-store' } },
   'RateLimit-Policy': { required: true, ...policy },
-  'RateLimit-Policy.optional': {
-    ...policy,
-    description: `${policy.description} Absent if no limit was looked at.`,
-  },
   RateLimit: {
     description: 'The limit that was reached. `r`, the requests that remain, is 0.',
     required: true,
@@ -31,9 +25,10 @@ export const headers = {
     example: '"pro";r=0',
   },
   'Accept-Encoding': {
-    description: 'If `Content-Encoding` is the reason: the only coding that is accepted.',
+    description: 'If the reason is `Content-Encoding`: the only encoding that is accepted.',
     schema: { type: 'string', const: 'identity' },
   },
+  'RateLimit-Policy.optional': { ...policy, description: `${policy.description} Absent if the caller is unknown.` },
   'Idempotency-Replayed': {
     description: 'The request was answered before, and this is the same answer.',
     schema: { type: 'string', const: 'true' },
@@ -55,10 +50,10 @@ export const headers = {
   },
 };
 
-/** Statuses of problems that may come before any limit is looked at. */
-const perhapsBeforeLimits = [401, 500, 503];
+type HeaderName = keyof typeof headers;
 
-const always = ['X-Request-Id', 'Cache-Control'];
+/** Statuses of problems that may come before the caller, and so the limit that counts, is known. */
+const perhapsBeforeLimits = [401, 500, 503];
 
 /** The headers of a success under `/api`. */
 export const headersOfSuccess = (kind: 'reads' | 'mutates'): string[] => [
@@ -68,13 +63,14 @@ export const headersOfSuccess = (kind: 'reads' | 'mutates'): string[] => [
   ...(kind === 'mutates' ? ['Idempotency-Replayed'] : []),
 ];
 
-export const headersOfHealth = [...always, 'RateLimit-Policy'];
-
 /** The headers of every problem with this status under `/api`. */
 export const headersOfProblem = (status: number): string[] => [
   ...always,
   perhapsBeforeLimits.includes(status) ? 'RateLimit-Policy.optional' : 'RateLimit-Policy',
 ];
+
+/** The headers of every answer. */
+export const always: HeaderName[] = ['X-Request-Id', 'Cache-Control'];
 
 export const refersToHeaders = (names: string[]) =>
   Object.fromEntries(names.map((name) => [name.replace(/\.optional$/, ''), referTo('headers', name)]));

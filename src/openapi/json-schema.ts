@@ -39,7 +39,7 @@ export class Schemas {
       '#/components/schemas/',
     );
     const { $defs, properties } = converted.parse(
-      changed(JSON.parse(text), (object) => flatUnion(this.#separate(nullableType(object)))),
+      changed(JSON.parse(text), (object) => flatUnion(this.#separate(withoutAbsent(nullableType(object))))),
     );
     Object.assign(this.components, $defs);
     return properties.schema;
@@ -55,9 +55,10 @@ export class Schemas {
     const { alternatives, properties, required, ...rest } = data;
     const special = new Set(alternatives.flatMap((alternative) => alternative.required));
     const oneOf = alternatives.map(({ id, title, required: own }) => {
-      const fields = Object.entries(properties)
-        .filter(([name]) => own.includes(name) || !special.has(name))
-        .map(([name, field]) => [name, own.includes(name) ? notNull(field) : field]);
+      const fields = Object.entries(properties).flatMap(([name, member]) => {
+        if (own.includes(name)) return [[name, withoutNull(member)] as const];
+        return special.has(name) ? [] : [[name, member] as const];
+      });
       this.components[id] = {
         title,
         ...rest,
@@ -89,12 +90,22 @@ function nullableType({ anyOf, ...rest }: JsonObject): JsonObject {
   return { ...rest, ...value, type: [type, 'null'], ...(values && { enum: [...values, null] }) };
 }
 
-function notNull(field: unknown): unknown {
-  const { success, data } = nullable.safeParse(field);
-  return success ? { ...data, type: data.type[0] } : field;
+const nullable = z.looseObject({ type: z.tuple([z.string(), z.literal('null')]) });
+
+function withoutNull(schema: unknown): unknown {
+  const { success, data } = nullable.safeParse(schema);
+  return success ? { ...data, type: data.type[0] } : schema;
 }
 
-const nullable = z.looseObject({ type: z.tuple([z.string(), z.literal('null')]) });
+const absent = z.strictObject({ type: z.literal('null') });
+
+/** Fields that can only be null belong to others. The document leaves them out: they may always be absent. */
+function withoutAbsent({ properties, ...rest }: JsonObject): JsonObject {
+  const { success, data } = jsonObject.safeParse(properties);
+  if (!success) return rest;
+  const fields = Object.entries(data).filter(([, member]) => !absent.safeParse(member).success);
+  return { ...rest, properties: Object.fromEntries(fields) };
+}
 
 /** A union in a union becomes a part of it. */
 function flatUnion({ oneOf, ...rest }: JsonObject): JsonObject {

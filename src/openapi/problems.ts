@@ -96,7 +96,6 @@ const ofSome: { [Code in ProblemCode]?: string[] } = {
   rate_limited: ['RateLimit'],
   unsupported_media_type: ['Accept-Encoding'],
 };
-
 /** `integration_in_use` as `IntegrationInUse`. */
 export const pascalCase = (text: string) =>
   text.replaceAll(/(?:^|_)([a-z])/g, (_, letter: string) => letter.toUpperCase());

@@ -9,7 +9,8 @@ export const optional = <Schema extends z.ZodType>(schema: Schema) =>
 export const withDefault = <Schema extends z.ZodType>(schema: Schema, value: z.output<Schema>) =>
   schema
     .nullable()
-    .default(value)
+    .meta({ default: value })
+    .optional()
     .transform((given) => given ?? value);
 
 /** A field that others have, and which must be absent or null here. */

@@ -32,12 +32,12 @@ export function text(minimum: number, maximum: number, ...rules: TextRule[]) {
 export const visibleName = (maximum: number) =>
   text(1, maximum, isVisible, isTrimmed, isInOneDirection, hidesNoPassword);
 
+/** What the document says of a secret: it is never read, and forms hide it. */
+export const secretFormat = { format: 'password', writeOnly: true };
+
 /** A password, token or key. */
 export const secretText = (maximum: number, ...rules: TextRule[]) =>
-  text(1, maximum, isTrimmed, isUnquoted, isWithoutScheme, isUnmasked, ...rules).meta(secret);
-
-/** What the OpenAPI document says of a secret: it is never read, and forms hide it. */
-export const secret = { format: 'password', writeOnly: true };
+  text(1, maximum, isTrimmed, isUnquoted, isWithoutScheme, isUnmasked, ...rules).meta(secretFormat);
 
 /** The name of a user, which goes with a secret. */
 export const userName = (maximum: number, ...rules: TextRule[]) => text(1, maximum, isTrimmed, isUnquoted, ...rules);
