@@ -33,8 +33,16 @@ const document = z
 const everywhere = new Set(
   [
     ...Object.keys(standardHeaders('')).filter((name) => !(name in document.components.headers)),
-    ...['Access-Control-Allow-Origin', 'Access-Control-Expose-Headers', 'Vary'],
-    ...['Connection', 'Content-Length', 'Content-Type', 'Date', 'Keep-Alive', 'Transfer-Encoding'],
+    'Access-Control-Allow-Origin',
+    'Access-Control-Expose-Headers',
+    'Connection',
+    'Content-Encoding',
+    'Content-Length',
+    'Content-Type',
+    'Date',
+    'Keep-Alive',
+    'Transfer-Encoding',
+    'Vary',
   ].map((name) => name.toLowerCase()),
 );
 

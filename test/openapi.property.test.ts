@@ -195,7 +195,7 @@ function request({ path, inPath, inQuery, inHeader, bodySchema }: (typeof operat
     ),
   );
   const asQueried = fc.oneof(
-    fc.constantFrom('x', '__proto__', ...inQuery.map((parameter) => parameter.name)),
+    fc.constantFrom('x', '__proto__', ...inQuery.map(({ name }) => name)),
     fc.string({ minLength: 1 }),
   );
   const query = fc.oneof(
@@ -249,7 +249,11 @@ const told = z.object({ errors: z.array(z.object({ path: z.string(), message: z.
 
 /** What the document cannot say: a cursor is one of ours, a time is in the future, two things belong together… */
 const judgedOtherwise = [
-  ...['cursor', 'expires_at', 'credentials.provider', 'integration_id', 'supports_outbound'],
+  'cursor',
+  'expires_at',
+  'credentials.provider',
+  'integration_id',
+  'supports_outbound',
   ...operations.flatMap(({ bodySchema }) => (bodySchema ? freeText(bodySchema) : [])),
 ];
 /** …or not. */

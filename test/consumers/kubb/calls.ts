@@ -4,7 +4,8 @@ import type { MakeCalls } from '../calls.ts';
 import { createIntegration, deleteIntegration, importPhoneNumber, updatePhoneNumber } from './generated/index.ts';
 
 export const makeCalls: MakeCalls = ({ url, apiKey, organizationId }) => {
-  setConfig({ baseURL: url, headers: { 'X-API-Key': apiKey } });
+  // Kubb's own client does not say that what it sends is JSON.
+  setConfig({ baseURL: url, headers: { 'X-API-Key': apiKey, 'Content-Type': 'application/json' } });
   const organization = { 'X-Organization-Id': organizationId };
   return {
     async createIntegration(name) {
