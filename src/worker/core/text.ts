@@ -71,7 +71,7 @@ const hidesNoPassword: TextRule = (value) =>
   /(?:sips?:|:\/\/)[^\s/@:]+:[^\s/@]+@/i.test(value) ? 'must not contain a password' : undefined;
 
 const isUnquoted: TextRule = (value) =>
-  /^[“”„‟‘’‚‛«»]|[“”„‟‘’‚‛«»]$/.test(value) ? 'must not begin or end with typographic quotation marks' : undefined;
+  /^[“”„‟‘’‚‛«»‹›]|[“”„‟‘’‚‛«»‹›]$/.test(value) ? 'must not begin or end with typographic quotation marks' : undefined;
 
 const isWithoutScheme: TextRule = (value) =>
   /^(?:authorization:\s*)?bearer\s/i.test(value) ? 'must be the key alone, without Bearer' : undefined;
