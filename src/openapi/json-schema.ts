@@ -41,7 +41,7 @@ export class Schemas {
     const { $defs, properties } = converted.parse(
       changed(JSON.parse(text), (object) => flatUnion(this.#separate(withoutAbsent(nullableType(object))))),
     );
-    Object.assign(this.components, $defs);
+    for (const [name, component] of Object.entries($defs)) this.components[name] = withoutDefaults(component);
     return properties.schema;
   }
 
@@ -104,6 +104,25 @@ function withoutAbsent({ properties, ...rest }: JsonObject): JsonObject {
   const { success, data } = jsonObject.safeParse(properties);
   if (!success) return rest;
   const fields = Object.entries(data).filter(([, member]) => !absent.safeParse(member).success);
+  return { ...rest, properties: Object.fromEntries(fields) };
+}
+
+const withDefault = z.looseObject({ default: z.unknown(), description: z.string().optional() });
+
+/**
+ * Defaults of fields become part of their descriptions: openapi-typescript takes a field that has one as required, in
+ * requests too.
+ */
+function withoutDefaults({ properties, ...rest }: JsonObject): JsonObject {
+  const { success, data } = jsonObject.safeParse(properties);
+  if (!success) return rest;
+  const fields = Object.entries(data).map(([name, field]) => {
+    const found = withDefault.safeParse(field).data;
+    if (!found || !('default' in found)) return [name, field];
+    const { default: value, description, ...others } = found;
+    const sentence = `\`${String(value)}\` if it is absent or null.`;
+    return [name, { description: description === undefined ? sentence : `${description} ${sentence}`, ...others }];
+  });
   return { ...rest, properties: Object.fromEntries(fields) };
 }
 

@@ -32,7 +32,8 @@ export function text(minimum: number, maximum: number, ...rules: TextRule[]) {
 export const visibleName = (maximum: number) =>
   text(1, maximum, isVisible, isTrimmed, isInOneDirection, hidesNoPassword);
 
-const secretFormat = { format: 'password', writeOnly: true };
+/** What the document says of a secret: it is never read, and forms hide it. */
+export const secretFormat = { format: 'password', writeOnly: true };
 
 /** A password, token or key. */
 export const secretText = (maximum: number, ...rules: TextRule[]) =>

@@ -4,7 +4,7 @@ import * as z from 'zod';
 import { DomainError, invalid } from '../core/errors.ts';
 import { absent, optional, withDefault } from '../core/fields.ts';
 import { idSchema, newId } from '../core/ids.ts';
-import { secretText, text, userName, visibleName } from '../core/text.ts';
+import { secretFormat, secretText, text, userName, visibleName } from '../core/text.ts';
 import { unixNow } from '../core/time.ts';
 import { mediaEncryptions, providerNames } from '../core/vocabulary.ts';
 import type { Provider, Quota } from '../core/vocabulary.ts';
@@ -74,6 +74,7 @@ export const throughSip = z.lazy(() =>
       inbound_room_name: optional(visibleName(100)),
       inbound_pin: optional(z.string().regex(/^\d{4,10}$/, 'must be 4 to 10 digits, 0 to 9')).meta({
         description: 'A credential: no answer contains it.',
+        ...secretFormat,
       }),
       media_encryption: withDefault(z.enum(mediaEncryptions), 'allow'),
     })
