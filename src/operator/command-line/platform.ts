@@ -9,6 +9,10 @@ import { projectDirectory } from './project.ts';
 
 // Wrangler's notes must not appear in the JSON that a command prints, and its warnings do not concern the commands.
 process.env['WRANGLER_LOG'] ??= 'error';
+// Nothing here needs the network, and without one wrangler would wait for it: to look for a newer version of itself, and
+// for what `request.cf` would tell at the edge.
+process.env['WRANGLER_HIDE_BANNER'] ??= 'true';
+process.env['CLOUDFLARE_CF_FETCH_ENABLED'] ??= 'false';
 
 const configPath = join(projectDirectory, 'wrangler.toml');
 const migrationsDirectory = join(projectDirectory, 'migrations');
@@ -81,10 +85,10 @@ export async function openRemote(): Promise<PlatformProxy<OperatorBindings>> {
   return getPlatformProxy<OperatorBindings>({ configPath: remoteConfigPath, persist: false });
 }
 
-/** Starts wrangler with its standard output piped. */
+/** Starts wrangler with its output piped. */
 export function spawnWrangler(parameters: string[], stdin: 'inherit' | 'ignore') {
   return spawn(process.execPath, [wranglerPath, ...parameters, '--config', configPath], {
-    stdio: [stdin, 'pipe', 'inherit'],
+    stdio: [stdin, 'pipe', 'pipe'],
     env: { ...process.env, WRANGLER_LOG: 'log', WRANGLER_SEND_METRICS: 'false' },
   });
 }
