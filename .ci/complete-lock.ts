@@ -1,6 +1,7 @@
 /**
  * Adds to package-lock.json the builds for other platforms that npm left out of it, because the registry that the lock
- * file was made against does not carry them. `npm ci` fails on a lock file that lacks them.
+ * file was made against does not carry them. `npm ci` fails on a lock file that lacks them. The builds of Node itself,
+ * which package.json names, must all be there with their integrity.
  *
  * `npm run lock` after a change of dependencies; with `--check` it only tells whether something is missing.
  */
@@ -36,6 +37,16 @@ const paths = Object.keys(packages);
 const missing = Object.values(packages)
   .flatMap(({ optionalDependencies }) => Object.entries(dependencies.parse(optionalDependencies)))
   .filter(([name]) => !paths.some((path) => path.endsWith(`node_modules/${name}`)));
+
+const unverified = Object.keys(dependencies.parse(packages['']?.['optionalDependencies'])).filter(
+  (name) => packages[`node_modules/${name}`]?.['integrity'] === undefined,
+);
+if (unverified.length > 0) {
+  console.error(
+    `package-lock.json has no integrity of ${unverified.join(', ')}: choose versions that the registry has.`,
+  );
+  process.exit(1);
+}
 
 if (process.argv.includes('--check')) {
   for (const [name, version] of missing) console.error(`package-lock.json lacks ${name}@${version}: npm run lock`);

@@ -6,7 +6,7 @@ import packageJson from '../../package.json' with { type: 'json' };
 import { removeDirectory, runScript, temporaryDirectory } from '../processes.ts';
 
 const commands = Object.entries(packageJson.scripts)
-  .filter(([, line]) => line.startsWith('node src/operator/commands/'))
+  .filter(([, line]) => line.includes(' src/operator/commands/'))
   .map(([script]) => script);
 
 let parent: string;
