@@ -12,7 +12,7 @@ import { parseArgs, stripVTControlCharacters } from 'node:util';
 import { and, eq } from 'drizzle-orm';
 import * as z from 'zod';
 import { createOperatorKey } from '../operator/api-keys/create.ts';
-import { openLocal, spawnWrangler, stateDirectory } from '../operator/command-line/platform.ts';
+import { keepDevServerUrl, openLocal, spawnWrangler, stateDirectory } from '../operator/command-line/platform.ts';
 import { projectDirectory } from '../operator/command-line/project.ts';
 import { app } from '../worker/app.ts';
 import { hashKey } from '../worker/callers/raw-key.ts';
@@ -252,7 +252,10 @@ if (values.help === true) {
   try {
     const demo = await seed(directory);
     const parameters = process.argv.slice(2).filter((parameter) => parameter !== '--json-logs');
-    serve(parameters, jsonLogs, (url) => console.log(describe(demo, url)));
+    serve(parameters, jsonLogs, (url) => {
+      keepDevServerUrl(directory, url);
+      console.log(describe(demo, url));
+    });
   } catch (error) {
     if (!(error instanceof SeedError)) throw error;
     console.error(error.message);

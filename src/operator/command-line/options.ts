@@ -96,6 +96,20 @@ export function nothingDone(reason: string): number {
   return 1;
 }
 
+/** A command that can be typed next. Flags are `true`; what is undefined or false is left out. */
+export function commandLine(script: string, options: Readonly<Record<string, string | boolean | undefined>>): string {
+  const words = Object.entries(options).flatMap(([name, value]) => {
+    if (value === undefined || value === false) return [];
+    return value === true ? [`--${name}`] : [`--${name}`, shellWord(value)];
+  });
+  return ['npm run', script, ...(words.length > 0 ? ['--', ...words] : [])].join(' ');
+}
+
+/** The text as one word of a shell's command line. */
+export function shellWord(text: string): string {
+  return /^[\w./:@%+=,-]+$/.test(text) ? text : `'${text.replaceAll("'", String.raw`'\''`)}'`;
+}
+
 /** A number and its noun: `1 key`, `2 keys`. */
 export function counted(count: number, thing: string): string {
   return `${count} ${thing}${count === 1 ? '' : 's'}`;

@@ -1,5 +1,6 @@
 /** The Worker's bindings in Node, for the operator's commands and the dev server. */
 import { spawn } from 'node:child_process';
+import { writeFileSync } from 'node:fs';
 import { mkdir, readdir, readFile, writeFile } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 import { getPlatformProxy, unstable_readConfig, unstable_splitSqlQuery } from 'wrangler';
@@ -21,6 +22,18 @@ const wranglerPath = join(projectDirectory, 'node_modules/wrangler/bin/wrangler.
 /** The directory of the local D1 and KV: wrangler's default, or `--persist-to`, relative to the working directory. */
 export function stateDirectory(persistTo: string | undefined): string {
   return persistTo === undefined ? join(projectDirectory, '.wrangler/state') : resolve(persistTo);
+}
+
+const devServerUrlPath = (directory: string) => join(directory, 'dev-server-url');
+
+/** Keeps the address of the dev server that works on the directory, for what commands print. */
+export function keepDevServerUrl(directory: string, url: string): void {
+  writeFileSync(devServerUrlPath(directory), url);
+}
+
+/** Where the dev server that last worked on the directory answers, or would by default. */
+export function readDevServerUrl(directory: string): Promise<string> {
+  return readFile(devServerUrlPath(directory), 'utf8').catch(() => 'http://localhost:8787');
 }
 
 /** The local bindings, with the state that `wrangler dev` uses. The database is migrated first. */

@@ -8,7 +8,16 @@ import * as z from 'zod';
 import { MAX_CONNECTIONS } from '../../worker/core/connections.ts';
 import { countDataKeys, readKeks } from '../../worker/credentials/data-keys.ts';
 import { parseKekRing } from '../../worker/credentials/kek-ring.ts';
-import { confirmation, isConfirmed, place, readOptions, withBindings } from '../command-line/options.ts';
+import {
+  commandLine,
+  confirmation,
+  isConfirmed,
+  place,
+  readOptions,
+  shellWord,
+  withBindings,
+} from '../command-line/options.ts';
+import { readDevServerUrl, stateDirectory } from '../command-line/platform.ts';
 import { projectDirectory } from '../command-line/project.ts';
 import { readRingFile } from '../command-line/ring-file.ts';
 import { countIntendedUnder, markKekRetired, secondsToRetirement as findSecondsToRetirement } from '../keks/retire.ts';
@@ -71,6 +80,7 @@ const { step, kek = '', yes, 'secrets-file': secretsFile, ...options } = readOpt
 const path = secretsFile === undefined ? join(projectDirectory, '.dev.vars') : resolve(secretsFile);
 const file = await readRingFile(path);
 const { uses, intended, secondsToRetirement } = await withBindings(options, ({ DB }) => find(DB));
+const devServerUrl = await readDevServerUrl(stateDirectory(options['persist-to']));
 const changed = change(file.ring);
 const refusal = refuse(file.ring);
 
@@ -174,31 +184,29 @@ function describe(ring: Ring): string {
 }
 
 function whatIsNext(ring: Ring): string {
-  const command = (next: string) => {
-    const where = options.remote ? ` --remote --secrets-file ${path}` : '';
-    return `npm run keks:rotate --${next}${where}`;
-  };
+  const command = (next: { step?: (typeof steps)[number]; kek?: string }) =>
+    commandLine('keks:rotate', { ...next, ...options, 'secrets-file': secretsFile });
   const deploy = options.remote
-    ? `Deploy this ring, if it is not deployed yet: npx wrangler secret bulk ${path}`
+    ? `Deploy this ring, if it is not deployed yet: npx wrangler secret bulk ${shellWord(path)}`
     : 'Restart npm run dev, if it does not have this ring yet.';
   const newest = newestKek(ring);
   if (newest !== ring.current) {
     return `Next:
   1. ${deploy}
   2. Wait some minutes, until no isolate runs with the previous ring (npx wrangler deployments status).
-  3. ${command(' --step promote')}`;
+  3. ${command({ step: 'promote' })}`;
   }
   const old = [...new Set([...Object.keys(ring.keys), ...uses.keys()])].filter((id) => id !== ring.current);
-  const unused = old.find((id) => usesOf(id).count === 0);
   if (old.some((id) => usesOf(id).count > 0)) {
     return `Next:
   1. ${deploy}
   2. Wait while the cron re-wraps 100 data keys a minute (data_keys_rewrapped in the log).${
-    options.remote ? '' : '\n     A local server has no cron: curl http://localhost:8787/cdn-cgi/local/scheduled'
+    options.remote ? '' : `\n     A local server has no cron: curl ${devServerUrl}/cdn-cgi/local/scheduled`
   }
-  3. ${command('')}`;
+  3. ${command({})}`;
   }
+  const unused = Object.keys(ring.keys).find((id) => id !== ring.current);
   return `Next:
   1. ${deploy}
-  2. ${unused === undefined ? `For another rotation: ${command(' --step add')}` : command(` --step retire --kek ${unused}`)}`;
+  2. ${unused === undefined ? `For another rotation: ${command({ step: 'add' })}` : command({ step: 'retire', kek: unused })}`;
 }

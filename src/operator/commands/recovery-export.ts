@@ -3,7 +3,7 @@ import { link, open, rm } from 'node:fs/promises';
 import { resolve } from 'node:path';
 import * as z from 'zod';
 import { toUnix } from '../../worker/core/time.ts';
-import { nothingDone, place, readOptions, withBindings } from '../command-line/options.ts';
+import { commandLine, nothingDone, place, readOptions, withBindings } from '../command-line/options.ts';
 import { whyNotCovered, exportAll } from '../recovery/export.ts';
 
 const usage = `Usage: npm run recovery:export -- --since ISO --file FILE [--remote | --persist-to DIR]
@@ -27,7 +27,8 @@ const { since, file, ...options } = readOptions(usage, schema);
 process.exitCode = await withBindings(options, async ({ DB }) => {
   const reason = await whyNotCovered(DB, since);
   if (reason !== undefined) return nothingDone(`--since: ${reason}`);
-  console.log(`${await save(DB)} audit events are in ${file}. After the restore: npm run recovery:replay`);
+  const replay = commandLine('recovery:replay', { file, ...options, 'secrets-file': options.remote && 'FILE' });
+  console.log(`${await save(DB)} audit events are in ${file}. After the restore: ${replay}`);
   return 0;
 });
 
