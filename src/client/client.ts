@@ -17,6 +17,7 @@ export interface Problem {
     | 'missing_api_key'
     | 'invalid_api_key'
     | 'missing_organization_id'
+    | 'invalid_organization_id'
     | 'organization_mismatch'
     | 'permission_denied'
     | 'rate_limited'
@@ -45,6 +46,8 @@ export interface Problem {
   exceeds?: 'role' | 'expires_at' | 'user';
   /** Of `rate_limited`. */
   retry_after_seconds?: number;
+  /** Of `unsupported_media_type`. */
+  unsupported?: 'media_type' | 'charset' | 'content_encoding';
   /** Of `validation_failed`. */
   errors?: { path: string; message: string }[];
   /** Of `method_not_allowed`. */

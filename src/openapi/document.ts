@@ -6,6 +6,7 @@ import * as z from 'zod';
 import { app } from '../worker/app.ts';
 import { DomainError } from '../worker/core/errors.ts';
 import type { ProblemCode } from '../worker/core/errors.ts';
+import type { Noun } from '../worker/core/parse.ts';
 import { rolesHolding } from '../worker/core/permissions.ts';
 import { roles } from '../worker/core/vocabulary.ts';
 import { BOOKMARK_HEADER, bookmarkFormat } from '../worker/http/bookmark.ts';
@@ -63,6 +64,7 @@ const everywhere: ProblemCode[] = [
   'missing_api_key',
   'invalid_api_key',
   'missing_organization_id',
+  'invalid_organization_id',
   'organization_mismatch',
   'rate_limited',
   'temporarily_unavailable',
@@ -90,6 +92,16 @@ const headers = {
   [BOOKMARK_HEADER]: {
     description: 'The state of the organization’s database that this answer is from.',
     schema: { type: 'string', pattern: bookmarkFormat.source },
+  },
+  RateLimit: {
+    description: 'On a 429 alone: the limit that was reached. `r`, the requests that remain, is 0.',
+    schema: { type: 'string' },
+    example: '"pro";r=0',
+  },
+  'Accept-Encoding': {
+    description: 'On a 415 because of `Content-Encoding`: the only coding that is accepted.',
+    schema: { type: 'string' },
+    example: 'identity',
   },
   'Retry-After': {
     description: 'How many seconds to wait.',
@@ -196,7 +208,7 @@ function examplesOf({ permission, validates }: Route): Examples {
   const refusals = (['path', 'query', 'body'] as const).flatMap((place) => {
     const schema = validates[place];
     return schema
-      ? [[place, { value: refusalOf(schema, wrong[place], place === 'query' ? 'query parameter' : 'member') }] as const]
+      ? [[place, { value: refusalOf(schema, wrong[place], place === 'query' ? 'parameter' : 'field') }] as const]
       : [];
   });
   return { permission_denied: [['permission_denied', { value: denied }]], validation_failed: refusals };
@@ -204,9 +216,9 @@ function examplesOf({ permission, validates }: Route): Examples {
 
 const wrongIds = { integration_id: 'intg_1', phone_number_id: 'phon_1', key_id: 'apikey_1' };
 
-function refusalOf(schema: z.ZodType, value: unknown, member: string): JsonObject {
+function refusalOf(schema: z.ZodType, value: unknown, noun: Noun): JsonObject {
   try {
-    validate(schema, value, member);
+    validate(schema, value, noun);
   } catch (error) {
     if (error instanceof DomainError) return describeProblem('validation_failed', error.members).example;
   }

@@ -4,6 +4,7 @@
  */
 import * as z from 'zod';
 import type { ProblemCode } from '../worker/core/errors.ts';
+import { agentIdPattern } from '../worker/core/ids.ts';
 import type { Pagination } from '../worker/d1/list.ts';
 
 /** The status and body of a success, with an example. */
@@ -72,6 +73,9 @@ export function action(status: 200 | 201, messages: string | string[], data: z.Z
 
 /** An id in an answer. */
 export const id = (prefix: string) => z.string().regex(new RegExp(`^${prefix}_[a-f0-9]{12}$`));
+
+/** An agent's id in an answer. */
+export const agentId = z.string().regex(agentIdPattern);
 
 /** A time in an answer: ISO 8601 in UTC, whole seconds. */
 export const time = z

@@ -2,7 +2,7 @@ import * as z from 'zod';
 import { mediaEncryptions, phoneNumberStatuses, providerNames } from '../worker/core/vocabulary.ts';
 import { presentPhoneNumber } from '../worker/phone-numbers/phone-number.ts';
 import type { PhoneNumber } from '../worker/phone-numbers/phone-number.ts';
-import { action, entity, id, page, time } from './operation.ts';
+import { action, agentId, entity, id, page, time } from './operation.ts';
 import type { Operations } from './operation.ts';
 
 const tag = 'Phone numbers';
@@ -17,7 +17,7 @@ export const phoneNumberSchema = z
     provider: z.enum([...providerNames, 'sip']),
     integration_id: id('intg').nullable().meta({ description: 'Null for a SIP number.' }),
     status: z.enum(phoneNumberStatuses),
-    assigned_agent_id: id('agent').nullable(),
+    assigned_agent_id: agentId.nullable(),
     supports_inbound: z.boolean(),
     supports_outbound: z.boolean(),
     sip_trunk_name: z.string().nullable().meta(ofSip),

@@ -5,7 +5,7 @@ import type { ProblemCode, ProblemMembers } from '../worker/core/errors.ts';
 import { rolesHolding } from '../worker/core/permissions.ts';
 import { quotas } from '../worker/core/vocabulary.ts';
 import { problemAnswer } from '../worker/http/problem.ts';
-import { id } from './operation.ts';
+import { agentId, id } from './operation.ts';
 
 const REQUEST_ID = '26e0718a-cc31-4b5b-8be4-4946ebdcbd1c';
 
@@ -17,6 +17,7 @@ const problems: { [Code in ProblemCode]: { members: z.ZodRawShape; example: Prob
   missing_api_key: none,
   invalid_api_key: none,
   missing_organization_id: none,
+  invalid_organization_id: none,
   organization_mismatch: none,
   permission_denied: {
     members: {
@@ -30,7 +31,14 @@ const problems: { [Code in ProblemCode]: { members: z.ZodRawShape; example: Prob
   rate_limited: { members: { retry_after_seconds: z.int() }, example: { retry_after_seconds: 10 } },
   malformed_json: none,
   payload_too_large: none,
-  unsupported_media_type: none,
+  unsupported_media_type: {
+    members: {
+      unsupported: z
+        .enum(['media_type', 'charset', 'content_encoding'])
+        .meta({ description: 'What is not supported: the type of the body, its character set, or its compression.' }),
+    },
+    example: { unsupported: 'media_type' },
+  },
   validation_failed: {
     members: {
       errors: z.array(z.object({ path: z.string(), message: z.string() })).meta({
@@ -63,7 +71,7 @@ const problems: { [Code in ProblemCode]: { members: z.ZodRawShape; example: Prob
   phone_number_not_found: none,
   phone_number_exists: none,
   phone_number_assigned: {
-    members: { assigned_agent_id: id('agent') },
+    members: { assigned_agent_id: agentId },
     example: { assigned_agent_id: 'agent_a1b2c3d4e5f6' },
   },
   api_key_not_found: none,

@@ -1,8 +1,8 @@
 /** `npm run keys:create`: creates an API key, and its organization if there is none. The raw key is printed once. */
 import * as z from 'zod';
 import type { ApiKey } from '../../worker/api-keys/api-key.ts';
-import { printableText } from '../../worker/core/text.ts';
-import { toUnix, unixNow } from '../../worker/core/time.ts';
+import { visibleName } from '../../worker/core/text.ts';
+import { rfc3339, unixNow } from '../../worker/core/time.ts';
 import { roles, tiers } from '../../worker/core/vocabulary.ts';
 import { createOperatorKey } from '../api-keys/create.ts';
 import { nothingDone, organization, place, readOptions, withBindings } from '../command-line/options.ts';
@@ -12,7 +12,7 @@ const usage = `Usage: npm run --silent keys:create -- --organization org_… --r
          [--tier ${tiers.join('|')}] [--expires-at ISO] [--remote | --persist-to DIR] [--json]
 
   --tier        sets the organization's tier. Without it, a new organization is starter
-  --expires-at  a future time in UTC, like 2030-01-15T10:30:00Z
+  --expires-at  a future time, like 2030-01-15T10:30:00Z
   --remote      works on the deployed database instead of the local one
   --persist-to  the directory of the local database, as for npm run dev
   --json        prints only {"raw_key": …, "key": …} (npm prints lines of its own without --silent)
@@ -21,11 +21,9 @@ const usage = `Usage: npm run --silent keys:create -- --organization org_… --r
 const schema = z.strictObject({
   organization,
   role: z.enum(roles),
-  name: printableText(1, 100),
+  name: visibleName(100),
   tier: z.enum(tiers).optional(),
-  'expires-at': z.iso
-    .datetime('must be a time in UTC, like 2030-01-15T10:30:00Z')
-    .transform(toUnix)
+  'expires-at': rfc3339()
     .refine((time) => time > unixNow(), 'must be in the future')
     .optional(),
   json: z.boolean().default(false),

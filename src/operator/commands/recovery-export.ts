@@ -2,20 +2,20 @@
 import { link, open, rm } from 'node:fs/promises';
 import { resolve } from 'node:path';
 import * as z from 'zod';
-import { toUnix } from '../../worker/core/time.ts';
+import { rfc3339 } from '../../worker/core/time.ts';
 import { commandLine, nothingDone, place, readOptions, withBindings } from '../command-line/options.ts';
 import { whyNotCovered, exportAll } from '../recovery/export.ts';
 
 const usage = `Usage: npm run recovery:export -- --since ISO --file FILE [--remote | --persist-to DIR]
 
-  --since       the restore point in UTC, like 2030-01-15T10:30:00Z, at most 30 days ago; the export begins a day before it
+  --since       the restore point, like 2030-01-15T10:30:00Z, at most 30 days ago; the export begins a day before it
   --file        the file to create, with one JSON row on each line
   --remote      works on the deployed database instead of the local one
   --persist-to  the directory of the local database, as for npm run dev
 `;
 
 const schema = z.strictObject({
-  since: z.iso.datetime('must be a time in UTC, like 2030-01-15T10:30:00Z').transform(toUnix),
+  since: rfc3339(),
   file: z
     .string()
     .min(1)

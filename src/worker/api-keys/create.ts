@@ -2,10 +2,11 @@ import { and, isNull, lte, not, or, sql } from 'drizzle-orm';
 import * as z from 'zod';
 import { displayedPrefix, hashKey, newRawKey } from '../callers/raw-key.ts';
 import { DomainError } from '../core/errors.ts';
+import { optional } from '../core/fields.ts';
 import { newId } from '../core/ids.ts';
 import { isAbove } from '../core/permissions.ts';
-import { printableText } from '../core/text.ts';
-import { toUnix, unixNow } from '../core/time.ts';
+import { visibleName } from '../core/text.ts';
+import { rfc3339, unixNow } from '../core/time.ts';
 import { roles } from '../core/vocabulary.ts';
 import type { Quota, Role } from '../core/vocabulary.ts';
 import { rowColumns } from '../d1/columns.ts';
@@ -27,14 +28,11 @@ import type { ApiKey } from './api-key.ts';
 
 export const newApiKey = z.lazy(() =>
   z.strictObject({
-    name: printableText(1, 100),
+    name: visibleName(100),
     role: z.enum(roles).meta({ description: 'Not higher than the role of the calling key.' }),
-    expires_at: z.iso
-      .datetime('must be a time in UTC, like 2030-01-15T10:30:00Z')
-      .transform(toUnix)
-      .refine((time) => time > unixNow(), 'must be in the future')
-      .exactOptional()
-      .meta({ description: 'In the future, and not later than the expiry of the calling key, which is the default.' }),
+    expires_at: optional(rfc3339().refine((time) => time > unixNow(), 'must be in the future')).meta({
+      description: 'In the future, and not later than the expiry of the calling key, which is the default.',
+    }),
   }),
 );
 

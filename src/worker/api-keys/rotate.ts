@@ -3,6 +3,7 @@ import { alias } from 'drizzle-orm/sqlite-core';
 import * as z from 'zod';
 import { dropKeys, isAlive } from '../callers/key-cache.ts';
 import { DomainError } from '../core/errors.ts';
+import { integer } from '../core/fields.ts';
 import { eventIdBeside, newId } from '../core/ids.ts';
 import { isAbove } from '../core/permissions.ts';
 import { existsIn } from '../d1/columns.ts';
@@ -26,11 +27,9 @@ const MAX_OVERLAP_SECONDS = 604_800;
 
 export const rotation = z.lazy(() =>
   z.strictObject({
-    overlap_seconds: z
-      .int()
-      .min(0)
-      .max(MAX_OVERLAP_SECONDS)
-      .meta({ description: 'How long the old key still works, in seconds; at most 7 days.' }),
+    overlap_seconds: integer(0, MAX_OVERLAP_SECONDS).meta({
+      description: 'How long the old key still works, in seconds; at most 7 days.',
+    }),
   }),
 );
 

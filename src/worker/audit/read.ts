@@ -2,8 +2,8 @@ import { asc, eq, lt } from 'drizzle-orm';
 import * as z from 'zod';
 import { apiKeyState, presentApiKey } from '../api-keys/api-key.ts';
 import type { ApiKey } from '../api-keys/api-key.ts';
-import { idSchema, organizationIdPattern } from '../core/ids.ts';
-import { toIso, toUnix } from '../core/time.ts';
+import { idSchema } from '../core/ids.ts';
+import { rfc3339, toIso } from '../core/time.ts';
 import { auditActions } from '../core/vocabulary.ts';
 import type { AuditAction } from '../core/vocabulary.ts';
 import { keysetList, pageParameters } from '../d1/list.ts';
@@ -17,7 +17,8 @@ import type { Organization } from '../organizations/organization.ts';
 import { phoneNumberState, presentPhoneNumber } from '../phone-numbers/phone-number.ts';
 import type { PhoneNumber } from '../phone-numbers/phone-number.ts';
 
-const timeOfEvents = () => z.iso.datetime('must be a time in UTC, like 2030-01-15T10:30:00Z').transform(toUnix);
+const timeOfEvents = () =>
+  rfc3339('must be an RFC 3339 time, like 2030-01-15T10:30:00Z or 2030-01-15T12:30:00%2B02:00, with + written as %2B');
 
 /**
  * Filters of which only one can be used, because there is an index for each, and none for two together (d1/schema.ts).
@@ -31,9 +32,11 @@ export const auditEventsQuery = z.lazy(() =>
     .strictObject({
       action: z.enum(auditActions).exactOptional().meta({ description: alone }),
       target_id: z
-        .union([idSchema('intg'), idSchema('phon'), idSchema('apikey'), z.string().regex(organizationIdPattern)], {
-          error: 'must be the id of an integration, a phone number, an API key or an organization',
-        })
+        .string()
+        .regex(
+          /^(?:(?:intg|phon|apikey)_[a-f0-9]{12}|org_[A-Za-z0-9_-]{1,40})$/,
+          'must be the id of an integration, a phone number, an API key or an organization',
+        )
         .exactOptional()
         .meta({ description: alone }),
       actor_key_id: idSchema('apikey').exactOptional().meta({ description: alone }),

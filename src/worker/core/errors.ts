@@ -1,4 +1,5 @@
 /** Domain errors. They have codes and know nothing of HTTP; http/problem.ts turns them into answers. */
+import type { Fault } from './parse.ts';
 import type { Permission } from './permissions.ts';
 import type { Quota } from './vocabulary.ts';
 
@@ -13,14 +14,15 @@ export interface ProblemMembers {
   missing_api_key: object;
   invalid_api_key: object;
   missing_organization_id: object;
+  invalid_organization_id: object;
   organization_mismatch: object;
   /** `exceeds`: the role has the permission, but the call asks for more than the key's own role, expiry or user. */
   permission_denied: { required_permission: Permission; exceeds?: 'role' | 'expires_at' | 'user' };
   rate_limited: { retry_after_seconds: number };
   malformed_json: object;
   payload_too_large: object;
-  unsupported_media_type: object;
-  validation_failed: { errors: { path: string; message: string }[] };
+  unsupported_media_type: { unsupported: 'media_type' | 'charset' | 'content_encoding' };
+  validation_failed: { errors: Fault[] };
   idempotency_key_reused: object;
   not_found: object;
   method_not_allowed: { allowed_methods: string[] };

@@ -4,19 +4,22 @@ import * as z from 'zod';
 
 const twelveHexDigits = customAlphabet('0123456789abcdef', 12);
 
-export type IdPrefix = 'intg' | 'phon' | 'apikey' | 'agent';
+export type IdPrefix = 'intg' | 'phon' | 'apikey';
 
 /** A new public id from a CSPRNG: the prefix and 12 lower-case hex digits (docs/contract.md, Conventions). */
-export function newId<Prefix extends Exclude<IdPrefix, 'agent'>>(prefix: Prefix): `${Prefix}_${string}` {
+export function newId<Prefix extends IdPrefix>(prefix: Prefix): `${Prefix}_${string}` {
   return `${prefix}_${twelveHexDigits()}`;
 }
 
-/** Accepts ids with this prefix. {@link newId} makes them, except agents', which another system makes. */
+/** Accepts the ids that {@link newId} makes with this prefix. */
 export function idSchema(prefix: IdPrefix) {
   return z
     .string()
     .regex(new RegExp(`^${prefix}_[a-f0-9]{12}$`), `must be ${prefix}_ followed by 12 lower-case hex digits`);
 }
+
+/** Agents live in another system, so their ids have its form (docs/contract.md, Conventions). */
+export const agentIdPattern = /^agent_[A-Za-z0-9_-]{1,64}$/;
 
 /** `org_` and 1–40 of `[A-Za-z0-9_-]` (docs/contract.md, Conventions). */
 export const organizationIdPattern = /^org_[A-Za-z0-9_-]{1,40}$/;

@@ -1,8 +1,78 @@
+/**
+ * Rules for text that clients send (docs/contract.md, Text). What breaks a rule is refused and never repaired: a secret
+ * that we changed would no longer be the secret that was sent.
+ */
 import * as z from 'zod';
 
-/** Text without control characters or lone surrogates. Its length counts characters, not UTF-16 units. */
-export function printableText(minimum: number, maximum: number) {
-  return z.string().regex(new RegExp(`^[^\\p{Cc}\\p{Cs}]{${minimum},${maximum}}$`, 'u'), {
-    error: `must be ${minimum} to ${maximum} characters long, without control characters`,
-  });
+/** What is wrong with a text, as the end of a sentence that begins with the field's name; undefined if nothing is. */
+export type TextRule = (text: string) => string | undefined;
+
+/**
+ * Text that all rules accept, without control characters, line separators or lone surrogates. Its length counts
+ * characters, not UTF-16 units. Only the first rule that is broken is reported.
+ */
+export function text(minimum: number, maximum: number, ...rules: TextRule[]) {
+  const plain = new RegExp(`^[^\\p{Cc}\\p{Cs}\\p{Zl}\\p{Zp}]{${minimum},${maximum}}$`, 'u');
+  const isPlain: TextRule = (value) =>
+    plain.test(value) ? undefined : `must be ${minimum} to ${maximum} characters long, without control characters`;
+  return z
+    .string()
+    .superRefine((value, context) => {
+      for (const rule of [isPlain, ...rules]) {
+        const message = rule(value);
+        if (message === undefined) continue;
+        context.addIssue({ code: 'custom', message });
+        return;
+      }
+    })
+    .meta({ minLength: minimum, maxLength: maximum });
 }
+
+/** A name that people read. */
+export const visibleName = (maximum: number) =>
+  text(1, maximum, isVisible, isTrimmed, isInOneDirection, hidesNoPassword);
+
+/** A password, token or key. */
+export const secretText = (maximum: number, ...rules: TextRule[]) =>
+  text(1, maximum, isTrimmed, isUnquoted, isWithoutScheme, isUnmasked, ...rules);
+
+/** The name of a user, which goes with a secret. */
+export const userName = (maximum: number, ...rules: TextRule[]) => text(1, maximum, isTrimmed, isUnquoted, ...rules);
+
+/** U+2800 is a Braille pattern without dots. Unicode calls it a symbol, but it looks like a space. */
+const visible = /[^\p{White_Space}\p{Default_Ignorable_Code_Point}\p{Cf}\p{M}\u2800]/u;
+const invisibleAtAnEnd =
+  /^[\p{White_Space}\p{Default_Ignorable_Code_Point}\p{Cf}\u2800]|[\p{White_Space}\p{Default_Ignorable_Code_Point}\p{Cf}\u2800]$/u;
+
+/**
+ * Invisible characters that are the last part of a visible one: a variation selector after a pictograph or an
+ * ideograph, and the tags of a flag.
+ */
+const invisiblePart =
+  /(?:\p{Extended_Pictographic}[\uFE0E\uFE0F]|\p{Unified_Ideograph}[\u{E0100}-\u{E01EF}]|\u{1F3F4}[\u{E0020}-\u{E007E}]+\u{E007F})$/u;
+
+const isVisible: TextRule = (value) => (visible.test(value) ? undefined : 'must have at least one visible character');
+
+const isTrimmed: TextRule = (value) =>
+  invisibleAtAnEnd.test(value.replace(invisiblePart, 'x'))
+    ? 'must not begin or end with white space or invisible characters'
+    : undefined;
+
+const isInOneDirection: TextRule = (value) =>
+  /[\u202A-\u202E\u2066-\u2069]/.test(value)
+    ? 'must not contain characters that change the direction of text (U+202A to U+202E, U+2066 to U+2069)'
+    : undefined;
+
+/** Names are shown to every role, and kept in audit events. */
+const hidesNoPassword: TextRule = (value) =>
+  /(?:sips?:|:\/\/)[^\s/@:]+:[^\s/@]+@/i.test(value) ? 'must not contain a password' : undefined;
+
+const isUnquoted: TextRule = (value) =>
+  /^[“”„‟‘’‚‛«»]|[“”„‟‘’‚‛«»]$/.test(value) ? 'must not begin or end with typographic quotation marks' : undefined;
+
+const isWithoutScheme: TextRule = (value) =>
+  /^(?:authorization:\s*)?bearer\s/i.test(value) ? 'must be the key alone, without Bearer' : undefined;
+
+/** What a form shows in place of a secret, perhaps with the secret's last characters. */
+const isUnmasked: TextRule = (value) =>
+  /[•●∙⦁]{2}|^[*•●∙⦁]+$/.test(value) ? 'must be the secret itself, not the dots that hide it' : undefined;

@@ -1,3 +1,5 @@
+import * as z from 'zod';
+
 /** The time in whole unix seconds: the unit of every stored time. */
 export function unixNow(): number {
   return Math.floor(Date.now() / 1000);
@@ -29,7 +31,29 @@ export function toIso(unixSeconds: number): string {
   return `${knownDate}T${twoDigits[hour]}:${twoDigits[minute]}:${twoDigits[seconds % 60]}Z`;
 }
 
-/** The unix seconds of an ISO 8601 time; a fraction of a second is dropped. */
-export function toUnix(iso: string): number {
-  return Math.floor(Date.parse(iso) / 1000);
+const datetime = z.iso.datetime({ offset: true });
+
+/**
+ * The unix seconds of an RFC 3339 time; undefined if it is none. A fraction of a second is dropped. A leap second is the
+ * second after it, as in POSIX time.
+ */
+export function toUnix(time: string): number | undefined {
+  const upperCase = time.toUpperCase();
+  const withoutLeap = upperCase.replace(/(T\d\d:\d\d:)60/, '$159');
+  if (!datetime.safeParse(withoutLeap).success) return undefined;
+  const seconds = Math.floor(Date.parse(withoutLeap) / 1000);
+  if (withoutLeap === upperCase) return seconds;
+  return (seconds + 1) % SECONDS_A_DAY === 0 ? seconds + 1 : undefined;
 }
+
+/** Accepts an RFC 3339 time, and makes unix seconds of it (docs/contract.md, Conventions). */
+export const rfc3339 = (message = 'must be an RFC 3339 time, like 2030-01-15T10:30:00Z or 2030-01-15T12:30:00+02:00') =>
+  z
+    .string()
+    .transform((text, context) => {
+      const time = toUnix(text);
+      if (time !== undefined) return time;
+      context.addIssue({ code: 'custom', message });
+      return z.NEVER;
+    })
+    .meta({ format: 'date-time' });

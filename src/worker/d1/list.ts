@@ -8,6 +8,7 @@ import type { SQLiteColumn, SQLiteTable } from 'drizzle-orm/sqlite-core';
 import { decodeBase64Url, encodeBase64Url } from 'hono/utils/encode';
 import * as z from 'zod';
 import { invalid } from '../core/errors.ts';
+import { integer } from '../core/fields.ts';
 import { batch } from './batch.ts';
 import { boundedCount, toldCount } from './bounded-count.ts';
 import { query } from './query.ts';
@@ -25,7 +26,10 @@ export const pageParameters = () => ({
     .exactOptional()
     .meta({ description: 'The `next_cursor` of the previous page. Send it with the same filters.' }),
   page_size: z
-    .preprocess((text: string) => (/^\d+$/.test(text) ? Number(text) : text), z.int().min(1).max(MAX_PAGE_SIZE))
+    .preprocess(
+      (text: string) => (/^[1-9]\d*$/.test(text) ? Number(text) : text),
+      integer(1, MAX_PAGE_SIZE, `must be an integer from 1 to ${MAX_PAGE_SIZE}, given once`),
+    )
     .default(DEFAULT_PAGE_SIZE)
     .meta({ description: 'The largest number of entries on a page.' }),
 });

@@ -41,13 +41,12 @@ async function identify(c: Context<AppEnv>): Promise<Caller> {
  * Middleware that checks `X-Organization-Id`. It runs after the organization's rate limit, so that requests with a
  * wrong organization count against the limit of the key's organization too.
  *
- * @throws DomainError `missing_organization_id`, `organization_mismatch`
+ * @throws DomainError `missing_organization_id`, `invalid_organization_id`, `organization_mismatch`
  */
 export const requireOrganization = createMiddleware<AppEnv>(async (c, next) => {
   const organizationId = c.req.header(ORGANIZATION_HEADER);
-  if (!organizationId || !organizationIdPattern.test(organizationId)) {
-    refuse(c, new DomainError('missing_organization_id', {}));
-  }
+  if (!organizationId) refuse(c, new DomainError('missing_organization_id', {}));
+  if (!organizationIdPattern.test(organizationId)) refuse(c, new DomainError('invalid_organization_id', {}));
   if (organizationId !== c.get('call').caller.organization_id) {
     refuse(c, new DomainError('organization_mismatch', {}));
   }

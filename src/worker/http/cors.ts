@@ -19,8 +19,10 @@ export const allowOrigins = createMiddleware<AppEnv>((c, next) => {
     allowMethods: ['GET', 'POST', 'PUT', 'DELETE'],
     allowHeaders: ['Content-Type', 'Idempotency-Key', 'X-API-Key', BOOKMARK_HEADER, 'X-Organization-Id'],
     exposeHeaders: [
+      'Accept-Encoding',
       'Allow',
       'Idempotency-Replayed',
+      'RateLimit',
       'RateLimit-Policy',
       'Retry-After',
       BOOKMARK_HEADER,

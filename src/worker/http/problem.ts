@@ -1,6 +1,7 @@
 /** Maps the codes of domain errors to answers (RFC 9457). */
 import type { ContentfulStatusCode } from 'hono/utils/http-status';
 import type { DomainError, ProblemCode, ProblemMembers } from '../core/errors.ts';
+import { sentenceOf } from '../core/parse.ts';
 import type { Quota } from '../core/vocabulary.ts';
 
 interface Answer<Members> {
@@ -22,6 +23,12 @@ const exceedsDetails = {
   role: 'An API key cannot create, rotate or revoke a key that has a higher role than its own.',
   expires_at: 'An API key cannot create or rotate a key that expires later than itself.',
   user: 'An API key can rotate only keys of its own user, unless its role is admin.',
+};
+
+const unsupportedDetails = {
+  media_type: 'Send the body as JSON, with Content-Type: application/json.',
+  charset: 'Send the body in UTF-8, with Content-Type: application/json.',
+  content_encoding: 'Send the body without compression, and without Content-Encoding.',
 };
 
 const UNAVAILABLE_RETRY_AFTER_SECONDS = 5;
@@ -47,6 +54,12 @@ const answers: { [Code in ProblemCode]: Answer<ProblemMembers[Code]> } = {
     title: 'Organization id is missing',
     detail: 'Send your organization id (org_…) in the X-Organization-Id header.',
   },
+  invalid_organization_id: {
+    status: 400,
+    title: 'Organization id is not valid',
+    detail:
+      'The X-Organization-Id header must be org_ followed by 1 to 40 of A–Z, a–z, 0–9, _ and -, and nothing else.',
+  },
   organization_mismatch: {
     status: 403,
     title: 'Organization does not match the API key',
@@ -54,7 +67,7 @@ const answers: { [Code in ProblemCode]: Answer<ProblemMembers[Code]> } = {
   },
   permission_denied: {
     status: 403,
-    title: 'Permission is missing',
+    title: 'Permission denied',
     detail: ({ required_permission, exceeds }) =>
       exceeds ? exceedsDetails[exceeds] : `The API key's role does not have the permission ${required_permission}.`,
   },
@@ -77,13 +90,14 @@ const answers: { [Code in ProblemCode]: Answer<ProblemMembers[Code]> } = {
   unsupported_media_type: {
     status: 415,
     title: 'Content type is not supported',
-    detail: 'Send the body as JSON, with Content-Type: application/json.',
+    detail: ({ unsupported }) => unsupportedDetails[unsupported],
+    // RFC 9110 §12.5.3: only where the content encoding is the reason.
+    headers: ({ unsupported }) => (unsupported === 'content_encoding' ? { 'Accept-Encoding': 'identity' } : {}),
   },
   validation_failed: {
     status: 422,
     title: 'Request is not valid',
-    detail: ({ errors }) =>
-      `The request is not valid: ${errors.map(({ path, message }) => (path ? `${path}: ${message}` : message)).join('; ')}.`,
+    detail: ({ errors }) => `The request is not valid: ${sentenceOf(errors)}`,
   },
   idempotency_key_reused: {
     status: 422,

@@ -1,6 +1,10 @@
 /**
  * Rate limits, by the rate-limit bindings of Workers. They count per Cloudflare location, and approximately.
- * A binding only says whether a request passes, so the limits that answers mention are repeated here.
+ *
+ * A binding only says whether a request passes. So the limits that answers mention are repeated here, and what remains
+ * of a limit is known, and told, only when it is 0.
+ *
+ * @see https://datatracker.ietf.org/doc/draft-ietf-httpapi-ratelimit-headers/
  */
 import type { Context } from 'hono';
 import { createMiddleware } from 'hono/factory';
@@ -32,11 +36,16 @@ export const mutationLimits = {
   enterprise: { binding: 'ENTERPRISE_MUTATIONS_LIMIT', requests: 1000 },
 } as const satisfies Record<Tier, Limit>;
 
+/** Requests of one network without a known API key in a period; by {@link Purpose}, each counted apart. */
+export const networkLimit = { binding: 'IP_LIMIT', requests: 200 } as const satisfies Limit;
+
+type Purpose = 'health' | 'key_lookup';
+
 const readingMethods = new Set(['GET', 'HEAD']);
 
 /**
  * Middleware that runs after `authenticate`. It limits the organization, because a limit for each key could be evaded
- * by creating keys. It sets the header `RateLimit-Policy` (draft-ietf-httpapi-ratelimit-headers).
+ * by creating keys.
  *
  * @throws DomainError `rate_limited`
  */
@@ -44,33 +53,39 @@ export const limitOrganization = createMiddleware<AppEnv>(async (c, next) => {
   const { organization_id, tier } = c.get('call').caller;
   const limits: [string, Limit][] = [[tier, organizationLimits[tier]]];
   if (!readingMethods.has(c.req.method)) limits.push([`${tier}_mutations`, mutationLimits[tier]]);
-  c.get('headers')['RateLimit-Policy'] = limits
-    .map(([name, { requests }]) => `"${name}";q=${requests};w=${PERIOD_SECONDS}`)
-    .join(', ');
-  for (const [, { binding }] of limits) await take(c.env[binding], organization_id);
+  for (const [name, limit] of limits) tellPolicy(c, name, limit);
+  for (const [name, limit] of limits) await take(c, name, limit, organization_id);
   await next();
 });
 
 /**
  * Limits the client's network, for calls that reach KV or D1 without a known API key.
  *
- * @param purpose each purpose is counted apart
  * @throws DomainError `rate_limited`
  */
-export async function limitByIp(purpose: 'health' | 'key_lookup', c: Context<AppEnv>): Promise<void> {
-  for (const network of networksOf(addressOf(c))) await take(c.env.IP_LIMIT, `${purpose} ${network}`);
+export async function limitByIp(purpose: Purpose, c: Context<AppEnv>): Promise<void> {
+  tellPolicy(c, purpose, networkLimit);
+  for (const network of networksOf(addressOf(c))) await take(c, purpose, networkLimit, `${purpose} ${network}`);
 }
 
 /** The header is absent only if the Worker runs without Cloudflare in front. */
 export const addressOf = ({ req }: Context<AppEnv>) => req.header('CF-Connecting-IP') ?? 'unknown';
 
-async function take(limiter: RateLimit, key: string): Promise<void> {
-  const { success } = await limiter.limit({ key }).catch((error: unknown) => {
+function tellPolicy(c: Context<AppEnv>, name: string, { requests }: Limit): void {
+  const headers = c.get('headers');
+  const policy = `"${name}";q=${requests};w=${PERIOD_SECONDS}`;
+  headers['RateLimit-Policy'] = headers['RateLimit-Policy'] ? `${headers['RateLimit-Policy']}, ${policy}` : policy;
+}
+
+async function take(c: Context<AppEnv>, name: string, { binding }: Limit, key: string): Promise<void> {
+  const { success } = await c.env[binding].limit({ key }).catch((error: unknown) => {
     // A limiter that fails must not lock everybody out.
     logError('rate_limiter_failed', error);
     return { success: true };
   });
-  if (!success) throw new DomainError('rate_limited', { retry_after_seconds: PERIOD_SECONDS });
+  if (success) return;
+  c.get('headers')['RateLimit'] = `"${name}";r=0`;
+  throw new DomainError('rate_limited', { retry_after_seconds: PERIOD_SECONDS });
 }
 
 /**

@@ -3,6 +3,8 @@ import type { Context } from 'hono';
 import { bodyLimit } from 'hono/body-limit';
 import type * as z from 'zod';
 import { DomainError } from '../core/errors.ts';
+import { parse } from '../core/parse.ts';
+import type { Noun } from '../core/parse.ts';
 import type { AppEnv } from './app-env.ts';
 
 const MAX_BODY_BYTES = 64 * 1024;
@@ -23,8 +25,7 @@ export async function readBody<Schema extends z.ZodType>(
   schema: Schema,
   c: Context<AppEnv>,
 ): Promise<z.output<Schema>> {
-  const [mediaType = ''] = (c.req.header('Content-Type') ?? '').split(';');
-  if (mediaType.trim().toLowerCase() !== 'application/json') throw new DomainError('unsupported_media_type', {});
+  assertJson(c.req.header('Content-Type'), c.req.header('Content-Encoding'));
   let bytes = new ArrayBuffer();
   await limitBody(c, async () => {
     bytes = await c.req.arrayBuffer();
@@ -44,7 +45,20 @@ export function readQuery<Schema extends z.ZodType>(schema: Schema, url: string)
     const [value, ...others] = pairs.map(([, text]) => text);
     return [name, others.length > 0 ? [value, ...others] : value];
   });
-  return validate(schema, Object.fromEntries(values), 'query parameter');
+  return validate(schema, Object.fromEntries(values), 'parameter');
+}
+
+/** @throws DomainError `unsupported_media_type` */
+function assertJson(contentType = '', contentEncoding = ''): void {
+  const [mediaType = '', ...parameters] = contentType.split(';').map((part) => part.trim().toLowerCase());
+  if (mediaType !== 'application/json') throw new DomainError('unsupported_media_type', { unsupported: 'media_type' });
+  const charset = parameters.find((parameter) => parameter.startsWith('charset='));
+  if (charset !== undefined && !/^charset=("?)utf-?8\1$/.test(charset)) {
+    throw new DomainError('unsupported_media_type', { unsupported: 'charset' });
+  }
+  if (!['', 'identity'].includes(contentEncoding.trim().toLowerCase())) {
+    throw new DomainError('unsupported_media_type', { unsupported: 'content_encoding' });
+  }
 }
 
 /** JSON is UTF-8 (RFC 8259 §8.1). Other bytes are refused, because they would be stored as wrong characters. */
@@ -57,25 +71,13 @@ function parseJson(bytes: ArrayBuffer): unknown {
   }
 }
 
-/**
- * @param member what clients call a member of the value
- * @throws DomainError `validation_failed`
- */
+/** @throws DomainError `validation_failed` */
 export function validate<Schema extends z.ZodType>(
   schema: Schema,
   value: unknown,
-  member = 'member',
+  noun: Noun = 'field',
 ): z.output<Schema> {
-  const { success, data, error } = schema.safeParse(value, { error: clearMessage(member) });
-  if (success) return data;
-  const errors = error.issues.map(({ path, message }) => ({ path: path.join('.'), message }));
-  throw new DomainError('validation_failed', { errors });
+  const parsed = parse(schema, value, noun);
+  if (parsed.faults) throw new DomainError('validation_failed', { errors: parsed.faults });
+  return parsed.data;
 }
-
-/** Replaces messages of Zod that are unclear or quote the client. */
-const clearMessage =
-  (member: string): z.core.$ZodErrorMap =>
-  ({ code, input }) => {
-    if (code === 'unrecognized_keys') return `has a ${member} that does not belong here`;
-    return input === undefined ? 'is required' : undefined;
-  };

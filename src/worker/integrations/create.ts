@@ -1,7 +1,7 @@
 import { and, not } from 'drizzle-orm';
 import * as z from 'zod';
 import { newId } from '../core/ids.ts';
-import { printableText } from '../core/text.ts';
+import { visibleName } from '../core/text.ts';
 import { unixNow } from '../core/time.ts';
 import type { Quota } from '../core/vocabulary.ts';
 import { intentStands, spendIntent, withdrawIntent } from '../credentials/outbox.ts';
@@ -25,7 +25,7 @@ import { providerCredentials, providers } from './providers.ts';
 
 export const newIntegration = z.lazy(() =>
   z.strictObject({
-    name: printableText(1, 100),
+    name: visibleName(100),
     credentials: providerCredentials,
   }),
 );

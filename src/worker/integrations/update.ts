@@ -2,7 +2,7 @@ import { and, eq, sql } from 'drizzle-orm';
 import type { SQL } from 'drizzle-orm';
 import * as z from 'zod';
 import { DomainError, invalid } from '../core/errors.ts';
-import { printableText } from '../core/text.ts';
+import { visibleName } from '../core/text.ts';
 import { unixNow } from '../core/time.ts';
 import type { Provider, Quota } from '../core/vocabulary.ts';
 import { purge } from '../credentials/drain.ts';
@@ -28,7 +28,7 @@ import { providerCredentials } from './providers.ts';
 export const integrationChanges = z.lazy(() =>
   z
     .strictObject({
-      name: printableText(1, 100).exactOptional(),
+      name: visibleName(100).exactOptional(),
       credentials: providerCredentials.exactOptional().meta({
         description: 'All credentials, of the same provider. They replace the old ones.',
       }),

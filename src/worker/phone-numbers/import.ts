@@ -2,8 +2,9 @@ import { and, eq, not, sql } from 'drizzle-orm';
 import type { SQL } from 'drizzle-orm';
 import * as z from 'zod';
 import { DomainError, invalid } from '../core/errors.ts';
+import { absent, optional, withDefault } from '../core/fields.ts';
 import { idSchema, newId } from '../core/ids.ts';
-import { printableText } from '../core/text.ts';
+import { secretText, text, userName, visibleName } from '../core/text.ts';
 import { unixNow } from '../core/time.ts';
 import { mediaEncryptions, providerNames } from '../core/vocabulary.ts';
 import type { Provider, Quota } from '../core/vocabulary.ts';
@@ -26,12 +27,15 @@ import { assertRoom, fullQuota, hasRoomFor } from '../organizations/quotas.ts';
 import type { FullQuota } from '../organizations/quotas.ts';
 import { e164, isPhoneNumber, phoneNumberState, presentPhoneNumber } from './phone-number.ts';
 import type { PhoneNumber } from './phone-number.ts';
+import { isServerAddress, isSipUser } from './sip-trunk.ts';
 
 const anyNumber = () => ({
   phone_number: e164.meta({ description: 'In E.164 format. No two organizations can have the same number.' }),
-  supports_inbound: z.boolean().default(false),
-  supports_outbound: z.boolean().default(false),
+  supports_inbound: withDefault(z.boolean(), false),
+  supports_outbound: withDefault(z.boolean(), false),
 });
+
+const forSip = () => absent('is only for SIP numbers');
 
 const throughIntegration = z.lazy(() =>
   z.strictObject({
@@ -40,6 +44,13 @@ const throughIntegration = z.lazy(() =>
     integration_id: idSchema('intg').meta({
       description: 'An integration of this organization and of the same provider.',
     }),
+    sip_trunk_name: forSip(),
+    sip_username: forSip(),
+    sip_password: forSip(),
+    sip_server_address: forSip(),
+    inbound_room_name: forSip(),
+    inbound_pin: forSip(),
+    media_encryption: forSip(),
   }),
 );
 
@@ -48,19 +59,35 @@ const throughSip = z.lazy(() =>
     .strictObject({
       ...anyNumber(),
       provider: z.literal('sip'),
-      sip_trunk_name: printableText(1, 100).exactOptional(),
-      sip_username: printableText(1, 100).exactOptional(),
-      sip_password: printableText(1, 256).exactOptional().meta({ description: 'A credential: no answer contains it.' }),
-      sip_server_address: printableText(1, 255)
-        .exactOptional()
-        .meta({ description: 'Required if `supports_outbound` is true.' }),
-      inbound_room_name: printableText(1, 100).exactOptional(),
-      inbound_pin: printableText(4, 10).exactOptional().meta({ description: 'A credential: no answer contains it.' }),
-      media_encryption: z.enum(mediaEncryptions).default('allow'),
+      integration_id: absent('must not be given for a SIP number'),
+      sip_trunk_name: optional(visibleName(100)),
+      sip_username: optional(userName(100, isSipUser)).meta({
+        description: 'Required if `sip_password` is given. Without both, the trunk has no authentication.',
+      }),
+      sip_password: optional(secretText(256)).meta({
+        description: 'Required if `sip_username` is given. A credential: no answer contains it.',
+      }),
+      sip_server_address: optional(text(1, 261, isServerAddress).toLowerCase()).meta({
+        description:
+          'A host name, an IPv4 address or an [IPv6] address, with or without a port. Required if `supports_outbound` is true.',
+      }),
+      inbound_room_name: optional(visibleName(100)),
+      inbound_pin: optional(z.string().regex(/^\d{4,10}$/, 'must be 4 to 10 digits, 0 to 9')).meta({
+        description: 'A credential: no answer contains it.',
+      }),
+      media_encryption: withDefault(z.enum(mediaEncryptions), 'allow'),
     })
     .refine(({ supports_outbound, sip_server_address }) => !supports_outbound || sip_server_address !== undefined, {
       path: ['sip_server_address'],
       error: 'is required if supports_outbound is true',
+    })
+    .refine(({ sip_username, sip_password }) => sip_username === undefined || sip_password !== undefined, {
+      path: ['sip_password'],
+      error: 'is required if sip_username is given',
+    })
+    .refine(({ sip_username, sip_password }) => sip_password === undefined || sip_username !== undefined, {
+      path: ['sip_username'],
+      error: 'is required if sip_password is given',
     })
     .meta({
       if: { required: ['supports_outbound'], properties: { supports_outbound: { const: true } } },
@@ -69,9 +96,7 @@ const throughSip = z.lazy(() =>
     }),
 );
 
-export const newPhoneNumber = z.discriminatedUnion('provider', [throughIntegration, throughSip], {
-  error: ({ code }) => (code === 'invalid_union' ? `must be one of ${providerNames.join(', ')}, sip` : undefined),
-});
+export const newPhoneNumber = z.discriminatedUnion('provider', [throughIntegration, throughSip]);
 
 type NewPhoneNumber = z.output<typeof newPhoneNumber>;
 
@@ -170,24 +195,24 @@ async function attemptImport(
   request: NewPhoneNumber,
 ): Promise<PhoneNumber> {
   const phone_number_id = newId('phon');
-  const { visible, credentials } = separateCredentials(request);
+  const credentials = credentialsOf(request);
   const stored = credentials ? await storeCredentials(call, event, phone_number_id, credentials) : noCredentials;
 
   const parameters = {
     ...event,
     now: unixNow(),
     phone_number_id,
-    integration_id: null,
+    provider: request.provider,
+    integration_id: request.integration_id ?? null,
     status: 'free' as const,
     assigned_agent_id: null,
-    sip_trunk_name: null,
-    sip_username: null,
-    sip_server_address: null,
-    inbound_room_name: null,
-    media_encryption: null,
-    ...visible,
-    supports_inbound: Number(visible.supports_inbound),
-    supports_outbound: Number(visible.supports_outbound),
+    supports_inbound: Number(request.supports_inbound),
+    supports_outbound: Number(request.supports_outbound),
+    sip_trunk_name: request.sip_trunk_name ?? null,
+    sip_username: request.sip_username ?? null,
+    sip_server_address: request.sip_server_address ?? null,
+    inbound_room_name: request.inbound_room_name ?? null,
+    media_encryption: request.media_encryption ?? null,
     ...stored,
     created_at: event.event_time,
     updated_at: event.event_time,
@@ -218,9 +243,6 @@ function refusal(
 
 const noCredentials = { kv_key: null, credentials_version: null, data_key: null, kek_id: null };
 
-function separateCredentials(request: NewPhoneNumber) {
-  if (request.provider !== 'sip') return { visible: request };
-  const { sip_password, inbound_pin, ...visible } = request;
-  if (sip_password === undefined && inbound_pin === undefined) return { visible };
-  return { visible, credentials: { sip_password, inbound_pin } };
+function credentialsOf({ sip_password, inbound_pin }: NewPhoneNumber) {
+  return sip_password === undefined && inbound_pin === undefined ? undefined : { sip_password, inbound_pin };
 }

@@ -1,7 +1,7 @@
 import { and, eq, isNull, or, sql } from 'drizzle-orm';
 import * as z from 'zod';
 import { DomainError, invalid } from '../core/errors.ts';
-import { idSchema } from '../core/ids.ts';
+import { agentIdPattern, idSchema } from '../core/ids.ts';
 import type { Provider, Quota } from '../core/vocabulary.ts';
 import { existsIn } from '../d1/columns.ts';
 import { query } from '../d1/query.ts';
@@ -21,12 +21,15 @@ import type { PhoneNumber, PhoneNumberState } from './phone-number.ts';
 export const phoneNumberChanges = z.lazy(() =>
   z
     .strictObject({
-      integration_id: idSchema('intg').exactOptional().meta({
-        description: 'Moves the number to this integration, which must be of the same organization and provider.',
+      integration_id: idSchema('intg').nullable().exactOptional().meta({
+        description:
+          'Moves the number to this integration, which must be of the same organization and provider. Only a SIP number can have null.',
       }),
       supports_inbound: z.boolean().exactOptional(),
       supports_outbound: z.boolean().exactOptional(),
-      assigned_agent_id: idSchema('agent')
+      assigned_agent_id: z
+        .string()
+        .regex(agentIdPattern, 'must be agent_ followed by 1 to 64 of A–Z, a–z, 0–9, _ and -')
         .nullable()
         .exactOptional()
         .meta({ description: 'The agent that the number is assigned to; null unassigns it.' }),
@@ -39,11 +42,12 @@ type Changes = z.output<typeof phoneNumberChanges>;
 
 /**
  * Null leaves a column as it is. `assigned_agent_id` can be set to null, so `assigns` says whether it is set at all: 0
- * or 1.
+ * or 1. `detaches` says whether the number is to have no integration, as SIP numbers have: 0 or 1.
  */
 interface UpdateParameters extends MutationParameters {
   phone_number_id: string;
   integration_id: string | null;
+  detaches: number;
   supports_inbound: number | null;
   supports_outbound: number | null;
   assigned_agent_id: string | null;
@@ -88,6 +92,7 @@ const recordUpdate = eventRecorder<UpdateParameters>({
   where: (db, parameters) =>
     and(
       isPhoneNumber(parameters),
+      or(sql`NOT ${parameters.detaches}`, eq(phone_numbers.provider, 'sip')),
       or(sql`${parameters.integration_id} IS NULL`, existsIn(db, integrations, isSuitable(parameters))),
       sql`NOT ${lacksServer(parameters)}`,
       mayDecide('phone_numbers:update', db, parameters),
@@ -130,6 +135,7 @@ export async function updatePhoneNumber(
     ...mutationParameters(call),
     phone_number_id,
     integration_id: changes.integration_id ?? null,
+    detaches: Number(changes.integration_id === null),
     supports_inbound: toSqlite(changes.supports_inbound),
     supports_outbound: toSqlite(changes.supports_outbound),
     assigned_agent_id: changes.assigned_agent_id ?? null,
@@ -154,7 +160,9 @@ function refusal(
   const [number] = found.number;
   const [target] = found.target;
   if (!number) return new DomainError('phone_number_not_found', {});
-  if (changes.integration_id !== undefined) {
+  if (changes.integration_id === null && number.provider !== 'sip')
+    return invalid('integration_id', 'must not be null');
+  if (typeof changes.integration_id === 'string') {
     if (!target) return new DomainError('integration_not_found', {});
     if (target.provider !== number.provider) {
       return invalid('integration_id', "must be an integration of the phone number's provider");

@@ -1,0 +1,30 @@
+/** Schemas of fields. Clients may send a field as null, as a GET shows it (docs/contract.md, Null). */
+import * as z from 'zod';
+
+/** A field that may be absent or null, which is the same. */
+export const optional = <Schema extends z.ZodType>(schema: Schema) =>
+  schema.nullish().transform((value) => value ?? undefined);
+
+/** A field that has this value if it is absent or null. */
+export const withDefault = <Schema extends z.ZodType>(schema: Schema, value: z.output<Schema>) =>
+  schema
+    .nullish()
+    .transform((given) => given ?? value)
+    .meta({ default: value });
+
+/** A field that others have, and which must be absent or null here. */
+export const absent = (message: string) =>
+  z
+    .null({ error: message })
+    .optional()
+    .transform(() => undefined);
+
+/** An integer in a range. Every wrong value gets the same message. */
+export function integer(
+  minimum: number,
+  maximum: number,
+  message = `must be an integer from ${minimum} to ${maximum}`,
+) {
+  const error = ({ input }: { input?: unknown }) => (input === undefined || input === null ? undefined : message);
+  return z.int({ error, abort: true }).min(minimum, { error, abort: true }).max(maximum, { error, abort: true });
+}

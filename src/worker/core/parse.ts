@@ -1,0 +1,104 @@
+/** Validates values with Zod, and says what is wrong with them in our own words. */
+import { closestMatch } from 'leven';
+import * as z from 'zod';
+
+/** What is wrong with a value. */
+export interface Fault {
+  /** A dotted path to the member, or the name of a parameter. Empty for the value as a whole. */
+  path: string;
+  /** Follows the path in a sentence, unless it names the path itself, in backticks. */
+  message: string;
+}
+
+/** What the sender of a value calls its members. */
+export type Noun = 'field' | 'parameter' | 'option';
+
+/** A body can have thousands of unknown fields. */
+const MAX_NAMED = 10;
+const MAX_EDITS = 3;
+
+/** What the schema makes of the value, or else what is wrong with it. */
+export function parse<Schema extends z.ZodType>(
+  schema: Schema,
+  value: unknown,
+  noun: Noun,
+): { data: z.output<Schema>; faults?: never } | { faults: Fault[] } {
+  // The final issues do not say which object schema did not know the keys, but they have the same array of keys.
+  const knownNames = new Map<unknown, string[]>();
+  const { success, data, error } = schema.safeParse(value, {
+    error: (issue) => {
+      if (issue.code === 'unrecognized_keys' && issue.inst instanceof z.ZodObject) {
+        knownNames.set(issue.keys, Object.keys(issue.inst.shape));
+      }
+      return messageOf(issue, noun);
+    },
+  });
+  if (success) return { data };
+  const faults = error.issues.flatMap((issue) =>
+    issue.code === 'unrecognized_keys'
+      ? unknownMembers(issue, knownNames.get(issue.keys) ?? [], noun)
+      : [{ path: issue.path.join('.'), message: issue.message }],
+  );
+  return { faults };
+}
+
+/** Replaces Zod's own messages, which speak of JavaScript's types. */
+function messageOf(issue: z.core.$ZodRawIssue, noun: Noun): string {
+  const value = issue.code === 'invalid_union' ? discriminatorOf(issue) : issue.input;
+  if (value === undefined) return 'is required';
+  if (value === null) return 'must not be null';
+  if (noun === 'parameter' && Array.isArray(value)) return 'must be given once';
+  if (issue.code === 'invalid_type') return `must be ${typeNames.get(issue.expected) ?? 'of another type'}`;
+  if (issue.code === 'invalid_value') return oneOf(issue.values);
+  if (issue.code === 'invalid_union' && Array.isArray(issue.options)) return oneOf(issue.options);
+  return 'is not valid';
+}
+
+const typeNames = new Map<string, string>([
+  ['string', 'a string'],
+  ['int', 'an integer'],
+  ['boolean', 'true or false'],
+  ['object', 'an object'],
+  ['null', 'null'],
+]);
+
+const oneOf = (values: readonly unknown[]) => `must be one of ${values.join(', ')}`;
+
+const jsonObject = z.record(z.string(), z.unknown());
+
+function discriminatorOf({ input, discriminator }: { input?: unknown; discriminator?: string | undefined }): unknown {
+  return discriminator === undefined ? input : jsonObject.safeParse(input).data?.[discriminator];
+}
+
+function unknownMembers({ path, keys }: { path: PropertyKey[]; keys: string[] }, known: string[], noun: Noun): Fault[] {
+  const named = keys.slice(0, MAX_NAMED).map((key) => {
+    if (!/^[A-Za-z0-9_.-]{1,64}$/.test(key)) {
+      return { path: path.join('.'), message: `has a ${noun} whose name is not shown, which is not known` };
+    }
+    const place = [...path, key].join('.');
+    const nearest = nearestOf(key, known);
+    const question = nearest === undefined ? '' : `; did you mean \`${nearest}\`?`;
+    return { path: place, message: `\`${place}\` is not a known ${noun}${question}` };
+  });
+  const others = keys.length - named.length;
+  if (others > 0) named.push({ path: path.join('.'), message: `has ${others} more ${noun}s that are not known` });
+  return named;
+}
+
+const bare = (name: string) => name.toLowerCase().replaceAll(/[^a-z0-9]/g, '');
+
+/** The known name that differs only in case and separators, or else in a few letters. */
+function nearestOf(name: string, known: string[]): string | undefined {
+  return (
+    known.find((candidate) => bare(candidate) === bare(name)) ??
+    closestMatch(name, known, { maxDistance: Math.min(MAX_EDITS, Math.floor(name.length / 3)) })
+  );
+}
+
+/** Faults as one sentence. */
+export function sentenceOf(faults: Fault[]): string {
+  const clauses = faults.map(({ path, message }) =>
+    message.startsWith('`') ? message : `${path || 'the body'} ${message}`,
+  );
+  return `${clauses.join('; ')}.`.replace(/\?\.$/, '?');
+}
