@@ -3,9 +3,9 @@ import { spawn } from 'node:child_process';
 import { writeFileSync } from 'node:fs';
 import { mkdir, readdir, readFile, writeFile } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
-import { getPlatformProxy, unstable_readConfig, unstable_splitSqlQuery } from 'wrangler';
 import type { PlatformProxy } from 'wrangler';
 import type { Bindings } from '../../worker/env.ts';
+import { CommandError } from './command-error.ts';
 import { projectDirectory } from './project.ts';
 
 // Wrangler's notes must not appear in the JSON that a command prints, and its warnings do not concern the commands.
@@ -14,6 +14,9 @@ process.env['WRANGLER_LOG'] ??= 'error';
 // for what `request.cf` would tell at the edge.
 process.env['WRANGLER_HIDE_BANNER'] ??= 'true';
 process.env['CLOUDFLARE_CF_FETCH_ENABLED'] ??= 'false';
+
+/** Loading wrangler takes a second, which is too long to tell of a wrong option. */
+const loadWrangler = () => import('wrangler');
 
 const configPath = join(projectDirectory, 'wrangler.toml');
 const migrationsDirectory = join(projectDirectory, 'migrations');
@@ -38,6 +41,7 @@ export function readDevServerUrl(directory: string): Promise<string> {
 
 /** The local bindings, with the state that `wrangler dev` uses. The database is migrated first. */
 export async function openLocal(directory: string): Promise<PlatformProxy<Bindings>> {
+  const { getPlatformProxy } = await loadWrangler();
   // Wrangler's commands keep their state in this folder.
   const local = await getPlatformProxy<Bindings>({ configPath, persist: { path: join(directory, 'v3') } });
   try {
@@ -60,6 +64,7 @@ async function applyMigrations(database: D1Database): Promise<void> {
          id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT UNIQUE, applied_at TIMESTAMP DEFAULT CURRENT_TIMESTAMP NOT NULL)`,
     )
     .run();
+  const { unstable_splitSqlQuery } = await loadWrangler();
   const { results } = await database.prepare('SELECT name FROM d1_migrations').all<{ name: string }>();
   const applied = new Set(results.map(({ name }) => name));
   const names = (await readdir(migrationsDirectory)).filter((name) => name.endsWith('.sql') && !applied.has(name));
@@ -79,6 +84,7 @@ export type OperatorBindings = Pick<Bindings, 'DB' | 'CREDENTIALS'>;
 
 /** The deployed D1 and CREDENTIALS namespace. Wrangler signs in as it does for a deployment. */
 export async function openRemote(): Promise<PlatformProxy<OperatorBindings>> {
+  const { getPlatformProxy, unstable_readConfig } = await loadWrangler();
   const { name, account_id, compatibility_date, d1_databases, kv_namespaces } = unstable_readConfig({
     config: configPath,
   });
@@ -95,7 +101,11 @@ export async function openRemote(): Promise<PlatformProxy<OperatorBindings>> {
       .map(remotely),
   };
   await writeFile(remoteConfigPath, JSON.stringify(config));
-  return getPlatformProxy<OperatorBindings>({ configPath: remoteConfigPath, persist: false });
+  return getPlatformProxy<OperatorBindings>({ configPath: remoteConfigPath, persist: false }).catch(
+    (error: unknown) => {
+      throw error instanceof Error ? new CommandError(`The deployed database: ${error.message}`) : error;
+    },
+  );
 }
 
 /** Starts wrangler with its output piped. */

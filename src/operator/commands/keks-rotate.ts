@@ -6,11 +6,13 @@ import { join, resolve } from 'node:path';
 import pMap from 'p-map';
 import * as z from 'zod';
 import { MAX_CONNECTIONS } from '../../worker/core/connections.ts';
+import { text } from '../../worker/core/text.ts';
 import { countDataKeys, readKeks } from '../../worker/credentials/data-keys.ts';
 import { parseKekRing } from '../../worker/credentials/kek-ring.ts';
 import {
   commandLine,
   confirmation,
+  filePath,
   isConfirmed,
   place,
   readOptions,
@@ -45,8 +47,8 @@ const usage = `Usage: npm run keks:rotate -- [--step ${steps.join('|')}] [--kek 
 const schema = z
   .strictObject({
     step: z.enum(steps).optional(),
-    kek: z.string().optional(),
-    'secrets-file': z.string().optional(),
+    kek: text(1, 100).optional(),
+    'secrets-file': filePath.optional(),
     ...place,
     ...confirmation,
   })
