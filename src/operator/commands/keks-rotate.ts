@@ -193,22 +193,26 @@ function whatIsNext(ring: Ring): string {
     : 'Restart npm run dev, if it does not have this ring yet.';
   const newest = newestKek(ring);
   if (newest !== ring.current) {
-    return `Next:
-  1. ${deploy}
-  2. Wait some minutes, until no isolate runs with the previous ring (npx wrangler deployments status).
-  3. ${command({ step: 'promote' })}`;
+    const wait = options.remote
+      ? ['Wait some minutes, until no isolate runs with the previous ring (npx wrangler deployments status).']
+      : [];
+    return numbered(deploy, ...wait, command({ step: 'promote' }));
   }
   const old = [...new Set([...Object.keys(ring.keys), ...uses.keys()])].filter((id) => id !== ring.current);
   if (old.some((id) => usesOf(id).count > 0)) {
-    return `Next:
-  1. ${deploy}
-  2. Wait while the cron re-wraps 100 data keys a minute (data_keys_rewrapped in the log).${
-    options.remote ? '' : `\n     A local server has no cron: curl ${devServerUrl}/cdn-cgi/local/scheduled`
-  }
-  3. ${command({})}`;
+    const run = `A local server has no cron: curl ${devServerUrl}/cdn-cgi/local/scheduled`;
+    const wait = 'Wait while the cron re-wraps 100 data keys a minute (data_keys_rewrapped in the log).';
+    return numbered(deploy, options.remote ? wait : `${wait}\n     ${run}`, command({}));
   }
   const unused = Object.keys(ring.keys).find((id) => id !== ring.current);
-  return `Next:
-  1. ${deploy}
-  2. ${unused === undefined ? `For another rotation: ${command({ step: 'add' })}` : command({ step: 'retire', kek: unused })}`;
+  return numbered(
+    deploy,
+    unused === undefined
+      ? `For another rotation: ${command({ step: 'add' })}`
+      : command({ step: 'retire', kek: unused }),
+  );
+}
+
+function numbered(...lines: string[]): string {
+  return ['Next:', ...lines.map((line, index) => `  ${index + 1}. ${line}`)].join('\n');
 }
