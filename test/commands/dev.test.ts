@@ -69,9 +69,12 @@ it('prints a short line for each request, and none of the Worker’s log as it i
   await fetch(deletePath(id), { method: 'DELETE' });
 
   const line = new RegExp(`^DELETE /api/integrations/${id} 401 \\d+ ms$`, 'm');
-  await vi.waitFor(async () => expect(await readFile(log, 'utf8')).toMatch(line), LAST_NET);
-  const printed = await readFile(log, 'utf8');
-  expect(printed).toContain("authentication_failed { reason: 'missing_api_key', network: ");
+  const printed = await vi.waitFor(async () => {
+    const text = await readFile(log, 'utf8');
+    expect(text).toMatch(line);
+    expect(text).toContain("authentication_failed { reason: 'missing_api_key', network: ");
+    return text;
+  }, LAST_NET);
   expect(printed).not.toContain('"event"');
 });
 
