@@ -1,15 +1,13 @@
 /**
- * Adds to package-lock.json the builds for other platforms that npm left out of it, because the registry that the lock
- * file was made against does not carry them. `npm ci` fails on a lock file that lacks them. The builds of Node itself,
- * which package.json names, must all be there with their integrity.
+ * Adds to the lock files the builds for other platforms that npm left out of them, because the registry that they
+ * were made against does not carry them. `npm ci` fails on a lock file that lacks them. The builds of Node itself, which
+ * package.json names, must all be there with their integrity.
  *
  * `npm run lock` after a change of dependencies; with `--check` it only tells whether something is missing.
  */
 import { readFileSync, writeFileSync } from 'node:fs';
 import { resolve } from 'node:path';
 import * as z from 'zod';
-
-const lockPath = resolve(import.meta.dirname, '../package-lock.json');
 
 const object = z.record(z.string(), z.unknown());
 const dependencies = z.record(z.string(), z.string()).default({});
@@ -31,32 +29,36 @@ function platform(name: string) {
   };
 }
 
-const lock = object.parse(JSON.parse(readFileSync(lockPath, 'utf8')));
-const packages = z.record(z.string(), object).parse(lock['packages']);
-const paths = Object.keys(packages);
-const missing = Object.values(packages)
-  .flatMap(({ optionalDependencies }) => Object.entries(dependencies.parse(optionalDependencies)))
-  .filter(([name]) => !paths.some((path) => path.endsWith(`node_modules/${name}`)));
+function complete(name: string): void {
+  const lockPath = resolve(import.meta.dirname, '..', name);
+  const lock = object.parse(JSON.parse(readFileSync(lockPath, 'utf8')));
+  const packages = z.record(z.string(), object).parse(lock['packages']);
+  const paths = Object.keys(packages);
+  const missing = Object.values(packages)
+    .flatMap(({ optionalDependencies }) => Object.entries(dependencies.parse(optionalDependencies)))
+    .filter(([dependency]) => !paths.some((path) => path.endsWith(`node_modules/${dependency}`)));
 
-const unverified = Object.keys(dependencies.parse(packages['']?.['optionalDependencies'])).filter(
-  (name) => packages[`node_modules/${name}`]?.['integrity'] === undefined,
-);
-if (unverified.length > 0) {
-  console.error(
-    `package-lock.json has no integrity of ${unverified.join(', ')}: choose versions that the registry has.`,
+  const unverified = Object.keys(dependencies.parse(packages['']?.['optionalDependencies'])).filter(
+    (dependency) => packages[`node_modules/${dependency}`]?.['integrity'] === undefined,
   );
-  process.exit(1);
+  if (unverified.length > 0) {
+    console.error(`${name} has no integrity of ${unverified.join(', ')}: choose versions that the registry has.`);
+    process.exit(1);
+  }
+
+  if (process.argv.includes('--check')) {
+    for (const [dependency, version] of missing) console.error(`${name} lacks ${dependency}@${version}: npm run lock`);
+    if (missing.length > 0) process.exitCode = 1;
+    return;
+  }
+  const added = missing.map(
+    ([dependency, version]) =>
+      [`node_modules/${dependency}`, { version, ...platform(dependency), dev: true, optional: true }] as const,
+  );
+  const sorted = [...Object.entries(packages), ...added].toSorted(([a], [b]) => a.localeCompare(b, 'en'));
+  const completed = { ...lock, packages: Object.fromEntries(sorted) };
+  writeFileSync(lockPath, `${JSON.stringify(completed, null, 2)}\n`);
+  console.log(`Added ${missing.length} builds for other platforms to ${name}.`);
 }
 
-if (process.argv.includes('--check')) {
-  for (const [name, version] of missing) console.error(`package-lock.json lacks ${name}@${version}: npm run lock`);
-  process.exit(missing.length === 0 ? 0 : 1);
-}
-
-const added = missing.map(
-  ([name, version]) => [`node_modules/${name}`, { version, ...platform(name), dev: true, optional: true }] as const,
-);
-const sorted = [...Object.entries(packages), ...added].toSorted(([a], [b]) => a.localeCompare(b, 'en'));
-const completed = { ...lock, packages: Object.fromEntries(sorted) };
-writeFileSync(lockPath, `${JSON.stringify(completed, null, 2)}\n`);
-console.log(`Added ${missing.length} builds for other platforms to package-lock.json.`);
+for (const name of ['package-lock.json', 'test/consumers/package-lock.json']) complete(name);

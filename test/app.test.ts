@@ -130,16 +130,21 @@ describe.each(routes)('$method $path', ({ method, path, permission }) => {
     expect(await resources()).toEqual(before);
   });
 
-  it.each([null, '', 'acme', 'org_', `org_${'a'.repeat(41)}`])(
-    'answers 400 where the organization header is %j',
-    async (value) => {
-      const { status, body } = await attempt(owner, { 'X-Organization-Id': value });
+  it.each([
+    [null, 'missing_organization_id'],
+    ['', 'missing_organization_id'],
+    ['acme', 'invalid_organization_id'],
+    ['org_', 'invalid_organization_id'],
+    ['"org_quoted"', 'invalid_organization_id'],
+    ['org_one, org_one', 'invalid_organization_id'],
+    [`org_${'a'.repeat(41)}`, 'invalid_organization_id'],
+  ])('answers 400 where the organization header is %j', async (value, code) => {
+    const { status, body } = await attempt(owner, { 'X-Organization-Id': value });
 
-      expect(status).toBe(400);
-      expect(body).toMatchObject({ code: 'missing_organization_id' });
-      expect(await resources()).toEqual(before);
-    },
-  );
+    expect(status).toBe(400);
+    expect(body).toMatchObject({ code });
+    expect(await resources()).toEqual(before);
+  });
 
   it('answers 401 rather than 400 where both headers are wrong', async () => {
     const { status } = await attempt(owner, { 'X-API-Key': newRawKey(), 'X-Organization-Id': null });

@@ -3,6 +3,7 @@ import { Validator } from '@cfworker/json-schema';
 import type { Schema } from '@cfworker/json-schema';
 import * as z from 'zod';
 import served from '../public/openapi.json';
+import { standardHeaders } from '../src/worker/http/answer.ts';
 
 const jsonObject = z.record(z.string(), z.unknown());
 
@@ -27,6 +28,23 @@ const document = z
     }),
   })
   .parse(served);
+
+/** Headers that no answer of one call has more than another: security, CORS, and HTTP's own. */
+const everywhere = new Set(
+  [
+    ...Object.keys(standardHeaders('')).filter((name) => !(name in document.components.headers)),
+    'Access-Control-Allow-Origin',
+    'Access-Control-Expose-Headers',
+    'Connection',
+    'Content-Encoding',
+    'Content-Length',
+    'Content-Type',
+    'Date',
+    'Keep-Alive',
+    'Transfer-Encoding',
+    'Vary',
+  ].map((name) => name.toLowerCase()),
+);
 
 /** Every object closed: clients must bear members that are added, but these tests must not. */
 const schemas = close(document.components.schemas);
@@ -69,6 +87,16 @@ const problem = z.object({
   request_id: z.string(),
 });
 
+const schemaOfProblem = z.object({ properties: z.object({ code: z.object({ const: z.string() }) }) });
+
+/** The names of the problems' schemas, by code. */
+const problemNames = new Map(
+  Object.entries(document.components.schemas).flatMap(([name, schema]) => {
+    const { data } = schemaOfProblem.safeParse(schema);
+    return data ? [[data.properties.code.const, name] as const] : [];
+  }),
+);
+
 interface HttpAnswer {
   status: number;
   headers: Headers;
@@ -91,7 +119,8 @@ export function assertDocumented(method: string, path: string, { status, headers
     const { code } = problem.parse(body);
     const beforeRouting = [400, 401, 403, 429, 500, 503];
     if (![known ? 405 : 404, ...beforeRouting].includes(status)) throw new Error(`${call} is not documented`);
-    if (code in document.components.schemas) validate(code, { $ref: `#/components/schemas/${code}` }, body);
+    const name = problemNames.get(code);
+    if (name !== undefined) validate(code, { $ref: `#/components/schemas/${name}` }, body);
     return;
   }
 
@@ -100,12 +129,20 @@ export function assertDocumented(method: string, path: string, { status, headers
   const { content, headers: declared } = 'content' in told ? told : resolve(told.$ref);
   const schema = content[mediaType]?.schema;
   if (!schema) throw new Error(`${call} is documented as ${Object.keys(content).join()}, not as ${mediaType}`);
-  for (const [name, { required }] of Object.entries(document.components.headers)) {
-    const isDeclared = name in declared;
-    if (isDeclared && required && !headers.has(name)) throw new Error(`${call} lacks ${name}`);
-    if (!isDeclared && headers.has(name)) throw new Error(`${call} is documented without ${name}`);
-  }
+  assertHeadersDocumented(call, declared, headers);
   validate(call, schema, body);
+}
+
+function assertHeadersDocumented(call: string, declared: z.output<typeof response>['headers'], headers: Headers): void {
+  const documented = new Set(Object.keys(declared).map((name) => name.toLowerCase()));
+  for (const [name, { $ref }] of Object.entries(declared)) {
+    const header = document.components.headers[$ref.replace('#/components/headers/', '')];
+    if (!header) throw new Error(`${$ref} is missing`);
+    if (header.required && !headers.has(name)) throw new Error(`${call} lacks ${name}`);
+  }
+  for (const name of headers.keys()) {
+    if (!documented.has(name) && !everywhere.has(name)) throw new Error(`${call} is documented without ${name}`);
+  }
 }
 
 function resolve(reference: string): z.output<typeof response> {

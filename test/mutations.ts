@@ -26,6 +26,7 @@ const replacement = { ...twilio, auth_token: 'plaintext-replacement' };
 export const sip = (phone_number = unusedNumber()) => ({
   phone_number,
   provider: 'sip',
+  sip_username: 'user',
   sip_password: 'plaintext-sip-password',
   inbound_pin: '4711',
 });

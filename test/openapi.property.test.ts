@@ -11,34 +11,39 @@ const REQUESTS_PER_OPERATION = 200;
 
 /** What the document's request schemas are made of. */
 interface JsonSchema {
-  type?: 'string' | 'integer' | 'boolean' | 'null' | 'object' | undefined;
+  $ref?: string | undefined;
+  type?: string | string[] | undefined;
   const?: unknown;
   enum?: unknown[] | undefined;
   pattern?: string | undefined;
   format?: string | undefined;
   minimum?: number | undefined;
   maximum?: number | undefined;
-  /** A boolean stands in conditions alone: any value, or none. */
-  properties?: Record<string, JsonSchema | boolean> | undefined;
+  minLength?: number | undefined;
+  maxLength?: number | undefined;
+  properties?: Record<string, JsonSchema> | undefined;
   required?: string[] | undefined;
   oneOf?: JsonSchema[] | undefined;
-  anyOf?: JsonSchema[] | undefined;
 }
 
 const jsonSchema: z.ZodType<JsonSchema> = z.lazy(() =>
   z.looseObject({
-    type: z.enum(['string', 'integer', 'boolean', 'null', 'object']).optional(),
+    $ref: z.string().optional(),
+    type: z.union([z.string(), z.array(z.string())]).optional(),
     enum: z.array(z.unknown()).optional(),
     pattern: z.string().optional(),
     format: z.string().optional(),
     minimum: z.number().optional(),
     maximum: z.number().optional(),
-    properties: z.record(z.string(), z.union([z.boolean(), jsonSchema])).optional(),
+    minLength: z.number().optional(),
+    maxLength: z.number().optional(),
+    properties: z.record(z.string(), jsonSchema).optional(),
     required: z.array(z.string()).optional(),
     oneOf: z.array(jsonSchema).optional(),
-    anyOf: z.array(jsonSchema).optional(),
   }),
 );
+
+const parameter = z.object({ name: z.string(), in: z.enum(['path', 'query', 'header']), schema: jsonSchema });
 
 const documented = z.object({
   paths: z.record(
@@ -46,39 +51,62 @@ const documented = z.object({
     z.record(
       z.string(),
       z.object({
-        parameters: z
-          .array(z.object({ name: z.string(), in: z.enum(['path', 'query', 'header']), schema: jsonSchema }))
-          .default([]),
+        parameters: z.array(z.union([parameter, z.object({ $ref: z.string() })])).default([]),
         requestBody: z
           .object({ content: z.object({ 'application/json': z.object({ schema: jsonSchema }) }) })
           .optional(),
       }),
     ),
   ),
+  components: z.object({
+    parameters: z.record(z.string(), parameter),
+    schemas: z.record(z.string(), jsonSchema),
+  }),
 });
 
-const operations = Object.entries(documented.parse(document).paths).flatMap(([path, methods]) =>
-  Object.entries(methods).map(([method, { parameters, requestBody }]) => ({
-    method: method.toUpperCase(),
-    path,
-    inPath: parameters.filter((parameter) => parameter.in === 'path'),
-    inQuery: parameters.filter((parameter) => parameter.in === 'query'),
-    inHeader: parameters.filter((parameter) => parameter.in === 'header'),
-    bodySchema: requestBody?.content['application/json'].schema,
-  })),
+const { paths, components } = documented.parse(document);
+
+function component<Kind>(kind: Record<string, Kind>, reference: string): Kind {
+  const found = kind[reference.replace(/^.*\//, '')];
+  if (!found) throw new Error(`${reference} is missing`);
+  return found;
+}
+
+const operations = Object.entries(paths).flatMap(([path, methods]) =>
+  Object.entries(methods).map(([method, { parameters, requestBody }]) => {
+    const own = parameters
+      .map((one) => ('$ref' in one ? component(components.parameters, one.$ref) : one))
+      // Every request has its caller's.
+      .filter(({ name }) => name !== 'X-Organization-Id');
+    return {
+      method: method.toUpperCase(),
+      path,
+      inPath: own.filter((one) => one.in === 'path'),
+      inQuery: own.filter((one) => one.in === 'query'),
+      inHeader: own.filter((one) => one.in === 'header'),
+      bodySchema: requestBody?.content['application/json'].schema,
+    };
+  }),
 );
 
-const accepts = (schema: JsonSchema, value: unknown) =>
-  new Validator(z.record(z.string(), z.unknown()).parse(schema), '2020-12').validate(value).valid;
+const validators = new WeakMap<JsonSchema, Validator>();
+
+function accepts(schema: JsonSchema, value: unknown): boolean {
+  const validator =
+    validators.get(schema) ??
+    new Validator({ ...z.record(z.string(), z.unknown()).parse(schema), components }, '2020-12');
+  validators.set(schema, validator);
+  return validator.validate(value).valid;
+}
 
 /** Values that the schema accepts. */
 function valid(schema: JsonSchema): fc.Arbitrary<unknown> {
   return proposed(schema).filter((value) => accepts(schema, value));
 }
 
-/** Values of the schema's form; what its conditions rule out is among them. */
-function proposed(schema: JsonSchema | boolean): fc.Arbitrary<unknown> {
-  if (typeof schema === 'boolean') return fc.jsonValue();
+/** Values of the schema's form. */
+function proposed(schema: JsonSchema): fc.Arbitrary<unknown> {
+  if (schema.$ref !== undefined) return proposed(component(components.schemas, schema.$ref));
   const { properties, required = [] } = schema;
   if ('const' in schema) return fc.constant(schema.const);
   if (schema.enum) return fc.constantFrom(...schema.enum);
@@ -86,8 +114,8 @@ function proposed(schema: JsonSchema | boolean): fc.Arbitrary<unknown> {
     const members = Object.fromEntries(Object.entries(properties).map(([name, member]) => [name, proposed(member)]));
     return fc.record(members, { requiredKeys: required });
   }
-  const alternatives = schema.oneOf ?? schema.anyOf;
-  if (alternatives) return fc.oneof(...alternatives.map(proposed));
+  if (schema.oneOf) return fc.oneof(...schema.oneOf.map(proposed));
+  if (Array.isArray(schema.type)) return fc.oneof(...schema.type.map((type) => proposed({ ...schema, type })));
   if (schema.type === 'integer') return fc.integer({ min: schema.minimum ?? 0, max: schema.maximum ?? 1000 });
   if (schema.type === 'boolean') return fc.boolean();
   if (schema.type === 'null') return fc.constant(null);
@@ -96,15 +124,17 @@ function proposed(schema: JsonSchema | boolean): fc.Arbitrary<unknown> {
       .date({ min: new Date('0001-01-01'), max: new Date('9999-01-01'), noInvalidDate: true })
       .map((date) => date.toISOString());
   }
-  return schema.pattern === undefined ? fc.string() : matching(schema.pattern);
+  if (schema.pattern !== undefined) return fc.stringMatching(new RegExp(schema.pattern));
+  const { minLength = 0, maxLength = 1000 } = schema;
+  return fc.string({ unit: 'grapheme', minLength, maxLength });
 }
 
-function matching(pattern: string): fc.Arbitrary<string> {
-  const [, minimum, maximum] = /\{(\d+),(\d+)\}\$$/.exec(pattern) ?? [];
-  if (!pattern.includes('\\p{')) return fc.stringMatching(new RegExp(pattern));
-  return fc
-    .string({ unit: 'grapheme', minLength: Number(minimum), maxLength: Number(maximum) })
-    .filter((text) => new RegExp(pattern, 'u').test(text));
+/** The paths of the text whose form the document does not tell: the API may refuse more than the document does. */
+function freeText(schema: JsonSchema, path: string[] = []): string[] {
+  if (schema.$ref !== undefined) return freeText(component(components.schemas, schema.$ref), path);
+  const inner = Object.entries(schema.properties ?? {}).flatMap(([name, member]) => freeText(member, [...path, name]));
+  const isFree = schema.minLength !== undefined && schema.pattern === undefined;
+  return [...inner, ...(schema.oneOf ?? []).flatMap((one) => freeText(one, path)), ...(isFree ? [path.join('.')] : [])];
 }
 
 const isObject = (value: unknown): value is Record<string, unknown> =>
@@ -165,7 +195,7 @@ function request({ path, inPath, inQuery, inHeader, bodySchema }: (typeof operat
     ),
   );
   const asQueried = fc.oneof(
-    fc.constantFrom('x', '__proto__', ...inQuery.map((parameter) => parameter.name)),
+    fc.constantFrom('x', '__proto__', ...inQuery.map(({ name }) => name)),
     fc.string({ minLength: 1 }),
   );
   const query = fc.oneof(
@@ -218,7 +248,14 @@ function request({ path, inPath, inQuery, inHeader, bodySchema }: (typeof operat
 const told = z.object({ errors: z.array(z.object({ path: z.string(), message: z.string() })).default([]) });
 
 /** What the document cannot say: a cursor is one of ours, a time is in the future, two things belong together… */
-const judgedOtherwise = ['cursor', 'expires_at', 'credentials.provider', 'integration_id', 'supports_outbound'];
+const judgedOtherwise = [
+  'cursor',
+  'expires_at',
+  'credentials.provider',
+  'integration_id',
+  'supports_outbound',
+  ...operations.flatMap(({ bodySchema }) => (bodySchema ? freeText(bodySchema) : [])),
+];
 /** …or not. */
 const excludesOthers = /^only one of .* may be given$/;
 

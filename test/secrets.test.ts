@@ -18,7 +18,8 @@ const secrets = {
   api_secret: 'canary-api-secret',
   sip_password: 'canary-sip-password',
   inbound_pin: '7741902266',
-  surplus: 'canary-surplus',
+  // Not a name that an answer may show.
+  surplus: 'canary surplus',
   malformed: 'canary-malformed',
 };
 
@@ -42,7 +43,13 @@ it('is in D1, in either KV namespace, in the log or in an answer', async () => {
   const post = (path: string, body: unknown, bindings = env) => send('POST', path, body, bindings);
   const { account_sid, auth_token, api_key, api_secret, sip_password, inbound_pin, surplus, malformed } = secrets;
   const vonage = { name: 'Vonage', credentials: { provider: 'vonage', api_key, api_secret } };
-  const sip = () => ({ phone_number: unusedNumber(), provider: 'sip', sip_password, inbound_pin });
+  const sip = () => ({
+    phone_number: unusedNumber(),
+    provider: 'sip',
+    sip_username: 'user',
+    sip_password,
+    inbound_pin,
+  });
 
   const statuses = [
     await post('/api/integrations', { name: 'Twilio', credentials: { provider: 'twilio', account_sid, auth_token } }),

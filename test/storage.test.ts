@@ -67,9 +67,9 @@ const widestNumber = () => ({
   sip_trunk_name: widest(100),
   sip_username: widest(100),
   sip_password: widest(256),
-  sip_server_address: widest(255),
+  sip_server_address: `${'longest.label.'.repeat(18)}x:65535`,
   inbound_room_name: widest(100),
-  inbound_pin: widest(10),
+  inbound_pin: '0123456789',
 });
 
 const post = (client: Client, path: string, body: object, key = widestKey()) =>

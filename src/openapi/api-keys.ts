@@ -2,6 +2,7 @@ import * as z from 'zod';
 import { presentApiKey } from '../worker/api-keys/api-key.ts';
 import type { ApiKey } from '../worker/api-keys/api-key.ts';
 import { keyStatuses, roles } from '../worker/core/vocabulary.ts';
+import { named } from './json-schema.ts';
 import { action, id, page, time } from './operation.ts';
 import type { Operations } from './operation.ts';
 
@@ -20,7 +21,7 @@ export const apiKeySchema = z
     last_used_at: time.nullable().meta({ description: 'Accurate to about a minute.' }),
     expires_at: time.nullable().meta({ description: 'Null for a key that does not expire.' }),
   })
-  .meta({ id: 'ApiKey' }) satisfies z.ZodType<ApiKey>;
+  .meta({ id: 'ApiKey', title: 'API key' }) satisfies z.ZodType<ApiKey>;
 
 const apiKeyExample = presentApiKey({
   key_id: 'apikey_a1b2c3d4e5f6',
@@ -44,22 +45,23 @@ const rawKeySchema = z
 // The last six characters are not the right checksum, so that scanners for leaked keys ignore this one.
 const rawKeyExample = `bk_live_x7Yp${'0'.repeat(52)}`;
 
-const seenOnce = (message: string) => [message, `${message}; the raw key was shown only in the first response`];
-
 export const apiKeyOperations: Operations = {
   'POST /api/api-keys': {
     operationId: 'createApiKey',
     tag,
     summary: 'Create an API key',
     description: 'The raw key is shown only in this response. We store only its SHA-256.',
-    bodies: {
-      default: { name: 'Billing service', role: 'user' },
-      expiring: { name: 'Contractor', role: 'agent_manager', expires_at: '2099-12-31T23:59:59Z' },
+    body: {
+      name: 'NewApiKey',
+      examples: {
+        default: { name: 'Billing service', role: 'user' },
+        expiring: { name: 'Contractor', role: 'agent_manager', expires_at: '2099-12-31T23:59:59Z' },
+      },
     },
     answer: action(
       201,
-      seenOnce('API key created successfully'),
-      z.object({ raw_key: rawKeySchema, key: apiKeySchema }),
+      'API key created successfully',
+      named('CreatedApiKey', z.object({ raw_key: rawKeySchema, key: apiKeySchema })),
       { raw_key: rawKeyExample, key: apiKeyExample },
     ),
     problems: ['quota_exceeded'],
@@ -71,11 +73,11 @@ export const apiKeyOperations: Operations = {
     description:
       'Makes a new key with the same name, user, role and expiry. The old key, `previous_key`, works until the overlap ends or ' +
       'until its own expiry, whichever is sooner. A key can rotate keys of its own user; an admin’s key can rotate any.',
-    bodies: { default: { overlap_seconds: 3600 } },
+    body: { name: 'ApiKeyRotation', examples: { default: { overlap_seconds: 3600 } } },
     answer: action(
       201,
-      seenOnce('API key rotated successfully'),
-      z.object({ raw_key: rawKeySchema, key: apiKeySchema, previous_key: apiKeySchema }),
+      'API key rotated successfully',
+      named('RotatedApiKey', z.object({ raw_key: rawKeySchema, key: apiKeySchema, previous_key: apiKeySchema })),
       {
         raw_key: rawKeyExample,
         key: apiKeyExample,
@@ -107,12 +109,15 @@ export const apiKeyOperations: Operations = {
     answer: action(
       200,
       'API key revoked successfully',
-      apiKeySchema.extend({
-        revoked_descendants: z
-          .array(apiKeySchema)
-          .optional()
-          .meta({ description: 'With `descendants=true`: the other keys that were revoked.' }),
-      }),
+      named(
+        'RevokedApiKey',
+        apiKeySchema.extend({
+          revoked_descendants: z
+            .array(apiKeySchema)
+            .optional()
+            .meta({ description: 'With `descendants=true`: the other keys that were revoked.' }),
+        }),
+      ),
       { ...apiKeyExample, status: 'revoked' },
     ),
     problems: ['api_key_not_found'],

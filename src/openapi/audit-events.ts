@@ -16,7 +16,7 @@ const organizationSchema = z
     status: z.enum(organizationStatuses),
     created_at: time,
   })
-  .meta({ id: 'Organization' }) satisfies z.ZodType<Organization>;
+  .meta({ id: 'Organization', title: 'Organization' }) satisfies z.ZodType<Organization>;
 
 const auditEventSchema = z
   .object({

@@ -9,17 +9,19 @@ import type { ProblemCode } from '../worker/core/errors.ts';
 import type { Noun } from '../worker/core/parse.ts';
 import { rolesHolding } from '../worker/core/permissions.ts';
 import { roles } from '../worker/core/vocabulary.ts';
-import { BOOKMARK_HEADER, bookmarkFormat } from '../worker/http/bookmark.ts';
 import { beginsRoute } from '../worker/http/route.ts';
 import type { RouteDescription } from '../worker/http/route.ts';
 import { validate } from '../worker/http/validation.ts';
 import { VERSION } from '../worker/version.ts';
 import { apiKeyOperations } from './api-keys.ts';
 import { auditOperations } from './audit-events.ts';
+import { always, headers, headersOfProblem, headersOfSuccess, parameters, refersToHeaders } from './headers.ts';
 import { integrationOperations } from './integrations.ts';
+import { changed, discriminated, jsonObject, named, referTo, Schemas } from './json-schema.ts';
+import type { JsonObject } from './json-schema.ts';
 import type { OperationDescription, Operations } from './operation.ts';
 import { phoneNumberOperations } from './phone-numbers.ts';
-import { describeProblem } from './problems.ts';
+import { describeProblem, pascalCase } from './problems.ts';
 
 const operations: Operations = {
   ...integrationOperations,
@@ -72,76 +74,17 @@ const everywhere: ProblemCode[] = [
 ];
 const ofBodies: ProblemCode[] = ['malformed_json', 'payload_too_large', 'unsupported_media_type'];
 
-const headers = {
-  'X-Request-Id': {
-    description: 'Identifies the call, also in our log.',
-    required: true,
-    schema: { type: 'string', format: 'uuid' },
-  },
-  'Cache-Control': { description: 'Nothing is cached.', required: true, schema: { type: 'string', const: 'no-store' } },
-  'RateLimit-Policy': {
-    description:
-      'The organization’s limits that this call counts against: `q` requests in `w` seconds. Absent if the caller is unknown.',
-    schema: { type: 'string' },
-    example: '"pro";q=500;w=10, "pro_mutations";q=100;w=10',
-  },
-  'Idempotency-Replayed': {
-    description: 'The request was answered before, and this is the same answer.',
-    schema: { type: 'string', const: 'true' },
-  },
-  [BOOKMARK_HEADER]: {
-    description: 'The state of the organization’s database that this answer is from.',
-    schema: { type: 'string', pattern: bookmarkFormat.source },
-  },
-  RateLimit: {
-    description: 'On a 429 alone: the limit that was reached. `r`, the requests that remain, is 0.',
-    schema: { type: 'string' },
-    example: '"pro";r=0',
-  },
-  'Accept-Encoding': {
-    description: 'On a 415 because of `Content-Encoding`: the only coding that is accepted.',
-    schema: { type: 'string' },
-    example: 'identity',
-  },
-  'Retry-After': {
-    description: 'How many seconds to wait.',
-    required: true,
-    schema: { type: 'integer', minimum: 1 },
-  },
-  'WWW-Authenticate': {
-    description: 'The challenge that RFC 9110 requires with a 401.',
-    required: true,
-    schema: { type: 'string' },
-  },
-};
-
-const bookmark = {
-  name: BOOKMARK_HEADER,
-  in: 'header',
-  required: false,
-  description:
-    'The `X-D1-Bookmark` of an earlier answer to the same organization. This answer is then at least as new.',
-  schema: { type: 'string', pattern: bookmarkFormat.source },
-};
-
-const idempotencyKey = {
-  name: 'Idempotency-Key',
-  in: 'header',
-  required: false,
-  description: 'A new random key for each request. Send the same key when you repeat a request whose answer was lost.',
-  schema: { type: 'string', pattern: '^[\\x20-\\x7e]{1,255}$' },
-};
-
-const healthSchema = z.object({
-  status: z.enum(['ok', 'unavailable']),
-  version: z.string(),
-  database: z.enum(['ok', 'unavailable']).meta({ description: 'Whether D1 answers, remembered for 5 seconds.' }),
-  credentials: z
-    .enum(['ok', 'unavailable'])
-    .meta({ description: 'Whether the key-encryption keys are usable, remembered for 5 seconds.' }),
-});
-
-type JsonObject = Record<string, unknown>;
+const healthSchema = named(
+  'Health',
+  z.object({
+    status: z.enum(['ok', 'unavailable']),
+    version: z.string(),
+    database: z.enum(['ok', 'unavailable']).meta({ description: 'Whether D1 answers, remembered for 5 seconds.' }),
+    credentials: z
+      .enum(['ok', 'unavailable'])
+      .meta({ description: 'Whether the key-encryption keys are usable, remembered for 5 seconds.' }),
+  }),
+);
 
 type Route = RouteDescription & { method: string; path: string };
 
@@ -152,28 +95,17 @@ function routesOfApp(): Route[] {
   );
 }
 
-/** The named schemas and responses, which other parts of the document refer to. */
-class Components {
-  readonly schemas: JsonObject = {};
+/** What other parts of the document refer to by name. */
+class Components extends Schemas {
   readonly responses: JsonObject = {};
 
-  /**
-   * A schema as JSON Schema, of the input before defaults and transformations. Schemas with an id become components.
-   */
-  schema(schema: z.ZodType): JsonObject {
-    const text = JSON.stringify(z.toJSONSchema(z.object({ schema }), { io: 'input' }));
-    const { $defs, properties } = wrapped.parse(JSON.parse(text.replaceAll('#/$defs/', '#/components/schemas/')));
-    Object.assign(this.schemas, $defs);
-    return properties.schema;
-  }
-
   /** The response for problems of one status: a component, unless the operation has examples of its own. */
-  problems(codes: ProblemCode[], always: string[], own: Examples): JsonObject {
+  problems(codes: ProblemCode[], names: string[], own: Examples): JsonObject {
     const problems = codes.map((code) => describeProblem(code));
-    const alternatives = problems.map(({ schema }) => this.schema(schema));
+    const alternatives = problems.map(({ schema }) => this.add(schema));
     const response = {
       description: problems.map(({ title, example }) => `${title}: \`${String(example['code'])}\`.`).join(' '),
-      headers: refersToHeaders([...always, ...problems.flatMap((problem) => problem.headers)]),
+      headers: refersToHeaders([...names, ...problems.flatMap((problem) => problem.headers)]),
       content: {
         'application/problem+json': {
           schema: alternatives.length === 1 ? alternatives[0] : { oneOf: alternatives },
@@ -184,15 +116,17 @@ class Components {
       },
     };
     if (codes.some((code) => own[code])) return response;
-    const name = [...codes, ...always.filter((header) => header === 'Idempotency-Replayed')].join('-');
+    const name = codes.map(pascalCase).join('Or');
     this.responses[name] ??= response;
-    return { $ref: `#/components/responses/${name}` };
+    return referTo('responses', name);
   }
 
   /** The responses for these problems, by status. */
-  problemsByStatus(codes: ProblemCode[], always: string[], own: Examples = {}): JsonObject {
+  problemsByStatus(codes: ProblemCode[], own: Examples): JsonObject {
     const byStatus = Map.groupBy(codes, (code) => describeProblem(code).status);
-    return Object.fromEntries([...byStatus].map(([status, those]) => [status, this.problems(those, always, own)]));
+    return Object.fromEntries(
+      [...byStatus].map(([status, those]) => [status, this.problems(those, headersOfProblem(status), own)]),
+    );
   }
 }
 
@@ -225,19 +159,14 @@ function refusalOf(schema: z.ZodType, value: unknown, noun: Noun): JsonObject {
   throw new Error('The schema refuses nothing.');
 }
 
-const jsonObject = z.record(z.string(), z.unknown());
-const wrapped = z.object({ $defs: jsonObject.default({}), properties: z.object({ schema: jsonObject }) });
 const parameterSchemas = z.object({
   properties: z.record(z.string(), z.looseObject({ description: z.string().optional() })),
   required: z.array(z.string()).default([]),
 });
 
-const refersToHeaders = (names: string[]) =>
-  Object.fromEntries(names.map((name) => [name, { $ref: `#/components/headers/${name}` }]));
-
-function parameters(components: Components, place: 'path' | 'query', schema: z.ZodType | undefined): JsonObject[] {
+function parametersIn(components: Components, place: 'path' | 'query', schema: z.ZodType | undefined): JsonObject[] {
   if (!schema) return [];
-  const { properties, required } = parameterSchemas.parse(components.schema(schema));
+  const { properties, required } = parameterSchemas.parse(components.add(schema));
   return Object.entries(properties).map(([name, { description: text, ...rest }]) => ({
     name,
     in: place,
@@ -249,7 +178,7 @@ function parameters(components: Components, place: 'path' | 'query', schema: z.Z
 
 function operation(components: Components, route: Route, described: OperationDescription): JsonObject {
   const { permission, validates, kind } = route;
-  const { operationId, tag, summary, bodies = {}, answer, problems = [] } = described;
+  const { operationId, tag, summary, body, answer, problems = [] } = described;
   const codes: ProblemCode[] = [
     ...everywhere,
     ...(rolesHolding[permission].length < roles.length ? (['permission_denied'] as const) : []),
@@ -258,12 +187,11 @@ function operation(components: Components, route: Route, described: OperationDes
     ...(kind === 'mutates' ? (['idempotency_key_reused'] as const) : []),
     ...problems,
   ];
-  const always = ['X-Request-Id', 'Cache-Control', 'RateLimit-Policy'];
-  const withReplay = kind === 'mutates' ? [...always, 'Idempotency-Replayed'] : always;
   const asked = [
-    ...parameters(components, 'path', validates.path),
-    ...parameters(components, 'query', validates.query),
-    kind === 'mutates' ? idempotencyKey : bookmark,
+    referTo('parameters', 'OrganizationId'),
+    ...parametersIn(components, 'path', validates.path),
+    ...parametersIn(components, 'query', validates.query),
+    referTo('parameters', kind === 'mutates' ? 'IdempotencyKey' : 'Bookmark'),
   ];
   return {
     operationId,
@@ -273,15 +201,15 @@ function operation(components: Components, route: Route, described: OperationDes
       .filter((part) => part !== undefined)
       .join('\n\n'),
     parameters: asked,
-    ...(validates.body
+    ...(validates.body && body
       ? {
           requestBody: {
             required: true,
             description: 'At most 64 KiB.',
             content: {
               'application/json': {
-                schema: components.schema(validates.body),
-                examples: Object.fromEntries(Object.entries(bodies).map(([name, value]) => [name, { value }])),
+                schema: components.add(named(body.name, validates.body)),
+                examples: Object.fromEntries(Object.entries(body.examples).map(([name, value]) => [name, { value }])),
               },
             },
           },
@@ -290,10 +218,10 @@ function operation(components: Components, route: Route, described: OperationDes
     responses: {
       [answer.status]: {
         description: answer.status === 201 ? 'Created.' : 'Done.',
-        headers: refersToHeaders([...withReplay, BOOKMARK_HEADER]),
-        content: { 'application/json': { schema: components.schema(answer.schema), example: answer.example } },
+        headers: refersToHeaders(headersOfSuccess(kind)),
+        content: { 'application/json': { schema: components.add(answer.schema), example: answer.example } },
       },
-      ...components.problemsByStatus(codes, withReplay, examplesOf(route)),
+      ...components.problemsByStatus(codes, examplesOf(route)),
     },
   };
 }
@@ -301,10 +229,10 @@ function operation(components: Components, route: Route, described: OperationDes
 function health(components: Components): JsonObject {
   const answer = (status: string, text: string) => ({
     description: text,
-    headers: refersToHeaders(['X-Request-Id', 'Cache-Control']),
+    headers: refersToHeaders([...always, 'RateLimit-Policy']),
     content: {
       'application/json': {
-        schema: components.schema(healthSchema),
+        schema: components.add(healthSchema),
         example: { status, version: VERSION, database: status, credentials: 'ok' },
       },
     },
@@ -313,11 +241,12 @@ function health(components: Components): JsonObject {
     operationId: 'getHealth',
     tags: ['Service'],
     summary: 'Get the health of the service',
+    description: 'For monitors: it needs no API key.',
     security: [],
     responses: {
       200: answer('ok', 'Healthy.'),
       503: answer('unavailable', 'D1 does not answer, or the key-encryption keys are not usable.'),
-      ...components.problemsByStatus(['rate_limited', 'internal_error'], ['X-Request-Id', 'Cache-Control']),
+      ...components.problemsByStatus(['rate_limited', 'internal_error'], {}),
     },
   };
 }
@@ -336,32 +265,35 @@ export function openApiDocument(): JsonObject {
   }
   if (left.size > 0) throw new Error(`There is no route ${[...left.keys()].join(', ')}`);
   paths['/health'] = { get: health(components) };
-  return {
+  const document = {
     openapi: '3.1.0',
     info: {
       title: 'Patchbay',
       version: VERSION,
       description,
+      contact: { name: 'Patchbay', url: 'https://github.com/patchbay/patchbay' },
       license: { name: 'MIT', identifier: 'MIT' },
     },
-    servers: [{ url: '/', description: 'This deployment.' }],
+    servers: [
+      { url: '/', description: 'This deployment.' },
+      {
+        url: 'http://127.0.0.1:{port}',
+        description: 'The server that `npm run dev` starts.',
+        variables: { port: { default: '8787', description: 'The port that it prints.' } },
+      },
+    ],
     tags,
-    security: [{ ApiKey: [], OrganizationId: [] }],
+    security: [{ ApiKey: [] }],
     paths,
     components: {
       securitySchemes: {
         ApiKey: { type: 'apiKey', in: 'header', name: 'X-API-Key', description: 'The raw key, `bk_live_…`.' },
-        OrganizationId: {
-          type: 'apiKey',
-          in: 'header',
-          name: 'X-Organization-Id',
-          description:
-            'The organization of the key, `org_` and 1–40 of `[A-Za-z0-9_-]`. It is no secret, but required.',
-        },
       },
+      parameters,
       headers,
       responses: components.responses,
-      schemas: components.schemas,
+      schemas: components.components,
     },
   };
+  return jsonObject.parse(changed(document, (object) => discriminated(object, components.components)));
 }

@@ -2,8 +2,15 @@ import * as z from 'zod';
 import { categories, integrationStatuses, providerNames } from '../worker/core/vocabulary.ts';
 import { presentIntegration } from '../worker/integrations/integration.ts';
 import type { Integration } from '../worker/integrations/integration.ts';
+import { providerCredentials, providers } from '../worker/integrations/providers.ts';
+import { named } from './json-schema.ts';
 import { action, entity, id, page, time } from './operation.ts';
 import type { Operations } from './operation.ts';
+
+named('IntegrationCredentials', providerCredentials);
+named('TelnyxCredentials', providers.telnyx.credentials, 'Telnyx');
+named('VonageCredentials', providers.vonage.credentials, 'Vonage');
+named('PlivoCredentials', providers.plivo.credentials, 'Plivo');
 
 const tag = 'Integrations';
 
@@ -23,6 +30,7 @@ export const integrationSchema = z
   })
   .meta({
     id: 'Integration',
+    title: 'Integration',
     description: 'An account at a telephony provider. No answer contains its credentials.',
   }) satisfies z.ZodType<Integration>;
 
@@ -49,25 +57,28 @@ export const integrationOperations: Operations = {
     tag,
     summary: 'Create an integration',
     description: 'Stores a provider’s credentials, encrypted with their own key. No answer ever contains them.',
-    bodies: {
-      twilio: { name: 'Twilio Production', credentials },
-      twilio_api_key: {
-        name: 'Twilio by API key',
-        credentials: {
-          provider: 'twilio',
-          account_sid: credentials.account_sid,
-          api_key_sid: 'SK0123456789abcdef0123456789abcdef',
-          api_key_secret: 'your-api-key-secret',
+    body: {
+      name: 'NewIntegration',
+      examples: {
+        twilio: { name: 'Twilio Production', credentials },
+        twilio_api_key: {
+          name: 'Twilio by API key',
+          credentials: {
+            provider: 'twilio',
+            account_sid: credentials.account_sid,
+            api_key_sid: 'SK0123456789abcdef0123456789abcdef',
+            api_key_secret: 'your-api-key-secret',
+          },
         },
-      },
-      telnyx: { name: 'Telnyx', credentials: { provider: 'telnyx', api_key: 'your-api-key' } },
-      vonage: {
-        name: 'Vonage',
-        credentials: { provider: 'vonage', api_key: 'your-api-key', api_secret: 'your-api-secret' },
-      },
-      plivo: {
-        name: 'Plivo',
-        credentials: { provider: 'plivo', auth_id: 'your-auth-id', auth_token: 'your-auth-token' },
+        telnyx: { name: 'Telnyx', credentials: { provider: 'telnyx', api_key: 'your-api-key' } },
+        vonage: {
+          name: 'Vonage',
+          credentials: { provider: 'vonage', api_key: 'your-api-key', api_secret: 'your-api-secret' },
+        },
+        plivo: {
+          name: 'Plivo',
+          credentials: { provider: 'plivo', auth_id: 'MA0123456789ABCDEFGH', auth_token: 'your-auth-token' },
+        },
       },
     },
     answer: action(201, 'Integration created successfully', integrationSchema, integrationExample),
@@ -93,7 +104,10 @@ export const integrationOperations: Operations = {
     summary: 'Update an integration',
     description:
       'Changes the name, the credentials, or both. New credentials replace the old ones, which can no longer be read.',
-    bodies: { name: { name: 'Twilio Europe' }, credentials: { credentials } },
+    body: {
+      name: 'IntegrationChanges',
+      examples: { name: { name: 'Twilio Europe' }, credentials: { credentials } },
+    },
     answer: action(200, 'Integration updated successfully', integrationSchema, integrationExample),
     problems: ['integration_not_found', 'quota_exceeded'],
   },

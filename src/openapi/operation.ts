@@ -6,6 +6,7 @@ import * as z from 'zod';
 import type { ProblemCode } from '../worker/core/errors.ts';
 import { agentIdPattern } from '../worker/core/ids.ts';
 import type { Pagination } from '../worker/d1/list.ts';
+import { nameOf, named } from './json-schema.ts';
 
 /** The status and body of a success, with an example. */
 interface Answer {
@@ -19,8 +20,8 @@ export interface OperationDescription {
   tag: string;
   summary: string;
   description?: string;
-  /** Examples of bodies that are accepted, by name. */
-  bodies?: Record<string, object>;
+  /** The name of the body's schema, and examples of bodies that are accepted, by name. */
+  body?: { name: string; examples: Record<string, object> };
   answer: Answer;
   /** The problems of this operation that its route does not imply. */
   problems?: ProblemCode[];
@@ -39,20 +40,23 @@ const paginationSchema = z
   })
   .meta({ id: 'Pagination' }) satisfies z.ZodType<Pagination>;
 
-/** One entity. */
+/** One entity, which has a name. */
 export function entity(data: z.ZodType, example: unknown): Answer {
   return {
     status: 200,
-    schema: z.object({ success: z.literal(true), data }),
+    schema: named(`${nameOf(data)}Answer`, z.object({ success: z.literal(true), data })),
     example: { success: true, data: example },
   };
 }
 
-/** A page of entities. */
+/** A page of entities, which have a name. */
 export function page(data: z.ZodType, example: unknown): Answer {
   return {
     status: 200,
-    schema: z.object({ success: z.literal(true), data: z.array(data), pagination: paginationSchema }),
+    schema: named(
+      `${nameOf(data)}Page`,
+      z.object({ success: z.literal(true), data: z.array(data), pagination: paginationSchema }),
+    ),
     example: {
       success: true,
       data: [example],
@@ -61,12 +65,13 @@ export function page(data: z.ZodType, example: unknown): Answer {
   };
 }
 
-/** The result of an action. `messages` are the sentences that its `message` may be. */
-export function action(status: 200 | 201, messages: string | string[], data: z.ZodType, example: unknown): Answer {
-  const [message = ''] = [messages].flat();
+const messageSchema = z.string().meta({ description: 'A sentence for people.' });
+
+/** The result of an action, which has a name. */
+export function action(status: 200 | 201, message: string, data: z.ZodType, example: unknown): Answer {
   return {
     status,
-    schema: z.object({ success: z.literal(true), message: z.literal([messages].flat()), data }),
+    schema: named(`${nameOf(data)}Result`, z.object({ success: z.literal(true), message: messageSchema, data })),
     example: { success: true, message, data: example },
   };
 }

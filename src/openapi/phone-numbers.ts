@@ -1,9 +1,14 @@
 import * as z from 'zod';
 import { mediaEncryptions, phoneNumberStatuses, providerNames } from '../worker/core/vocabulary.ts';
+import { throughIntegration, throughSip } from '../worker/phone-numbers/import.ts';
 import { presentPhoneNumber } from '../worker/phone-numbers/phone-number.ts';
 import type { PhoneNumber } from '../worker/phone-numbers/phone-number.ts';
+import { named } from './json-schema.ts';
 import { action, agentId, entity, id, page, time } from './operation.ts';
 import type { Operations } from './operation.ts';
+
+named('NewProviderNumber', throughIntegration, 'Through an integration');
+named('NewSipNumber', throughSip, 'By SIP');
 
 const tag = 'Phone numbers';
 
@@ -30,6 +35,7 @@ export const phoneNumberSchema = z
   })
   .meta({
     id: 'PhoneNumber',
+    title: 'Phone number',
     description: 'A phone number. `sip_password` and `inbound_pin` are credentials: no answer contains them.',
   }) satisfies z.ZodType<PhoneNumber>;
 
@@ -59,32 +65,30 @@ export const phoneNumberOperations: Operations = {
     summary: 'Import a phone number',
     description:
       'Imports through an integration of the number’s provider, or by SIP. No two organizations can have the same number.',
-    bodies: {
-      twilio: {
-        phone_number: phoneNumberExample.phone_number,
-        provider: 'twilio',
-        integration_id: 'intg_a1b2c3d4e5f6',
-        supports_inbound: true,
-      },
-      sip: {
-        phone_number: '+12345678901',
-        provider: 'sip',
-        supports_inbound: true,
-        supports_outbound: true,
-        sip_trunk_name: 'Front desk',
-        sip_username: 'frontdesk',
-        sip_password: 'your-sip-password',
-        sip_server_address: 'sip.example.com',
-        inbound_pin: '4711',
-        media_encryption: 'require',
+    body: {
+      name: 'NewPhoneNumber',
+      examples: {
+        twilio: {
+          phone_number: phoneNumberExample.phone_number,
+          provider: 'twilio',
+          integration_id: 'intg_a1b2c3d4e5f6',
+          supports_inbound: true,
+        },
+        sip: {
+          phone_number: '+12345678901',
+          provider: 'sip',
+          supports_inbound: true,
+          supports_outbound: true,
+          sip_trunk_name: 'Front desk',
+          sip_username: 'frontdesk',
+          sip_password: 'your-sip-password',
+          sip_server_address: 'sip.example.com',
+          inbound_pin: '4711',
+          media_encryption: 'require',
+        },
       },
     },
-    answer: action(
-      201,
-      [...providerNames, 'sip'].map((provider) => `Phone number imported successfully with ${provider}`),
-      phoneNumberSchema,
-      phoneNumberExample,
-    ),
+    answer: action(201, 'Phone number imported successfully with twilio', phoneNumberSchema, phoneNumberExample),
     problems: ['integration_not_found', 'phone_number_exists', 'quota_exceeded'],
   },
   'GET /api/phone-numbers': {
@@ -108,11 +112,14 @@ export const phoneNumberOperations: Operations = {
     description:
       'Moves the number to another integration, changes what it supports, or assigns it to an agent or unassigns it. ' +
       '`status` follows `assigned_agent_id`.',
-    bodies: {
-      reassign: { integration_id: 'intg_0f1e2d3c4b5a' },
-      supports: { supports_inbound: true, supports_outbound: true },
-      assign: { assigned_agent_id: 'agent_a1b2c3d4e5f6' },
-      unassign: { assigned_agent_id: null },
+    body: {
+      name: 'PhoneNumberChanges',
+      examples: {
+        reassign: { integration_id: 'intg_0f1e2d3c4b5a' },
+        supports: { supports_inbound: true, supports_outbound: true },
+        assign: { assigned_agent_id: 'agent_a1b2c3d4e5f6' },
+        unassign: { assigned_agent_id: null },
+      },
     },
     answer: action(200, 'Phone number updated successfully', phoneNumberSchema, phoneNumberExample),
     problems: ['phone_number_not_found', 'integration_not_found', 'quota_exceeded'],

@@ -91,6 +91,15 @@ const problems: { [Code in ProblemCode]: { members: z.ZodRawShape; example: Prob
   internal_error: none,
 };
 
+/** Headers that only some answers with the code have, or that the middleware adds. */
+const ofSome: { [Code in ProblemCode]?: string[] } = {
+  rate_limited: ['RateLimit'],
+  unsupported_media_type: ['Accept-Encoding'],
+};
+/** `integration_in_use` as `IntegrationInUse`. */
+export const pascalCase = (text: string) =>
+  text.replaceAll(/(?:^|_)([a-z])/g, (_, letter: string) => letter.toUpperCase());
+
 /** The status, title, schema and headers (without Content-Type) of a code, and an example with these members. */
 export function describeProblem<Code extends ProblemCode>(
   code: Code,
@@ -109,7 +118,7 @@ export function describeProblem<Code extends ProblemCode>(
       ...members,
       request_id: z.string(),
     })
-    .meta({ id: code });
-  const names = Object.keys(headers).filter((name) => name !== 'Content-Type');
+    .meta({ id: `${pascalCase(code)}Problem`, title: exampleBody.title });
+  const names = [...Object.keys(headers).filter((name) => name !== 'Content-Type'), ...(ofSome[code] ?? [])];
   return { code, status, title: exampleBody.title, headers: names, schema, example: exampleBody };
 }

@@ -259,13 +259,11 @@ describe('the expiry of a new key', () => {
     '2020-01-01T00:00:00Z',
     '2999-01-01',
     '2999-01-01T00:00:00',
-    '2999-01-01T00:00:00+02:00',
     '2999-13-01T00:00:00Z',
     '2999-02-30T00:00:00Z',
     '12999-01-01T00:00:00Z',
     'tomorrow',
     '',
-    null,
     32_472_144_000,
     true,
     ['2999-01-01T00:00:00Z'],
@@ -319,9 +317,9 @@ describe('a new key that is refused', () => {
     ['a name with a line break', { name: 'a\nb', role: 'user' }, ['name']],
     ['an unknown role', { name: 'CI', role: 'owner' }, ['role']],
     ['a role in capitals', { name: 'CI', role: 'Admin' }, ['role']],
-    ['a user of its own', { name: 'CI', role: 'user', user_id: 'user_eve' }, ['']],
-    ['an organization of its own', { name: 'CI', role: 'user', client_id: 'org_other' }, ['']],
-    ['a raw key of its own', { name: 'CI', role: 'user', raw_key: 'plaintext' }, ['']],
+    ['a user of its own', { name: 'CI', role: 'user', user_id: 'user_eve' }, ['user_id']],
+    ['an organization of its own', { name: 'CI', role: 'user', client_id: 'org_other' }, ['client_id']],
+    ['a raw key of its own', { name: 'CI', role: 'user', raw_key: 'plaintext' }, ['raw_key']],
   ])('is a 422 by %s', async (_, body, paths) => {
     const before = await everythingStored();
 

@@ -91,8 +91,8 @@ describe('the list of API keys', () => {
   });
 
   it.each([
-    ['a filter that it does not have', 'status=active', ''],
-    ['a role', 'role=admin', ''],
+    ['a filter that it does not have', 'status=active', 'status'],
+    ['a role', 'role=admin', 'role'],
     ['a page size of 0', 'page_size=0', 'page_size'],
     ['a page size in another notation', 'page_size=1e1', 'page_size'],
     ['a page size with a space before it', 'page_size=%205', 'page_size'],

@@ -43,7 +43,13 @@ async function journey() {
   await remove(integration);
   const sip_number = unusedNumber();
   await call(client, 'POST', '/api/phone-numbers', {
-    body: { provider: 'sip', phone_number: sip_number, sip_password: 'plaintext-password', inbound_pin: '0042' },
+    body: {
+      provider: 'sip',
+      phone_number: sip_number,
+      sip_username: 'user',
+      sip_password: 'plaintext-password',
+      inbound_pin: '0042',
+    },
   });
   const sip_id = String((await rowOf('phone_numbers', sip_number))['phone_number_id']);
   const { text } = await call(client, 'POST', '/api/api-keys', { body: { name: 'CI', role: 'user' } });
@@ -180,7 +186,13 @@ describe('an audit event', () => {
   it('has a phone number as clients see it, its flags as booleans', async () => {
     const phone_number = unusedNumber();
     await call(client, 'POST', '/api/phone-numbers', {
-      body: { provider: 'sip', phone_number, supports_inbound: true, sip_password: 'plaintext-password' },
+      body: {
+        provider: 'sip',
+        phone_number,
+        supports_inbound: true,
+        sip_username: 'user',
+        sip_password: 'plaintext-password',
+      },
     });
     const phone_number_id = String((await rowOf('phone_numbers', phone_number))['phone_number_id']);
     const path = `/api/phone-numbers/${phone_number_id}`;
@@ -367,10 +379,9 @@ describe('a filter of audit events', () => {
     ['a date as since', 'since=2024-01-15', 'since'],
     ['a number as since', 'since=1705314600', 'since'],
     ['a local time as since', 'since=2024-01-15T10:30:00', 'since'],
-    ['another zone as until', 'until=2024-01-15T10:30:00%2B02:00', 'until'],
     ['a day that does not exist as until', 'until=2024-02-30T10:30:00Z', 'until'],
     ['an empty until', 'until=', 'until'],
-    ['an unknown parameter', 'outcome=refused', ''],
+    ['an unknown parameter', 'outcome=refused', 'outcome'],
     ['a repeated action', 'action=integration.created&action=integration.created', 'action'],
     ['a repeated since', 'since=2024-01-15T10:30:00Z&since=2024-01-15T10:30:00Z', 'since'],
   ])('is a 422 by %s', async (_, filter, path) => {

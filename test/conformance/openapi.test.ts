@@ -6,6 +6,7 @@ import * as z from 'zod';
 import { openApiDocument } from '../../src/openapi/document.ts';
 import { projectDirectory } from '../../src/operator/command-line/project.ts';
 import { app } from '../../src/worker/app.ts';
+import { run } from '../processes.ts';
 import { joinServer, newNumbers } from './server.ts';
 import type { Client } from './server.ts';
 
@@ -25,6 +26,11 @@ const document = z.object({
     ),
   ),
 });
+
+const hasPython = await run('python3', ['--version']).then(
+  ({ code }) => code === 0,
+  () => false,
+);
 
 const createdKey = z.object({ data: z.object({ key: z.object({ key_id: z.string() }) }) });
 
@@ -103,3 +109,107 @@ describe('the OpenAPI document', () => {
     },
   );
 });
+
+/** Every object in the document, with the path to it. */
+function* objectsIn(
+  value: unknown,
+  path: string[] = [],
+): Generator<{ path: string[]; object: Record<string, unknown> }> {
+  if (typeof value !== 'object' || value === null) return;
+  if (!Array.isArray(value)) yield { path, object: anyObject.parse(value) };
+  for (const [name, part] of Object.entries(value)) yield* objectsIn(part, [...path, name]);
+}
+
+const anyObject = z.record(z.string(), z.unknown());
+const reference = z.object({ $ref: z.string().regex(/^#\/components\/schemas\/(?:[A-Z][a-z0-9]+)+$/) });
+const titled = z.object({ title: z.string() });
+
+const whole: unknown = JSON.parse(kept);
+const objects = [...objectsIn(whole)];
+const { components } = z.object({ components: z.record(z.string(), anyObject) }).parse(whole);
+
+describe('the OpenAPI document, for tools of all kinds', () => {
+  const patterns = new Set(
+    objects.flatMap(({ path, object }) =>
+      typeof object['pattern'] === 'string' && path.at(-1) !== 'properties' ? [object['pattern']] : [],
+    ),
+  );
+
+  it('has patterns that Python, RE2, and JavaScript with and without the u flag read alike', () => {
+    const known = /^(?:[ -[\]-~]|\\[dx.+*?^$()[\]{}|/\\-])*$/;
+    const onlySome = /\(\?[^:]|\\[1-9]/;
+    expect(patterns.size).toBeGreaterThan(5);
+    expect([...patterns].filter((pattern) => !known.test(pattern) || onlySome.test(pattern))).toEqual([]);
+    for (const flags of ['', 'u'])
+      for (const pattern of patterns) expect(() => new RegExp(pattern, flags)).not.toThrow();
+  });
+
+  it.skipIf(!hasPython)('has patterns that Python compiles (skipped without python3)', async () => {
+    const program = 'import json, re, sys\nfor pattern in json.loads(sys.argv[1]): re.compile(pattern)';
+
+    expect(await run('python3', ['-c', program, JSON.stringify([...patterns])])).toMatchObject({ code: 0, stderr: '' });
+  });
+
+  it('has unions of components with different titles, and a discriminator where one field tells them apart', () => {
+    const unions = objects.flatMap(({ path, object }) => {
+      const alternatives = object['oneOf'] ?? object['anyOf'];
+      return alternatives === undefined ? [] : [{ path: path.join('/'), alternatives, object }];
+    });
+    expect(unions.length).toBeGreaterThan(5);
+    for (const { path, alternatives, object } of unions) {
+      const names = z.array(reference).parse(alternatives, { reportInput: true }).map(nameIn);
+      const titles = names.map((name) => titled.parse(components['schemas']?.[name]).title);
+      expect(new Set(titles).size, path).toBe(titles.length);
+      const isUndecided =
+        path === 'components/schemas/IntegrationCredentials' || path.endsWith('AuditEvent/properties/state');
+      expect('discriminator' in object, path).toBe(!isUndecided);
+    }
+  });
+
+  it('has a name for the schema of every body, all in one style', () => {
+    const bodies = objects.flatMap(({ path, object }) =>
+      /^application\/(?:problem\+)?json$/.test(path.at(-1) ?? '') ? [object['schema']] : [],
+    );
+    const isUnion = z.object({ oneOf: z.array(reference) });
+
+    expect(bodies.length).toBeGreaterThan(20);
+    expect(bodies.filter((schema) => !z.union([reference, isUnion]).safeParse(schema).success)).toEqual([]);
+    for (const kind of ['schemas', 'responses', 'parameters']) {
+      expect(Object.keys(components[kind] ?? {}).filter((name) => !/^(?:[A-Z][a-z0-9]+)+$/.test(name))).toEqual([]);
+    }
+  });
+
+  it('hides every secret, and nothing else', () => {
+    const secrets = ['api_key', 'api_key_secret', 'api_secret', 'auth_token', 'inbound_pin', 'sip_password'];
+    const hidden = objects.filter(({ object }) => object['writeOnly'] === true && object['format'] === 'password');
+    const named = objects.filter(({ path }) => path.at(-2) === 'properties' && secrets.includes(path.at(-1) ?? ''));
+
+    expect(new Set(hidden.map(({ path }) => path.at(-1)))).toEqual(new Set(secrets));
+    expect(named.map(({ path }) => path)).toEqual(hidden.map(({ path }) => path));
+  });
+
+  it('asks for X-Organization-Id on every call under /api, and proposes no Idempotency-Key', () => {
+    const calls = objects.filter(({ path }) => path.length === 3 && path[0] === 'paths' && path[1]?.startsWith('/api'));
+    const asked = expect.arrayContaining([{ $ref: '#/components/parameters/OrganizationId' }]);
+
+    expect(calls.length).toBeGreaterThan(10);
+    for (const { object } of calls) expect(object['parameters']).toEqual(asked);
+    expect(components['parameters']?.['OrganizationId']).toMatchObject({
+      name: 'X-Organization-Id',
+      in: 'header',
+      required: true,
+    });
+    expect(whole).toMatchObject({ security: [{ ApiKey: [] }] });
+    const key = JSON.stringify(components['parameters']?.['IdempotencyKey']);
+    expect(key).not.toMatch(/"(?:example|examples|default)"/);
+  });
+
+  it('has messages that may be reworded', () => {
+    const messages = objects.filter(({ path }) => path.at(-2) === 'properties' && path.at(-1) === 'message');
+
+    expect(messages.length).toBeGreaterThan(3);
+    for (const { object } of messages) expect(object).not.toHaveProperty('const');
+  });
+});
+
+const nameIn = ({ $ref }: z.output<typeof reference>) => $ref.replace('#/components/schemas/', '');

@@ -141,7 +141,7 @@ describe('a request whose intent to store credentials was refused', () => {
         return {
           method: 'POST',
           path: '/api/phone-numbers',
-          body: { provider: 'sip', phone_number, sip_password: 'plaintext-password' },
+          body: { provider: 'sip', phone_number, sip_username: 'user', sip_password: 'plaintext-password' },
           status: 201,
           obstruct: () => call(holder, 'POST', '/api/phone-numbers', { body: { provider: 'sip', phone_number } }),
           clear: () => env.DB.prepare('DELETE FROM phone_numbers WHERE phone_number = ?').bind(phone_number).run(),

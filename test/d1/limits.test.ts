@@ -107,7 +107,7 @@ const greatest: Mutation[] = [
       credentials: {
         provider: 'twilio',
         account_sid: twilio.account_sid,
-        api_key_sid: longest(256),
+        api_key_sid: 'SK0123456789abcdef0123456789abcdef',
         api_key_secret: longest(256),
       },
     },
@@ -120,9 +120,9 @@ const greatest: Mutation[] = [
       sip_trunk_name: longest(100),
       sip_username: longest(100),
       sip_password: longest(256),
-      sip_server_address: longest(255),
+      sip_server_address: `${'longest.label.'.repeat(18)}x:65535`,
       inbound_room_name: longest(100),
-      inbound_pin: longest(10),
+      inbound_pin: '0123456789',
     },
   },
   { method: 'POST', path: '/api/api-keys', body: { name: longest(100), role: 'user' } },
@@ -361,7 +361,7 @@ describe('the statements of all calls, of the cron, of the operator’s commands
     expect(bound).toBeGreaterThan(5000);
     expect(bound).toBeLessThanOrEqual(MAX_VALUE_BYTES);
 
-    expect(mostBytes(stored)).toBeGreaterThan(3000);
+    expect(mostBytes(stored)).toBeGreaterThan(2000);
     expect(mostBytes(stored)).toBeLessThanOrEqual(MAX_VALUE_BYTES);
   });
 });

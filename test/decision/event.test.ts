@@ -71,7 +71,7 @@ describe('an audit event', () => {
   it('has, for an import, the state of the number, and nothing that leads to its credentials', async () => {
     const phone_number = unusedNumber();
     await call(client, 'POST', '/api/phone-numbers', {
-      body: { provider: 'sip', phone_number, sip_password: 'plaintext-password' },
+      body: { provider: 'sip', phone_number, sip_username: 'user', sip_password: 'plaintext-password' },
     });
     const row = await env.DB.prepare('SELECT phone_number_id FROM phone_numbers WHERE phone_number = ?')
       .bind(phone_number)

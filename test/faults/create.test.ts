@@ -30,7 +30,11 @@ afterEach(() => {
 
 describe.each([
   ['/api/integrations', { name: 'Twilio Production', credentials: twilio }, 'integrations'],
-  ['/api/phone-numbers', { provider: 'sip', sip_password: 'plaintext-password' }, 'phone_numbers'],
+  [
+    '/api/phone-numbers',
+    { provider: 'sip', sip_username: 'user', sip_password: 'plaintext-password' },
+    'phone_numbers',
+  ],
 ] as const)('POST %s', (path, fields, table) => {
   const post = (bindings = env) => {
     const body = table === 'phone_numbers' ? { ...fields, phone_number: unusedNumber() } : fields;

@@ -493,7 +493,7 @@ describe('a delete of a phone number', () => {
   beforeEach(async () => {
     sip_number = unusedNumber();
     await call(client, 'POST', '/api/phone-numbers', {
-      body: { provider: 'sip', phone_number: sip_number, sip_password: 'plaintext-password' },
+      body: { provider: 'sip', phone_number: sip_number, sip_username: 'user', sip_password: 'plaintext-password' },
     });
     sip = String((await rowOf('phone_numbers', sip_number))['phone_number_id']);
   });

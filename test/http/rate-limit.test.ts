@@ -1,7 +1,7 @@
 import { env } from 'cloudflare:workers';
 import { describe, expect, it } from 'vitest';
 import { newRawKey } from '../../src/worker/callers/raw-key.ts';
-import { mutationLimits, networksOf, organizationLimits } from '../../src/worker/http/rate-limit.ts';
+import { mutationLimits, networkLimit, networksOf, organizationLimits } from '../../src/worker/http/rate-limit.ts';
 import wrangler from '../../wrangler.toml?raw';
 import { countedBindings } from '../bindings.ts';
 import { call, newClient } from '../fixtures.ts';
@@ -18,13 +18,18 @@ async function untilLimited(attempt: () => Promise<Answer>, most: number): Promi
   return answers;
 }
 
+/** What an answer says of limits. */
+const toldBy = (answer: Answer | undefined) =>
+  Object.fromEntries(
+    ['Retry-After', 'RateLimit', 'RateLimit-Policy'].map((name) => [name, answer?.headers.get(name) ?? null]),
+  );
+
 const get = (client: Client) => call(client, 'GET', '/api/nothing');
 
 describe('the limit of an organization', () => {
   it('is stated to clients as wrangler.toml has it', () => {
-    for (const { binding, requests } of [organizationLimits, mutationLimits].flatMap((limits) =>
-      Object.values(limits),
-    )) {
+    const all = [...Object.values(organizationLimits), ...Object.values(mutationLimits), networkLimit];
+    for (const { binding, requests } of all) {
       expect(wrangler).toMatch(
         new RegExp(`name = "${binding}"\\s+namespace_id = "\\d+"\\s+simple = { limit = ${requests}, period = 10 }`),
       );
@@ -59,8 +64,13 @@ describe('the limit of an organization', () => {
 
     const limited = answers.find(({ status }) => status === 429);
     expect(limited).toMatchObject({ status: 429, body: { code: 'rate_limited', retry_after_seconds: 10 } });
-    expect(limited?.headers.get('Retry-After')).toBe('10');
+    expect(toldBy(limited)).toEqual({
+      'Retry-After': '10',
+      RateLimit: '"starter_mutations";r=0',
+      'RateLimit-Policy': '"starter";q=100;w=10, "starter_mutations";q=20;w=10',
+    });
     const passed = answers.filter(({ status }) => status !== 429);
+    expect(passed.map(({ headers }) => headers.get('RateLimit'))).toEqual(passed.map(() => null));
     expect(passed.map(({ status }) => status)).toEqual(passed.map(() => 404));
     expect(passed.length).toBeGreaterThanOrEqual(20);
     expect(calls.filter((name) => name === 'DB.batch')).toHaveLength(passed.length);
@@ -80,7 +90,11 @@ describe('the limit of an organization', () => {
 
     const limited = answers.find(({ status }) => status === 429);
     expect(limited).toMatchObject({ status: 429, body: { code: 'rate_limited', retry_after_seconds: 10 } });
-    expect(limited?.headers.get('Retry-After')).toBe('10');
+    expect(toldBy(limited)).toEqual({
+      'Retry-After': '10',
+      RateLimit: '"starter";r=0',
+      'RateLimit-Policy': '"starter";q=100;w=10',
+    });
     expect(answers.filter(({ status }) => status !== 429).length).toBeGreaterThanOrEqual(100);
     expect((await get(await newClient({ tier: 'starter' }))).status).toBe(404);
   });
@@ -123,8 +137,15 @@ describe('the limit of an IP address on keys that no cache knows', () => {
 
     const limited = answers.find(({ status }) => status === 429);
     expect(limited?.body).toMatchObject({ code: 'rate_limited' });
-    expect(limited?.headers.get('Retry-After')).toBe('10');
+    expect(toldBy(limited)).toEqual({
+      'Retry-After': '10',
+      RateLimit: '"key_lookup";r=0',
+      'RateLimit-Policy': '"key_lookup";q=200;w=10',
+    });
     const passed = answers.filter(({ status }) => status !== 429);
+    expect(passed.map((answer) => toldBy(answer))).toEqual(
+      passed.map(() => ({ 'Retry-After': null, RateLimit: null, 'RateLimit-Policy': '"key_lookup";q=200;w=10' })),
+    );
     expect(passed.length).toBeGreaterThanOrEqual(200);
     expect(calls.filter((name) => name === 'KEY_CACHE.get')).toHaveLength(passed.length);
     expect(calls.filter((name) => name === 'DB.batch')).toHaveLength(passed.length);

@@ -40,7 +40,7 @@ describe('a new integration', () => {
     ['twilio', { provider: 'twilio', account_sid: AC, api_key_sid: SK, api_key_secret: 'plaintext-secret' }],
     ['telnyx', apiKeyOf('telnyx')],
     ['vonage', { ...apiKeyOf('vonage'), api_secret: 'plaintext-secret' }],
-    ['plivo', { provider: 'plivo', auth_id: 'plaintext-id', auth_token: 'plaintext-token' }],
+    ['plivo', { provider: 'plivo', auth_id: 'MA0123456789ABCDEFGH', auth_token: 'plaintext-token' }],
   ])('of %s keeps its credentials, which its data key opens', async (provider, credentials) => {
     const integration_id = await createIntegration(client, credentials);
 
@@ -146,7 +146,7 @@ describe('a body that is not valid', () => {
     ['named with NUL', { ...valid, name: '\0' }, ['name']],
     ['named with half a character', { ...valid, name: '\ud83d' }, ['name']],
     ['named with a number', { ...valid, name: 7 }, ['name']],
-    ['with a surplus member', { ...valid, status: 'active' }, ['']],
+    ['with a surplus member', { ...valid, status: 'active' }, ['status']],
     ['of an unknown provider', { ...valid, credentials: apiKeyOf('acme') }, ['credentials.provider']],
     ['with credentials that are null', { ...valid, credentials: null }, ['credentials']],
     ['with credentials that are text', { ...valid, credentials: 'plaintext' }, ['credentials']],
@@ -171,7 +171,7 @@ describe('a body that is not valid', () => {
     [
       'with a surplus credential',
       { ...valid, credentials: { ...apiKeyOf('telnyx'), api_secret: 'plaintext' } },
-      ['credentials'],
+      ['credentials.api_secret'],
     ],
     [
       'with an account SID of another form',
@@ -200,13 +200,13 @@ describe('a body that is not valid', () => {
     expect(text).not.toContain('plaintext');
   });
 
-  it('is told what is missing and what may be, without a word of what was sent', async () => {
-    const { body } = await refusal({ credentials: { provider: 'plaintext-provider' }, 'plaintext-member': 1 });
+  it('is told what is missing and what may be, without a value that was sent', async () => {
+    const { body } = await refusal({ credentials: { provider: 'plaintext-provider' }, Name: 'plaintext-name' });
 
     expect(body).toMatchObject({
       detail:
         'The request is not valid: name: is required; credentials.provider: must be one of twilio, telnyx, vonage, plivo; ' +
-        'has a member that does not belong here.',
+        '`Name` is not a known field; did you mean `name`?',
     });
   });
 });

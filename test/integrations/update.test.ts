@@ -174,15 +174,23 @@ describe('new credentials', () => {
   });
 
   it.each([
-    ['twilio', { ...twilio, auth_token: undefined, api_key_sid: 'SK1', api_key_secret: 'plaintext-fresh-secret' }],
+    [
+      'twilio',
+      {
+        ...twilio,
+        auth_token: undefined,
+        api_key_sid: 'SK0123456789abcdef0123456789abcdef',
+        api_key_secret: 'plaintext-fresh-secret',
+      },
+    ],
     ['telnyx', { provider: 'telnyx', api_key: 'plaintext-fresh-key' }],
     ['vonage', { provider: 'vonage', api_key: 'k', api_secret: 'plaintext-fresh-secret' }],
-    ['plivo', { provider: 'plivo', auth_id: 'i', auth_token: 'plaintext-fresh-token' }],
+    ['plivo', { provider: 'plivo', auth_id: 'MA0123456789ABCDEFGH', auth_token: 'plaintext-fresh-token' }],
   ])('may be of another form of %s', async (provider, credentials) => {
     const old = {
       telnyx: { api_key: 'old' },
       vonage: { api_key: 'o', api_secret: 'o' },
-      plivo: { auth_id: 'o', auth_token: 'o' },
+      plivo: { auth_id: 'MA0123456789ABCDEFGH', auth_token: 'o' },
     };
     const given = Object.entries(old).find(([name]) => name === provider)?.[1];
     if (given) integration_id = await createIntegration(client, { provider, ...given });
@@ -268,8 +276,8 @@ describe('an update that is refused', () => {
     ['a name of 0 characters', { name: '' }, 'name'],
     ['a name of 101 characters', { name: 'x'.repeat(101) }, 'name'],
     ['a name with a line break', { name: 'a\nb' }, 'name'],
-    ['a surplus member', { name: 'x', status: 'active' }, ''],
-    ['a provider beside a name', { name: 'x', provider: 'telnyx' }, ''],
+    ['a surplus member', { name: 'x', status: 'active' }, 'status'],
+    ['a provider beside a name', { name: 'x', provider: 'telnyx' }, 'provider'],
     ['credentials that are null', { credentials: null }, 'credentials'],
     ['credentials of no provider', { credentials: { api_key: 'plaintext' } }, 'credentials.provider'],
     ['credentials of an unknown provider', { credentials: { ...telnyx, provider: 'acme' } }, 'credentials.provider'],

@@ -135,7 +135,7 @@ describe('a phone number that no agent holds', () => {
 
 describe('a SIP number', () => {
   it('with credentials leaves no ciphertext and an empty outbox', async () => {
-    const id = await importSip({ sip_password: 'plaintext-password', inbound_pin: '0042' });
+    const id = await importSip({ sip_username: 'user', sip_password: 'plaintext-password', inbound_pin: '0042' });
     expect(await ciphertextsOf(id)).toHaveLength(1);
     const { bindings, calls } = countedBindings();
 
@@ -189,7 +189,7 @@ describe('a phone number that an agent holds', () => {
   });
 
   it('keeps its SIP credentials', async () => {
-    phone_number_id = await importSip({ sip_password: 'plaintext-password' });
+    phone_number_id = await importSip({ sip_username: 'user', sip_password: 'plaintext-password' });
     await assign(AGENT);
     const before = await resources();
 

@@ -62,7 +62,7 @@ describe('a number imported through an integration', () => {
   it.each([
     ['telnyx', { provider: 'telnyx', api_key: 'k' }],
     ['vonage', { provider: 'vonage', api_key: 'k', api_secret: 's' }],
-    ['plivo', { provider: 'plivo', auth_id: 'i', auth_token: 't' }],
+    ['plivo', { provider: 'plivo', auth_id: 'MA0123456789ABCDEFGH', auth_token: 't' }],
   ])('may be of %s', async (provider, credentials) => {
     const integration_id = await createIntegration(client, credentials);
 
@@ -173,7 +173,7 @@ describe('a number imported by SIP', () => {
   });
 
   it.each([
-    ['sip_password', { sip_password: 'plaintext-password' }],
+    ['sip_password', { sip_username: 'user', sip_password: 'plaintext-password' }],
     ['inbound_pin', { inbound_pin: '1234567890' }],
   ])('keeps %s alone', async (_, credentials) => {
     const phone_number = unusedNumber();
@@ -187,7 +187,7 @@ describe('a number imported by SIP', () => {
     ['with a PIN of 11 characters', { inbound_pin: '12345678901' }, 'inbound_pin'],
     ['with an unknown encryption', { media_encryption: 'maybe' }, 'media_encryption'],
     ['for outbound without a server', { supports_outbound: true }, 'sip_server_address'],
-    ['with an integration', { integration_id: 'intg_000000000000' }, ''],
+    ['with an integration', { integration_id: 'intg_000000000000' }, 'integration_id'],
   ])('is a 422 %s', async (_, members, path) => {
     const before = await resources();
 
@@ -236,7 +236,7 @@ describe('an import that is refused', () => {
     ['without an integration', { integration_id: undefined }, 'integration_id'],
     ['with a malformed integration id', { integration_id: 'intg_1' }, 'integration_id'],
     ['of an unknown provider', { provider: 'acme' }, 'provider'],
-    ['with a member of SIP', { sip_username: 'user' }, ''],
+    ['with a member of SIP', { sip_username: 'user' }, 'sip_username'],
     ['with a flag that is no boolean', { supports_inbound: 1 }, 'supports_inbound'],
   ])('is a 422 %s', async (_, members, path) => {
     expect(await refusal(members)).toMatchObject({ status: 422, body: { errors: [{ path }] } });
@@ -285,8 +285,14 @@ describe('an import that is refused', () => {
     ['another', () => newClient()],
   ])('has stored no credentials where the number is held by %s', async (_, holder) => {
     const phone_number = unusedNumber();
-    await importing({ provider: 'sip', phone_number, sip_password: 'held' }, await holder());
-    const withCredentials = { provider: 'sip', phone_number, sip_password: 'plaintext-password', inbound_pin: '0042' };
+    await importing({ provider: 'sip', phone_number, sip_username: 'user', sip_password: 'held' }, await holder());
+    const withCredentials = {
+      provider: 'sip',
+      phone_number,
+      sip_username: 'user',
+      sip_password: 'plaintext-password',
+      inbound_pin: '0042',
+    };
     const before = await resources();
     const { bindings, calls } = countedBindings();
 

@@ -187,8 +187,8 @@ describe('the list of phone numbers', () => {
     ['an empty status', 'status=', 'status'],
     ['a malformed integration', 'integration_id=intg_1', 'integration_id'],
     ['an integration that is null', 'integration_id=null', 'integration_id'],
-    ['an unknown parameter', 'phone_number=%2B14155550100', ''],
-    ['another list’s parameter', 'provider=twilio', ''],
+    ['an unknown parameter', 'phone_number=%2B14155550100', 'phone_number'],
+    ['another list’s parameter', 'provider=twilio', 'provider'],
     ['a repeated status', 'status=free&status=free', 'status'],
     ['a repeated integration', 'integration_id=intg_000000000000&integration_id=intg_000000000000', 'integration_id'],
   ])('is a 422 by %s', async (_, filter, path) => {

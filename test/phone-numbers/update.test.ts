@@ -131,7 +131,11 @@ describe('an updated phone number', () => {
   });
 
   it('by SIP takes every change but an integration, and keeps its credentials', async () => {
-    const id = await importSip({ sip_server_address: 'sip.example.com', sip_password: 'plaintext-password' });
+    const id = await importSip({
+      sip_server_address: 'sip.example.com',
+      sip_username: 'user',
+      sip_password: 'plaintext-password',
+    });
     const { CREDENTIALS, credential_purges } = await resources();
     const changes = { supports_inbound: true, supports_outbound: true, assigned_agent_id: AGENT };
 
@@ -205,16 +209,16 @@ describe('an update that is refused', () => {
     ['null', null, ''],
     ['an integration that is null', { integration_id: null }, 'integration_id'],
     ['a malformed integration', { integration_id: 'intg_1' }, 'integration_id'],
-    ['a malformed agent', { assigned_agent_id: 'agent_1' }, 'assigned_agent_id'],
-    ['an agent in capitals', { assigned_agent_id: 'agent_0123456789AB' }, 'assigned_agent_id'],
+    ['a malformed agent', { assigned_agent_id: 'agent_' }, 'assigned_agent_id'],
+    ['an agent of 65 characters', { assigned_agent_id: `agent_${'a'.repeat(65)}` }, 'assigned_agent_id'],
     ['an agent that is empty', { assigned_agent_id: '' }, 'assigned_agent_id'],
     ['an id of something else as agent', { assigned_agent_id: 'phon_0123456789ab' }, 'assigned_agent_id'],
     ['a flag that is no boolean', { supports_inbound: 1 }, 'supports_inbound'],
     ['a flag that is null', { supports_outbound: null }, 'supports_outbound'],
-    ['another number', { supports_inbound: true, phone_number: '+14155550100' }, ''],
-    ['a status', { supports_inbound: true, status: 'free' }, ''],
-    ['a provider', { supports_inbound: true, provider: 'telnyx' }, ''],
-    ['a password', { supports_inbound: true, sip_password: 'plaintext' }, ''],
+    ['another number', { supports_inbound: true, phone_number: '+14155550100' }, 'phone_number'],
+    ['a status', { supports_inbound: true, status: 'free' }, 'status'],
+    ['a provider', { supports_inbound: true, provider: 'telnyx' }, 'provider'],
+    ['a password', { supports_inbound: true, sip_password: 'plaintext' }, 'sip_password'],
   ])('is a 422 by %s', async (_, body, path) => {
     const { status, body: problem, text } = await refusal(body);
 

@@ -8,9 +8,10 @@ export const optional = <Schema extends z.ZodType>(schema: Schema) =>
 /** A field that has this value if it is absent or null. */
 export const withDefault = <Schema extends z.ZodType>(schema: Schema, value: z.output<Schema>) =>
   schema
-    .nullish()
-    .transform((given) => given ?? value)
-    .meta({ default: value });
+    .nullable()
+    .meta({ default: value })
+    .optional()
+    .transform((given) => given ?? value);
 
 /** A field that others have, and which must be absent or null here. */
 export const absent = (message: string) =>

@@ -6,7 +6,7 @@ import * as z from 'zod';
 export interface Fault {
   /** A dotted path to the member, or the name of a parameter. Empty for the value as a whole. */
   path: string;
-  /** Follows the path in a sentence, unless it names the path itself, in backticks. */
+  /** What is wrong with what is at the path; or a sentence that begins with the path, in backticks. */
   message: string;
 }
 
@@ -100,8 +100,9 @@ function nearestOf(name: string, known: string[]): string | undefined {
 
 /** Faults as one sentence. */
 export function sentenceOf(faults: Fault[]): string {
-  const clauses = faults.map(({ path, message }) =>
-    message.startsWith('`') ? message : `${path || 'the body'} ${message}`,
-  );
+  const clauses = faults.map(({ path, message }) => {
+    if (message.startsWith('`')) return message;
+    return path ? `${path}: ${message}` : `the body ${message}`;
+  });
   return `${clauses.join('; ')}.`.replace(/\?\.$/, '?');
 }

@@ -32,9 +32,12 @@ export function text(minimum: number, maximum: number, ...rules: TextRule[]) {
 export const visibleName = (maximum: number) =>
   text(1, maximum, isVisible, isTrimmed, isInOneDirection, hidesNoPassword);
 
+/** What the document says of a secret: it is never read, and forms hide it. */
+export const secretFormat = { format: 'password', writeOnly: true };
+
 /** A password, token or key. */
 export const secretText = (maximum: number, ...rules: TextRule[]) =>
-  text(1, maximum, isTrimmed, isUnquoted, isWithoutScheme, isUnmasked, ...rules);
+  text(1, maximum, isTrimmed, isUnquoted, isWithoutScheme, isUnmasked, ...rules).meta(secretFormat);
 
 /** The name of a user, which goes with a secret. */
 export const userName = (maximum: number, ...rules: TextRule[]) => text(1, maximum, isTrimmed, isUnquoted, ...rules);
@@ -68,7 +71,7 @@ const hidesNoPassword: TextRule = (value) =>
   /(?:sips?:|:\/\/)[^\s/@:]+:[^\s/@]+@/i.test(value) ? 'must not contain a password' : undefined;
 
 const isUnquoted: TextRule = (value) =>
-  /^[“”„‟‘’‚‛«»]|[“”„‟‘’‚‛«»]$/.test(value) ? 'must not begin or end with typographic quotation marks' : undefined;
+  /^[“”„‟‘’‚‛«»‹›]|[“”„‟‘’‚‛«»‹›]$/.test(value) ? 'must not begin or end with typographic quotation marks' : undefined;
 
 const isWithoutScheme: TextRule = (value) =>
   /^(?:authorization:\s*)?bearer\s/i.test(value) ? 'must be the key alone, without Bearer' : undefined;

@@ -53,7 +53,7 @@ export const limitOrganization = createMiddleware<AppEnv>(async (c, next) => {
   const { organization_id, tier } = c.get('call').caller;
   const limits: [string, Limit][] = [[tier, organizationLimits[tier]]];
   if (!readingMethods.has(c.req.method)) limits.push([`${tier}_mutations`, mutationLimits[tier]]);
-  for (const [name, limit] of limits) tellPolicy(c, name, limit);
+  tellPolicies(c, limits);
   for (const [name, limit] of limits) await take(c, name, limit, organization_id);
   await next();
 });
@@ -64,17 +64,18 @@ export const limitOrganization = createMiddleware<AppEnv>(async (c, next) => {
  * @throws DomainError `rate_limited`
  */
 export async function limitByIp(purpose: Purpose, c: Context<AppEnv>): Promise<void> {
-  tellPolicy(c, purpose, networkLimit);
+  tellPolicies(c, [[purpose, networkLimit]]);
   for (const network of networksOf(addressOf(c))) await take(c, purpose, networkLimit, `${purpose} ${network}`);
 }
 
 /** The header is absent only if the Worker runs without Cloudflare in front. */
 export const addressOf = ({ req }: Context<AppEnv>) => req.header('CF-Connecting-IP') ?? 'unknown';
 
-function tellPolicy(c: Context<AppEnv>, name: string, { requests }: Limit): void {
-  const headers = c.get('headers');
-  const policy = `"${name}";q=${requests};w=${PERIOD_SECONDS}`;
-  headers['RateLimit-Policy'] = headers['RateLimit-Policy'] ? `${headers['RateLimit-Policy']}, ${policy}` : policy;
+/** Once the caller is known, the organization's limits replace that of the network. */
+function tellPolicies(c: Context<AppEnv>, limits: [string, Limit][]): void {
+  c.get('headers')['RateLimit-Policy'] = limits
+    .map(([name, { requests }]) => `"${name}";q=${requests};w=${PERIOD_SECONDS}`)
+    .join(', ');
 }
 
 async function take(c: Context<AppEnv>, name: string, { binding }: Limit, key: string): Promise<void> {

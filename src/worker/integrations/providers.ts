@@ -54,12 +54,9 @@ export const providers = {
           'must have either auth_token, or api_key_sid and api_key_secret',
         )
         .meta({
-          oneOf: [
-            { required: ['auth_token'], properties: { auth_token: true, api_key_sid: false, api_key_secret: false } },
-            {
-              required: ['api_key_sid', 'api_key_secret'],
-              properties: { api_key_sid: true, api_key_secret: true, auth_token: false },
-            },
+          alternatives: [
+            { id: 'TwilioAuthTokenCredentials', title: 'Twilio, by Auth Token', required: ['auth_token'] },
+            { id: 'TwilioApiKeyCredentials', title: 'Twilio, by API key', required: ['api_key_sid', 'api_key_secret'] },
           ],
         }),
     ),

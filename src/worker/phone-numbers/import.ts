@@ -4,7 +4,7 @@ import * as z from 'zod';
 import { DomainError, invalid } from '../core/errors.ts';
 import { absent, optional, withDefault } from '../core/fields.ts';
 import { idSchema, newId } from '../core/ids.ts';
-import { secretText, text, userName, visibleName } from '../core/text.ts';
+import { secretFormat, secretText, text, userName, visibleName } from '../core/text.ts';
 import { unixNow } from '../core/time.ts';
 import { mediaEncryptions, providerNames } from '../core/vocabulary.ts';
 import type { Provider, Quota } from '../core/vocabulary.ts';
@@ -37,7 +37,7 @@ const anyNumber = () => ({
 
 const forSip = () => absent('is only for SIP numbers');
 
-const throughIntegration = z.lazy(() =>
+export const throughIntegration = z.lazy(() =>
   z.strictObject({
     ...anyNumber(),
     provider: z.enum(providerNames),
@@ -54,7 +54,7 @@ const throughIntegration = z.lazy(() =>
   }),
 );
 
-const throughSip = z.lazy(() =>
+export const throughSip = z.lazy(() =>
   z
     .strictObject({
       ...anyNumber(),
@@ -67,13 +67,14 @@ const throughSip = z.lazy(() =>
       sip_password: optional(secretText(256)).meta({
         description: 'Required if `sip_username` is given. A credential: no answer contains it.',
       }),
-      sip_server_address: optional(text(1, 261, isServerAddress).toLowerCase()).meta({
+      sip_server_address: optional(text(1, 259, isServerAddress).toLowerCase()).meta({
         description:
           'A host name, an IPv4 address or an [IPv6] address, with or without a port. Required if `supports_outbound` is true.',
       }),
       inbound_room_name: optional(visibleName(100)),
       inbound_pin: optional(z.string().regex(/^\d{4,10}$/, 'must be 4 to 10 digits, 0 to 9')).meta({
         description: 'A credential: no answer contains it.',
+        ...secretFormat,
       }),
       media_encryption: withDefault(z.enum(mediaEncryptions), 'allow'),
     })
@@ -88,11 +89,6 @@ const throughSip = z.lazy(() =>
     .refine(({ sip_username, sip_password }) => sip_password === undefined || sip_username !== undefined, {
       path: ['sip_username'],
       error: 'is required if sip_password is given',
-    })
-    .meta({
-      if: { required: ['supports_outbound'], properties: { supports_outbound: { const: true } } },
-      // oxlint-disable-next-line unicorn/no-thenable -- JSON Schema's own word
-      then: { required: ['sip_server_address'], properties: { sip_server_address: true } },
     }),
 );
 

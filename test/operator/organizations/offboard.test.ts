@@ -46,7 +46,13 @@ beforeEach(async () => {
     body: { assigned_agent_id: 'agent_a1b2c3d4e5f6' },
   });
   await call(client, 'POST', '/api/phone-numbers', {
-    body: { phone_number: unusedNumber(), provider: 'sip', sip_password: 'plaintext-password', inbound_pin: '1234' },
+    body: {
+      phone_number: unusedNumber(),
+      provider: 'sip',
+      sip_username: 'user',
+      sip_password: 'plaintext-password',
+      inbound_pin: '1234',
+    },
   });
   await fillNumbers(client, used, FILLED_NUMBERS);
   await fillKeys(client, FILLED_KEYS);

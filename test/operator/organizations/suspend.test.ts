@@ -55,7 +55,11 @@ describe('a suspended organization', () => {
       ['PUT', `/api/integrations/${integration_id}`, { credentials: twilio }],
       ['DELETE', `/api/integrations/${spare}`],
       ['POST', '/api/phone-numbers', { phone_number: unusedNumber(), provider: 'twilio', integration_id }],
-      ['POST', '/api/phone-numbers', { phone_number: unusedNumber(), provider: 'sip', sip_password: 'p' }],
+      [
+        'POST',
+        '/api/phone-numbers',
+        { phone_number: unusedNumber(), provider: 'sip', sip_username: 'user', sip_password: 'p' },
+      ],
       ['PUT', `/api/phone-numbers/${phone_number_id}`, { supports_inbound: true }],
       ['DELETE', `/api/phone-numbers/${phone_number_id}`],
       ['POST', '/api/api-keys', { name: 'x', role: 'user' }],

@@ -43,7 +43,7 @@ const ciphertextsOf = async (id: string) =>
 async function importSip(): Promise<string> {
   const sip_number = unusedNumber();
   await call(client, 'POST', '/api/phone-numbers', {
-    body: { provider: 'sip', phone_number: sip_number, sip_password: 'plaintext-password' },
+    body: { provider: 'sip', phone_number: sip_number, sip_username: 'user', sip_password: 'plaintext-password' },
   });
   return String((await rowOf('phone_numbers', sip_number))['phone_number_id']);
 }

@@ -1,0 +1,104 @@
+/** The headers of answers, and the parameters in headers, with what each says and which answers carry it. */
+import { organizationIdPattern } from '../worker/core/ids.ts';
+import { BOOKMARK_HEADER, bookmarkFormat } from '../worker/http/bookmark.ts';
+import { referTo } from './json-schema.ts';
+
+const policy = {
+  description: 'The limits that this call counts against: `q` requests in `w` seconds.',
+  schema: { type: 'string' },
+  example: '"pro";q=500;w=10, "pro_mutations";q=100;w=10',
+};
+
+/** The headers of answers. A header that some answers always have, and others only sometimes, is there twice. */
+export const headers = {
+  'X-Request-Id': {
+    description: 'Identifies the call, also in our log.',
+    required: true,
+    schema: { type: 'string', format: 'uuid' },
+  },
+  'Cache-Control': { description: 'Nothing is cached.', required: true, schema: { type: 'string', const: 'no-store' } },
+  'RateLimit-Policy': { required: true, ...policy },
+  RateLimit: {
+    description: 'The limit that was reached. `r`, the requests that remain, is 0.',
+    required: true,
+    schema: { type: 'string' },
+    example: '"pro";r=0',
+  },
+  'Accept-Encoding': {
+    description: 'If the reason is `Content-Encoding`: the only encoding that is accepted.',
+    schema: { type: 'string', const: 'identity' },
+  },
+  'RateLimit-Policy.optional': { ...policy, description: `${policy.description} Absent if the caller is unknown.` },
+  'Idempotency-Replayed': {
+    description: 'The request was answered before, and this is the same answer.',
+    schema: { type: 'string', const: 'true' },
+  },
+  [BOOKMARK_HEADER]: {
+    description: 'The state of the organization’s database that this answer is from.',
+    required: true,
+    schema: { type: 'string', pattern: bookmarkFormat.source },
+  },
+  'Retry-After': {
+    description: 'How many seconds to wait.',
+    required: true,
+    schema: { type: 'integer', minimum: 1 },
+  },
+  'WWW-Authenticate': {
+    description: 'The challenge that RFC 9110 requires with a 401.',
+    required: true,
+    schema: { type: 'string' },
+  },
+};
+
+type HeaderName = keyof typeof headers;
+
+/** Statuses of problems that may come before the caller, and so the limit that counts, is known. */
+const perhapsBeforeLimits = [401, 500, 503];
+
+/** The headers of a success under `/api`. */
+export const headersOfSuccess = (kind: 'reads' | 'mutates'): string[] => [
+  ...always,
+  'RateLimit-Policy',
+  BOOKMARK_HEADER,
+  ...(kind === 'mutates' ? ['Idempotency-Replayed'] : []),
+];
+
+/** The headers of every problem with this status under `/api`. */
+export const headersOfProblem = (status: number): string[] => [
+  ...always,
+  perhapsBeforeLimits.includes(status) ? 'RateLimit-Policy.optional' : 'RateLimit-Policy',
+];
+
+/** The headers of every answer. */
+export const always: HeaderName[] = ['X-Request-Id', 'Cache-Control'];
+
+export const refersToHeaders = (names: string[]) =>
+  Object.fromEntries(names.map((name) => [name.replace(/\.optional$/, ''), referTo('headers', name)]));
+
+/** The parameters in headers. */
+export const parameters = {
+  OrganizationId: {
+    name: 'X-Organization-Id',
+    in: 'header',
+    required: true,
+    description: 'The organization of the API key. In answers it is called `client_id`.',
+    schema: { type: 'string', pattern: organizationIdPattern.source },
+  },
+  Bookmark: {
+    name: BOOKMARK_HEADER,
+    in: 'header',
+    required: false,
+    description:
+      'The `X-D1-Bookmark` of an earlier answer to the same organization. This answer is then at least as new.',
+    schema: { type: 'string', pattern: bookmarkFormat.source },
+  },
+  // Without an example: a page that fills it in would send every request with the same key.
+  IdempotencyKey: {
+    name: 'Idempotency-Key',
+    in: 'header',
+    required: false,
+    description:
+      'A new random key for each request. Send the same key when you repeat a request whose answer was lost.',
+    schema: { type: 'string', pattern: '^[\\x20-\\x7e]{1,255}$' },
+  },
+};
