@@ -229,7 +229,7 @@ function operation(components: Components, route: Route, described: OperationDes
 function health(components: Components): JsonObject {
   const answer = (status: string, text: string) => ({
     description: text,
-    headers: refersToHeaders([...always, 'RateLimit-Policy']),
+    headers: refersToHeaders(always),
     content: {
       'application/json': {
         schema: components.add(healthSchema),
