@@ -119,7 +119,7 @@ describe.each(fields)('$field', (field) => {
     expect(
       await notRefused(
         field,
-        invisible.flatMap((character) => [`${character}x`, `x${character}`]),
+        invisible.map((character, index) => (index % 2 ? `${character}x` : `x${character}`)),
         'must not begin or end with white space or invisible characters',
       ),
     ).toEqual([]);
