@@ -1,5 +1,5 @@
 /** What is wrong with a request is said so that its sender can mend it: for every operation of the document. */
-import { beforeAll, describe, expect, it } from 'vitest';
+import { beforeEach, describe, expect, it } from 'vitest';
 import * as z from 'zod';
 import { call, createIntegration, importNumber, newClient, resources, twilio, unusedNumber } from '../fixtures.ts';
 import type { Client } from '../fixtures.ts';
@@ -9,7 +9,8 @@ import type { Member } from '../requests.ts';
 let client: Client;
 let ids: Record<string, string>;
 
-beforeAll(async () => {
+// An organization of its own for each test, because the limit of mutations is for each.
+beforeEach(async () => {
   client = await newClient();
   const integration_id = await createIntegration(client);
   const phone_number_id = await importNumber(client, integration_id, unusedNumber());

@@ -1,7 +1,7 @@
 import { env } from 'cloudflare:workers';
 import { describe, expect, it } from 'vitest';
 import { newRawKey } from '../../src/worker/callers/raw-key.ts';
-import { mutationLimits, networksOf, organizationLimits } from '../../src/worker/http/rate-limit.ts';
+import { mutationLimits, networkLimit, networksOf, organizationLimits } from '../../src/worker/http/rate-limit.ts';
 import wrangler from '../../wrangler.toml?raw';
 import { countedBindings } from '../bindings.ts';
 import { call, newClient } from '../fixtures.ts';

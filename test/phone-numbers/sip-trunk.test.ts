@@ -1,12 +1,12 @@
 /** What a SIP trunk has: the address of its server, its user and password, and its PIN. */
-import { beforeAll, describe, expect, it } from 'vitest';
+import { beforeEach, describe, expect, it } from 'vitest';
 import * as z from 'zod';
 import { call, newClient, resources, unusedNumber } from '../fixtures.ts';
 import type { Client } from '../fixtures.ts';
 
 let client: Client;
 
-beforeAll(async () => {
+beforeEach(async () => {
   client = await newClient();
 });
 
