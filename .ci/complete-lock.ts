@@ -1,6 +1,7 @@
 /**
  * Adds to the lock files the builds for other platforms that npm left out of them, because the registry that they
- * were made against does not carry them. `npm ci` fails on a lock file that lacks them.
+ * were made against does not carry them. `npm ci` fails on a lock file that lacks them. The builds of Node itself, which
+ * package.json names, must all be there with their integrity.
  *
  * `npm run lock` after a change of dependencies; with `--check` it only tells whether something is missing.
  */
@@ -36,6 +37,14 @@ function complete(name: string): void {
   const missing = Object.values(packages)
     .flatMap(({ optionalDependencies }) => Object.entries(dependencies.parse(optionalDependencies)))
     .filter(([dependency]) => !paths.some((path) => path.endsWith(`node_modules/${dependency}`)));
+
+  const unverified = Object.keys(dependencies.parse(packages['']?.['optionalDependencies'])).filter(
+    (dependency) => packages[`node_modules/${dependency}`]?.['integrity'] === undefined,
+  );
+  if (unverified.length > 0) {
+    console.error(`${name} has no integrity of ${unverified.join(', ')}: choose versions that the registry has.`);
+    process.exit(1);
+  }
 
   if (process.argv.includes('--check')) {
     for (const [dependency, version] of missing) console.error(`${name} lacks ${dependency}@${version}: npm run lock`);

@@ -117,11 +117,13 @@ describe.each(routes)('$method $path', ({ method, path, permission }) => {
     const revoked = await newClient({ organization_id });
     await env.DB.prepare(`UPDATE api_keys SET status = 'revoked' WHERE key_id = ?`).bind(revoked.key_id).run();
     const expired = await newClient({ organization_id, expires_at: lastMinute() });
-    const keys = ['bk_live_malformed', newRawKey(), revoked.raw_key, expired.raw_key];
+    // Well-formed but for its prefix.
+    const ofTest = `bk_test_${'a'.repeat(50)}3mgdDO`;
+    const keys = ['bk_live_malformed', ofTest, newRawKey(), revoked.raw_key, expired.raw_key];
 
     const answers = await Promise.all(keys.map((key) => attempt(owner, { 'X-API-Key': key })));
 
-    expect(answers.map(({ status }) => status)).toEqual([401, 401, 401, 401]);
+    expect(answers.map(({ status }) => status)).toEqual([401, 401, 401, 401, 401]);
     const bodies = answers.map(({ text }) => text.replace(/"request_id":"[^"]*"/, ''));
     expect(new Set(bodies).size).toBe(1);
     expect(bodies[0]).toContain('"code":"invalid_api_key"');

@@ -97,6 +97,10 @@ const problemNames = new Map(
   }),
 );
 
+/** What Zod itself says of input. Our messages are for those who do not know it. */
+const wordsOfZod =
+  /Invalid (?:input|option|string|number|key|value|discriminator|element|union)|expected \w+, received|Too (?:small|big):|Unrecognized keys?:/;
+
 interface HttpAnswer {
   status: number;
   headers: Headers;
@@ -106,7 +110,7 @@ interface HttpAnswer {
 /**
  * Throws unless the document says that this call may be answered like this: its status, its media type, the headers that
  * are always there, and its body. What the document has no operation for answers a problem of a missing path or method, or
- * one that comes before that is known.
+ * one that comes before that is known. No error is in the words of a library.
  */
 export function assertDocumented(method: string, path: string, { status, headers, body }: HttpAnswer): void {
   const [pathname = ''] = path.split('?');
@@ -114,6 +118,8 @@ export function assertDocumented(method: string, path: string, { status, headers
   const operation = known?.operations[method.toLowerCase()];
   const call = `${method} ${known?.template ?? pathname} ${status}`;
   const mediaType = headers.get('Content-Type') ?? '';
+  const [words] = wordsOfZod.exec(status < 400 ? '' : JSON.stringify(body)) ?? [];
+  if (words !== undefined) throw new Error(`${call} has the words of Zod: ${words}`);
 
   if (!operation) {
     const { code } = problem.parse(body);

@@ -51,17 +51,14 @@ const documented = z.object({
     z.record(
       z.string(),
       z.object({
-        parameters: z.array(z.union([parameter, z.object({ $ref: z.string() })])).default([]),
+        parameters: z.array(parameter).default([]),
         requestBody: z
           .object({ content: z.object({ 'application/json': z.object({ schema: jsonSchema }) }) })
           .optional(),
       }),
     ),
   ),
-  components: z.object({
-    parameters: z.record(z.string(), parameter),
-    schemas: z.record(z.string(), jsonSchema),
-  }),
+  components: z.object({ schemas: z.record(z.string(), jsonSchema) }),
 });
 
 const { paths, components } = documented.parse(document);
@@ -74,10 +71,8 @@ function component<Kind>(kind: Record<string, Kind>, reference: string): Kind {
 
 const operations = Object.entries(paths).flatMap(([path, methods]) =>
   Object.entries(methods).map(([method, { parameters, requestBody }]) => {
-    const own = parameters
-      .map((one) => ('$ref' in one ? component(components.parameters, one.$ref) : one))
-      // Every request has its caller's.
-      .filter(({ name }) => name !== 'X-Organization-Id');
+    // Every request has its caller's organization.
+    const own = parameters.filter(({ name }) => name !== 'X-Organization-Id');
     return {
       method: method.toUpperCase(),
       path,

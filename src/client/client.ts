@@ -46,8 +46,6 @@ export interface Problem {
   exceeds?: 'role' | 'expires_at' | 'user';
   /** Of `rate_limited`. */
   retry_after_seconds?: number;
-  /** Of `unsupported_media_type`. */
-  unsupported?: 'media_type' | 'charset' | 'content_encoding';
   /** Of `validation_failed`. */
   errors?: { path: string; message: string }[];
   /** Of `method_not_allowed`. */

@@ -1,16 +1,18 @@
 /**
- * `npm run dev`: runs the API on this machine with a local D1 and KV, migrated and with demo data.
- * Arguments are passed to `wrangler dev`. `--persist-to` also applies to the migrations and the demo data.
+ * `npm run dev`: runs the API on this machine with a local D1 and KV, migrated and with demo data. All options but
+ * `--json-logs` are those of `wrangler dev`. `--persist-to` also applies to the migrations and the demo data.
  */
 import { createHash, randomBytes } from 'node:crypto';
+import { once } from 'node:events';
 import { mkdir, readFile, writeFile } from 'node:fs/promises';
+import { createServer } from 'node:net';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { parseArgs, stripVTControlCharacters } from 'node:util';
 import { and, eq } from 'drizzle-orm';
 import * as z from 'zod';
 import { createOperatorKey } from '../operator/api-keys/create.ts';
-import { openLocal, spawnWrangler, stateDirectory } from '../operator/command-line/platform.ts';
+import { keepDevServerUrl, openLocal, spawnWrangler, stateDirectory } from '../operator/command-line/platform.ts';
 import { projectDirectory } from '../operator/command-line/project.ts';
 import { app } from '../worker/app.ts';
 import { hashKey } from '../worker/callers/raw-key.ts';
@@ -19,6 +21,16 @@ import { query } from '../worker/d1/query.ts';
 import type { Placeholders } from '../worker/d1/query.ts';
 import { api_keys, integrations, phone_numbers } from '../worker/d1/schema.ts';
 import type { Bindings } from '../worker/env.ts';
+import { VERSION } from '../worker/version.ts';
+import { shownLine } from './lines.ts';
+
+const usage = `Usage: npm run dev -- [--port PORT] [--persist-to DIR] [--json-logs] [OPTIONS OF WRANGLER DEV]
+
+  --port        by default 8787
+  --persist-to  the directory of the local database and credentials, by default .wrangler/state
+  --json-logs   shows the Worker's log as it is, in place of a short line for each request
+  Wrangler's own options: npx wrangler dev --help
+`;
 
 const ORGANIZATION = 'org_demo';
 const IN_USE = 'Twilio Production';
@@ -56,6 +68,17 @@ const listDemoNumbers = query((db, { organization_id }: Placeholders<{ organizat
 );
 
 const createdIntegration = z.object({ data: z.object({ integration_id: z.string() }) });
+const problem = z.object({ code: z.string() });
+
+/** The API refuses demo data. The likeliest cause is that `.dev.vars` was deleted, and its state was not. */
+class SeedError extends Error {
+  constructor(code: string) {
+    super(
+      `The demo data could not be created (${code}). If .dev.vars has other keys than the stored data was made with, ` +
+        `start afresh: delete ${directory}`,
+    );
+  }
+}
 
 /** Creates `.dev.vars` with a new key-encryption key, unless it exists. */
 async function ensureDevVars(): Promise<void> {
@@ -127,20 +150,51 @@ async function post(env: Bindings, raw_key: string, path: string, body: object):
   };
   const response = await app.request(path, { method: 'POST', headers, body: JSON.stringify(body) }, env, context);
   await Promise.all(background);
-  if (!response.ok) throw new Error(`The demo data could not be created: ${await response.text()}`);
+  if (!response.ok) throw new SeedError(problem.parse(await response.json()).code);
   return response.json();
 }
 
 /** Runs the server until it is stopped. Calls `ready` with its address when it answers. */
-async function serve(parameters: string[], ready: (url: string) => void): Promise<void> {
+function serve(parameters: string[], jsonLogs: boolean, ready: (url: string) => void): void {
   const child = spawnWrangler(['dev', ...parameters], 'inherit');
   for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, () => child.kill(signal));
-  child.on('exit', (code) => process.exit(code ?? 1));
+  child.on('close', (code) => process.exit(code ?? 1));
   stopWithParent(() => child.kill());
-  for await (const line of createInterface(child.stdout)) {
-    console.log(line);
-    const [, url] = /Ready on (http\S+)/.exec(stripVTControlCharacters(line)) ?? [];
-    if (url) ready(url);
+
+  let isReady = false;
+  createInterface(child.stdout).on('line', (printed) => {
+    const line = stripVTControlCharacters(printed);
+    const [, url] = /Ready on (http\S+)/.exec(line) ?? [];
+    if (isReady) show(console.log, line, jsonLogs);
+    else if (url !== undefined) {
+      isReady = true;
+      ready(url);
+    }
+  });
+  let isCronWarning = false;
+  createInterface(child.stderr).on('line', (printed) => {
+    const line = stripVTControlCharacters(printed);
+    // Wrangler warns at each start that a local server has no cron, in lines of which all but the first are indented.
+    isCronWarning = line.includes('[WARNING] Scheduled Workers') || (isCronWarning && /^(?: {2}|$)/.test(line));
+    if (!isCronWarning) show(console.error, line, jsonLogs);
+  });
+}
+
+function show(print: (line: string) => void, line: string, jsonLogs: boolean): void {
+  const shown = shownLine(line, jsonLogs);
+  if (shown !== undefined) print(shown);
+}
+
+/** Whether nothing listens there. Wrangler would find out only after the demo data is made, and take another port. */
+async function isFree(port: number): Promise<boolean> {
+  const server = createServer();
+  try {
+    await once(server.listen(port, 'localhost'), 'listening');
+    return true;
+  } catch {
+    return false;
+  } finally {
+    server.close();
   }
 }
 
@@ -153,7 +207,8 @@ function stopWithParent(stop: () => void): void {
 function describe({ raw_key, in_use, spare }: Demo, url: string): string {
   const curl = (integration_id: string) =>
     `curl -X DELETE ${url}/api/integrations/${integration_id} -H 'X-API-Key: ${raw_key}' -H 'X-Organization-Id: ${ORGANIZATION}'`;
-  return `
+  return `Ready on ${url}
+
 Organization  ${ORGANIZATION}
 API key       ${raw_key}
 Integrations  ${in_use}  "${IN_USE}", used by ${PHONE_NUMBERS.join(' and ')}
@@ -169,10 +224,41 @@ All calls, to read and to try out: ${url}/docs
 `;
 }
 
-const parameters = process.argv.slice(2);
-const { values } = parseArgs({ args: parameters, options: { 'persist-to': { type: 'string' } }, strict: false });
+const { values } = parseArgs({
+  options: {
+    'persist-to': { type: 'string' },
+    port: { type: 'string', default: '8787' },
+    'json-logs': { type: 'boolean', default: false },
+    help: { type: 'boolean', short: 'h', default: false },
+  },
+  strict: false,
+});
 const directory = stateDirectory(typeof values['persist-to'] === 'string' ? values['persist-to'] : undefined);
+const jsonLogs = values['json-logs'] === true;
+const port = Number(values.port);
 
-await ensureDevVars();
-const demo = await seed(directory);
-await serve(parameters, (url) => console.log(describe(demo, url)));
+if (values.help === true) {
+  console.log(usage);
+} else if (Number.isInteger(port) && !(await isFree(port))) {
+  console.error(
+    `Port ${port} is in use, perhaps by another npm run dev. End that, or choose another port with --port.`,
+  );
+  process.exitCode = 1;
+} else {
+  // The Worker logs the calls that make the demo data here, in this process.
+  console.info = () => {};
+  console.log(`Patchbay ${VERSION} starts on Node ${process.versions.node}`);
+  await ensureDevVars();
+  try {
+    const demo = await seed(directory);
+    const parameters = process.argv.slice(2).filter((parameter) => parameter !== '--json-logs');
+    serve(parameters, jsonLogs, (url) => {
+      keepDevServerUrl(directory, url);
+      console.log(describe(demo, url));
+    });
+  } catch (error) {
+    if (!(error instanceof SeedError)) throw error;
+    console.error(error.message);
+    process.exitCode = 1;
+  }
+}

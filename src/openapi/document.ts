@@ -188,10 +188,10 @@ function operation(components: Components, route: Route, described: OperationDes
     ...problems,
   ];
   const asked = [
-    referTo('parameters', 'OrganizationId'),
+    parameters.OrganizationId,
     ...parametersIn(components, 'path', validates.path),
     ...parametersIn(components, 'query', validates.query),
-    referTo('parameters', kind === 'mutates' ? 'IdempotencyKey' : 'Bookmark'),
+    kind === 'mutates' ? parameters.IdempotencyKey : parameters.Bookmark,
   ];
   return {
     operationId,
@@ -229,7 +229,7 @@ function operation(components: Components, route: Route, described: OperationDes
 function health(components: Components): JsonObject {
   const answer = (status: string, text: string) => ({
     description: text,
-    headers: refersToHeaders([...always, 'RateLimit-Policy']),
+    headers: refersToHeaders(always),
     content: {
       'application/json': {
         schema: components.add(healthSchema),
@@ -289,7 +289,6 @@ export function openApiDocument(): JsonObject {
       securitySchemes: {
         ApiKey: { type: 'apiKey', in: 'header', name: 'X-API-Key', description: 'The raw key, `bk_live_…`.' },
       },
-      parameters,
       headers,
       responses: components.responses,
       schemas: components.components,

@@ -25,7 +25,7 @@ export const headers = {
     example: '"pro";r=0',
   },
   'Accept-Encoding': {
-    description: 'If the reason is `Content-Encoding`: the only encoding that is accepted.',
+    description: 'Where the body was compressed: what is accepted instead.',
     schema: { type: 'string', const: 'identity' },
   },
   'RateLimit-Policy.optional': { ...policy, description: `${policy.description} Absent if the caller is unknown.` },

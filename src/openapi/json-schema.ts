@@ -6,7 +6,7 @@ export type JsonObject = Record<string, unknown>;
 export const jsonObject = z.record(z.string(), z.unknown());
 
 /** A reference to a component: `schemas` `Integration`. */
-export const referTo = (kind: 'schemas' | 'responses' | 'headers' | 'parameters', name: string) => ({
+export const referTo = (kind: 'schemas' | 'responses' | 'headers', name: string) => ({
   $ref: `#/components/${kind}/${name}`,
 });
 

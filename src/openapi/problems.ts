@@ -31,14 +31,7 @@ const problems: { [Code in ProblemCode]: { members: z.ZodRawShape; example: Prob
   rate_limited: { members: { retry_after_seconds: z.int() }, example: { retry_after_seconds: 10 } },
   malformed_json: none,
   payload_too_large: none,
-  unsupported_media_type: {
-    members: {
-      unsupported: z
-        .enum(['media_type', 'charset', 'content_encoding'])
-        .meta({ description: 'What is not supported: the type of the body, its character set, or its compression.' }),
-    },
-    example: { unsupported: 'media_type' },
-  },
+  unsupported_media_type: none,
   validation_failed: {
     members: {
       errors: z.array(z.object({ path: z.string(), message: z.string() })).meta({

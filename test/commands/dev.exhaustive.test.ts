@@ -1,4 +1,5 @@
 /** `npm run dev` from its start to its end. The tests follow one another: each goes on where the last one left off. */
+import { readFile, writeFile } from 'node:fs/promises';
 import { afterAll, beforeAll, expect, it, vi } from 'vitest';
 import * as z from 'zod';
 import { LAST_NET, stateBehind } from '../conformance/server.ts';
@@ -59,6 +60,20 @@ it('keeps its key and demo data over a restart, in colour, and makes again only 
   expect(await rows('phone_numbers')).toHaveLength(2);
   expect(await shell(dev.banner.refused_curl)).toMatchObject({ status: 409, body: { reference_count: 2 } });
   expect(await shell(dev.banner.deleted_curl)).toMatchObject({ status: 200 });
+});
+
+it('shows the Worker’s log as it is with --json-logs, after the demo’s lines', async () => {
+  await dev.stop();
+  await writeFile(dev.log, '');
+  dev = await startDev(directory, port, { parameters: ['--json-logs'] });
+  await fetch(`${dev.banner.url}/api/integrations/intg_00000000dead`, { method: 'DELETE' });
+
+  const request =
+    '"method":"DELETE","route":"/api/integrations/:integration_id","status":401,"outcome":"missing_api_key"}';
+  await vi.waitFor(async () => expect(await readFile(dev.log, 'utf8')).toContain(request), LAST_NET);
+  const [demo = '', ...requests] = (await readFile(dev.log, 'utf8')).split(/\/docs\n/);
+  expect(demo).not.toContain('"event"');
+  for (const line of requests.join('').split('\n').filter(Boolean)) expect(JSON.parse(line)).toHaveProperty('event');
 });
 
 it('leaves no server behind when npm alone is killed', async () => {

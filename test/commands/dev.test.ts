@@ -1,9 +1,11 @@
 /** What `npm run dev` prints and has made once it serves. The tests follow one another. */
-import { expect, inject, it } from 'vitest';
-import { joinServer } from '../conformance/server.ts';
+import { readFile } from 'node:fs/promises';
+import { expect, inject, it, vi } from 'vitest';
+import { joinServer, LAST_NET } from '../conformance/server.ts';
+import { runScript } from '../processes.ts';
 import { shell } from './shell.ts';
 
-const { port } = inject('server');
+const { port, log } = inject('server');
 const server = joinServer('org_demo');
 const { demo } = server;
 
@@ -20,6 +22,15 @@ it('prints the organization, its key, both integrations and a curl line for each
   });
   expect(demo.refused_curl).toContain(`-X DELETE ${deletePath(demo.in_use)} `);
   expect(demo.deleted_curl).toContain(`-X DELETE ${deletePath(demo.spare)} `);
+});
+
+it('says first which Node it runs on, and prints nothing of its own between that and the demo', async () => {
+  const [head = ''] = (await readFile(log, 'utf8')).split('\nOrganization ');
+
+  expect(head.split('\n').filter((line) => line !== '' && !line.startsWith('> '))).toEqual([
+    expect.stringMatching(/^Patchbay \d+\.\d+\.\d+ starts on Node \d+\.\d+\.\d+$/),
+    `Ready on http://localhost:${port}`,
+  ]);
 });
 
 it('keeps the demo credentials as ciphertext, as the API keeps any', async () => {
@@ -51,4 +62,26 @@ it('prints curl lines that work: refused with both numbers, deleted, then not fo
   });
   await server.purged();
   expect(Object.keys(await server.ciphertexts())).toEqual([expect.stringContaining(`/${demo.in_use}/`)]);
+});
+
+it('prints a short line for each request, and none of the Worker’s log as it is', async () => {
+  const id = 'intg_00000000dead';
+  await fetch(deletePath(id), { method: 'DELETE' });
+
+  const line = new RegExp(`^DELETE /api/integrations/${id} 401 \\d+ ms$`, 'm');
+  const printed = await vi.waitFor(async () => {
+    const text = await readFile(log, 'utf8');
+    expect(text).toMatch(line);
+    expect(text).toContain("authentication_failed { reason: 'missing_api_key', network: ");
+    return text;
+  }, LAST_NET);
+  expect(printed).not.toContain('"event"');
+});
+
+it('says that its port is in use, and does nothing', async () => {
+  expect(await runScript('dev', '--port', String(port))).toEqual({
+    code: 1,
+    stdout: '',
+    stderr: `Port ${port} is in use, perhaps by another npm run dev. End that, or choose another port with --port.\n`,
+  });
 });

@@ -1,17 +1,18 @@
 /** `npm run keks:rotate`, as an operator types it. The tests follow one another: one rotation, from the first step to the last. */
 import { randomBytes } from 'node:crypto';
-import { chmod, readFile, stat, writeFile } from 'node:fs/promises';
+import { chmod, mkdir, readFile, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import * as z from 'zod';
 import { createOperatorKey } from '../../src/operator/api-keys/create.ts';
+import { keepDevServerUrl } from '../../src/operator/command-line/platform.ts';
 import { readRingFile } from '../../src/operator/command-line/ring-file.ts';
 import { seal } from '../../src/worker/credentials/envelope.ts';
 import { parseKekRing } from '../../src/worker/credentials/kek-ring.ts';
 import { credentialsKey } from '../../src/worker/credentials/kv-key.ts';
 import { rewrapDataKeys } from '../../src/worker/credentials/rewrap.ts';
 import type { Bindings } from '../../src/worker/env.ts';
-import { removeDirectory, runScript, temporaryDirectory } from '../processes.ts';
+import { removeDirectory, run, runScript, temporaryDirectory } from '../processes.ts';
 import { withState } from './state.ts';
 
 const first = randomBytes(32).toString('base64');
@@ -19,6 +20,7 @@ const second = randomBytes(32).toString('base64');
 const secret = z.object({ CREDENTIALS_KEKS: z.string(), OTHER: z.literal('kept') });
 const ringFormat = z.object({ current: z.string(), keys: z.record(z.string(), z.string()) });
 
+let parent: string;
 let directory: string;
 let secretsFile: string;
 /** The id of the key that is added. */
@@ -26,8 +28,11 @@ let added: string;
 let printed = '';
 
 beforeAll(async () => {
-  directory = await temporaryDirectory();
+  parent = await temporaryDirectory();
+  // A shell would read it as more than one word, and run some of it.
+  directory = join(parent, "it's $(here)");
   secretsFile = join(directory, 'secrets.json');
+  await mkdir(directory);
   const CREDENTIALS_KEKS = JSON.stringify({ current: 'k1', keys: { k1: first } });
   await writeFile(secretsFile, JSON.stringify({ CREDENTIALS_KEKS, OTHER: 'kept' }));
   await onState(async ({ DB }) => {
@@ -46,15 +51,22 @@ beforeAll(async () => {
   });
 });
 
-afterAll(() => removeDirectory(directory));
+afterAll(() => removeDirectory(parent));
 
 const onState = <Result>(work: (env: Bindings) => Promise<Result>) => withState(directory, work);
 
+const place = () => ['--persist-to', directory, '--secrets-file', secretsFile];
+
 async function rotate(...parameters: string[]) {
-  const place = ['--persist-to', directory, '--secrets-file', secretsFile];
-  const outcome = await runScript('keks:rotate', ...parameters, ...place);
+  const outcome = await runScript('keks:rotate', ...parameters, ...place());
   printed += outcome.stdout + outcome.stderr;
   return outcome;
+}
+
+/** The words that a shell makes of the printed command, after `npm run keks:rotate --`. */
+async function nextCommand(stdout: string): Promise<string[]> {
+  const [, words = ''] = /npm run keks:rotate -- (.+)\n$/.exec(stdout) ?? [];
+  return (await run('sh', ['-c', `printf '%s\\n' ${words}`])).stdout.trimEnd().split('\n');
 }
 
 const bytesOfFile = () => readFile(secretsFile, 'utf8');
@@ -68,7 +80,7 @@ it('tells what each key wraps and what comes next, and does nothing', async () =
 
   expect(code).toBe(0);
   expect(stdout).toMatch(/k1 +current +3 data keys\n/);
-  expect(stdout).toContain('npm run keks:rotate -- --step add');
+  expect(await nextCommand(stdout)).toEqual(['--step', 'add', ...place()]);
   expect(await bytesOfFile()).toBe(before);
 });
 
@@ -88,7 +100,8 @@ it('adds a key that is not current, in a file for its owner alone that keeps its
   const { code, stdout } = await rotate('--step', 'add', '--yes');
 
   expect(code).toBe(0);
-  expect(stdout).toMatch(/Restart npm run dev[^]*Wait[^]*--step promote/);
+  expect(stdout).toContain('  1. Restart npm run dev');
+  expect(await nextCommand(stdout)).toEqual(['--step', 'promote', ...place()]);
   const { current, keys } = await ring();
   expect(current).toBe('k1');
   [, added = ''] = Object.keys(keys);
@@ -96,11 +109,15 @@ it('adds a key that is not current, in a file for its owner alone that keeps its
   expect((await stat(secretsFile)).mode & 0o777).toBe(0o600);
 });
 
-it('makes the newest key current', async () => {
+it('makes the newest key current, and names the cron of the dev server that works on the same state', async () => {
+  keepDevServerUrl(directory, 'http://localhost:8790');
+
   const { code, stdout } = await rotate('--step', 'promote', '--yes');
 
   expect(code).toBe(0);
   expect(stdout).toContain('the cron re-wraps 100 data keys a minute');
+  expect(stdout).toContain('curl http://localhost:8790/cdn-cgi/local/scheduled\n');
+  expect(await nextCommand(stdout)).toEqual(place());
   expect(await ring()).toMatchObject({ current: added, keys: { k1: first } });
 });
 
@@ -152,6 +169,9 @@ it('retires a key that wraps nothing any more, and warns of what Time Travel can
   expect(stdout).toContain('For 30 days, Time Travel can bring rows back that k1 wraps');
   const { current, keys } = await ring();
   expect([current, Object.keys(keys)]).toEqual([added, [added]]);
+  // Not the same step again: that is done.
+  expect(stdout).toMatch(/Restart npm run dev[^]*For another rotation: /);
+  expect(await nextCommand(stdout)).toEqual(['--step', 'add', ...place()]);
 });
 
 it('has never printed a key', async () => {
@@ -201,7 +221,7 @@ it.each([
 });
 
 it('does not quote a file that it cannot read', async () => {
-  const path = join(directory, 'wrong.json');
+  const path = join(parent, 'wrong.json');
   await writeFile(path, '{"CREDENTIALS_KEKS": plaintext}');
 
   await expect(readRingFile(path)).rejects.toThrow(/^\S+wrong\.json has no CREDENTIALS_KEKS, or its form is wrong$/);

@@ -173,12 +173,18 @@ describe('wrong options', () => {
     {
       what: 'none at all',
       options: [],
-      says: ['--organization: ', '--role: ', '--name: '],
+      says: ['--organization: is required', '--role: is required', '--name: is required'],
     },
     {
       what: 'values of no known form',
       options: '--organization first --role root --name= --tier gold --expires-at tomorrow'.split(' '),
-      says: ['--organization: ', '--role: ', '--name: ', '--tier: ', '--expires-at: must be a time'],
+      says: [
+        '--organization: must be org_',
+        '--role: must be one of admin, agent_manager, user',
+        '--name: must be 1 to 100 characters',
+        '--tier: must be one of starter, pro, enterprise',
+        '--expires-at: must be an RFC 3339 time',
+      ],
     },
     {
       what: 'a name of 101 characters and an expiry in the past',
@@ -189,8 +195,12 @@ describe('wrong options', () => {
     },
     {
       what: 'an option that there is not',
-      options: '--organization org_a --role user --name Test --scope all'.split(' '),
-      says: [`Unknown option '--scope'`],
+      options: '--organisation org_a --role user --name Test --scope all'.split(' '),
+      says: [
+        '--organization: is required',
+        '--organisation is not a known option; did you mean --organization?',
+        '--scope is not a known option',
+      ],
     },
     {
       what: 'a directory for the deployed database',

@@ -98,6 +98,7 @@ it('saves what happened since the restore point, in a new file for its owner alo
 
   expect(code).toBe(0);
   expect(stdout).toContain('audit events are in');
+  expect(stdout).toContain(`npm run recovery:replay -- --file ${file} --persist-to ${directory}\n`);
   const text = await readFile(file, 'utf8');
   for (const action of ['integration.deleted', 'api_key.revoked', 'integration.updated'])
     expect(text).toContain(action);

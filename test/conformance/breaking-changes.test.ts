@@ -46,7 +46,7 @@ it.each([
   ],
   [
     'that a header is optional',
-    ['components', 'parameters', 'IdempotencyKey'],
+    [...operation('/api/integrations', 'post'), 'parameters', '2'],
     (header) => (header['required'] = true),
     'POST /api/integrations: header parameter Idempotency-Key is required now',
   ],

@@ -306,7 +306,7 @@ describe('a body', () => {
 
   it.each<{ what: string; path?: string; body: unknown; at: string[] }>([
     { what: 'lacks a member', body: { name: 'Twilio' }, at: ['credentials'] },
-    { what: 'has a member too many', body: { ...integration, unasked: 'plainvalue' }, at: [''] },
+    { what: 'has a member too many', body: { ...integration, unasked: 'plainvalue' }, at: ['unasked'] },
     { what: 'has an empty name', body: { ...integration, name: '' }, at: ['name'] },
     {
       what: 'has a name of 101 characters',

@@ -282,7 +282,7 @@ describe('a delete is refused and changes nothing for a caller who', () => {
       who: 'names no organization but something else',
       request: () => remove(target, admin, { 'X-Organization-Id': 'demo' }),
       status: 400,
-      code: 'missing_organization_id',
+      code: 'invalid_organization_id',
     },
     {
       who: 'names another organization than that of the key',

@@ -190,18 +190,16 @@ describe('the OpenAPI document, for tools of all kinds', () => {
 
   it('asks for X-Organization-Id on every call under /api, and proposes no Idempotency-Key', () => {
     const calls = objects.filter(({ path }) => path.length === 3 && path[0] === 'paths' && path[1]?.startsWith('/api'));
-    const asked = expect.arrayContaining([{ $ref: '#/components/parameters/OrganizationId' }]);
+    const asked = expect.arrayContaining([
+      expect.objectContaining({ name: 'X-Organization-Id', in: 'header', required: true }),
+    ]);
 
     expect(calls.length).toBeGreaterThan(10);
     for (const { object } of calls) expect(object['parameters']).toEqual(asked);
-    expect(components['parameters']?.['OrganizationId']).toMatchObject({
-      name: 'X-Organization-Id',
-      in: 'header',
-      required: true,
-    });
     expect(whole).toMatchObject({ security: [{ ApiKey: [] }] });
-    const key = JSON.stringify(components['parameters']?.['IdempotencyKey']);
-    expect(key).not.toMatch(/"(?:example|examples|default)"/);
+    const keys = objects.filter(({ object }) => object['name'] === 'Idempotency-Key');
+    expect(keys.length).toBeGreaterThan(5);
+    for (const { object } of keys) expect(JSON.stringify(object)).not.toMatch(/"(?:example|examples|default)"/);
   });
 
   it('has messages that may be reworded', () => {

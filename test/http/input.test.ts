@@ -405,26 +405,26 @@ describe('a body', () => {
   });
 
   it.each([
-    [{ 'Content-Encoding': 'gzip' }, 'content_encoding'],
-    [{ 'Content-Encoding': 'GZIP' }, 'content_encoding'],
-    [{ 'Content-Encoding': 'br' }, 'content_encoding'],
-    [{ 'Content-Encoding': 'deflate, gzip' }, 'content_encoding'],
-    [{ 'Content-Encoding': 'identity, gzip' }, 'content_encoding'],
-    [{ 'Content-Type': 'application/json; charset=utf-16' }, 'charset'],
-    [{ 'Content-Type': 'application/json; charset=iso-8859-1' }, 'charset'],
-    [{ 'Content-Type': 'application/json; charset="latin1"' }, 'charset'],
-    [{ 'Content-Type': 'application/json; charset=' }, 'charset'],
-    [{ 'Content-Type': 'text/json' }, 'media_type'],
-    [{ 'Content-Type': 'application/merge-patch+json' }, 'media_type'],
-    [{ 'Content-Type': 'application/json, application/json' }, 'media_type'],
-  ])('is not supported with %j', async (headers, unsupported) => {
+    [{ 'Content-Encoding': 'gzip' }, 'identity'],
+    [{ 'Content-Encoding': 'GZIP' }, 'identity'],
+    [{ 'Content-Encoding': 'br' }, 'identity'],
+    [{ 'Content-Encoding': 'deflate, gzip' }, 'identity'],
+    [{ 'Content-Encoding': 'identity, gzip' }, 'identity'],
+    [{ 'Content-Type': 'application/json; charset=utf-16' }, null],
+    [{ 'Content-Type': 'application/json; charset=iso-8859-1' }, null],
+    [{ 'Content-Type': 'application/json; charset="latin1"' }, null],
+    [{ 'Content-Type': 'application/json; charset=' }, null],
+    [{ 'Content-Type': 'text/json' }, null],
+    [{ 'Content-Type': 'application/merge-patch+json' }, null],
+    [{ 'Content-Type': 'application/json, application/json' }, null],
+  ])('is not supported with %j', async (headers, accepted) => {
     const before = await resources();
 
     const answer = await send(headers);
 
     expect(answer.status).toBe(415);
-    expect(answer.body).toMatchObject({ code: 'unsupported_media_type', unsupported });
-    expect(answer.headers.get('Accept-Encoding')).toBe(unsupported === 'content_encoding' ? 'identity' : null);
+    expect(answer.body).toMatchObject({ code: 'unsupported_media_type' });
+    expect(answer.headers.get('Accept-Encoding')).toBe(accepted);
     expect(await resources()).toEqual(before);
   });
 });

@@ -1,18 +1,23 @@
 /** What all operator commands share: options, the bindings that they work on, and the confirmation. */
 import { createInterface } from 'node:readline/promises';
-import { parseArgs } from 'node:util';
 import * as z from 'zod';
 import { BULK_BATCH_MILLISECONDS, withDeadlines } from '../../worker/core/deadlines.ts';
 import { organizationIdPattern } from '../../worker/core/ids.ts';
+import { parse } from '../../worker/core/parse.ts';
+import type { Fault } from '../../worker/core/parse.ts';
+import { inOneLine, tellErrors } from './command-error.ts';
 import { openLocal, openRemote, stateDirectory } from './platform.ts';
 import type { OperatorBindings } from './platform.ts';
+
+/** The name of a file or directory. */
+export const filePath = z.string().min(1, 'must not be empty');
 
 /** Options of every command: which database and credentials to work on. */
 export const place = {
   /** Work on the deployed ones instead of the local ones. */
   remote: z.boolean().default(false),
   /** The directory of the local ones, as for `npm run dev`. */
-  'persist-to': z.string().optional(),
+  'persist-to': filePath.optional(),
 };
 
 /** `--organization`: the organization to act on. */
@@ -32,30 +37,53 @@ export const usageOf = (script: string, subject: string) =>
   --persist-to  the directory of the local database, as for npm run dev
 `;
 
-const isFlag = (type: z.core.$ZodType) => z.safeParse(type, true).success;
-
 /**
  * Reads the command line. The schema has a member for each option; those that accept `true` are flags. If an option is
- * wrong, it prints why and the usage to standard error, and exits with 2.
+ * wrong, it prints a line for each fault and the usage to standard error, and exits with 2.
  */
 export function readOptions<Schema extends z.ZodObject>(usage: string, schema: Schema): z.output<Schema> {
-  const options = Object.fromEntries(
-    Object.entries(schema.shape).map(([name, type]) => [name, { type: isFlag(type) ? 'boolean' : 'string' } as const]),
-  );
-  try {
-    const { values } = parseArgs({ options });
-    if (values['remote'] && values['persist-to'] !== undefined) {
-      throw new Error('--persist-to: is for the local database, not for --remote');
-    }
-    return schema.parse(values);
-  } catch (error) {
-    const problems =
-      error instanceof z.ZodError
-        ? error.issues.map(({ path, message }) => `--${path.join('.')}: ${message}`)
-        : [error instanceof Error ? error.message : String(error)];
-    console.error(`${problems.join('\n')}\n\n${usage}`);
-    process.exit(2);
+  tellErrors();
+  const words = process.argv.slice(2);
+  if (words.includes('--help')) {
+    console.log(usage);
+    process.exit(0);
   }
+  const { values, faults } = readWords(words, schema.shape);
+  const parsed = parse(schema, Object.fromEntries(values), 'option');
+  if (faults.length === 0 && !parsed.faults) return parsed.data;
+  const others = parsed.faults?.filter(({ path }) => path === '' || !faults.some((known) => known.path === path));
+  console.error(`${[...faults, ...(others ?? [])].map(lineOf).join('\n')}\n\n${usage}`);
+  process.exit(2);
+}
+
+/** @returns by option its value, or all of them if it was given more than once; and what is wrong with the words */
+function readWords(words: readonly string[], options: z.core.$ZodShape) {
+  const values = new Map<string, unknown>();
+  const faults: Fault[] = [];
+  const rest = [...words];
+  for (let word = rest.shift(); word !== undefined; word = rest.shift()) {
+    const [, name, inline] = /^--([^=]+)(?:=([^]*))?$/.exec(word) ?? [];
+    if (name === undefined) {
+      faults.push({ path: '', message: `has ${inOneLine(word)}, which is no option. npm needs -- before options` });
+      continue;
+    }
+    const option = options[name];
+    const isFlag = option && z.safeParse(option, true).success;
+    const value = isFlag || inline !== undefined || rest[0]?.startsWith('--') ? inline : rest.shift();
+    if (isFlag && value !== undefined) faults.push({ path: name, message: 'takes no value' });
+    if (option && !isFlag && value === undefined) faults.push({ path: name, message: 'needs a value' });
+    values.set(name, values.has(name) ? [values.get(name), value] : (value ?? true));
+  }
+  if (values.has('remote') && values.has('persist-to')) {
+    faults.push({ path: 'persist-to', message: 'is for the local database, not for --remote' });
+  }
+  return { values, faults };
+}
+
+function lineOf({ path, message }: Fault): string {
+  // A message that names its member has it in backticks.
+  if (message.startsWith('`')) return message.replaceAll(/`([^`]*)`/g, '--$1');
+  return path === '' ? `The command line ${message}` : `--${path}: ${message}`;
 }
 
 /** Opens the bindings that the options name, runs `work`, and closes them. The local database is migrated first. */
@@ -94,6 +122,20 @@ export async function isConfirmed(preview: string, yes: boolean): Promise<boolea
 export function nothingDone(reason: string): number {
   console.error(`${reason}. Nothing was done.`);
   return 1;
+}
+
+/** A command that can be typed next. Flags are `true`; what is undefined or false is left out. */
+export function commandLine(script: string, options: Readonly<Record<string, string | boolean | undefined>>): string {
+  const words = Object.entries(options).flatMap(([name, value]) => {
+    if (value === undefined || value === false) return [];
+    return value === true ? [`--${name}`] : [`--${name}`, shellWord(value)];
+  });
+  return ['npm run', script, ...(words.length > 0 ? ['--', ...words] : [])].join(' ');
+}
+
+/** The text as one word of a shell's command line. */
+export function shellWord(text: string): string {
+  return /^[\w./:@%+=,-]+$/.test(text) ? text : `'${text.replaceAll("'", String.raw`'\''`)}'`;
 }
 
 /** A number and its noun: `1 key`, `2 keys`. */

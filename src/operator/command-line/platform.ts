@@ -1,14 +1,22 @@
 /** The Worker's bindings in Node, for the operator's commands and the dev server. */
 import { spawn } from 'node:child_process';
+import { writeFileSync } from 'node:fs';
 import { mkdir, readdir, readFile, writeFile } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
-import { getPlatformProxy, unstable_readConfig, unstable_splitSqlQuery } from 'wrangler';
 import type { PlatformProxy } from 'wrangler';
 import type { Bindings } from '../../worker/env.ts';
+import { CommandError } from './command-error.ts';
 import { projectDirectory } from './project.ts';
 
 // Wrangler's notes must not appear in the JSON that a command prints, and its warnings do not concern the commands.
 process.env['WRANGLER_LOG'] ??= 'error';
+// Nothing here needs the network, and without one wrangler would wait for it: to look for a newer version of itself, and
+// for what `request.cf` would tell at the edge.
+process.env['WRANGLER_HIDE_BANNER'] ??= 'true';
+process.env['CLOUDFLARE_CF_FETCH_ENABLED'] ??= 'false';
+
+/** Loading wrangler takes a second, which is too long to tell of a wrong option. */
+const loadWrangler = () => import('wrangler');
 
 const configPath = join(projectDirectory, 'wrangler.toml');
 const migrationsDirectory = join(projectDirectory, 'migrations');
@@ -19,8 +27,21 @@ export function stateDirectory(persistTo: string | undefined): string {
   return persistTo === undefined ? join(projectDirectory, '.wrangler/state') : resolve(persistTo);
 }
 
+const devServerUrlPath = (directory: string) => join(directory, 'dev-server-url');
+
+/** Keeps the address of the dev server that works on the directory, for what commands print. */
+export function keepDevServerUrl(directory: string, url: string): void {
+  writeFileSync(devServerUrlPath(directory), url);
+}
+
+/** Where the dev server that last worked on the directory answers, or would by default. */
+export function readDevServerUrl(directory: string): Promise<string> {
+  return readFile(devServerUrlPath(directory), 'utf8').catch(() => 'http://localhost:8787');
+}
+
 /** The local bindings, with the state that `wrangler dev` uses. The database is migrated first. */
 export async function openLocal(directory: string): Promise<PlatformProxy<Bindings>> {
+  const { getPlatformProxy } = await loadWrangler();
   // Wrangler's commands keep their state in this folder.
   const local = await getPlatformProxy<Bindings>({ configPath, persist: { path: join(directory, 'v3') } });
   try {
@@ -43,6 +64,7 @@ async function applyMigrations(database: D1Database): Promise<void> {
          id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT UNIQUE, applied_at TIMESTAMP DEFAULT CURRENT_TIMESTAMP NOT NULL)`,
     )
     .run();
+  const { unstable_splitSqlQuery } = await loadWrangler();
   const { results } = await database.prepare('SELECT name FROM d1_migrations').all<{ name: string }>();
   const applied = new Set(results.map(({ name }) => name));
   const names = (await readdir(migrationsDirectory)).filter((name) => name.endsWith('.sql') && !applied.has(name));
@@ -62,6 +84,7 @@ export type OperatorBindings = Pick<Bindings, 'DB' | 'CREDENTIALS'>;
 
 /** The deployed D1 and CREDENTIALS namespace. Wrangler signs in as it does for a deployment. */
 export async function openRemote(): Promise<PlatformProxy<OperatorBindings>> {
+  const { getPlatformProxy, unstable_readConfig } = await loadWrangler();
   const { name, account_id, compatibility_date, d1_databases, kv_namespaces } = unstable_readConfig({
     config: configPath,
   });
@@ -78,13 +101,17 @@ export async function openRemote(): Promise<PlatformProxy<OperatorBindings>> {
       .map(remotely),
   };
   await writeFile(remoteConfigPath, JSON.stringify(config));
-  return getPlatformProxy<OperatorBindings>({ configPath: remoteConfigPath, persist: false });
+  return getPlatformProxy<OperatorBindings>({ configPath: remoteConfigPath, persist: false }).catch(
+    (error: unknown) => {
+      throw error instanceof Error ? new CommandError(`The deployed database: ${error.message}`) : error;
+    },
+  );
 }
 
-/** Starts wrangler with its standard output piped. */
+/** Starts wrangler with its output piped. */
 export function spawnWrangler(parameters: string[], stdin: 'inherit' | 'ignore') {
   return spawn(process.execPath, [wranglerPath, ...parameters, '--config', configPath], {
-    stdio: [stdin, 'pipe', 'inherit'],
+    stdio: [stdin, 'pipe', 'pipe'],
     env: { ...process.env, WRANGLER_LOG: 'log', WRANGLER_SEND_METRICS: 'false' },
   });
 }

@@ -8,28 +8,32 @@ import { isDeepStrictEqual, parseEnv } from 'node:util';
 import * as z from 'zod';
 import { readRing } from '../keks/ring.ts';
 import type { Ring } from '../keks/ring.ts';
+import { CommandError } from './command-error.ts';
+import { parseJson } from './json.ts';
 
 const secrets = z.looseObject({ CREDENTIALS_KEKS: z.string() });
 
 interface RingFile {
   ring: Ring;
-  /** @throws Error if the file's form does not allow it; then the file is unchanged. The message quotes no secret */
+  /** @throws CommandError if the file's form does not allow it; then the file is unchanged. The message quotes no secret */
   write(ring: Ring): Promise<void>;
 }
 
 /**
  * Reads the ring from a file: as JSON if its name ends in `.json`, else from its line.
  *
- * @throws Error if the form is wrong. The message quotes no secret
+ * @throws CommandError if the form is wrong. The message quotes no secret
  */
 export async function readRingFile(path: string): Promise<RingFile> {
   const isJson = extname(path) === '.json';
   const parse = (text: string) => secrets.safeParse(isJson ? parseJson(text) : parseEnv(text)).data;
   const text = await readFile(path, 'utf8');
   const data = parse(text);
-  if (!data) throw new Error(`${path} has no CREDENTIALS_KEKS, or its form is wrong`);
+  if (!data) throw new CommandError(`${path} has no CREDENTIALS_KEKS, or its form is wrong`);
   return {
-    ring: await readRing(data.CREDENTIALS_KEKS),
+    ring: await readRing(data.CREDENTIALS_KEKS).catch((error: unknown) => {
+      throw error instanceof Error ? new CommandError(`${path}: ${error.message}`) : error;
+    }),
     async write(ring) {
       const CREDENTIALS_KEKS = JSON.stringify(ring);
       const next = isJson
@@ -38,7 +42,7 @@ export async function readRingFile(path: string): Promise<RingFile> {
       // The text replaced may not be what `parseEnv` reads: it accepts other forms of a line, and the last of several
       // lines wins.
       if (!isDeepStrictEqual(parse(next), { ...data, CREDENTIALS_KEKS })) {
-        throw new Error(
+        throw new CommandError(
           `${path} was not changed: it needs CREDENTIALS_KEKS once, in one line that begins with CREDENTIALS_KEKS=`,
         );
       }
@@ -55,14 +59,5 @@ async function replaceFile(path: string, text: string): Promise<void> {
     await rename(next, path);
   } finally {
     await rm(next, { force: true });
-  }
-}
-
-function parseJson(text: string): unknown {
-  try {
-    return JSON.parse(text);
-  } catch {
-    // The parser's message quotes the text.
-    return undefined;
   }
 }

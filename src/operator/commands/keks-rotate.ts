@@ -6,9 +6,20 @@ import { join, resolve } from 'node:path';
 import pMap from 'p-map';
 import * as z from 'zod';
 import { MAX_CONNECTIONS } from '../../worker/core/connections.ts';
+import { text } from '../../worker/core/text.ts';
 import { countDataKeys, readKeks } from '../../worker/credentials/data-keys.ts';
 import { parseKekRing } from '../../worker/credentials/kek-ring.ts';
-import { confirmation, isConfirmed, place, readOptions, withBindings } from '../command-line/options.ts';
+import {
+  commandLine,
+  confirmation,
+  filePath,
+  isConfirmed,
+  place,
+  readOptions,
+  shellWord,
+  withBindings,
+} from '../command-line/options.ts';
+import { readDevServerUrl, stateDirectory } from '../command-line/platform.ts';
 import { projectDirectory } from '../command-line/project.ts';
 import { readRingFile } from '../command-line/ring-file.ts';
 import { countIntendedUnder, markKekRetired, secondsToRetirement as findSecondsToRetirement } from '../keks/retire.ts';
@@ -36,8 +47,8 @@ const usage = `Usage: npm run keks:rotate -- [--step ${steps.join('|')}] [--kek 
 const schema = z
   .strictObject({
     step: z.enum(steps).optional(),
-    kek: z.string().optional(),
-    'secrets-file': z.string().optional(),
+    kek: text(1, 100).optional(),
+    'secrets-file': filePath.optional(),
     ...place,
     ...confirmation,
   })
@@ -71,6 +82,7 @@ const { step, kek = '', yes, 'secrets-file': secretsFile, ...options } = readOpt
 const path = secretsFile === undefined ? join(projectDirectory, '.dev.vars') : resolve(secretsFile);
 const file = await readRingFile(path);
 const { uses, intended, secondsToRetirement } = await withBindings(options, ({ DB }) => find(DB));
+const devServerUrl = await readDevServerUrl(stateDirectory(options['persist-to']));
 const changed = change(file.ring);
 const refusal = refuse(file.ring);
 
@@ -174,31 +186,33 @@ function describe(ring: Ring): string {
 }
 
 function whatIsNext(ring: Ring): string {
-  const command = (next: string) => {
-    const where = options.remote ? ` --remote --secrets-file ${path}` : '';
-    return `npm run keks:rotate --${next}${where}`;
-  };
+  const command = (next: { step?: (typeof steps)[number]; kek?: string }) =>
+    commandLine('keks:rotate', { ...next, ...options, 'secrets-file': secretsFile });
   const deploy = options.remote
-    ? `Deploy this ring, if it is not deployed yet: npx wrangler secret bulk ${path}`
+    ? `Deploy this ring, if it is not deployed yet: npx wrangler secret bulk ${shellWord(path)}`
     : 'Restart npm run dev, if it does not have this ring yet.';
   const newest = newestKek(ring);
   if (newest !== ring.current) {
-    return `Next:
-  1. ${deploy}
-  2. Wait some minutes, until no isolate runs with the previous ring (npx wrangler deployments status).
-  3. ${command(' --step promote')}`;
+    const wait = options.remote
+      ? ['Wait some minutes, until no isolate runs with the previous ring (npx wrangler deployments status).']
+      : [];
+    return numbered(deploy, ...wait, command({ step: 'promote' }));
   }
   const old = [...new Set([...Object.keys(ring.keys), ...uses.keys()])].filter((id) => id !== ring.current);
-  const unused = old.find((id) => usesOf(id).count === 0);
   if (old.some((id) => usesOf(id).count > 0)) {
-    return `Next:
-  1. ${deploy}
-  2. Wait while the cron re-wraps 100 data keys a minute (data_keys_rewrapped in the log).${
-    options.remote ? '' : '\n     A local server has no cron: curl http://localhost:8787/cdn-cgi/local/scheduled'
+    const run = `A local server has no cron: curl ${devServerUrl}/cdn-cgi/local/scheduled`;
+    const wait = 'Wait while the cron re-wraps 100 data keys a minute (data_keys_rewrapped in the log).';
+    return numbered(deploy, options.remote ? wait : `${wait}\n     ${run}`, command({}));
   }
-  3. ${command('')}`;
-  }
-  return `Next:
-  1. ${deploy}
-  2. ${unused === undefined ? `For another rotation: ${command(' --step add')}` : command(` --step retire --kek ${unused}`)}`;
+  const unused = Object.keys(ring.keys).find((id) => id !== ring.current);
+  return numbered(
+    deploy,
+    unused === undefined
+      ? `For another rotation: ${command({ step: 'add' })}`
+      : command({ step: 'retire', kek: unused }),
+  );
+}
+
+function numbered(...lines: string[]): string {
+  return ['Next:', ...lines.map((line, index) => `  ${index + 1}. ${line}`)].join('\n');
 }

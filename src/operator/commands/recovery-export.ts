@@ -3,7 +3,8 @@ import { link, open, rm } from 'node:fs/promises';
 import { resolve } from 'node:path';
 import * as z from 'zod';
 import { rfc3339 } from '../../worker/core/time.ts';
-import { nothingDone, place, readOptions, withBindings } from '../command-line/options.ts';
+import { CommandError } from '../command-line/command-error.ts';
+import { commandLine, filePath, nothingDone, place, readOptions, withBindings } from '../command-line/options.ts';
 import { whyNotCovered, exportAll } from '../recovery/export.ts';
 
 const usage = `Usage: npm run recovery:export -- --since ISO --file FILE [--remote | --persist-to DIR]
@@ -16,10 +17,7 @@ const usage = `Usage: npm run recovery:export -- --since ISO --file FILE [--remo
 
 const schema = z.strictObject({
   since: rfc3339(),
-  file: z
-    .string()
-    .min(1)
-    .transform((path) => resolve(path)),
+  file: filePath.transform((given) => resolve(given)),
   ...place,
 });
 
@@ -27,7 +25,8 @@ const { since, file, ...options } = readOptions(usage, schema);
 process.exitCode = await withBindings(options, async ({ DB }) => {
   const reason = await whyNotCovered(DB, since);
   if (reason !== undefined) return nothingDone(`--since: ${reason}`);
-  console.log(`${await save(DB)} audit events are in ${file}. After the restore: npm run recovery:replay`);
+  const replay = commandLine('recovery:replay', { file, ...options, 'secrets-file': options.remote && 'FILE' });
+  console.log(`${await save(DB)} audit events are in ${file}. After the restore: ${replay}`);
   return 0;
 });
 
@@ -47,7 +46,10 @@ async function save(database: D1Database): Promise<number> {
       if (length > 0) console.log(`${events} audit events`);
     }
     await output.sync();
-    await link(part, file);
+    await link(part, file).catch((error: unknown) => {
+      const exists = error instanceof Error && 'code' in error && error.code === 'EEXIST';
+      throw exists ? new CommandError(`${file} exists already. Nothing was done.`) : error;
+    });
     return events;
   } finally {
     await output.close();

@@ -8,7 +8,9 @@ import * as z from 'zod';
 import { actorTypes, auditActions, endingActions, purgeStates } from '../../worker/core/vocabulary.ts';
 import type { AuditAction } from '../../worker/core/vocabulary.ts';
 import { readKeks } from '../../worker/credentials/data-keys.ts';
-import { confirmation, isConfirmed, place, readOptions, withBindings } from '../command-line/options.ts';
+import { CommandError } from '../command-line/command-error.ts';
+import { parseJson } from '../command-line/json.ts';
+import { confirmation, filePath, isConfirmed, place, readOptions, withBindings } from '../command-line/options.ts';
 import type { OperatorBindings } from '../command-line/platform.ts';
 import { readRingFile } from '../command-line/ring-file.ts';
 import type { ExportedRow } from '../recovery/export.ts';
@@ -28,13 +30,10 @@ const usage = `Usage: npm run recovery:replay -- --file FILE [--yes]
   --persist-to    the directory of the local database and credentials, as for npm run dev
 `;
 
-const path = z
-  .string()
-  .min(1)
-  .transform((given) => resolve(given));
+const resolved = filePath.transform((given) => resolve(given));
 
 const schema = z
-  .strictObject({ file: path, 'secrets-file': path.optional(), ...place, ...confirmation })
+  .strictObject({ file: resolved, 'secrets-file': resolved.optional(), ...place, ...confirmation })
   .refine((given) => !given.remote || given['secrets-file'] !== undefined, {
     path: ['secrets-file'],
     message: 'is needed with --remote',
@@ -156,8 +155,12 @@ function report(what: string, ids: string[]): void {
 async function* readFile(): AsyncGenerator<ExportedRow[], void> {
   const input = await open(file);
   let page: ExportedRow[] = [];
+  let number = 0;
   for await (const line of input.readLines()) {
-    page.push(exportedRow.parse(JSON.parse(line)));
+    number += 1;
+    const { data } = exportedRow.safeParse(parseJson(line));
+    if (!data) throw new CommandError(`${file}, line ${number}, is not what recovery:export writes`);
+    page.push(data);
     if (page.length < ROWS_PER_PAGE) continue;
     yield page;
     page = [];

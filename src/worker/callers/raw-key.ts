@@ -1,7 +1,6 @@
 /**
- * The format of raw keys: `bk_live_` (or `bk_test_`), 50 random base62 characters, and a checksum of 6 characters, the
- * base62 CRC-32 of all before them (docs/contract.md, API keys). With the checksum, a mistyped key is refused without
- * any I/O.
+ * The format of raw keys: `bk_live_`, 50 random base62 characters, and a checksum of 6 characters, the base62 CRC-32 of
+ * all before them (docs/contract.md, API keys). With the checksum, a mistyped key is refused without any I/O.
  */
 import CRC32 from 'crc-32';
 import { customAlphabet } from 'nanoid';
@@ -13,7 +12,7 @@ const CHECKSUM_LENGTH = 6;
 const DISPLAYED_LENGTH = 'bk_live_xxxx'.length;
 
 const randomCharacters = customAlphabet(BASE62, RANDOM_LENGTH);
-const format = /^bk_(?:live|test)_[0-9A-Za-z]{56}$/;
+const format = /^bk_live_[0-9A-Za-z]{56}$/;
 
 /** A new raw key with 297 random bits. Its owner sees it once, and it is not stored. */
 export function newRawKey(): string {

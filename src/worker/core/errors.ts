@@ -21,7 +21,7 @@ export interface ProblemMembers {
   rate_limited: { retry_after_seconds: number };
   malformed_json: object;
   payload_too_large: object;
-  unsupported_media_type: { unsupported: 'media_type' | 'charset' | 'content_encoding' };
+  unsupported_media_type: object;
   validation_failed: { errors: Fault[] };
   idempotency_key_reused: object;
   not_found: object;

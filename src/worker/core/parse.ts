@@ -47,7 +47,7 @@ function messageOf(issue: z.core.$ZodRawIssue, noun: Noun): string {
   const value = issue.code === 'invalid_union' ? discriminatorOf(issue) : issue.input;
   if (value === undefined) return 'is required';
   if (value === null) return 'must not be null';
-  if (noun === 'parameter' && Array.isArray(value)) return 'must be given once';
+  if (noun !== 'field' && Array.isArray(value)) return 'must be given once';
   if (issue.code === 'invalid_type') return `must be ${typeNames.get(issue.expected) ?? 'of another type'}`;
   if (issue.code === 'invalid_value') return oneOf(issue.values);
   if (issue.code === 'invalid_union' && Array.isArray(issue.options)) return oneOf(issue.options);
@@ -73,7 +73,10 @@ function discriminatorOf({ input, discriminator }: { input?: unknown; discrimina
 function unknownMembers({ path, keys }: { path: PropertyKey[]; keys: string[] }, known: string[], noun: Noun): Fault[] {
   const named = keys.slice(0, MAX_NAMED).map((key) => {
     if (!/^[A-Za-z0-9_.-]{1,64}$/.test(key)) {
-      return { path: path.join('.'), message: `has a ${noun} whose name is not shown, which is not known` };
+      return {
+        path: path.join('.'),
+        message: `has ${noun === 'option' ? 'an' : 'a'} ${noun} whose name is not shown, which is not known`,
+      };
     }
     const place = [...path, key].join('.');
     const nearest = nearestOf(key, known);

@@ -25,12 +25,6 @@ const exceedsDetails = {
   user: 'An API key can rotate only keys of its own user, unless its role is admin.',
 };
 
-const unsupportedDetails = {
-  media_type: 'Send the body as JSON, with Content-Type: application/json.',
-  charset: 'Send the body in UTF-8, with Content-Type: application/json.',
-  content_encoding: 'Send the body without compression, and without Content-Encoding.',
-};
-
 const UNAVAILABLE_RETRY_AFTER_SECONDS = 5;
 
 // RFC 9110 §11.6.1 requires a challenge with every 401.
@@ -90,9 +84,7 @@ const answers: { [Code in ProblemCode]: Answer<ProblemMembers[Code]> } = {
   unsupported_media_type: {
     status: 415,
     title: 'Content type is not supported',
-    detail: ({ unsupported }) => unsupportedDetails[unsupported],
-    // RFC 9110 §12.5.3: only where the content encoding is the reason.
-    headers: ({ unsupported }) => (unsupported === 'content_encoding' ? { 'Accept-Encoding': 'identity' } : {}),
+    detail: 'Send the body as JSON in UTF-8, not compressed: Content-Type: application/json, and no Content-Encoding.',
   },
   validation_failed: {
     status: 422,

@@ -53,39 +53,36 @@ export const limitOrganization = createMiddleware<AppEnv>(async (c, next) => {
   const { organization_id, tier } = c.get('call').caller;
   const limits: [string, Limit][] = [[tier, organizationLimits[tier]]];
   if (!readingMethods.has(c.req.method)) limits.push([`${tier}_mutations`, mutationLimits[tier]]);
-  tellPolicies(c, limits);
+  c.get('headers')['RateLimit-Policy'] = limits.map(([name, limit]) => policyOf(name, limit)).join(', ');
   for (const [name, limit] of limits) await take(c, name, limit, organization_id);
   await next();
 });
 
 /**
- * Limits the client's network, for calls that reach KV or D1 without a known API key.
+ * Limits the client's network, for calls that reach KV or D1 without a known API key. Only a 429 tells of this limit: a
+ * 401 must not show whether the key was looked up.
  *
  * @throws DomainError `rate_limited`
  */
 export async function limitByIp(purpose: Purpose, c: Context<AppEnv>): Promise<void> {
-  tellPolicies(c, [[purpose, networkLimit]]);
   for (const network of networksOf(addressOf(c))) await take(c, purpose, networkLimit, `${purpose} ${network}`);
 }
 
 /** The header is absent only if the Worker runs without Cloudflare in front. */
 export const addressOf = ({ req }: Context<AppEnv>) => req.header('CF-Connecting-IP') ?? 'unknown';
 
-/** Once the caller is known, the organization's limits replace that of the network. */
-function tellPolicies(c: Context<AppEnv>, limits: [string, Limit][]): void {
-  c.get('headers')['RateLimit-Policy'] = limits
-    .map(([name, { requests }]) => `"${name}";q=${requests};w=${PERIOD_SECONDS}`)
-    .join(', ');
-}
+const policyOf = (name: string, { requests }: Limit) => `"${name}";q=${requests};w=${PERIOD_SECONDS}`;
 
-async function take(c: Context<AppEnv>, name: string, { binding }: Limit, key: string): Promise<void> {
-  const { success } = await c.env[binding].limit({ key }).catch((error: unknown) => {
+async function take(c: Context<AppEnv>, name: string, limit: Limit, key: string): Promise<void> {
+  const { success } = await c.env[limit.binding].limit({ key }).catch((error: unknown) => {
     // A limiter that fails must not lock everybody out.
     logError('rate_limiter_failed', error);
     return { success: true };
   });
   if (success) return;
-  c.get('headers')['RateLimit'] = `"${name}";r=0`;
+  const headers = c.get('headers');
+  headers['RateLimit-Policy'] ??= policyOf(name, limit);
+  headers['RateLimit'] = `"${name}";r=0`;
   throw new DomainError('rate_limited', { retry_after_seconds: PERIOD_SECONDS });
 }
 

@@ -25,7 +25,7 @@ export async function readBody<Schema extends z.ZodType>(
   schema: Schema,
   c: Context<AppEnv>,
 ): Promise<z.output<Schema>> {
-  assertJson(c.req.header('Content-Type'), c.req.header('Content-Encoding'));
+  assertJson(c);
   let bytes = new ArrayBuffer();
   await limitBody(c, async () => {
     bytes = await c.req.arrayBuffer();
@@ -49,16 +49,15 @@ export function readQuery<Schema extends z.ZodType>(schema: Schema, url: string)
 }
 
 /** @throws DomainError `unsupported_media_type` */
-function assertJson(contentType = '', contentEncoding = ''): void {
-  const [mediaType = '', ...parameters] = contentType.split(';').map((part) => part.trim().toLowerCase());
-  if (mediaType !== 'application/json') throw new DomainError('unsupported_media_type', { unsupported: 'media_type' });
-  const charset = parameters.find((parameter) => parameter.startsWith('charset='));
-  if (charset !== undefined && !/^charset=("?)utf-?8\1$/.test(charset)) {
-    throw new DomainError('unsupported_media_type', { unsupported: 'charset' });
-  }
-  if (!['', 'identity'].includes(contentEncoding.trim().toLowerCase())) {
-    throw new DomainError('unsupported_media_type', { unsupported: 'content_encoding' });
-  }
+function assertJson(c: Context<AppEnv>): void {
+  const [mediaType, ...parameters] = (c.req.header('Content-Type') ?? '').toLowerCase().split(/\s*;\s*/);
+  const charset = parameters.find((parameter) => parameter.startsWith('charset=')) ?? 'charset=utf-8';
+  const isJson = mediaType === 'application/json' && /^charset=("?)utf-?8\1$/.test(charset);
+  const isPlain = ['', 'identity'].includes((c.req.header('Content-Encoding') ?? '').toLowerCase());
+  if (isJson && isPlain) return;
+  // RFC 9110 §12.5.3 wants the header for this reason alone.
+  if (isJson) c.get('headers')['Accept-Encoding'] = 'identity';
+  throw new DomainError('unsupported_media_type', {});
 }
 
 /** JSON is UTF-8 (RFC 8259 §8.1). Other bytes are refused, because they would be stored as wrong characters. */

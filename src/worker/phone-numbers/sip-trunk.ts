@@ -1,5 +1,4 @@
 /** What a SIP trunk needs: the address of its server, to which the platform connects, and its user. */
-import ipaddr from 'ipaddr.js';
 import type { TextRule } from '../core/text.ts';
 
 const FORM =
@@ -15,16 +14,20 @@ const MAX_PORT = 65_535;
  */
 const hostName = /^(?:[a-z\d](?:[a-z\d-]{0,61}[a-z\d])?\.)*(?!(?:\d+|0x[\da-f]*)$)[a-z\d](?:[a-z\d-]{0,61}[a-z\d])?$/i;
 
-const forbiddenNames = /^(?:.*\.)?(?:localhost|localhost\.localdomain|metadata\.google\.internal)$/i;
+const ipv4 = /^(?:(?:25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)(?:\.(?!$)|$)){4}$/;
 
-const forbiddenRanges = new Set(['unspecified', 'loopback', 'linkLocal', 'multicast', 'broadcast']);
+/** Where clouds give a machine its secrets is metadata. The usual 169.254.169.254 is link-local. */
+const forbidden = {
+  names: /^(?:.*\.)?(?:localhost|localhost\.localdomain|metadata\.google\.internal)$/i,
+  ipv4: /^(?:0|127|22[4-9]|23\d)\.|^169\.254\.|^255\.255\.255\.255$|^100\.100\.100\.200$|^192\.0\.0\.192$/,
+  ipv6: /^(?:::1?|fe[89ab].:.*|ff..:.*|fd00:ec2::254)$/,
+};
 
-/** Where clouds give a machine its secrets. The usual 169.254.169.254 is link-local. */
-const metadataAddresses = new Set(['fd00:ec2::254', '100.100.100.200', '192.0.0.192']);
-
-/** Ranges that stand for IPv4 addresses, so for forbidden ones too. */
-const ipv4InIpv6 = new Set(['ipv4Mapped', 'rfc6145', 'rfc6052', '6to4', 'teredo']);
-const ipv4Compatible = ipaddr.IPv6.parseCIDR('::/96');
+/**
+ * IPv6 addresses that stand for IPv4 addresses, and so for forbidden ones too: ::/96, ::ffff:0:0/96, ::ffff:0:0:0/96,
+ * 64:ff9b::/96, 2002::/16 and 2001::/32.
+ */
+const ipv4InIpv6 = /^(?:::(?:ffff:(?:0:)?)?[\da-f]+(?::[\da-f]+)?|64:ff9b:.*|2002:.*|2001:(?::|0:).*)$/;
 
 /** A host with an optional port (docs/contract.md, Phone numbers). */
 export const isServerAddress: TextRule = (address) => {
@@ -36,24 +39,23 @@ export const isServerAddress: TextRule = (address) => {
 };
 
 function faultOfHost(host: string): string | undefined {
-  if (ipaddr.IPv4.isValidFourPartDecimal(host)) return faultOfAddress(ipaddr.IPv4.parse(host));
+  if (ipv4.test(host)) return forbidden.ipv4.test(host) ? FORBIDDEN : undefined;
   if (!hostName.test(host) || host.length > MAX_HOST_LENGTH) return FORM;
-  return forbiddenNames.test(host) ? FORBIDDEN : undefined;
+  return forbidden.names.test(host) ? FORBIDDEN : undefined;
 }
 
-function faultOfIpv6(text: string): string | undefined {
-  if (!ipaddr.IPv6.isValid(text) || text.includes('%')) return FORM;
-  const address = ipaddr.IPv6.parse(text);
-  const fault = faultOfAddress(address);
-  if (fault !== undefined) return fault;
-  const isIpv4 = ipv4InIpv6.has(address.range()) || address.match(ipv4Compatible);
-  return isIpv4 ? 'must have an IPv4 address in its own form, not inside an IPv6 address' : undefined;
+/** A URL has the address in its shortest form (RFC 5952), whatever form it was given in. */
+function faultOfIpv6(address: string): string | undefined {
+  const { hostname = '' } = URL.parse(`http://[${address}]`) ?? {};
+  const [, shortest] = /^\[(.+)\]$/.exec(hostname) ?? [];
+  if (shortest === undefined || !/^[\da-f:.]+$/i.test(address)) return FORM;
+  if (forbidden.ipv6.test(shortest)) return FORBIDDEN;
+  return ipv4InIpv6.test(shortest)
+    ? 'must have an IPv4 address in its own form, not inside an IPv6 address'
+    : undefined;
 }
 
-const faultOfAddress = (address: ipaddr.IPv4 | ipaddr.IPv6) =>
-  forbiddenRanges.has(address.range()) || metadataAddresses.has(address.toString()) ? FORBIDDEN : undefined;
-
-/** The user of SIP's authentication. A colon ends the user in SIP URIs and in digests (RFC 3261 §19.1.1, RFC 7616 §3.4.2). */
+/** The user of SIP's authentication. A colon ends it in SIP URIs and in digests (RFC 3261 §19.1.1, RFC 7616 §3.4.2). */
 export const isSipUser: TextRule = (user) => {
   if (/:|%3a/i.test(user)) return 'must not contain a colon; put the password in sip_password';
   return /\s/.test(user) ? 'must not contain white space' : undefined;
