@@ -38,7 +38,7 @@ const apiKeyExample = presentApiKey({
 
 const rawKeySchema = z
   .string()
-  .regex(/^bk_(live|test)_[0-9A-Za-z]{56}$/)
+  .regex(/^bk_live_[0-9A-Za-z]{56}$/)
   .optional()
   .meta({ description: 'Only in the first response. Absent when the response is repeated for an `Idempotency-Key`.' });
 

@@ -53,7 +53,7 @@ export const headers = {
 type HeaderName = keyof typeof headers;
 
 /** Statuses of problems that may come before the caller, and so the limit that counts, is known. */
-const perhapsBeforeLimits = [401, 500, 503];
+const perhapsBeforeLimits = [500, 503];
 
 /** The headers of a success under `/api`. */
 export const headersOfSuccess = (kind: 'reads' | 'mutates'): string[] => [
@@ -64,10 +64,10 @@ export const headersOfSuccess = (kind: 'reads' | 'mutates'): string[] => [
 ];
 
 /** The headers of every problem with this status under `/api`. */
-export const headersOfProblem = (status: number): string[] => [
-  ...always,
-  perhapsBeforeLimits.includes(status) ? 'RateLimit-Policy.optional' : 'RateLimit-Policy',
-];
+export function headersOfProblem(status: number): string[] {
+  if (status === 401) return always;
+  return [...always, perhapsBeforeLimits.includes(status) ? 'RateLimit-Policy.optional' : 'RateLimit-Policy'];
+}
 
 /** The headers of every answer. */
 export const always: HeaderName[] = ['X-Request-Id', 'Cache-Control'];

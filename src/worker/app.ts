@@ -86,6 +86,8 @@ function refuse(c: Context<AppEnv>, error: DomainError): Response {
   // A 404 must not show whether the id belongs to another organization, and a bookmark could: it reveals writes.
   const call = readCall(c);
   if (call) call.told.bookmark = null;
+  // Who has no valid key is told nothing of an organization, not even if the key was valid when the call began.
+  if (status === 401) delete c.get('headers')['RateLimit-Policy'];
   if (status >= 500) logError(error.code, error.cause, { request_id });
   return answer(c, status, body, headers);
 }
