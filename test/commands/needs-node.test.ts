@@ -4,7 +4,7 @@ import packageJson from '../../package.json' with { type: 'json' };
 import { run, runScript } from '../processes.ts';
 
 const guard = '--import ./src/dev/needs-node.js ';
-const programs = Object.entries(packageJson.scripts).filter(([, line]) => /\bnode\b.*\.ts\b/.test(line));
+const programs = Object.entries(packageJson.scripts).filter(([, line]) => /(?:^| )node .+\.ts/.test(line));
 
 it.each(programs)('%s looks first whether Node is new enough', (_, line) => {
   expect(line).toContain(`node ${guard}`);
