@@ -1,7 +1,16 @@
 /** What is wrong with a request is said so that its sender can mend it: for every operation of the document. */
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import * as z from 'zod';
-import { call, createIntegration, importNumber, newClient, resources, twilio, unusedNumber } from '../fixtures.ts';
+import {
+  call,
+  createIntegration,
+  emptyStorage,
+  importNumber,
+  newClient,
+  resources,
+  twilio,
+  unusedNumber,
+} from '../fixtures.ts';
 import type { Client } from '../fixtures.ts';
 import { requests } from '../requests.ts';
 import type { Member } from '../requests.ts';
@@ -13,6 +22,7 @@ let ids: Record<string, string>;
 
 // An organization of its own for each test, because the limit of mutations is for each.
 beforeEach(async () => {
+  await emptyStorage();
   client = await newClient();
   const integration_id = await createIntegration(client);
   const phone_number_id = await importNumber(client, integration_id, unusedNumber());
