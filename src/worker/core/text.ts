@@ -40,12 +40,13 @@ export const secretText = (maximum: number, ...rules: TextRule[]) =>
   text(1, maximum, isTrimmed, isUnquoted, isWithoutScheme, isUnmasked, ...rules).meta(secretFormat);
 
 /** The name of a user, which goes with a secret. */
-export const userName = (maximum: number, ...rules: TextRule[]) => text(1, maximum, isTrimmed, isUnquoted, ...rules);
+export const userName = (maximum: number, ...rules: TextRule[]) =>
+  text(1, maximum, isVisible, isTrimmed, isInOneDirection, isUnquoted, ...rules);
 
-/** U+2800 is a Braille pattern without dots. Unicode calls it a symbol, but it looks like a space. */
-const visible = /[^\p{White_Space}\p{Default_Ignorable_Code_Point}\p{Cf}\p{M}\u2800]/u;
+/** U+2800 is a Braille pattern without dots, U+1D159 a note without a head. Unicode calls them symbols, but they cannot be seen. */
+const visible = /[^\p{White_Space}\p{Default_Ignorable_Code_Point}\p{Cf}\p{M}\u2800\u{1D159}]/u;
 const invisibleAtAnEnd =
-  /^[\p{White_Space}\p{Default_Ignorable_Code_Point}\p{Cf}\u2800]|[\p{White_Space}\p{Default_Ignorable_Code_Point}\p{Cf}\u2800]$/u;
+  /^[\p{White_Space}\p{Default_Ignorable_Code_Point}\p{Cf}\u2800\u{1D159}]|[\p{White_Space}\p{Default_Ignorable_Code_Point}\p{Cf}\u2800\u{1D159}]$/u;
 
 /**
  * Invisible characters that are the last part of a visible one: a variation selector after a pictograph or an

@@ -46,7 +46,7 @@ function faultOfIpv6(text: string): string | undefined {
   const address = ipaddr.IPv6.parse(text);
   const fault = faultOfAddress(address);
   if (fault !== undefined) return fault;
-  const isIpv4 = ipv4InIpv6.has(address.range()) || address.match(ipv4Compatible);
+  const isIpv4 = text.includes('.') || ipv4InIpv6.has(address.range()) || address.match(ipv4Compatible);
   return isIpv4 ? 'must have an IPv4 address in its own form, not inside an IPv6 address' : undefined;
 }
 
