@@ -102,7 +102,7 @@ describe.each(withBody)('an unknown field of $method $path', ({ method, path, fi
   });
 
   it.each(['x'.repeat(65), 'a b', '<script>', 'é', '', 'plaintext secret'])('is not named: %j', async (name) => {
-    const message = 'has a field whose name is not shown, which is not known';
+    const message = 'a field whose name is not shown is not a known field';
 
     const { errors } = await faultsOf(method, concrete(path), { ...body, [name]: 1 });
 
@@ -129,7 +129,7 @@ describe.each(withBody)('an unknown field of $method $path', ({ method, path, fi
     const { errors } = await faultsOf(method, concrete(path), { ...body, ...many });
 
     expect(errors).toHaveLength(11);
-    expect(errors.at(-1)).toEqual({ path: '', message: 'has 2990 more fields that are not known' });
+    expect(errors.at(-1)).toEqual({ path: '', message: '2990 more fields are not known' });
   });
 });
 
@@ -140,6 +140,63 @@ it('an unknown field is named by its path, in credentials too', async () => {
 
   const message = '`credentials.authToken` is not a known field; did you mean `auth_token`?';
   expect(errors).toEqual([{ path: 'credentials.authToken', message }]);
+});
+
+describe('one fault', () => {
+  const AC = 'AC0123456789abcdef0123456789abcdef';
+  const sip = { phone_number: '+14155550100', provider: 'sip' };
+
+  it.each<[string, string, object, string]>([
+    ['PUT', '/api/integrations/{integration_id}', { nmae: 'x' }, '`nmae` is not a known field; did you mean `name`?'],
+    ['PUT', '/api/phone-numbers/{phone_number_id}', { colour: 1 }, '`colour` is not a known field.'],
+    [
+      'POST',
+      '/api/integrations',
+      { Name: 'x', credentials: twilio },
+      '`Name` is not a known field; did you mean `name`?',
+    ],
+    [
+      'POST',
+      '/api/integrations',
+      { name: 'x', credentials: { provider: 'twilio', account_sid: AC, authToken: 'x' } },
+      '`credentials.authToken` is not a known field; did you mean `auth_token`?',
+    ],
+    [
+      'POST',
+      '/api/phone-numbers',
+      { ...sip, sip_username: 'u', sipPassword: 'p' },
+      '`sipPassword` is not a known field; did you mean `sip_password`?',
+    ],
+    ['POST', '/api/phone-numbers', { ...sip, integrationId: 'intg_1' }, '`integrationId` is not a known field.'],
+    [
+      'POST',
+      '/api/phone-numbers',
+      { ...sip, provider: 'twilio', integration_id: 'intg_000000000000', sipUsername: 'u' },
+      '`sipUsername` is not a known field.',
+    ],
+  ])('of %s %s has one message: %j', async (method, path, body, message) => {
+    const { errors, detail } = await faultsOf(method, concrete(path), body);
+
+    expect(errors).toHaveLength(1);
+    expect(detail).toBe(`The request is not valid: ${message}`);
+  });
+
+  it('of a query string is not said to be of a body', async () => {
+    const { errors, detail } = await faultsOf('GET', '/api/integrations?page%5Bsize%5D=1');
+
+    const message = 'a parameter whose name is not shown is not a known parameter';
+    expect(errors).toEqual([{ path: '', message }]);
+    expect(detail).toBe(`The request is not valid: ${message}.`);
+  });
+
+  it('is told from the next one', async () => {
+    const { detail } = await faultsOf('POST', '/api/integrations', { Name: 'x', credentials: {}, nothing: 1 });
+
+    expect(detail).toBe(
+      'The request is not valid: credentials.provider: is required; `Name` is not a known field; did you mean `name`? ' +
+        '`nothing` is not a known field.',
+    );
+  });
 });
 
 describe.each(ofApi)('the query string of $method $path', ({ method, path, query }) => {
@@ -398,6 +455,9 @@ describe('a time', () => {
     'Mon, 15 Jan 2029 10:30:00 GMT',
     '1863167400',
     '12029-01-15T10:30:00Z',
+    '9999-12-31T23:59:60Z',
+    '9999-12-31T23:59:59-01:00',
+    '0000-01-01T00:00:00+01:00',
     '',
   ];
   it.each(wrong)('must not be %j', async (time) => {
@@ -438,6 +498,8 @@ describe('a body', () => {
     [{ 'Content-Type': 'application/json; charset=iso-8859-1' }, null],
     [{ 'Content-Type': 'application/json; charset="latin1"' }, null],
     [{ 'Content-Type': 'application/json; charset=' }, null],
+    [{ 'Content-Type': 'application/json; charset=utf-8; charset=latin1' }, null],
+    [{ 'Content-Type': 'application/json; charset = latin1' }, null],
     [{ 'Content-Type': 'text/json' }, null],
     [{ 'Content-Type': 'application/merge-patch+json' }, null],
     [{ 'Content-Type': 'application/json, application/json' }, null],

@@ -205,7 +205,7 @@ describe('a body that is not valid', () => {
 
     expect(body).toMatchObject({
       detail:
-        'The request is not valid: name: is required; credentials.provider: must be one of twilio, telnyx, vonage, plivo; ' +
+        'The request is not valid: credentials.provider: must be one of twilio, telnyx, vonage, plivo; ' +
         '`Name` is not a known field; did you mean `name`?',
     });
   });

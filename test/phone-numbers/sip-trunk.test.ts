@@ -147,6 +147,10 @@ describe('sip_server_address', () => {
     ['224.0.0.1', FORBIDDEN],
     ['255.255.255.255', FORBIDDEN],
     ['100.100.100.200', FORBIDDEN],
+    ['168.63.129.16', FORBIDDEN],
+    ['metadata.goog', FORBIDDEN],
+    ['ip6-localhost', FORBIDDEN],
+    ['[fd20:ce::254]', FORBIDDEN],
     ['192.0.0.192', FORBIDDEN],
     ['localhost', FORBIDDEN],
     ['LOCALHOST:5060', FORBIDDEN],
@@ -162,6 +166,8 @@ describe('sip_server_address', () => {
     ['[::ffff:7f00:1]', EMBEDDED],
     ['[::7f00:1]', EMBEDDED],
     ['[64:ff9b::a9fe:a9fe]', EMBEDDED],
+    ['[2001:db8::1.2.3.4]', EMBEDDED],
+    ['[2001:db8::1.2.03.4]', EMBEDDED],
     ['[2002:7f00:1::]', EMBEDDED],
   ])('must not be %j', async (sip_server_address, message) => {
     expect(await faultsOf({ sip_server_address })).toEqual([{ path: 'sip_server_address', message }]);

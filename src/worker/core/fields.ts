@@ -13,12 +13,24 @@ export const withDefault = <Schema extends z.ZodType>(schema: Schema, value: z.o
     .optional()
     .transform((given) => given ?? value);
 
+const absentFields = new WeakSet<z.core.$ZodType>();
+
 /** A field that others have, and which must be absent or null here. */
-export const absent = (message: string) =>
-  z
+export function absent(message: string) {
+  const field = z
     .null({ error: message })
     .optional()
     .transform(() => undefined);
+  absentFields.add(field);
+  return field;
+}
+
+export const isAbsent = (field: z.core.$ZodType) => absentFields.has(field);
+
+/** For rules about several fields: they are judged once nothing else is wrong, which may be the same mistake. */
+export const onceTheRestIsRight = {
+  when: ({ issues }: { issues: unknown[] }) => issues.length === 0,
+};
 
 /** An integer in a range. Every wrong value gets the same message. */
 export function integer(

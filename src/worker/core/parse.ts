@@ -1,12 +1,13 @@
 /** Validates values with Zod, and says what is wrong with them in our own words. */
 import { closestMatch } from 'leven';
 import * as z from 'zod';
+import { isAbsent } from './fields.ts';
 
 /** What is wrong with a value. */
 export interface Fault {
   /** A dotted path to the member, or the name of a parameter. Empty for the value as a whole. */
   path: string;
-  /** What is wrong with what is at the path; or a sentence that begins with the path, in backticks. */
+  /** What is wrong with what is at the path; or a sentence of its own, about unknown members. */
   message: string;
 }
 
@@ -28,24 +29,29 @@ export function parse<Schema extends z.ZodType>(
   const { success, data, error } = schema.safeParse(value, {
     error: (issue) => {
       if (issue.code === 'unrecognized_keys' && issue.inst instanceof z.ZodObject) {
-        knownNames.set(issue.keys, Object.keys(issue.inst.shape));
+        knownNames.set(issue.keys, namesOf(issue.inst));
       }
       return messageOf(issue, noun);
     },
   });
   if (success) return { data };
-  const faults = error.issues.flatMap((issue) =>
-    issue.code === 'unrecognized_keys'
-      ? unknownMembers(issue, knownNames.get(issue.keys) ?? [], noun)
-      : [{ path: issue.path.join('.'), message: issue.message }],
-  );
-  return { faults };
+  const misspelt = new Set<string>();
+  const faults = error.issues.flatMap((issue) => {
+    if (issue.code !== 'unrecognized_keys') return [{ path: issue.path.join('.'), message: issue.message }];
+    return unknownMembers(issue, knownNames.get(issue.keys) ?? [], noun, misspelt);
+  });
+  return { faults: faults.filter(({ path, message }) => !(message === IS_REQUIRED && misspelt.has(path))) };
 }
+
+const IS_REQUIRED = 'is required';
+
+/** Names that an object may have. */
+const namesOf = ({ shape }: z.ZodObject) => Object.keys(shape).filter((name) => !isAbsent(shape[name]));
 
 /** Replaces Zod's own messages, which speak of JavaScript's types. */
 function messageOf(issue: z.core.$ZodRawIssue, noun: Noun): string {
   const value = issue.code === 'invalid_union' ? discriminatorOf(issue) : issue.input;
-  if (value === undefined) return 'is required';
+  if (value === undefined) return IS_REQUIRED;
   if (value === null) return 'must not be null';
   if (noun !== 'field' && Array.isArray(value)) return 'must be given once';
   if (issue.code === 'invalid_type') return `must be ${typeNames.get(issue.expected) ?? 'of another type'}`;
@@ -70,21 +76,26 @@ function discriminatorOf({ input, discriminator }: { input?: unknown; discrimina
   return discriminator === undefined ? input : jsonObject.safeParse(input).data?.[discriminator];
 }
 
-function unknownMembers({ path, keys }: { path: PropertyKey[]; keys: string[] }, known: string[], noun: Noun): Fault[] {
+/** @param misspelt gets the path of each known member that seems to be meant: that it is missing is the same fault */
+function unknownMembers(
+  { path, keys }: { path: PropertyKey[]; keys: string[] },
+  known: string[],
+  noun: Noun,
+  misspelt: Set<string>,
+): Fault[] {
+  const pathOf = (name: string) => [...path, name].join('.');
   const named = keys.slice(0, MAX_NAMED).map((key) => {
     if (!/^[A-Za-z0-9_.-]{1,64}$/.test(key)) {
-      return {
-        path: path.join('.'),
-        message: `has ${noun === 'option' ? 'an' : 'a'} ${noun} whose name is not shown, which is not known`,
-      };
+      const article = noun === 'option' ? 'an' : 'a';
+      return { path: path.join('.'), message: `${article} ${noun} whose name is not shown is not a known ${noun}` };
     }
-    const place = [...path, key].join('.');
     const nearest = nearestOf(key, known);
+    if (nearest !== undefined) misspelt.add(pathOf(nearest));
     const question = nearest === undefined ? '' : `; did you mean \`${nearest}\`?`;
-    return { path: place, message: `\`${place}\` is not a known ${noun}${question}` };
+    return { path: pathOf(key), message: `\`${pathOf(key)}\` is not a known ${noun}${question}` };
   });
   const others = keys.length - named.length;
-  if (others > 0) named.push({ path: path.join('.'), message: `has ${others} more ${noun}s that are not known` });
+  if (others > 0) named.push({ path: path.join('.'), message: `${others} more ${noun}s are not known` });
   return named;
 }
 
@@ -98,11 +109,14 @@ function nearestOf(name: string, known: string[]): string | undefined {
   );
 }
 
+/** Whether a message is a sentence without the path before it. */
+const isSentence = (message: string) => /^(?:`|an? \w+ whose |\d)/.test(message);
+
 /** Faults as one sentence. */
 export function sentenceOf(faults: Fault[]): string {
   const clauses = faults.map(({ path, message }) => {
-    if (message.startsWith('`')) return message;
+    if (isSentence(message)) return message;
     return path ? `${path}: ${message}` : `the body ${message}`;
   });
-  return `${clauses.join('; ')}.`.replace(/\?\.$/, '?');
+  return `${clauses.join('; ')}.`.replaceAll('?;', '?').replace(/\?\.$/, '?');
 }

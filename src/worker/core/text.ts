@@ -40,19 +40,20 @@ export const secretText = (maximum: number, ...rules: TextRule[]) =>
   text(1, maximum, isTrimmed, isUnquoted, isWithoutScheme, isUnmasked, ...rules).meta(secretFormat);
 
 /** The name of a user, which goes with a secret. */
-export const userName = (maximum: number, ...rules: TextRule[]) => text(1, maximum, isTrimmed, isUnquoted, ...rules);
+export const userName = (maximum: number, ...rules: TextRule[]) =>
+  text(1, maximum, isVisible, isTrimmed, isInOneDirection, isUnquoted, ...rules);
 
-/** U+2800 is a Braille pattern without dots. Unicode calls it a symbol, but it looks like a space. */
-const visible = /[^\p{White_Space}\p{Default_Ignorable_Code_Point}\p{Cf}\p{M}\u2800]/u;
+/** U+2800 is a Braille pattern without dots, U+1D159 a note without a head. Unicode calls them symbols, but they cannot be seen. */
+const visible = /[^\p{White_Space}\p{Default_Ignorable_Code_Point}\p{Cf}\p{M}\u2800\u{1D159}]/u;
 const invisibleAtAnEnd =
-  /^[\p{White_Space}\p{Default_Ignorable_Code_Point}\p{Cf}\u2800]|[\p{White_Space}\p{Default_Ignorable_Code_Point}\p{Cf}\u2800]$/u;
+  /^[\p{White_Space}\p{Default_Ignorable_Code_Point}\p{Cf}\u2800\u{1D159}]|[\p{White_Space}\p{Default_Ignorable_Code_Point}\p{Cf}\u2800\u{1D159}]$/u;
 
 /**
  * Invisible characters that are the last part of a visible one: a variation selector after a pictograph or an
- * ideograph, and the tags of a flag.
+ * ideograph, a joiner after a virama (an older spelling of some final letters), and the tags of a flag.
  */
 const invisiblePart =
-  /(?:\p{Extended_Pictographic}[\uFE0E\uFE0F]|\p{Unified_Ideograph}[\u{E0100}-\u{E01EF}]|\u{1F3F4}[\u{E0020}-\u{E007E}]+\u{E007F})$/u;
+  /(?:\p{Extended_Pictographic}[\uFE0E\uFE0F]|\p{Unified_Ideograph}[\uFE00-\uFE02\u{E0100}-\u{E01EF}]|[\u09CD\u0D4D\u0DCA]\u200D|\u{1F3F4}[\u{E0020}-\u{E007E}]+\u{E007F})$/u;
 
 const isVisible: TextRule = (value) => (visible.test(value) ? undefined : 'must have at least one visible character');
 
@@ -74,8 +75,8 @@ const isUnquoted: TextRule = (value) =>
   /^[“”„‟‘’‚‛«»‹›]|[“”„‟‘’‚‛«»‹›]$/.test(value) ? 'must not begin or end with typographic quotation marks' : undefined;
 
 const isWithoutScheme: TextRule = (value) =>
-  /^(?:authorization:\s*)?bearer\s/i.test(value) ? 'must be the key alone, without Bearer' : undefined;
+  /^(?:authorization\s*[:=]\s*)?bearer(?:[\s:=]|$)/i.test(value) ? 'must be the key alone, without Bearer' : undefined;
 
 /** What a form shows in place of a secret, perhaps with the secret's last characters. */
 const isUnmasked: TextRule = (value) =>
-  /[•●∙⦁]{2}|^[*•●∙⦁]+$/.test(value) ? 'must be the secret itself, not the dots that hide it' : undefined;
+  /[•●∙⦁·]{2}|\*{4}|^[*•●∙⦁·]+$/.test(value) ? 'must be the secret itself, not the dots that hide it' : undefined;

@@ -33,6 +33,11 @@ export function toIso(unixSeconds: number): string {
 
 const datetime = z.iso.datetime({ offset: true });
 
+/** Beyond these, an offset or a leap second leads to a year that RFC 3339 cannot write. */
+const FIRST_SECOND = Date.parse('0000-01-01T00:00:00Z') / 1000;
+const LAST_SECOND = Date.parse('9999-12-31T23:59:59Z') / 1000;
+const inRange = (seconds: number) => (seconds >= FIRST_SECOND && seconds <= LAST_SECOND ? seconds : undefined);
+
 /**
  * The unix seconds of an RFC 3339 time; undefined if it is none. A fraction of a second is dropped. A leap second is the
  * second after it, as in POSIX time.
@@ -42,8 +47,8 @@ export function toUnix(time: string): number | undefined {
   const withoutLeap = upperCase.replace(/(T\d\d:\d\d:)60/, '$159');
   if (!datetime.safeParse(withoutLeap).success) return undefined;
   const seconds = Math.floor(Date.parse(withoutLeap) / 1000);
-  if (withoutLeap === upperCase) return seconds;
-  return (seconds + 1) % SECONDS_A_DAY === 0 ? seconds + 1 : undefined;
+  if (withoutLeap === upperCase) return inRange(seconds);
+  return (seconds + 1) % SECONDS_A_DAY === 0 ? inRange(seconds + 1) : undefined;
 }
 
 /** Accepts an RFC 3339 time, and makes unix seconds of it (docs/contract.md, Conventions). */

@@ -50,9 +50,13 @@ export function readQuery<Schema extends z.ZodType>(schema: Schema, url: string)
 
 /** @throws DomainError `unsupported_media_type` */
 function assertJson(c: Context<AppEnv>): void {
-  const [mediaType, ...parameters] = (c.req.header('Content-Type') ?? '').toLowerCase().split(/\s*;\s*/);
-  const charset = parameters.find((parameter) => parameter.startsWith('charset=')) ?? 'charset=utf-8';
-  const isJson = mediaType === 'application/json' && /^charset=("?)utf-?8\1$/.test(charset);
+  const [mediaType, ...parameters] = (c.req.header('Content-Type') ?? '')
+    .toLowerCase()
+    .split(';')
+    .map((part) => part.trim());
+  const charsets = parameters.flatMap((parameter) => /^charset\s*=\s*"?(.*?)"?$/.exec(parameter)?.slice(1) ?? []);
+  const isUtf8 = charsets.every((charset) => charset === 'utf-8' || charset === 'utf8');
+  const isJson = mediaType === 'application/json' && isUtf8;
   const isPlain = ['', 'identity'].includes((c.req.header('Content-Encoding') ?? '').toLowerCase());
   if (isJson && isPlain) return;
   // RFC 9110 §12.5.3 wants the header for this reason alone.

@@ -2,7 +2,7 @@
  * The telephony providers and their credentials. A new provider needs one row here, and its name in core/vocabulary.ts.
  */
 import * as z from 'zod';
-import { optional } from '../core/fields.ts';
+import { onceTheRestIsRight, optional } from '../core/fields.ts';
 import { secretText } from '../core/text.ts';
 import type { TextRule } from '../core/text.ts';
 import type { Category, Provider } from '../core/vocabulary.ts';
@@ -51,7 +51,7 @@ export const providers = {
             auth_token === undefined
               ? api_key_sid !== undefined && api_key_secret !== undefined
               : api_key_sid === undefined && api_key_secret === undefined,
-          'must have either auth_token, or api_key_sid and api_key_secret',
+          { error: 'must have either auth_token, or api_key_sid and api_key_secret', ...onceTheRestIsRight },
         )
         .meta({
           alternatives: [

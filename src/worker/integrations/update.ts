@@ -2,6 +2,7 @@ import { and, eq, sql } from 'drizzle-orm';
 import type { SQL } from 'drizzle-orm';
 import * as z from 'zod';
 import { DomainError, invalid } from '../core/errors.ts';
+import { onceTheRestIsRight } from '../core/fields.ts';
 import { visibleName } from '../core/text.ts';
 import { unixNow } from '../core/time.ts';
 import type { Provider, Quota } from '../core/vocabulary.ts';
@@ -33,10 +34,10 @@ export const integrationChanges = z.lazy(() =>
         description: 'All credentials, of the same provider. They replace the old ones.',
       }),
     })
-    .refine(
-      ({ name, credentials }) => name !== undefined || credentials !== undefined,
-      'must have name, credentials, or both',
-    )
+    .refine(({ name, credentials }) => name !== undefined || credentials !== undefined, {
+      error: 'must have name, credentials, or both',
+      ...onceTheRestIsRight,
+    })
     .meta({ minProperties: 1 }),
 );
 

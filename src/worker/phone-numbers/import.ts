@@ -2,7 +2,7 @@ import { and, eq, not, sql } from 'drizzle-orm';
 import type { SQL } from 'drizzle-orm';
 import * as z from 'zod';
 import { DomainError, invalid } from '../core/errors.ts';
-import { absent, optional, withDefault } from '../core/fields.ts';
+import { absent, onceTheRestIsRight, optional, withDefault } from '../core/fields.ts';
 import { idSchema, newId } from '../core/ids.ts';
 import { secretFormat, secretText, text, userName, visibleName } from '../core/text.ts';
 import { unixNow } from '../core/time.ts';
@@ -81,14 +81,17 @@ export const throughSip = z.lazy(() =>
     .refine(({ supports_outbound, sip_server_address }) => !supports_outbound || sip_server_address !== undefined, {
       path: ['sip_server_address'],
       error: 'is required if supports_outbound is true',
+      ...onceTheRestIsRight,
     })
     .refine(({ sip_username, sip_password }) => sip_username === undefined || sip_password !== undefined, {
       path: ['sip_password'],
       error: 'is required if sip_username is given',
+      ...onceTheRestIsRight,
     })
     .refine(({ sip_username, sip_password }) => sip_password === undefined || sip_username !== undefined, {
       path: ['sip_username'],
       error: 'is required if sip_password is given',
+      ...onceTheRestIsRight,
     }),
 );
 

@@ -16,11 +16,16 @@ const hostName = /^(?:[a-z\d](?:[a-z\d-]{0,61}[a-z\d])?\.)*(?!(?:\d+|0x[\da-f]*)
 
 const ipv4 = /^(?:(?:25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)(?:\.(?!$)|$)){4}$/;
 
-/** Where clouds give a machine its secrets is metadata. The usual 169.254.169.254 is link-local. */
+/**
+ * Names and addresses that lead a machine to itself, or to where a cloud gives it its secrets (metadata). The metadata of
+ * most clouds is at the link-local 169.254.169.254; the others are those of AWS, Google, Azure, Alibaba, Oracle and
+ * Scaleway.
+ */
 const forbidden = {
-  names: /^(?:.*\.)?(?:localhost|localhost\.localdomain|metadata\.google\.internal)$/i,
-  ipv4: /^(?:0|127|22[4-9]|23\d)\.|^169\.254\.|^255\.255\.255\.255$|^100\.100\.100\.200$|^192\.0\.0\.192$/,
-  ipv6: /^(?:::1?|fe[89ab].:.*|ff..:.*|fd00:ec2::254)$/,
+  names:
+    /^(?:(?:.*\.)?localhost|localhost\.localdomain|localhost6|ip6-(?:localhost|loopback)|metadata|instance-data|metadata\.goog|metadata\.google\.internal)$/i,
+  ipv4: /^(?:0|127|22[4-9]|23\d)\.|^169\.254\.|^(?:255\.255\.255\.255|168\.63\.129\.16|100\.100\.100\.200|192\.0\.0\.192)$/,
+  ipv6: /^(?:::1?|fe[89ab].:.*|ff..:.*|fd00:ec2::(?:254|23)|fd20:ce::254|fd00:42::42)$/,
 };
 
 /**
@@ -50,7 +55,7 @@ function faultOfIpv6(address: string): string | undefined {
   const [, shortest] = /^\[(.+)\]$/.exec(hostname) ?? [];
   if (shortest === undefined || !/^[\da-f:.]+$/i.test(address)) return FORM;
   if (forbidden.ipv6.test(shortest)) return FORBIDDEN;
-  return ipv4InIpv6.test(shortest)
+  return address.includes('.') || ipv4InIpv6.test(shortest)
     ? 'must have an IPv4 address in its own form, not inside an IPv6 address'
     : undefined;
 }

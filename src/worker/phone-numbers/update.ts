@@ -1,6 +1,7 @@
 import { and, eq, isNull, or, sql } from 'drizzle-orm';
 import * as z from 'zod';
 import { DomainError, invalid } from '../core/errors.ts';
+import { onceTheRestIsRight } from '../core/fields.ts';
 import { agentIdPattern, idSchema } from '../core/ids.ts';
 import type { Provider, Quota } from '../core/vocabulary.ts';
 import { existsIn } from '../d1/columns.ts';
@@ -34,7 +35,10 @@ export const phoneNumberChanges = z.lazy(() =>
         .exactOptional()
         .meta({ description: 'The agent that the number is assigned to; null unassigns it.' }),
     })
-    .refine((changes) => Object.keys(changes).length > 0, 'must change at least one field')
+    .refine((changes) => Object.keys(changes).length > 0, {
+      error: 'must change at least one field',
+      ...onceTheRestIsRight,
+    })
     .meta({ minProperties: 1 }),
 );
 
