@@ -110,9 +110,9 @@ describe.each(withBody)('an unknown field of $method $path', ({ method, path, fi
   });
 
   it('is asked about where it is nearly a known one', async () => {
-    const top = [
-      ...new Set(fields.map((field) => field.path).filter((name) => !name.includes('.') && name.length > 4)),
-    ];
+    // An import by SIP, which is the valid body here, has no integration.
+    const names = new Set(fields.map((field) => field.path).filter((name) => !name.includes('.') && name.length > 4));
+    const top = [...names].filter((name) => method === 'PUT' || name !== 'integration_id');
     for (const name of top) {
       const variants = [camelCase(name), name.toUpperCase(), name.replaceAll('_', '-'), `${name}s`, name.slice(1)];
       for (const variant of variants.filter((other) => !top.includes(other))) {
@@ -147,7 +147,7 @@ describe('one fault', () => {
   const sip = { phone_number: '+14155550100', provider: 'sip' };
 
   it.each<[string, string, object, string]>([
-    ['PUT', '/api/integrations/{integration_id}', { nmae: 'x' }, '`nmae` is not a known field; did you mean `name`?'],
+    ['PUT', '/api/integrations/{integration_id}', { nam: 'x' }, '`nam` is not a known field; did you mean `name`?'],
     ['PUT', '/api/phone-numbers/{phone_number_id}', { colour: 1 }, '`colour` is not a known field.'],
     [
       'POST',
