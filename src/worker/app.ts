@@ -11,7 +11,7 @@ import type { ApiCall } from './decision/call.ts';
 import { answer, standardHeaders } from './http/answer.ts';
 import type { AppEnv } from './http/app-env.ts';
 import { authenticate, requireOrganization } from './http/authenticate.ts';
-import { allowOrigins } from './http/cors.ts';
+import { allowOrigins, answersPreflights } from './http/cors.ts';
 import { healthRoutes } from './http/health.ts';
 import { problemAnswer } from './http/problem.ts';
 import { limitOrganization } from './http/rate-limit.ts';
@@ -62,7 +62,11 @@ export const app = api
   .use(
     methodNotAllowed({
       app: api,
-      onMethodNotAllowed: (c, allowed_methods) => refuse(c, new DomainError('method_not_allowed', { allowed_methods })),
+      onMethodNotAllowed: (c, methods) => {
+        const isOptions = c.req.path.startsWith('/api/') && answersPreflights(c);
+        const allowed_methods = isOptions ? [...methods, 'OPTIONS'] : methods;
+        return refuse(c, new DomainError('method_not_allowed', { allowed_methods }));
+      },
     }),
   )
   .route('/health', healthRoutes)

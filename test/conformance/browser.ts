@@ -1,7 +1,7 @@
 /** A browser, where there is one, and the reference page in it. */
 import { existsSync } from 'node:fs';
 import { chromium } from 'playwright-core';
-import type { Browser } from 'playwright-core';
+import type { Browser, BrowserContextOptions } from 'playwright-core';
 import { LAST_NET } from './server.ts';
 
 const candidates = [
@@ -21,8 +21,8 @@ export const launchBrowser = () =>
   });
 
 /** Opens the page and notes what it asks for and complains of. */
-export async function openReferencePage(browser: Browser, url: string) {
-  const page = await browser.newPage({ viewport: { width: 1280, height: 1600 } });
+export async function openReferencePage(browser: Browser, url: string, options: BrowserContextOptions = {}) {
+  const page = await browser.newPage({ viewport: { width: 1280, height: 1600 }, ...options });
   page.setDefaultTimeout(LAST_NET.timeout);
   const origins = new Set<string>();
   const complaints: string[] = [];

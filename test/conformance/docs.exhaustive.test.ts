@@ -7,11 +7,13 @@ const operations = Object.values(openApi.paths).flatMap((methods) => Object.keys
 const server = joinServer();
 
 it.skipIf(!executablePath)(
-  'the reference page keeps to its Content-Security-Policy with every operation opened',
+  'the reference page keeps to its Content-Security-Policy and to 360 px with every operation opened',
   async () => {
     const browser = await launchBrowser();
     try {
-      const { page, origins, complaints } = await openReferencePage(browser, `${server.url}/docs`);
+      const { page, origins, complaints } = await openReferencePage(browser, `${server.url}/docs`, {
+        viewport: { width: 360, height: 1600 },
+      });
 
       for (const summary of await page.locator('.opblock-summary-control').all()) await summary.click();
       await page
@@ -19,6 +21,7 @@ it.skipIf(!executablePath)(
         .nth(operations.length - 1)
         .waitFor();
 
+      expect(await page.evaluate('document.documentElement.scrollWidth')).toBe(360);
       expect([...origins]).toEqual([server.url]);
       expect(complaints).toEqual([]);
     } finally {

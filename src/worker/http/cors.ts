@@ -1,3 +1,4 @@
+import type { Context } from 'hono';
 import { cors } from 'hono/cors';
 import { createMiddleware } from 'hono/factory';
 import type { AppEnv } from './app-env.ts';
@@ -10,8 +11,8 @@ const PREFLIGHT_MAX_AGE_SECONDS = 600;
  * refuse such calls, because API keys do not belong in web pages. Internal tools are the exception.
  */
 export const allowOrigins = createMiddleware<AppEnv>((c, next) => {
+  if (!answersPreflights(c)) return next();
   const origins = originsOf(c.env);
-  if (origins.join('') === '') return next();
   // Hono answers a preflight itself, with the headers that have been set so far.
   if (c.req.method === 'OPTIONS') for (const [name, value] of Object.entries(c.get('headers'))) c.header(name, value);
   return cors({
@@ -31,6 +32,9 @@ export const allowOrigins = createMiddleware<AppEnv>((c, next) => {
     maxAge: PREFLIGHT_MAX_AGE_SECONDS,
   })(c, next);
 });
+
+/** Where pages may call, Hono answers to `OPTIONS` at every path. */
+export const answersPreflights = ({ env }: Context<AppEnv>): boolean => originsOf(env).join('') !== '';
 
 /** A deployment may leave the variable out, although its type does not say so. */
 function originsOf({ CORS_ORIGINS = '' }: { CORS_ORIGINS?: string }): string[] {
