@@ -196,11 +196,7 @@ describe('wrong options', () => {
     {
       what: 'an option that there is not',
       options: '--organisation org_a --role user --name Test --scope all'.split(' '),
-      says: [
-        '--organization: is required',
-        '--organisation is not a known option; did you mean --organization?',
-        '--scope is not a known option',
-      ],
+      says: ['--organisation is not a known option; did you mean --organization?', '--scope is not a known option'],
     },
     {
       what: 'a directory for the deployed database',

@@ -1,130 +1,91 @@
-/** The typed client as one who installs it has it: compiled, by its package's name, against nothing but Hono. */
-import { mkdir, readFile, symlink, writeFile } from 'node:fs/promises';
+/** The client's package as one who installs it has it: the packed tarball, in a project that has nothing else but Hono. */
+import { readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { afterAll, beforeAll, describe, expect, expectTypeOf, it } from 'vitest';
-import type { Problem } from '../../src/client/client.ts';
-import { projectDirectory } from '../../src/operator/command-line/project.ts';
-import type { ProblemCode, ProblemMembers } from '../../src/worker/core/errors.ts';
-import { removeDirectory, run, runScript, temporaryDirectory } from '../processes.ts';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { removeDirectory, run } from '../processes.ts';
+import { compile, consumer, newConsumer } from './consumer.ts';
 import { joinServer, newNumbers } from './server.ts';
-
-const consumer = `
-import { patchbayClient } from 'patchbay/client';
-import type { Problem } from 'patchbay/client';
-
-const [url = '', apiKey = '', organizationId = ''] = process.argv.slice(2);
-const patchbay = patchbayClient(url, { apiKey, organizationId });
-
-const listed = await patchbay.api.integrations.$get({ query: { provider: 'twilio', page_size: '1' } });
-if (!listed.ok) throw new Error((await listed.json()).detail);
-const { data: [integration], pagination } = await listed.json();
-const total: number = pagination.total_count;
-if (!integration) throw new Error('no integration');
-const provider: 'twilio' | 'telnyx' | 'vonage' | 'plivo' = integration.provider;
-
-const param = { integration_id: integration.integration_id };
-const refused = await patchbay.api.integrations[':integration_id'].$delete({ param });
-const numbers: string[] = [];
-if (!refused.ok) {
-  const problem: Problem = await refused.json();
-  if (problem.code === 'integration_in_use') {
-    for (const { phone_number } of problem.references ?? []) numbers.push(phone_number);
-  }
-}
-
-const renamed = await patchbay.api.integrations[':integration_id'].$put({ param, json: { name: 'Renamed' } });
-const name: string = renamed.ok ? (await renamed.json()).data.name : '';
-console.log(JSON.stringify({ total, provider, numbers, name }));
-
-// @ts-expect-error -- no such provider
-void (() => patchbay.api.integrations.$get({ query: { provider: 'acme' } }));
-// @ts-expect-error -- credentials are required
-void (() => patchbay.api.integrations.$post({ json: { name: 'x' } }));
-// @ts-expect-error -- no such call
-void (() => patchbay.api.integrations[':integration_id'].$post({ param }));
-// @ts-expect-error -- the organization is required
-void (() => patchbayClient(url, { apiKey }));
-`;
-
-const compilerOptions = {
-  strict: true,
-  exactOptionalPropertyTypes: true,
-  target: 'es2022',
-  module: 'nodenext',
-  lib: ['es2022', 'dom', 'dom.iterable'],
-  types: ['node'],
-  typeRoots: [join(projectDirectory, 'node_modules/@types')],
-  skipLibCheck: false,
-};
-
-type MemberOf<Members> = Members extends unknown ? keyof Members : never;
 
 const server = joinServer();
 let directory: string;
+let files: string[];
 
 beforeAll(async () => {
-  const { code, stderr } = await runScript('build:client');
-  if (code !== 0) throw new Error(stderr);
-  directory = await temporaryDirectory();
-  await mkdir(join(directory, 'node_modules/patchbay/dist'), { recursive: true });
-  for (const file of ['package.json', 'dist/client.js', 'dist/client.d.ts']) {
-    const content = await readFile(join(projectDirectory, file), 'utf8');
-    await writeFile(join(directory, 'node_modules/patchbay', file), content);
-  }
-  await symlink(join(projectDirectory, 'node_modules/hono'), join(directory, 'node_modules/hono'));
-  await writeFile(join(directory, 'package.json'), JSON.stringify({ type: 'module' }));
-  await writeFile(join(directory, 'tsconfig.json'), JSON.stringify({ compilerOptions }));
+  ({ directory, files } = await newConsumer());
   await writeFile(join(directory, 'consumer.ts'), consumer);
 });
 
 afterAll(() => removeDirectory(directory));
 
-describe('patchbay/client', () => {
-  it('imports Hono alone, in its code and in its types', async () => {
-    for (const file of ['client.js', 'client.d.ts']) {
-      const text = await readFile(join(projectDirectory, 'dist', file), 'utf8');
-      const imported = [...text.matchAll(/(?:from |import\()["']([^"']+)["']/g)].map(([, name]) => name);
+describe('the packed client', () => {
+  it('has its code, its types and its README, and nothing else', () => {
+    expect(files.toSorted()).toEqual([
+      'README.md',
+      'dist/client/client.d.ts',
+      'dist/client/client.js',
+      'dist/client/lists.d.ts',
+      'dist/client/lists.js',
+      'dist/client/path-parameters.js',
+      'dist/client/problem.d.ts',
+      'dist/client/problem.js',
+      'dist/client/transport.d.ts',
+      'dist/client/transport.js',
+      'dist/worker/core/errors.d.ts',
+      'dist/worker/core/permissions.d.ts',
+      'dist/worker/core/vocabulary.d.ts',
+      'package.json',
+    ]);
+  });
 
-      expect(imported.length).toBeGreaterThan(0);
-      for (const name of imported) expect(name).toMatch(/^hono(\/|$)/);
+  it('imports Hono and its own files alone, in its code and in its types', async () => {
+    for (const file of files.filter((name) => name.startsWith('dist/'))) {
+      const text = await readFile(join(directory, 'node_modules/patchbay-client', file), 'utf8');
+      for (const [, name = ''] of text.matchAll(/(?:from |import\()["']([^"']+)["']/g)) {
+        expect(name).toMatch(/^(?:hono(?:\/|$)|\.\.?\/[\w./-]+\.(?:ts|js)$)/);
+      }
     }
   });
 
-  it('compiles in a strict consumer, and refuses there what the API would refuse', async () => {
-    const compiler = join(projectDirectory, 'node_modules/typescript/bin/tsc');
+  it.each(['nodenext', 'bundler'])(
+    'compiles under %s, and refuses there what the API would refuse',
+    async (resolution) => {
+      expect(await compile(directory, resolution)).toEqual({ code: 0, stdout: '', stderr: '' });
+    },
+  );
 
-    expect(await run(process.execPath, [compiler, '--project', directory])).toEqual({
-      code: 0,
-      stdout: '',
-      stderr: '',
-    });
-  });
-
-  it('calls the API', async () => {
-    const { raw_key, organization_id } = await server.newOrganization();
-    const integration_id = await server.createIntegration({ raw_key, organization_id });
-    const numbers = newNumbers(2);
-    for (const number of numbers) await server.importNumber({ raw_key, organization_id }, integration_id, number);
+  it.each(['by Node', 'bundled for a browser'])('makes the journey from the 409 to the 200, run %s', async (how) => {
+    const client = await server.newOrganization();
+    const numbers = newNumbers(3);
+    expect(await compile(directory, 'nodenext')).toMatchObject({ code: 0 });
+    const bundle = ['consumer.js', '--bundle', '--platform=browser', '--format=esm', '--outfile=bundle.mjs'];
+    const bundled = await run('npx', [
+      '--no-install',
+      'esbuild',
+      ...bundle.map((word) =>
+        word.replace(/^consumer/, join(directory, 'consumer')).replace('bundle.mjs', join(directory, 'bundle.mjs')),
+      ),
+    ]);
+    expect(bundled.code).toBe(0);
+    const program = how === 'by Node' ? 'consumer.js' : 'bundle.mjs';
 
     const { code, stdout, stderr } = await run(process.execPath, [
-      join(directory, 'consumer.js'),
+      join(directory, program),
       server.url,
-      raw_key,
-      organization_id,
+      client.raw_key,
+      client.organization_id,
+      ...numbers,
     ]);
 
     expect({ code, stderr }).toEqual({ code: 0, stderr: '' });
     expect(JSON.parse(stdout)).toEqual({
-      total: 1,
-      provider: 'twilio',
-      numbers,
-      name: 'Renamed',
+      references: numbers.toSorted(),
+      names: ['New', 'Old'],
+      listed: numbers.toSorted(),
+      deleted: 'Old',
+      error: ['integration_not_found', 404, 'There is no such integration in this organization.', true],
     });
-  });
-
-  it('has a type for every problem, with its members', () => {
-    expectTypeOf<Problem['code']>().toEqualTypeOf<ProblemCode>();
-    expectTypeOf<ProblemMembers[ProblemCode]>().toExtend<Partial<Problem>>();
-    expectTypeOf<MemberOf<ProblemMembers[ProblemCode]>>().toExtend<keyof Problem>();
+    expect(await server.rows('integrations')).toEqual(
+      expect.arrayContaining([expect.objectContaining({ name: 'New', organization_id: client.organization_id })]),
+    );
   });
 });

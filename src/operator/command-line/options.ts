@@ -2,9 +2,9 @@
 import { createInterface } from 'node:readline/promises';
 import * as z from 'zod';
 import { BULK_BATCH_MILLISECONDS, withDeadlines } from '../../worker/core/deadlines.ts';
+import type { Fault } from '../../worker/core/errors.ts';
 import { organizationIdPattern } from '../../worker/core/ids.ts';
 import { parse } from '../../worker/core/parse.ts';
-import type { Fault } from '../../worker/core/parse.ts';
 import { inOneLine, tellErrors } from './command-error.ts';
 import { openLocal, openRemote, stateDirectory } from './platform.ts';
 import type { OperatorBindings } from './platform.ts';

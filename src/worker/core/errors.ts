@@ -1,7 +1,14 @@
 /** Domain errors. They have codes and know nothing of HTTP; http/problem.ts turns them into answers. */
-import type { Fault } from './parse.ts';
 import type { Permission } from './permissions.ts';
 import type { Quota } from './vocabulary.ts';
+
+/** What is wrong with a value. */
+export interface Fault {
+  /** A dotted path to the member, or the name of a parameter. Empty for the value as a whole. */
+  path: string;
+  /** What is wrong with what is at the path; or a sentence of its own, about unknown members. */
+  message: string;
+}
 
 /** A phone number that keeps an integration from being deleted. */
 export interface Reference {

@@ -1,15 +1,8 @@
 /** Validates values with Zod, and says what is wrong with them in our own words. */
 import { closestMatch } from 'leven';
 import * as z from 'zod';
+import type { Fault } from './errors.ts';
 import { isAbsent } from './fields.ts';
-
-/** What is wrong with a value. */
-export interface Fault {
-  /** A dotted path to the member, or the name of a parameter. Empty for the value as a whole. */
-  path: string;
-  /** What is wrong with what is at the path; or a sentence of its own, about unknown members. */
-  message: string;
-}
 
 /** What the sender of a value calls its members. */
 export type Noun = 'field' | 'parameter' | 'option';

@@ -1,0 +1,138 @@
+/** An empty project outside of this one, into which the client's packed tarball is installed. */
+import { writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import * as z from 'zod';
+import { projectDirectory } from '../../src/operator/command-line/project.ts';
+import { run, runScript, temporaryDirectory } from '../processes.ts';
+
+const packed = z.tuple([z.object({ filename: z.string(), files: z.array(z.object({ path: z.string() })) })]);
+
+async function succeed(program: string, parameters: string[], cwd?: string): Promise<string> {
+  const { code, stdout, stderr } = await run(program, parameters, cwd);
+  if (code !== 0) throw new Error(stderr || stdout);
+  return stdout;
+}
+
+/** Packs a package's directory. */
+async function pack(source: string, destination: string) {
+  const told = await succeed('npm', ['pack', source, '--ignore-scripts', '--pack-destination', destination, '--json']);
+  return packed.parse(JSON.parse(told))[0];
+}
+
+/** Hono comes from this project's packages, so that the installation needs no network. */
+export async function newConsumer() {
+  const built = await runScript('build:client');
+  if (built.code !== 0) throw new Error(built.stderr);
+  const directory = await temporaryDirectory();
+  await writeFile(join(directory, 'package.json'), JSON.stringify({ type: 'module', private: true }));
+  const hono = await pack(join(projectDirectory, 'node_modules/hono'), directory);
+  const client = await pack(join(projectDirectory, 'src/client'), directory);
+  const tarballs = [hono, client].map(({ filename }) => `./${filename}`);
+  await succeed('npm', ['install', '--offline', '--no-audit', '--no-fund', ...tarballs], directory);
+  return { directory, files: client.files.map(({ path }) => path) };
+}
+
+/** Compiles the project strictly, with this kind of module resolution. */
+export async function compile(directory: string, resolution: string) {
+  const compilerOptions = {
+    strict: true,
+    exactOptionalPropertyTypes: true,
+    noUncheckedIndexedAccess: true,
+    target: 'es2022',
+    module: resolution === 'bundler' ? 'esnext' : 'nodenext',
+    moduleResolution: resolution,
+    lib: ['es2022', 'dom', 'dom.iterable'],
+    types: ['node'],
+    typeRoots: [join(projectDirectory, 'node_modules/@types')],
+    skipLibCheck: false,
+  };
+  await writeFile(join(directory, 'tsconfig.json'), JSON.stringify({ compilerOptions, files: ['consumer.ts'] }));
+  return run(process.execPath, [join(projectDirectory, 'node_modules/typescript/bin/tsc'), '--project', directory]);
+}
+
+/** The way from the 409 to the 200, with the numbers that it is given; and what must not compile. */
+export const consumer = `
+import { entries, patchbayClient, PatchbayError, unwrap } from 'patchbay-client';
+import type { Problem } from 'patchbay-client';
+
+const [url = '', apiKey = '', organizationId = '', ...numbers] = process.argv.slice(2);
+const { api } = patchbayClient(url, { apiKey, organizationId });
+
+const create = async (name: string) => {
+  const credentials = { provider: 'twilio' as const, account_sid: 'AC0123456789abcdef0123456789abcdef', auth_token: 'x' };
+  return (await unwrap(api.integrations.$post({ json: { name, credentials } }))).data.integration_id;
+};
+const [old, fresh] = [await create('Old'), await create('New')];
+for (const phone_number of numbers) {
+  await unwrap(api['phone-numbers'].$post({ json: { phone_number, provider: 'twilio', integration_id: old } }));
+}
+
+const remove = () => unwrap(api.integrations[':integration_id'].$delete({ param: { integration_id: old } }));
+const references: string[] = [];
+try {
+  await remove();
+} catch (error) {
+  if (!(error instanceof PatchbayError) || error.problem?.code !== 'integration_in_use') throw error;
+  for (const { phone_number, phone_number_id } of error.problem.references) {
+    references.push(phone_number);
+    const param = { phone_number_id };
+    await unwrap(api['phone-numbers'][':phone_number_id'].$put({ param, json: { integration_id: fresh } }));
+  }
+}
+
+const names: string[] = [];
+for await (const { name } of entries(api.integrations.$get, { provider: 'twilio', page_size: 1 })) names.push(name);
+const listed: string[] = [];
+for await (const { phone_number } of entries(api['phone-numbers'].$get, { integration_id: fresh, page_size: 2 })) {
+  listed.push(phone_number);
+}
+const deleted: string = (await remove()).data.name;
+const error = await remove().catch((thrown: unknown) => thrown);
+if (!(error instanceof PatchbayError)) throw error;
+const { code, status, detail, request_id } = error;
+names.sort();
+console.log(JSON.stringify({ references, names, listed, deleted, error: [code, status, detail, request_id !== undefined] }));
+
+function narrowed(problem: Problem): number {
+  switch (problem.code) {
+    case 'integration_in_use':
+      return problem.reference_count + problem.references.length;
+    case 'rate_limited':
+      return problem.retry_after_seconds;
+    case 'validation_failed':
+      return problem.errors.length;
+    default:
+      // @ts-expect-error -- only that of integration_in_use has references
+      return problem.references.length;
+  }
+}
+void narrowed;
+
+const twilio = { provider: 'twilio' as const, account_sid: 'AC0123456789abcdef0123456789abcdef' };
+export const compiles = () => [
+  api.integrations.$post({ json: { name: 'x', credentials: { ...twilio, api_key_sid: 'SK', api_key_secret: 'x' } } }),
+  api['audit-events'].$get({ query: { page_size: 2, action: 'integration.deleted' } }),
+  api['api-keys'][':key_id'].$delete({ param: { key_id: 'apikey_1' }, query: { descendants: true } }),
+  api['api-keys'].$post({ json: { name: 'x', role: 'user', expires_at: null } }),
+  entries(api['audit-events'].$get, {}),
+  entries(api['api-keys'].$get, { page_size: '2' }),
+];
+export const doesNotCompile = () => [
+  // @ts-expect-error -- no secret
+  api.integrations.$post({ json: { name: 'x', credentials: twilio } }),
+  // @ts-expect-error -- half of an API key
+  api.integrations.$post({ json: { name: 'x', credentials: { ...twilio, api_key_sid: 'SK' } } }),
+  // @ts-expect-error -- both
+  api.integrations.$post({ json: { name: 'x', credentials: { ...twilio, auth_token: 'x', api_key_sid: 'SK', api_key_secret: 'x' } } }),
+  // @ts-expect-error -- no such provider
+  api.integrations.$get({ query: { provider: 'acme' } }),
+  // @ts-expect-error -- credentials are required
+  api.integrations.$post({ json: { name: 'x' } }),
+  // @ts-expect-error -- no such call
+  api.integrations[':integration_id'].$post({ param: { integration_id: 'intg_1' } }),
+  // @ts-expect-error -- the organization is required
+  patchbayClient(url, { apiKey }),
+  // @ts-expect-error -- no such filter
+  entries(api['phone-numbers'].$get, { provider: 'twilio' }),
+];
+`;
