@@ -41,12 +41,7 @@ function simplify(document) {
   delete document.components.securitySchemes;
   for (const operation of Object.values(document.paths).flatMap((methods) => Object.values(methods))) {
     delete operation.security;
-    operation.parameters = (operation.parameters ?? []).filter(
-      (parameter) => dereference(document, parameter).name !== ORGANIZATION_HEADER,
-    );
+    operation.parameters = (operation.parameters ?? []).filter(({ name }) => name !== ORGANIZATION_HEADER);
   }
   return document;
 }
-
-const dereference = ({ components }, parameter) =>
-  parameter.$ref ? components.parameters[parameter.$ref.split('/').at(-1)] : parameter;

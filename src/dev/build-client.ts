@@ -4,7 +4,7 @@
  */
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { copyFile, mkdir, mkdtemp, readFile, rm } from 'node:fs/promises';
+import { mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { dirname, join, relative } from 'node:path';
 import { projectDirectory } from '../operator/command-line/project.ts';
@@ -19,7 +19,7 @@ async function reachedFrom(file: string, reached = new Set<string>()): Promise<S
   const text = await readFile(file, 'utf8');
   const declarations = file.endsWith('.d.ts');
   for (const [, path = ''] of text.matchAll(/(?:from |import\()["'](\.[^"']+)["']/g)) {
-    const imported = join(dirname(file), declarations ? path.replace(/\.[jt]s$/, '.d.ts') : path);
+    const imported = join(dirname(file), declarations ? path.replace(/\.ts$/, '.d.ts') : path);
     await reachedFrom(imported, reached);
   }
   return reached;
@@ -40,7 +40,9 @@ try {
   for (const file of files) {
     const copy = join(target, relative(join(compiled, 'src'), file));
     await mkdir(dirname(copy), { recursive: true });
-    await copyFile(file, copy);
+    // The compiler rewrites the names of imports in code only.
+    const text = await readFile(file, 'utf8');
+    await writeFile(copy, text.replaceAll(/(from '\.[^']+)\.ts'/g, "$1.js'"));
   }
 } finally {
   await rm(compiled, { recursive: true });

@@ -2,9 +2,9 @@
 import { readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { removeDirectory, run } from '../processes.ts';
-import { compile, consumer, newConsumer } from './consumer.ts';
-import { joinServer, newNumbers } from './server.ts';
+import { removeDirectory } from '../processes.ts';
+import { bundleForBrowsers, compile, consumer, expectJourney, newConsumer } from './consumer.ts';
+import { joinServer } from './server.ts';
 
 const server = joinServer();
 let directory: string;
@@ -46,46 +46,19 @@ describe('the packed client', () => {
     }
   });
 
-  it.each(['nodenext', 'bundler'])(
-    'compiles under %s, and refuses there what the API would refuse',
-    async (resolution) => {
-      expect(await compile(directory, resolution)).toEqual({ code: 0, stdout: '', stderr: '' });
-    },
-  );
+  it.each([
+    ['nodenext', 'strictest'],
+    ['nodenext', 'strict'],
+    ['bundler', 'strictest'],
+    ['bundler', 'strict'],
+  ])('compiles under %s, %s, and refuses there what the API would refuse', async (resolution, strictness) => {
+    expect(await compile(directory, resolution, strictness)).toEqual({ code: 0, stdout: '', stderr: '' });
+  });
 
-  it.each(['by Node', 'bundled for a browser'])('makes the journey from the 409 to the 200, run %s', async (how) => {
-    const client = await server.newOrganization();
-    const numbers = newNumbers(3);
-    expect(await compile(directory, 'nodenext')).toMatchObject({ code: 0 });
-    const bundle = ['consumer.js', '--bundle', '--platform=browser', '--format=esm', '--outfile=bundle.mjs'];
-    const bundled = await run('npx', [
-      '--no-install',
-      'esbuild',
-      ...bundle.map((word) =>
-        word.replace(/^consumer/, join(directory, 'consumer')).replace('bundle.mjs', join(directory, 'bundle.mjs')),
-      ),
-    ]);
-    expect(bundled.code).toBe(0);
-    const program = how === 'by Node' ? 'consumer.js' : 'bundle.mjs';
+  it.each(['consumer.js', 'bundle.mjs'])('makes the journey from the 409 to the 200: %s', async (program) => {
+    expect(await compile(directory)).toMatchObject({ code: 0 });
+    expect(await bundleForBrowsers(directory)).toMatchObject({ code: 0 });
 
-    const { code, stdout, stderr } = await run(process.execPath, [
-      join(directory, program),
-      server.url,
-      client.raw_key,
-      client.organization_id,
-      ...numbers,
-    ]);
-
-    expect({ code, stderr }).toEqual({ code: 0, stderr: '' });
-    expect(JSON.parse(stdout)).toEqual({
-      references: numbers.toSorted(),
-      names: ['New', 'Old'],
-      listed: numbers.toSorted(),
-      deleted: 'Old',
-      error: ['integration_not_found', 404, 'There is no such integration in this organization.', true],
-    });
-    expect(await server.rows('integrations')).toEqual(
-      expect.arrayContaining([expect.objectContaining({ name: 'New', organization_id: client.organization_id })]),
-    );
+    await expectJourney(server, process.execPath, join(directory, program));
   });
 });

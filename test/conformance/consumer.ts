@@ -1,13 +1,16 @@
 /** An empty project outside of this one, into which the client's packed tarball is installed. */
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { expect } from 'vitest';
 import * as z from 'zod';
 import { projectDirectory } from '../../src/operator/command-line/project.ts';
 import { run, runScript, temporaryDirectory } from '../processes.ts';
+import { newNumbers } from './server.ts';
+import type { joinServer } from './server.ts';
 
 const packed = z.tuple([z.object({ filename: z.string(), files: z.array(z.object({ path: z.string() })) })]);
 
-async function succeed(program: string, parameters: string[], cwd?: string): Promise<string> {
+export async function succeed(program: string, parameters: string[], cwd?: string): Promise<string> {
   const { code, stdout, stderr } = await run(program, parameters, cwd);
   if (code !== 0) throw new Error(stderr || stdout);
   return stdout;
@@ -32,12 +35,12 @@ export async function newConsumer() {
   return { directory, files: client.files.map(({ path }) => path) };
 }
 
-/** Compiles the project strictly, with this kind of module resolution. */
-export async function compile(directory: string, resolution: string) {
+/** Compiles the project with this kind of module resolution, and as strictly as can be or as is usual. */
+export async function compile(directory: string, resolution = 'nodenext', strictness = 'strictest') {
   const compilerOptions = {
     strict: true,
-    exactOptionalPropertyTypes: true,
-    noUncheckedIndexedAccess: true,
+    exactOptionalPropertyTypes: strictness === 'strictest',
+    noUncheckedIndexedAccess: strictness === 'strictest',
     target: 'es2022',
     module: resolution === 'bundler' ? 'esnext' : 'nodenext',
     moduleResolution: resolution,
@@ -48,6 +51,41 @@ export async function compile(directory: string, resolution: string) {
   };
   await writeFile(join(directory, 'tsconfig.json'), JSON.stringify({ compilerOptions, files: ['consumer.ts'] }));
   return run(process.execPath, [join(projectDirectory, 'node_modules/typescript/bin/tsc'), '--project', directory]);
+}
+
+/** Fails where something needs Node. */
+export const bundleForBrowsers = (directory: string) =>
+  run('npx', [
+    '--no-install',
+    'esbuild',
+    join(directory, 'consumer.js'),
+    '--bundle',
+    '--platform=browser',
+    '--format=esm',
+    `--outfile=${join(directory, 'bundle.mjs')}`,
+  ]);
+
+/** Runs the compiled program with this Node, for an organization of its own. */
+export async function expectJourney(server: ReturnType<typeof joinServer>, node: string, program: string) {
+  const client = await server.newOrganization();
+  const numbers = newNumbers(3);
+
+  const { code, stdout, stderr } = await run(node, [
+    program,
+    server.url,
+    client.raw_key,
+    client.organization_id,
+    ...numbers,
+  ]);
+
+  expect({ code, stderr }).toEqual({ code: 0, stderr: '' });
+  expect(JSON.parse(stdout)).toEqual({
+    references: numbers.toSorted(),
+    names: ['New', 'Old'],
+    listed: numbers.toSorted(),
+    deleted: 'Old',
+    error: ['integration_not_found', 404, 'There is no such integration in this organization.', true],
+  });
 }
 
 /** The way from the 409 to the 200, with the numbers that it is given; and what must not compile. */

@@ -64,10 +64,13 @@ describe('the documents', () => {
     expect([...events].filter((event) => !operations.includes(`\`${event}\``))).toEqual([]);
   });
 
-  it('CHANGELOG has the version of package.json as its newest', async () => {
-    const { version } = z.object({ version: z.string() }).parse(JSON.parse(await text('package.json')));
-    const [, newest] = /^## (\d\S*) - \d{4}-\d{2}-\d{2}$/m.exec(await text('CHANGELOG.md')) ?? [];
+  it.each(['package.json', 'src/client/package.json'])(
+    'CHANGELOG has the version of %s as its newest',
+    async (file) => {
+      const { version } = z.object({ version: z.string() }).parse(JSON.parse(await text(file)));
+      const [, newest] = /^## (\d\S*) - \d{4}-\d{2}-\d{2}$/m.exec(await text('CHANGELOG.md')) ?? [];
 
-    expect(newest).toBe(version);
-  });
+      expect(newest).toBe(version);
+    },
+  );
 });
