@@ -16,7 +16,8 @@ export type { Problem } from './problem.ts';
 type Parameters<Query> = {
   [Name in keyof Query]:
     | Query[Name]
-    | (Name extends 'page_size' ? number : 'true' | 'false' extends Query[Name] ? boolean : never);
+    | (Name extends 'page_size' ? number : never)
+    | (string extends Query[Name] ? never : 'true' | 'false' extends Query[Name] ? boolean : never);
 };
 
 interface TwilioAuthToken {
@@ -73,9 +74,9 @@ type App = Hono<BlankEnv, WithProblems<ExtractSchema<typeof app>>>;
  * @throws TypeError if one of the arguments cannot be used
  */
 export function patchbayClient(url: string, options: TransportOptions) {
-  const { protocol, search, hash } = new URL(url);
-  if (!/^https?:$/.test(protocol) || search !== '' || hash !== '') {
-    throw new TypeError('The address must be an http or https URL without a query or a fragment');
+  const { protocol, username, password, search, hash } = new URL(url);
+  if (!/^https?:$/.test(protocol) || [username, password, search, hash].join('') !== '') {
+    throw new TypeError('The address must be an http or https URL without a user, a query or a fragment');
   }
   return encodingParameters(hc<App>(url, { fetch: transport(options) }));
 }

@@ -4,23 +4,29 @@ interface Input {
   param?: Record<string, unknown>;
 }
 
-/** The same client. Its calls encode their path parameters, and refuse those that no encoding keeps in their place. */
-export function encodingParameters<Client extends object>(client: Client): Client {
+/**
+ * The same client. Its calls encode their path parameters, and refuse those that are missing or that no encoding keeps in
+ * their place.
+ *
+ * @param names the parameters of the path so far
+ */
+export function encodingParameters<Client extends object>(client: Client, names: string[] = []): Client {
   return new Proxy(client, {
     get(target, key) {
       const member: unknown = Reflect.get(target, key);
       if (typeof member !== 'function' || typeof key !== 'string') return member;
-      if (!key.startsWith('$')) return encodingParameters(member);
+      if (!key.startsWith('$'))
+        return encodingParameters(member, key.startsWith(':') ? [...names, key.slice(1)] : names);
       const call = (input?: Input, ...rest: unknown[]): unknown =>
-        Reflect.apply(member, undefined, [encoded(input), ...rest]);
+        Reflect.apply(member, undefined, [encoded(names, input), ...rest]);
       return key === '$url' || key === '$path' ? call : async (...input: Parameters<typeof call>) => call(...input);
     },
   });
 }
 
-function encoded(input: Input | undefined): Input | undefined {
-  if (input?.param === undefined) return input;
-  const param = Object.entries(input.param).map(([name, value]) => [name, encodedSegment(name, value)]);
+function encoded(names: string[], input: Input | undefined): Input | undefined {
+  if (names.length === 0) return input;
+  const param = names.map((name) => [name, encodedSegment(name, input?.param?.[name])]);
   return { ...input, param: Object.fromEntries(param) };
 }
 

@@ -39,12 +39,14 @@ export function transport({
   let newest = '';
 
   async function tryOnce(input: RequestInfo | URL, init: RequestInit, headers: Headers): Promise<Tried> {
-    const limit = AbortSignal.timeout(timeout);
+    const limit = new AbortController();
+    // The timer of AbortSignal.timeout would not keep Node alive.
+    const timer = setTimeout(() => limit.abort(new DOMException('The time limit has passed', 'TimeoutError')), timeout);
     try {
       const response = await send(input, {
         ...init,
         headers,
-        signal: init.signal ? AbortSignal.any([init.signal, limit]) : limit,
+        signal: init.signal ? AbortSignal.any([init.signal, limit.signal]) : limit.signal,
         // The API never redirects, and the key must not follow to another host.
         redirect: 'manual',
       });
@@ -53,6 +55,8 @@ export function transport({
       return { response };
     } catch (error) {
       return { error };
+    } finally {
+      clearTimeout(timer);
     }
   }
 
@@ -63,34 +67,46 @@ export function transport({
     const reads = init.method === 'GET';
     if (!reads && !headers.has('Idempotency-Key')) headers.set('Idempotency-Key', newIdempotencyKey());
     const ownBookmark = headers.has(BOOKMARK);
+    let uncertain: Tried | undefined;
 
     for (let tries = 1; ; tries += 1) {
       init.signal?.throwIfAborted();
       if (reads && !ownBookmark && newest !== '') headers.set(BOOKMARK, newest);
       const tried = await tryOnce(input, init, headers);
       init.signal?.throwIfAborted();
-      const pause = tries < MAX_TRIES ? pauseAfter(tried, tries) : undefined;
-      if (pause !== undefined) {
-        await sleep(pause, init.signal);
-      } else {
-        if ('error' in tried) throw tried.error;
-        // Answers may come in another order than that of their states.
-        const bookmark = tried.response.headers.get(BOOKMARK) ?? '';
-        if (bookmark > newest) newest = bookmark;
-        return tried.response;
-      }
+      const pause = pauseAfter(tried, tries);
+      if (pause === undefined) return settle(tried);
+      if (!reads && (await mayHaveActed(tried))) uncertain ??= tried;
+      // A later try that did nothing says nothing of the first, which may have acted.
+      if (tries === MAX_TRIES || pause === Infinity) return settle(uncertain ?? tried);
+      await sleep(pause, init.signal);
     }
   };
+
+  function settle(tried: Tried): Response {
+    if ('error' in tried) throw tried.error;
+    // Answers may come in another order than that of their states.
+    const bookmark = tried.response.headers.get(BOOKMARK) ?? '';
+    if (bookmark > newest) newest = bookmark;
+    return tried.response;
+  }
 }
 
-/** How long to wait before the next try; undefined if there is none. */
+/** Without an answer, or with one whose `outcome` is not `not_done`. */
+async function mayHaveActed(tried: Tried): Promise<boolean> {
+  if ('error' in tried) return true;
+  if (tried.response.status !== 503) return false;
+  return !/"outcome":"not_done"/.test(await tried.response.clone().text());
+}
+
+/** How long to wait before another try, in milliseconds; undefined if no other try can help, Infinity if it would be too long. */
 function pauseAfter(tried: Tried, tries: number): number | undefined {
   const jitter = Math.random();
   if ('response' in tried) {
     const { status, headers } = tried.response;
     if (status !== 429 && status !== 503) return undefined;
     const asked = retryAfter(headers.get('Retry-After'));
-    if (asked !== undefined) return asked > LONGEST_WAIT_MS ? undefined : asked + jitter * MAX_JITTER_MS;
+    if (asked !== undefined) return asked > LONGEST_WAIT_MS ? Infinity : asked + jitter * MAX_JITTER_MS;
   }
   return jitter * FIRST_PAUSE_MS * 2 ** tries;
 }

@@ -4,13 +4,12 @@
  */
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { copyFile, mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { dirname, join, relative } from 'node:path';
 import { projectDirectory } from '../operator/command-line/project.ts';
 
-const source = join(projectDirectory, 'src');
-const emit = ['--noEmit', 'false', '--declaration', '--rewriteRelativeImportExtensions', '--rootDir', projectDirectory];
+const client = join(projectDirectory, 'src/client');
 
 /** A file and all that it imports by its path. */
 async function reachedFrom(file: string, reached = new Set<string>()): Promise<Set<string>> {
@@ -27,23 +26,24 @@ async function reachedFrom(file: string, reached = new Set<string>()): Promise<S
 
 const compiler = join(projectDirectory, 'node_modules/typescript/bin/tsc');
 const compiled = await mkdtemp(join(tmpdir(), 'patchbay-client-'));
-const target = join(source, 'client/dist');
+const target = join(client, 'dist');
 try {
-  const child = spawn(process.execPath, [compiler, '--project', projectDirectory, ...emit, '--outDir', compiled], {
+  const child = spawn(process.execPath, [compiler, '--project', client, '--outDir', compiled], {
     stdio: 'inherit',
   });
   const [code] = await once(child, 'close');
   if (code !== 0) throw new Error('The client does not compile.');
   await rm(target, { recursive: true, force: true });
-  const entry = join(compiled, 'src/client/client');
+  const entry = join(compiled, 'client/client');
   const files = await reachedFrom(`${entry}.d.ts`, await reachedFrom(`${entry}.js`));
   for (const file of files) {
-    const copy = join(target, relative(join(compiled, 'src'), file));
+    const copy = join(target, relative(compiled, file));
     await mkdir(dirname(copy), { recursive: true });
     // The compiler rewrites the names of imports in code only.
     const text = await readFile(file, 'utf8');
     await writeFile(copy, text.replaceAll(/(from '\.[^']+)\.ts'/g, "$1.js'"));
   }
+  await copyFile(join(projectDirectory, 'LICENSE'), join(client, 'LICENSE'));
 } finally {
   await rm(compiled, { recursive: true });
 }

@@ -15,8 +15,13 @@ let sent: Sent[];
 
 beforeEach(() => {
   sent = [];
-  vi.useFakeTimers({ shouldAdvanceTime: true, advanceTimeDelta: 1000 });
-  return () => vi.useRealTimers();
+  vi.useFakeTimers({ toFake: ['Date', 'setTimeout', 'clearTimeout'] });
+  // Each turn of the event loop is a fifth of a second.
+  const clock = setInterval(() => vi.advanceTimersByTime(200), 0);
+  return () => {
+    clearInterval(clock);
+    vi.useRealTimers();
+  };
 });
 
 type Outcome = Response | Error | ((signal: AbortSignal) => Promise<Response>);
@@ -110,11 +115,12 @@ describe('a path parameter', () => {
     for (const value of ['', '.', '..', '\uD800', undefined, null, 1, {}]) {
       await expect(callOf(clientOf(), method, path, value)).rejects.toThrow(TypeError);
     }
+    await expect(callOf(clientOf(), method, path)).rejects.toThrow(TypeError);
     expect(sent).toEqual([]);
   });
 
   /** The call of a route, as the client's proxy offers it. */
-  function callOf(client: object, method: string, path: string, value: unknown): Promise<unknown> {
+  function callOf(client: object, method: string, path: string, ...values: unknown[]): Promise<unknown> {
     const target = path
       .split('/')
       .slice(1)
@@ -122,7 +128,7 @@ describe('a path parameter', () => {
     const [, name = ''] = /:(\w+)/.exec(path) ?? [];
     const call: unknown = Reflect.get(target, `$${method.toLowerCase()}`);
     if (typeof call !== 'function') throw new Error('no call');
-    return call({ param: { [name]: value }, json: {}, query: {} });
+    return call({ param: Object.fromEntries(values.map((value) => [name, value])), json: {}, query: {} });
   }
 });
 
@@ -142,12 +148,15 @@ describe('the key and the organization', () => {
     },
   );
 
-  it.each(['ftp://patchbay.test', 'https://patchbay.test?x=1', 'https://patchbay.test#y', 'patchbay'])(
-    'are not sent to %s',
-    (url) => {
-      expect(() => patchbayClient(url, { apiKey: 'bk_live_x', organizationId: 'org_x' })).toThrow(TypeError);
-    },
-  );
+  it.each([
+    'ftp://patchbay.test',
+    'https://user:secret@patchbay.test',
+    'https://patchbay.test?x=1',
+    'https://patchbay.test#y',
+    'patchbay',
+  ])('are not sent to %s', (url) => {
+    expect(() => patchbayClient(url, { apiKey: 'bk_live_x', organizationId: 'org_x' })).toThrow(TypeError);
+  });
 });
 
 describe('an Idempotency-Key', () => {
@@ -218,6 +227,16 @@ describe('a request', () => {
     await expect(get(clientOf(lost(), lost(), lost(), lost()))).rejects.toThrow('lost');
 
     expect(sent).toHaveLength(8);
+  });
+
+  it('has the outcome that says most, where it may have acted and the later tries did nothing', async () => {
+    const notDone = () => problem(503, 'temporarily_unavailable', {}, { outcome: 'not_done' });
+    const unknown = problem(503, 'temporarily_unavailable', {}, { outcome: 'unknown' });
+    await expect(remove(clientOf(new TypeError('lost'), notDone(), notDone(), notDone()))).rejects.toThrow('lost');
+    const answer = await remove(clientOf(notDone(), unknown, notDone(), problem(429, 'rate_limited')));
+    expect(await answer.json()).toMatchObject({ outcome: 'unknown' });
+    const late = await remove(clientOf(new TypeError('lost'), problem(404, 'integration_not_found')));
+    expect(late.status).toBe(404);
   });
 
   it('is not sent again where the wait would be longer than 30 seconds', async () => {

@@ -73,7 +73,7 @@ describe.each(commands)('%s', (script) => {
         ...isRequired,
         'The command line has \\u{1b}]0;title\\u{7}, which is no option. npm needs -- before options',
         'The command line has a\\u{a}b\\u{202e}, which is no option. npm needs -- before options',
-        'The command line has an option whose name is not shown, which is not known',
+        'an option whose name is not shown is not a known option',
         '--persist-to: is for the local database, not for --remote',
         '--persist-to: needs a value',
         '--remote: takes no value',

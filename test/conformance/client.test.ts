@@ -20,6 +20,7 @@ afterAll(() => removeDirectory(directory));
 describe('the packed client', () => {
   it('has its code, its types and its README, and nothing else', () => {
     expect(files.toSorted()).toEqual([
+      'LICENSE',
       'README.md',
       'dist/client/client.d.ts',
       'dist/client/client.js',

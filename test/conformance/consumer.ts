@@ -166,6 +166,8 @@ export const doesNotCompile = () => [
   api.integrations.$get({ query: { provider: 'acme' } }),
   // @ts-expect-error -- credentials are required
   api.integrations.$post({ json: { name: 'x' } }),
+  // @ts-expect-error -- no boolean
+  api.integrations.$get({ query: { cursor: true } }),
   // @ts-expect-error -- no such call
   api.integrations[':integration_id'].$post({ param: { integration_id: 'intg_1' } }),
   // @ts-expect-error -- the organization is required

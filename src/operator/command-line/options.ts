@@ -4,7 +4,7 @@ import * as z from 'zod';
 import { BULK_BATCH_MILLISECONDS, withDeadlines } from '../../worker/core/deadlines.ts';
 import type { Fault } from '../../worker/core/errors.ts';
 import { organizationIdPattern } from '../../worker/core/ids.ts';
-import { parse } from '../../worker/core/parse.ts';
+import { isSentence, parse } from '../../worker/core/parse.ts';
 import { inOneLine, tellErrors } from './command-error.ts';
 import { openLocal, openRemote, stateDirectory } from './platform.ts';
 import type { OperatorBindings } from './platform.ts';
@@ -81,8 +81,8 @@ function readWords(words: readonly string[], options: z.core.$ZodShape) {
 }
 
 function lineOf({ path, message }: Fault): string {
-  // A message that names its member has it in backticks.
-  if (message.startsWith('`')) return message.replaceAll(/`([^`]*)`/g, '--$1');
+  // Names of members are in backticks.
+  if (isSentence(message)) return message.replaceAll(/`([^`]*)`/g, '--$1');
   return path === '' ? `The command line ${message}` : `--${path}: ${message}`;
 }
 

@@ -103,7 +103,7 @@ function nearestOf(name: string, known: string[]): string | undefined {
 }
 
 /** Whether a message is a sentence without the path before it. */
-const isSentence = (message: string) => /^(?:`|an? \w+ whose |\d)/.test(message);
+export const isSentence = (message: string) => /^(?:`|an? \w+ whose |\d)/.test(message);
 
 /** Faults as one sentence. */
 export function sentenceOf(faults: Fault[]): string {
