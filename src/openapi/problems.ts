@@ -44,7 +44,10 @@ const problems: { [Code in ProblemCode]: { members: z.ZodRawShape; example: Prob
   },
   idempotency_key_reused: none,
   not_found: none,
-  method_not_allowed: { members: { allowed_methods: z.array(z.string()) }, example: { allowed_methods: ['GET'] } },
+  method_not_allowed: {
+    members: { allowed_methods: z.array(z.string()) },
+    example: { allowed_methods: ['GET', 'HEAD'] },
+  },
   integration_not_found: none,
   integration_in_use: {
     members: {
