@@ -1,16 +1,10 @@
 /** Every list of the API, and every set of the filters that it has: from the OpenAPI document, lest one be forgotten. */
-import * as z from 'zod';
-import { openApiDocument } from '../src/openapi/document.ts';
+import { requests } from './requests.ts';
 
-const parameter = z.object({ in: z.string(), name: z.string() });
-const documented = z.object({
-  paths: z.record(z.string(), z.object({ get: z.object({ parameters: z.array(parameter).default([]) }).optional() })),
-});
-
-export const lists = Object.entries(documented.parse(openApiDocument()).paths).flatMap(([path, { get }]) => {
-  const names = (get?.parameters ?? []).filter((asked) => asked.in === 'query').map(({ name }) => name);
+export const lists = requests.flatMap(({ method, path, query }) => {
+  const names = query.map((parameter) => parameter.path);
   const filters = names.filter((name) => name !== 'cursor' && name !== 'page_size');
-  return names.includes('cursor') ? [{ path, filters }] : [];
+  return method === 'GET' && names.includes('cursor') ? [{ path, filters }] : [];
 });
 
 /** Of these a list takes one. */
