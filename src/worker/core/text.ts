@@ -43,10 +43,13 @@ export const secretText = (maximum: number, ...rules: TextRule[]) =>
 export const userName = (maximum: number, ...rules: TextRule[]) =>
   text(1, maximum, isVisible, isTrimmed, isInOneDirection, isUnquoted, ...rules);
 
-/** U+2800 is a Braille pattern without dots, U+1D159 a note without a head. Unicode calls them symbols, but they cannot be seen. */
-const visible = /[^\p{White_Space}\p{Default_Ignorable_Code_Point}\p{Cf}\p{M}\u2800\u{1D159}]/u;
-const invisibleAtAnEnd =
-  /^[\p{White_Space}\p{Default_Ignorable_Code_Point}\p{Cf}\u2800\u{1D159}]|[\p{White_Space}\p{Default_Ignorable_Code_Point}\p{Cf}\u2800\u{1D159}]$/u;
+/**
+ * A class of characters. U+2800 is a Braille pattern without dots, U+1D159 a note without a head: Unicode calls them
+ * symbols, but they cannot be seen.
+ */
+const invisible = String.raw`\p{White_Space}\p{Default_Ignorable_Code_Point}\p{Cf}\u2800\u{1D159}`;
+const visible = new RegExp(String.raw`[^${invisible}\p{M}]`, 'u');
+const invisibleAtAnEnd = new RegExp(`^[${invisible}]|[${invisible}]$`, 'u');
 
 /**
  * Invisible characters that are the last part of a visible one: a variation selector after a pictograph or an
