@@ -22,6 +22,18 @@ export const organizationStatuses = ['active', 'suspended', 'offboarded'] as con
 export const keyStatuses = ['active', 'revoked'] as const;
 /** `credentials_missing`: a restore of the database brought the row back, but its ciphertext is gone. */
 export const integrationStatuses = ['active', 'credentials_missing'] as const;
+
+/** What came of the last time that the provider was asked about an integration's credentials (providers/check.ts). */
+export const verificationStatuses = ['unverified', 'verified', 'limited', 'refused', 'unreachable'] as const;
+export type VerificationStatus = (typeof verificationStatuses)[number];
+
+/**
+ * The last thing that the provider said of an integration's credentials. `doubted`: it had accepted them, and has since
+ * refused them once.
+ */
+export const verdicts = ['accepted', 'doubted', 'refused'] as const;
+export type Verdict = (typeof verdicts)[number];
+
 export const phoneNumberStatuses = ['free', 'assigned'] as const;
 
 /**
@@ -33,6 +45,7 @@ export const purgeStates = ['intended', 'owed'] as const;
 export type PurgeState = (typeof purgeStates)[number];
 
 export const mediaEncryptions = ['disable', 'allow', 'require'] as const;
+export const sipTransports = ['auto', 'udp', 'tcp', 'tls'] as const;
 
 /** Who acts: an API key, an operator's command, another Worker of the platform, or the cron. */
 export const actorTypes = ['api_key', 'operator', 'service', 'system'] as const;
@@ -52,6 +65,8 @@ export const auditActions = [
   'integration.deleted',
   'integration.delete_refused',
   'integration.credentials_missing',
+  'integration.verification_failed',
+  'integration.verification_recovered',
   'phone_number.imported',
   'phone_number.updated',
   'phone_number.deleted',

@@ -17,9 +17,12 @@ import {
   phoneNumberStatuses,
   purgeStates,
   roles,
+  sipTransports,
   tiers,
   actorTypes,
   auditActions,
+  verdicts,
+  verificationStatuses,
 } from '../core/vocabulary.ts';
 import type { Category, Provider } from '../core/vocabulary.ts';
 
@@ -66,6 +69,12 @@ export const organizations = sqliteTable(
     last_event_at: integer().notNull().default(0),
     /** Counts changes of tier and status, so that a command acts only if neither has changed since it looked. */
     change_count: integer().notNull().default(0),
+    /** Random hex. It keeps the account fingerprints of two organizations from being compared. A trigger makes it. */
+    account_salt: text(),
+    /** How many credentials of theirs the providers have refused since `refused_checks_since`, and until when nothing of theirs is checked (providers/refusals.ts). */
+    refused_check_count: integer().notNull().default(0),
+    refused_checks_since: integer().notNull().default(0),
+    checks_stopped_until: integer().notNull().default(0),
   },
   (table) => [
     check(
@@ -137,6 +146,22 @@ export const integrations = sqliteTable(
     updated_at: integer().notNull(),
     revision: revision(),
     phone_number_count: counter(),
+    /** Some characters of the account's identifier at the provider. Null: it has none, or the row is older. */
+    account_hint: text(),
+    /** Base64 HMAC-SHA-256 of that identifier under the organization's `account_salt`. Null as the hint is. */
+    account_fingerprint: text(),
+    verification_status: text({ enum: verificationStatuses }).notNull().default('unverified'),
+    verification_checked_at: integer(),
+    verification_provider_status: integer(),
+    verification_provider_code: text(),
+    /** Null: the provider has not accepted or refused these credentials yet. */
+    last_verdict: text({ enum: verdicts }),
+    /** Counts the outcomes that were written. An outcome is written only if none was since its check began. */
+    check_count: integer().notNull().default(0),
+    /** From when `REVERIFY_HOURS` count until the next check. */
+    recheck_from: integer().notNull().default(0),
+    /** A run of the cron has it among those that it checks until then. */
+    checking_until: integer(),
   },
   (table) => [
     primaryKey({ columns: [table.organization_id, table.integration_id] }),
@@ -152,9 +177,21 @@ export const integrations = sqliteTable(
       table.created_at,
       table.integration_id,
     ),
+    // Serves the filter `verification` with any other: an organization has few integrations of a status that it looks for.
+    index('integrations_by_verification').on(
+      table.organization_id,
+      table.verification_status,
+      table.created_at,
+      table.integration_id,
+    ),
     // Finds the data keys that a rotation must re-wrap.
     index('integrations_by_kek').on(table.kek_id),
+    // The next two find the integrations that the cron must check, and those that it is checking.
+    index('integrations_by_recheck_from').on(table.recheck_from),
+    index('integrations_by_checking_until').on(table.checking_until).where(isNotNull(table.checking_until)),
     check('integrations_status', oneOf(table.status, integrationStatuses)),
+    check('integrations_verification_status', oneOf(table.verification_status, verificationStatuses)),
+    check('integrations_last_verdict', oneOf(table.last_verdict, verdicts)),
   ],
 );
 
@@ -188,6 +225,8 @@ export const phone_numbers = sqliteTable(
     created_at: integer().notNull(),
     updated_at: integer().notNull(),
     revision: revision(),
+    /** Null for a number that is not a SIP number. */
+    sip_transport: text({ enum: sipTransports }),
   },
   (table) => [
     foreignKey({
@@ -219,6 +258,7 @@ export const phone_numbers = sqliteTable(
     check('phone_numbers_status', sql`${table.status} = iif(${table.assigned_agent_id} IS NULL, 'free', 'assigned')`),
     check('phone_numbers_supports', sql`${table.supports_inbound} IN (0, 1) AND ${table.supports_outbound} IN (0, 1)`),
     check('phone_numbers_media_encryption', oneOf(table.media_encryption, mediaEncryptions)),
+    check('phone_numbers_sip_transport', oneOf(table.sip_transport, sipTransports)),
     check(
       'phone_numbers_credentials',
       sql`(${table.credentials_version} IS NULL) = (${table.data_key} IS NULL) AND (${table.data_key} IS NULL) = (${table.kek_id} IS NULL)`,

@@ -149,10 +149,24 @@ export function eventRecorder<Parameters extends EventParameters>({
   });
 }
 
+const unrecorded = [
+  'data_key',
+  'kek_id',
+  'key_hash',
+  'ended_at',
+  'last_sequence',
+  'last_event_at',
+  'account_salt',
+  'account_fingerprint',
+  'refused_checks_since',
+  'checks_stopped_until',
+  'last_verdict',
+  'recheck_from',
+  'checking_until',
+];
+
 /** The state of an event leaves out secrets, counters, and what the service keeps only for itself. */
-const isRecorded = (name: string) =>
-  !['data_key', 'kek_id', 'key_hash', 'ended_at', 'last_sequence', 'last_event_at'].includes(name) &&
-  !/_count$|^max_/.test(name);
+const isRecorded = (name: string) => !unrecorded.includes(name) && !/_count$|^max_/.test(name);
 
 /** JSON of the row of this table that a statement selects from. */
 const stateOf = (table: SQLiteTable) =>

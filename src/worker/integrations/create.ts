@@ -102,6 +102,16 @@ async function attemptCreation(
     updated_at: event.event_time,
     revision: 1,
     phone_number_count: 0,
+    account_hint: null,
+    account_fingerprint: null,
+    verification_status: 'unverified',
+    verification_checked_at: null,
+    verification_provider_status: null,
+    verification_provider_code: null,
+    last_verdict: null,
+    check_count: 0,
+    recheck_from: event.event_time,
+    checking_until: null,
   });
   if (answer.outcome === 'undecided') {
     assertRoom(answer.found.full);

@@ -212,6 +212,7 @@ async function attemptImport(
     sip_server_address: request.sip_server_address ?? null,
     inbound_room_name: request.inbound_room_name ?? null,
     media_encryption: request.media_encryption ?? null,
+    sip_transport: request.provider === 'sip' ? ('auto' as const) : null,
     ...stored,
     created_at: event.event_time,
     updated_at: event.event_time,
