@@ -12,7 +12,7 @@
  * (decision/caller.ts).
  */
 import { and, eq, gt, isNull, lt, or, sql } from 'drizzle-orm';
-import { LRUCache } from 'lru-cache';
+import QuickLRU from 'quick-lru';
 import pMap from 'p-map';
 import * as z from 'zod';
 import { MAX_CONNECTIONS } from '../core/connections.ts';
@@ -58,14 +58,14 @@ const cachedCaller = z.object({
 /** The caller, whose key was alive when D1 was last asked about it. */
 export type Caller = z.output<typeof cachedCaller>;
 
-const isolateCache = new LRUCache<string, Caller>({ max: MAX_ISOLATE_ENTRIES });
+const isolateCache = new QuickLRU<string, Caller>({ maxSize: MAX_ISOLATE_ENTRIES });
 
 /**
  * Keys that D1 does not have, and the time until which D1 is not asked about them again. This is a cache of its own, so
  * that a flood of unknown keys does not evict callers. Dead keys are not in it, because their organization may be
  * resumed.
  */
-const unknownKeys = new LRUCache<string, number>({ max: MAX_ISOLATE_ENTRIES });
+const unknownKeys = new QuickLRU<string, number>({ maxSize: MAX_ISOLATE_ENTRIES });
 
 /** Predicate: the key is active and has not expired. */
 export const isUnended = ({ now }: Placeholders<{ now: number }>) =>
@@ -158,7 +158,7 @@ async function refresh(env: Bindings, key_hash: string): Promise<void> {
  * Look-ups under way, by the key's hash. Their number is bounded, because a look-up whose call is cancelled is never
  * removed.
  */
-const lookUps = new LRUCache<string, Promise<Caller | undefined>>({ max: MAX_ISOLATE_ENTRIES });
+const lookUps = new QuickLRU<string, Promise<Caller | undefined>>({ maxSize: MAX_ISOLATE_ENTRIES });
 
 /**
  * Looks a key up once, however many calls need it at the same time: the others wait for the first one's result. If the
