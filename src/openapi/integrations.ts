@@ -1,32 +1,62 @@
 import * as z from 'zod';
-import { categories, integrationStatuses, providerNames } from '../worker/core/vocabulary.ts';
-import { presentIntegration } from '../worker/integrations/integration.ts';
-import type { Integration } from '../worker/integrations/integration.ts';
-import { providerCredentials, providers } from '../worker/integrations/providers.ts';
+import { categories, integrationStatuses, providerNames, verificationStatuses } from '../worker/core/vocabulary.ts';
+import { presentDeletedIntegration, presentIntegration } from '../worker/integrations/integration.ts';
+import type { DeletedIntegration, Integration } from '../worker/integrations/integration.ts';
+import { providerCredentials, providers } from '../worker/providers/providers.ts';
 import { named } from './json-schema.ts';
 import { action, entity, id, page, time } from './operation.ts';
 import type { Operations } from './operation.ts';
 
 named('IntegrationCredentials', providerCredentials);
 named('TelnyxCredentials', providers.telnyx.credentials, 'Telnyx');
-named('VonageCredentials', providers.vonage.credentials, 'Vonage');
 named('PlivoCredentials', providers.plivo.credentials, 'Plivo');
 
 const tag = 'Integrations';
 
+const fields = {
+  integration_id: id('intg'),
+  client_id: z.string().meta({ description: 'The organization.' }),
+  name: z.string(),
+  provider: z.enum(providerNames),
+  category: z.enum(categories),
+  status: z.enum(integrationStatuses).meta({
+    description:
+      '`credentials_missing`: a restore of the database could not bring the credentials back. Send them again.',
+  }),
+  created_at: time,
+  updated_at: time,
+};
+
+const deletedIntegrationSchema = z.object(fields).meta({
+  id: 'DeletedIntegration',
+  title: 'Deleted integration',
+  description: 'An integration as it was just before it was deleted.',
+}) satisfies z.ZodType<DeletedIntegration>;
+
+const verificationSchema = z.object({
+  status: z.enum(verificationStatuses).meta({
+    description:
+      '`verified`: the provider accepts the credentials. `refused`: it refuses them. `limited`: it knows them, and did ' +
+      'not permit the call. `unreachable`: it gave no answer that says anything. `unverified`: it was never asked.',
+  }),
+  checked_at: time.nullable(),
+  provider_status: z.int().nullable().meta({ description: 'The HTTP status that the provider answered with.' }),
+  provider_code: z.string().nullable().meta({ description: 'The provider’s own code of an error.' }),
+  detail: z.string().meta({ description: 'A sentence for people.' }),
+});
+
 export const integrationSchema = z
   .object({
-    integration_id: id('intg'),
-    client_id: z.string().meta({ description: 'The organization.' }),
-    name: z.string(),
-    provider: z.enum(providerNames),
-    category: z.enum(categories),
-    status: z.enum(integrationStatuses).meta({
-      description:
-        '`credentials_missing`: a restore of the database could not bring the credentials back. Send them again.',
-    }),
-    created_at: time,
-    updated_at: time,
+    ...fields,
+    account_hint: z
+      .string()
+      .nullable()
+      .meta({
+        description:
+          'The first two and the last four characters of the account’s identifier at the provider, or the last two of a ' +
+          'short one. Null if the credentials have none, or have not been opened since hints exist.',
+      }),
+    verification: verificationSchema.meta({ description: 'The last check of the credentials with their provider.' }),
   })
   .meta({
     id: 'Integration',
@@ -34,7 +64,7 @@ export const integrationSchema = z
     description: 'An account at a telephony provider. No answer contains its credentials.',
   }) satisfies z.ZodType<Integration>;
 
-export const integrationExample = presentIntegration({
+const exampleState = {
   integration_id: 'intg_a1b2c3d4e5f6',
   organization_id: 'org_abc123',
   name: 'Twilio Production',
@@ -43,7 +73,14 @@ export const integrationExample = presentIntegration({
   status: 'active',
   created_at: 1_705_314_600,
   updated_at: 1_705_314_600,
-});
+  account_hint: 'AC…cdef',
+  verification_status: 'verified',
+  verification_checked_at: 1_705_314_600,
+  verification_provider_status: 200,
+  verification_provider_code: null,
+} as const;
+
+export const integrationExample = presentIntegration(exampleState);
 
 const credentials = {
   provider: 'twilio',
@@ -56,7 +93,8 @@ export const integrationOperations: Operations = {
     operationId: 'createIntegration',
     tag,
     summary: 'Create an integration',
-    description: 'Stores a provider’s credentials, encrypted with their own key. No answer ever contains them.',
+    description:
+      'Asks the provider whether it accepts the credentials, and stores them, encrypted with a key of their own. No answer ever contains them.',
     body: {
       name: 'NewIntegration',
       examples: {
@@ -82,7 +120,7 @@ export const integrationOperations: Operations = {
       },
     },
     answer: action(201, 'Integration created successfully', integrationSchema, integrationExample),
-    problems: ['quota_exceeded'],
+    problems: ['credentials_refused', 'verification_limited', 'quota_exceeded'],
   },
   'GET /api/integrations': {
     operationId: 'listIntegrations',
@@ -109,7 +147,23 @@ export const integrationOperations: Operations = {
       examples: { name: { name: 'Twilio Europe' }, credentials: { credentials } },
     },
     answer: action(200, 'Integration updated successfully', integrationSchema, integrationExample),
-    problems: ['integration_not_found', 'quota_exceeded'],
+    problems: [
+      'integration_not_found',
+      'credentials_refused',
+      'verification_limited',
+      'provider_account_differs',
+      'quota_exceeded',
+    ],
+  },
+  'POST /api/integrations/{integration_id}/verify': {
+    operationId: 'verifyIntegration',
+    tag,
+    summary: 'Check an integration’s credentials',
+    description:
+      'Asks the provider now whether it accepts the stored credentials, and stores what it says as `verification`. The ' +
+      'answer is 200 for `refused` too.',
+    answer: action(200, 'Integration checked successfully', integrationSchema, integrationExample),
+    problems: ['integration_not_found', 'credentials_missing', 'verification_limited'],
   },
   'DELETE /api/integrations/{integration_id}': {
     operationId: 'deleteIntegration',
@@ -118,7 +172,12 @@ export const integrationOperations: Operations = {
     description:
       'Refused while phone numbers reference it: `detail` and `references` name the first 100 in ascending order. ' +
       'Reassign them with `PUT /api/phone-numbers/{phone_number_id}`, or delete them, and try again.',
-    answer: action(200, 'Integration deleted successfully', integrationSchema, integrationExample),
+    answer: action(
+      200,
+      'Integration deleted successfully',
+      deletedIntegrationSchema,
+      presentDeletedIntegration(exampleState),
+    ),
     problems: ['integration_not_found', 'integration_in_use'],
   },
 };

@@ -49,6 +49,19 @@ const problems: { [Code in ProblemCode]: { members: z.ZodRawShape; example: Prob
     example: { allowed_methods: ['GET', 'HEAD'] },
   },
   integration_not_found: none,
+  credentials_refused: {
+    members: {
+      provider_status: z.int().nullable().meta({ description: 'The HTTP status that the provider answered with.' }),
+      provider_code: z.string().nullable().meta({ description: 'The provider’s own code of the error.' }),
+    },
+    example: { provider_status: 401, provider_code: '20003' },
+  },
+  provider_account_differs: {
+    members: { account_hint: z.string().nullable().meta({ description: 'Of the account that the integration has.' }) },
+    example: { account_hint: 'AC…89ef' },
+  },
+  verification_limited: { members: { retry_after_seconds: z.int() }, example: { retry_after_seconds: 3600 } },
+  credentials_missing: none,
   integration_in_use: {
     members: {
       references: z
@@ -90,6 +103,7 @@ const problems: { [Code in ProblemCode]: { members: z.ZodRawShape; example: Prob
 /** Headers that only some answers with the code have, or that the middleware adds. */
 const ofSome: { [Code in ProblemCode]?: string[] } = {
   rate_limited: ['RateLimit'],
+  verification_limited: ['RateLimit'],
   unsupported_media_type: ['Accept-Encoding'],
 };
 /** `integration_in_use` as `IntegrationInUse`. */

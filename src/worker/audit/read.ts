@@ -9,7 +9,7 @@ import type { AuditAction } from '../core/vocabulary.ts';
 import { keysetList, pageParameters } from '../d1/list.ts';
 import type { FilterOf } from '../d1/list.ts';
 import { audit_events } from '../d1/schema.ts';
-import { isRare } from '../decision/event.ts';
+import { changesOf, isRare } from '../decision/event.ts';
 import { integrationState, presentIntegration } from '../integrations/integration.ts';
 import type { Integration } from '../integrations/integration.ts';
 import { organizationState, presentOrganization } from '../organizations/organization.ts';
@@ -115,18 +115,14 @@ interface Change {
  * @param row the event's state
  * @param presented the same as clients see it
  */
-function presentChanges(
-  { action, changes }: AuditEventRow,
-  row: unknown,
-  presented: Presented,
-): Record<string, Change> | null {
-  if (changes === null) return null;
+function presentChanges(event: AuditEventRow, row: unknown, presented: Presented): Record<string, Change> | null {
+  if (event.changes === null) return null;
   const before = storedObject.parse(row);
-  const after = { ...before, ...storedObject.parse(JSON.parse(changes)) };
-  const newValues = storedObject.parse(presentTarget(action, after));
+  const after = { ...before, ...changesOf(event) };
+  const newValues = storedObject.parse(presentTarget(event.action, after));
   const changed = Object.entries(presented).flatMap(([name, from]) => {
     const to = newValues[name];
-    return to === from ? [] : [[name, { from, to }] as const];
+    return JSON.stringify(to) === JSON.stringify(from) ? [] : [[name, { from, to }] as const];
   });
   const isReplaced = before['credentials_version'] !== after['credentials_version'];
   return {

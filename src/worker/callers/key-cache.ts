@@ -12,8 +12,8 @@
  * (decision/caller.ts).
  */
 import { and, eq, gt, isNull, lt, or, sql } from 'drizzle-orm';
-import QuickLRU from 'quick-lru';
 import pMap from 'p-map';
+import QuickLRU from 'quick-lru';
 import * as z from 'zod';
 import { MAX_CONNECTIONS } from '../core/connections.ts';
 import { DomainError } from '../core/errors.ts';

@@ -34,6 +34,14 @@ export interface ProblemMembers {
   not_found: object;
   method_not_allowed: { allowed_methods: string[] };
   integration_not_found: object;
+  /** The provider answered 401, perhaps with a code of its own. */
+  credentials_refused: { provider_status: number | null; provider_code: string | null };
+  /** The hint of the account that the integration has. */
+  provider_account_differs: { account_hint: string | null };
+  /** Too many credentials of this organization were refused by their providers. */
+  verification_limited: { retry_after_seconds: number };
+  /** A restore of the database could not bring the credentials back. */
+  credentials_missing: object;
   integration_in_use: { references: Reference[]; reference_count: number; reference_count_exact: boolean };
   phone_number_not_found: object;
   phone_number_exists: object;

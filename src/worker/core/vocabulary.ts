@@ -1,6 +1,6 @@
 /** The allowed values of columns and of fields in answers, and their types. */
 
-/** To add a provider, add its name here and its row in integrations/providers.ts. */
+/** To add a provider, add its name here and its row in providers/providers.ts. */
 export const providerNames = ['twilio', 'telnyx', 'vonage', 'plivo'] as const;
 export type Provider = (typeof providerNames)[number];
 

@@ -5,6 +5,7 @@
  * | --------- | -------------------------------------------------- | ------------------------------------------------------------ |
  * | intent    | `intended`, `attempts` 0, due in an hour           | a create, an import or an update begins: before its put      |
  * | withdrawn | deleted                                            | its batch decided: a row names the ciphertext now            |
+ * | cancelled | deleted                                            | the call was refused before its put                          |
  * | spent     | `owed`, `attempts` 1 or more, due in an hour       | its batch did not decide, or its put failed                  |
  * | owed      | `owed`, `attempts` 0, due now                      | a batch deleted a row, or gave it a new version              |
  * | claimed   | `owed`, one attempt more, due again after a lease  | the drain is about to remove the ciphertext                  |
@@ -94,6 +95,11 @@ export const intentStands = (db: Builder, parameters: Placeholders<IntentParamet
 /** Runs in the batch that made a version live, after its event: now a row names the ciphertext. */
 export const withdrawIntent = query((db, parameters: Placeholders<MutationParameters & IntentParameters>) =>
   db.delete(credential_purges).where(and(isIntended(parameters), hasDecided(db, parameters))),
+);
+
+/** For a call that is refused before its put: there is no ciphertext. */
+export const cancelIntent = query((db, parameters: Placeholders<IntentParameters>) =>
+  db.delete(credential_purges).where(and(isIntended(parameters), eq(credential_purges.attempts, 0))),
 );
 
 /** The greater of a column's two values: in the existing row, and in the row to be inserted. */

@@ -27,7 +27,8 @@ import type { ApiCall } from '../decision/call.ts';
 import { assertCallerMay, callerKey, mayDecide } from '../decision/caller.ts';
 import { hasDecided } from '../decision/event.ts';
 import type { MutationParameters } from '../decision/mutation.ts';
-import { seal } from './envelope.ts';
+import type { Bindings } from '../env.ts';
+import { open, seal } from './envelope.ts';
 import type { Credentials, WrappedDataKey } from './envelope.ts';
 import { currentKek, isNoOtherKek, isUsableKek } from './kek-check.ts';
 import { kekRing } from './kek-ring.ts';
@@ -43,6 +44,21 @@ export interface StoredCredentials extends WrappedDataKey {
 }
 
 type KekCheck = ReturnType<typeof currentKek>;
+
+/**
+ * Reads and decrypts what a row names.
+ *
+ * @returns undefined if the ciphertext is not there, or not there yet: KV may lag behind a put
+ * @throws Error if it cannot be decrypted
+ */
+export async function openStored(
+  { CREDENTIALS, CREDENTIALS_KEKS }: Bindings,
+  kv_key: string,
+  dataKey: WrappedDataKey,
+): Promise<Credentials | undefined> {
+  const ciphertext = await CREDENTIALS.get(kv_key, 'arrayBuffer');
+  return ciphertext ? open(await kekRing(CREDENTIALS_KEKS), kv_key, dataKey, new Uint8Array(ciphertext)) : undefined;
+}
 
 /** Runs after the intent is recorded. Without an intent the KEK wraps nothing, so it is not recorded either. */
 const recordKekOfIntent = query((db, parameters: Placeholders<IntentParameters & KekCheck & { now: number }>) =>
@@ -63,17 +79,28 @@ const recordKekOfIntent = query((db, parameters: Placeholders<IntentParameters &
     .onConflictDoNothing(),
 );
 
-/** One row: the KEK as it is recorded, if it is, and whether the intent exists. */
+/** One row: the organization, the KEK as it is recorded, if it is, and whether the intent exists. */
 const findBegun = query((db, parameters: Placeholders<IntentParameters & KekCheck>) =>
   db
     .select({
       check_value: key_encryption_keys.check_value,
       retired_at: key_encryption_keys.retired_at,
       has_intent: sql<number>`${existsIn(db, credential_purges, isOutboxRow(parameters))}`.as('has_intent'),
+      account_salt: sql<string>`coalesce(${organizations.account_salt}, '')`.as('account_salt'),
+      checks_stopped_until: organizations.checks_stopped_until,
     })
-    .from(sql`(SELECT 1)`)
-    .leftJoin(key_encryption_keys, eq(key_encryption_keys.kek_id, parameters.kek_id)),
+    .from(organizations)
+    .leftJoin(key_encryption_keys, eq(key_encryption_keys.kek_id, parameters.kek_id))
+    .where(eq(organizations.organization_id, parameters.organization_id)),
 );
+
+/** What is known before the put. */
+export interface Begun {
+  /** Of the intent. */
+  kv_key: string;
+  account_salt: string;
+  checks_stopped_until: number;
+}
 
 /**
  * Makes the function that stores a new version of credentials, for callers with the permission.
@@ -128,7 +155,7 @@ export function credentialsWriter<Parameters extends MutationParameters>(
     if (!isUsableKek(kek, begun)) throw nothingDone(undefined);
     const { ciphertext, ...wrapped } = await seal(ring, kv_key, credentials);
     const stored: StoredCredentials = { kv_key: begun?.has_intent ? kv_key : null, credentials_version, ...wrapped };
-    return { ciphertext, stored };
+    return { ciphertext, stored, begun };
   }
 
   /**
@@ -137,6 +164,7 @@ export function credentialsWriter<Parameters extends MutationParameters>(
    *
    * @param event of the call that will make the version live, with the parameters of the precondition
    * @param credentials in plain text
+   * @param beforePut runs once the intent stands, again for each new intent; if it throws, nothing is put
    * @returns where the ciphertext is, and the wrapped data key
    * @throws DomainError `invalid_api_key`, `permission_denied`, `temporarily_unavailable` (`not_done`)
    */
@@ -145,12 +173,14 @@ export function credentialsWriter<Parameters extends MutationParameters>(
     event: Parameters,
     subject_id: string,
     credentials: Credentials,
+    beforePut?: (begun: Begun) => Promise<void>,
   ): Promise<StoredCredentials> {
     let putFailure: DomainError | undefined;
     return retry(
       async () => {
-        const { ciphertext, stored } = await begin(call, event, subject_id, credentials);
+        const { ciphertext, stored, begun } = await begin(call, event, subject_id, credentials);
         if (stored.kv_key === null) return stored;
+        if (begun) await beforePut?.({ ...begun, kv_key: stored.kv_key });
         try {
           await call.env.CREDENTIALS.put(stored.kv_key, ciphertext);
         } catch (cause) {
@@ -172,7 +202,7 @@ function nothingDone(cause: unknown): DomainError {
 }
 
 /** For a batch that runs before the one that decides: if it fails, the outcome is `not_done`. */
-async function beforeDecision<Result>(batched: Promise<Result>): Promise<Result> {
+export async function beforeDecision<Result>(batched: Promise<Result>): Promise<Result> {
   try {
     return await batched;
   } catch (error) {

@@ -30,7 +30,16 @@ export interface ApiCall extends Call, ReadingCall {
   readonly told: ReadingCall['told'] & {
     /** The answer is a repeated one. */
     replayed: boolean;
+    /** The limit, of the organization, that the call has met. */
+    exhausted: ExhaustedLimit | null;
   };
+}
+
+/** So many calls may pass in a period, and no more do now. */
+export interface ExhaustedLimit {
+  name: string;
+  calls: number;
+  period_seconds: number;
 }
 
 export interface Idempotency {

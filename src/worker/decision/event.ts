@@ -11,6 +11,7 @@
 import { and, eq, getTableColumns, gt, inArray, lt, sql } from 'drizzle-orm';
 import type { SQL, SQLWrapper } from 'drizzle-orm';
 import type { SQLiteColumn, SQLiteTable } from 'drizzle-orm/sqlite-core';
+import * as z from 'zod';
 import { DomainError } from '../core/errors.ts';
 import { BATCH_ID_LENGTH } from '../core/ids.ts';
 import type { ActorType, AuditAction } from '../core/vocabulary.ts';
@@ -178,6 +179,11 @@ export const updateTime = (db: Builder, parameters: Placeholders<EventKey>, upda
     .select({ created_at: audit_events.created_at })
     .from(audit_events)
     .where(isDecision(parameters))})`;
+
+const storedObject = z.record(z.string(), z.unknown());
+
+/** The new values of the columns that an update set. */
+export const changesOf = ({ changes }: { changes: string | null }) => storedObject.parse(JSON.parse(changes ?? '{}'));
 
 const readDecision = query((db, parameters: Placeholders<EventParameters>) =>
   db

@@ -44,6 +44,7 @@ export interface Decision {
   event_id: string;
   action: typeof audit_events.$inferSelect.action;
   state: string;
+  changes: string | null;
   created_at: number;
 }
 
@@ -113,6 +114,7 @@ const findDecision = query((db, parameters: Placeholders<MutationParameters>) =>
         event_id: audit_events.event_id,
         action: audit_events.action,
         state: audit_events.state,
+        changes: audit_events.changes,
         created_at: audit_events.created_at,
       },
       fingerprint: idempotency_keys.fingerprint,

@@ -23,10 +23,16 @@ export function standardHeaders(request_id: string): AnswerHeaders {
   };
 }
 
-function headersOf(call: ApiCall | undefined): AnswerHeaders {
+/** @param policies of the limits that every call has */
+function headersOf(call: ApiCall | undefined, policies = ''): AnswerHeaders {
   const headers: AnswerHeaders = {};
   if (call?.told.replayed) headers['Idempotency-Replayed'] = 'true';
   if (call && call.told.bookmark !== null) headers[BOOKMARK_HEADER] = call.told.bookmark;
+  if (call?.told.exhausted) {
+    const { name, calls, period_seconds } = call.told.exhausted;
+    headers['RateLimit'] = `"${name}";r=0`;
+    headers['RateLimit-Policy'] = `${policies}, "${name}";q=${calls};w=${period_seconds}`;
+  }
   return headers;
 }
 
@@ -39,7 +45,12 @@ export function answer<Body extends object, Status extends ContentfulStatusCode>
 ) {
   const response = new Response(JSON.stringify(body), {
     status,
-    headers: { 'Content-Type': 'application/json', ...c.get('headers'), ...headersOf(c.get('call')), ...headers },
+    headers: {
+      'Content-Type': 'application/json',
+      ...c.get('headers'),
+      ...headersOf(c.get('call'), c.get('headers')['RateLimit-Policy']),
+      ...headers,
+    },
   });
   // oxlint-disable-next-line typescript/no-unsafe-type-assertion -- a TypedResponse differs from a Response only in its type
   return response as Response & TypedResponse<JSONParsed<Body>, Status, 'json'>;

@@ -23,7 +23,7 @@ export const authenticate = createMiddleware<AppEnv>(async (c, next) => {
     caller,
     env: c.env,
     afterAnswer: c.get('afterAnswer'),
-    told: { replayed: false, bookmark: null },
+    told: { replayed: false, bookmark: null, exhausted: null },
   });
   await next();
 });

@@ -30,6 +30,10 @@ const UNAVAILABLE_RETRY_AFTER_SECONDS = 5;
 // RFC 9110 §11.6.1 requires a challenge with every 401.
 const challenge = () => ({ 'WWW-Authenticate': 'ApiKey realm="patchbay"' });
 
+const retryAfter = ({ retry_after_seconds }: { retry_after_seconds: number }) => ({
+  'Retry-After': String(retry_after_seconds),
+});
+
 const answers: { [Code in ProblemCode]: Answer<ProblemMembers[Code]> } = {
   missing_api_key: {
     status: 401,
@@ -69,7 +73,7 @@ const answers: { [Code in ProblemCode]: Answer<ProblemMembers[Code]> } = {
     status: 429,
     title: 'Too many requests',
     detail: ({ retry_after_seconds }) => `Too many requests. Try again in ${retry_after_seconds} seconds.`,
-    headers: ({ retry_after_seconds }) => ({ 'Retry-After': String(retry_after_seconds) }),
+    headers: retryAfter,
   },
   malformed_json: {
     status: 400,
@@ -116,6 +120,30 @@ const answers: { [Code in ProblemCode]: Answer<ProblemMembers[Code]> } = {
     status: 409,
     title: 'Integration is in use',
     detail: inUseDetail,
+  },
+  credentials_refused: {
+    status: 422,
+    title: 'Credentials are refused',
+    detail: ({ provider_code }) =>
+      `The provider refused the credentials${provider_code === null ? '' : ` with its code ${provider_code}`}. Nothing was stored. Add ?verify=false to store credentials without asking the provider.`,
+  },
+  provider_account_differs: {
+    status: 409,
+    title: 'Credentials are of another account',
+    detail: ({ account_hint }) =>
+      `Phone numbers use this integration, and the credentials are of another account than ${account_hint}. Reassign or remove the numbers first, or create another integration.`,
+  },
+  verification_limited: {
+    status: 429,
+    title: 'Too many refused credentials',
+    detail: ({ retry_after_seconds }) =>
+      `Providers refused too many credentials of this organization. Its credentials can be checked again in ${retry_after_seconds} seconds.`,
+    headers: retryAfter,
+  },
+  credentials_missing: {
+    status: 409,
+    title: 'Credentials are missing',
+    detail: 'The credentials of this integration were lost. Send them again, with PUT.',
   },
   phone_number_exists: {
     status: 409,

@@ -1,5 +1,5 @@
 /**
- * Rate limits, by the rate-limit bindings of Workers. They count per Cloudflare location, and approximately.
+ * The limits on requests (core/rate-limiter.ts).
  *
  * A binding only says whether a request passes. So the limits that answers mention are repeated here, and what remains
  * of a limit is known, and told, only when it is 0.
@@ -9,7 +9,7 @@
 import type { Context } from 'hono';
 import { createMiddleware } from 'hono/factory';
 import { DomainError } from '../core/errors.ts';
-import { logError } from '../core/log.ts';
+import { passes } from '../core/rate-limiter.ts';
 import type { Tier } from '../core/vocabulary.ts';
 import type { Bindings } from '../env.ts';
 import type { AppEnv } from './app-env.ts';
@@ -74,12 +74,7 @@ export const addressOf = ({ req }: Context<AppEnv>) => req.header('CF-Connecting
 const policyOf = (name: string, { requests }: Limit) => `"${name}";q=${requests};w=${PERIOD_SECONDS}`;
 
 async function take(c: Context<AppEnv>, name: string, limit: Limit, key: string): Promise<void> {
-  const { success } = await c.env[limit.binding].limit({ key }).catch((error: unknown) => {
-    // A limiter that fails must not lock everybody out.
-    logError('rate_limiter_failed', error);
-    return { success: true };
-  });
-  if (success) return;
+  if (await passes(c.env[limit.binding], key)) return;
   const headers = c.get('headers');
   headers['RateLimit-Policy'] ??= policyOf(name, limit);
   headers['RateLimit'] = `"${name}";r=0`;

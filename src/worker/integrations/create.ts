@@ -19,9 +19,10 @@ import { mutation, mutationParameters } from '../decision/mutation.ts';
 import type { MutationParameters } from '../decision/mutation.ts';
 import { isOrganization } from '../organizations/organization.ts';
 import { assertRoom, fullQuota, hasRoomFor } from '../organizations/quotas.ts';
+import { assertUsable, providerCredentials, rowOf } from '../providers/providers.ts';
 import { integrationState, isIntegration, presentIntegration } from './integration.ts';
 import type { Integration } from './integration.ts';
-import { providerCredentials, providers } from './providers.ts';
+import { checkBeforePut } from './verification.ts';
 
 export const newIntegration = z.lazy(() =>
   z.strictObject({
@@ -70,52 +71,49 @@ const decide = mutation('integrations:create', {
 /**
  * Creates an integration and stores its credentials (docs/contract.md, Integrations).
  *
- * First the intent, then the ciphertext, then one batch that makes both live. So wherever this is interrupted, there is
- * no integration without credentials, and the outbox names any ciphertext that no row names.
+ * First the intent, then the provider is asked whether it accepts the credentials, then the ciphertext, then one batch
+ * that makes both live. So wherever this is interrupted, there is no integration without credentials, and the outbox names
+ * any ciphertext that no row names.
  *
- * @throws DomainError `quota_exceeded`, and the errors of every mutation (decision/mutation.ts)
+ * @param verify whether the provider is asked
+ * @throws DomainError `validation_failed` for a private key that is not an RSA key, `credentials_refused`,
+ *   `verification_limited`, `rate_limited`, `quota_exceeded`, and the errors of every mutation (decision/mutation.ts)
  */
-export async function createIntegration(call: ApiCall, request: z.output<typeof newIntegration>): Promise<Integration> {
-  const event = mutationParameters(call);
-  return beginAgain(() => attemptCreation(call, event, request));
-}
-
-async function attemptCreation(
+export async function createIntegration(
   call: ApiCall,
-  event: MutationParameters,
   { name, credentials }: z.output<typeof newIntegration>,
+  verify: boolean,
 ): Promise<Integration> {
-  const integration_id = newId('intg');
-  const stored = await storeCredentials(call, event, integration_id, credentials);
+  await assertUsable(credentials);
+  const { provider } = credentials;
+  const event = mutationParameters(call);
+  const { beforePut, columns } = checkBeforePut(call, provider, credentials, verify);
 
-  const answer = await decide(call, {
-    ...event,
-    // The put may have been slow: the caller's key must still be alive now.
-    now: unixNow(),
-    integration_id,
-    name,
-    provider: credentials.provider,
-    category: providers[credentials.provider].category,
-    status: 'active',
-    ...stored,
-    created_at: event.event_time,
-    updated_at: event.event_time,
-    revision: 1,
-    phone_number_count: 0,
-    account_hint: null,
-    account_fingerprint: null,
-    verification_status: 'unverified',
-    verification_checked_at: null,
-    verification_provider_status: null,
-    verification_provider_code: null,
-    last_verdict: null,
-    check_count: 0,
-    recheck_from: event.event_time,
-    checking_until: null,
-  });
-  if (answer.outcome === 'undecided') {
+  const created = await beginAgain(async () => {
+    const integration_id = newId('intg');
+    const stored = await storeCredentials(call, event, integration_id, credentials, beforePut);
+    const answer = await decide(call, {
+      ...event,
+      // The provider and the put may have been slow: the caller's key must still be alive now.
+      now: unixNow(),
+      integration_id,
+      name,
+      provider,
+      category: rowOf(provider).category,
+      status: 'active',
+      ...stored,
+      created_at: event.event_time,
+      updated_at: event.event_time,
+      revision: 1,
+      phone_number_count: 0,
+      ...columns(),
+      check_count: 0,
+      recheck_from: event.event_time,
+      checking_until: null,
+    });
+    if (answer.outcome !== 'undecided') return answer.event;
     assertRoom(answer.found.full);
     throw notDone(stored);
-  }
-  return presentIntegration(integrationState.parse(JSON.parse(answer.event.state)));
+  });
+  return presentIntegration(integrationState.parse(JSON.parse(created.state)));
 }

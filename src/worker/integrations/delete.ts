@@ -15,8 +15,8 @@ import { mayDecide } from '../decision/caller.ts';
 import { eventRecorder, hasDecided } from '../decision/event.ts';
 import { mutation, mutationParameters } from '../decision/mutation.ts';
 import type { MutationParameters } from '../decision/mutation.ts';
-import { integrationState, isIntegration, presentIntegration } from './integration.ts';
-import type { Integration } from './integration.ts';
+import { integrationState, isIntegration, presentDeletedIntegration } from './integration.ts';
+import type { DeletedIntegration } from './integration.ts';
 
 /** The most references that an answer names. */
 const MAX_NAMED = 100;
@@ -72,7 +72,7 @@ const decide = mutation('integrations:delete', {
  * @throws DomainError `integration_in_use`, `integration_not_found`, and the errors of every mutation
  *   (decision/mutation.ts)
  */
-export async function deleteIntegration(call: ApiCall, integration_id: string): Promise<Integration> {
+export async function deleteIntegration(call: ApiCall, integration_id: string): Promise<DeletedIntegration> {
   const parameters = { ...mutationParameters(call), integration_id };
   const answer = await decide(call, parameters).catch((error: unknown) =>
     refuseIfStillReferenced(error, call, parameters),
@@ -88,7 +88,7 @@ export async function deleteIntegration(call: ApiCall, integration_id: string): 
   const state = integrationState.parse(JSON.parse(answer.event.state));
   const kv_key = credentialsKey(state.organization_id, integration_id, state.credentials_version);
   call.afterAnswer(() => purge(call.env, kv_key));
-  return presentIntegration(state);
+  return presentDeletedIntegration(state);
 }
 
 /**

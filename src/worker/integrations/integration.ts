@@ -1,13 +1,13 @@
 import { and, eq } from 'drizzle-orm';
 import * as z from 'zod';
 import { toIso } from '../core/time.ts';
-import { categories, integrationStatuses, providerNames } from '../core/vocabulary.ts';
+import { categories, integrationStatuses, providerNames, verificationStatuses } from '../core/vocabulary.ts';
 import { columnsOf } from '../d1/columns.ts';
 import { query } from '../d1/query.ts';
 import type { Placeholders } from '../d1/query.ts';
 import { integrations } from '../d1/schema.ts';
 
-/** An integration as it is in the `state` of its audit events. */
+/** An integration as it is in the `state` of its audit events. Events older than verification lack what has a default. */
 export const integrationState = z.lazy(() =>
   z.object({
     integration_id: z.string(),
@@ -19,6 +19,11 @@ export const integrationState = z.lazy(() =>
     credentials_version: z.string(),
     created_at: z.int(),
     updated_at: z.int(),
+    account_hint: z.string().nullable().default(null),
+    verification_status: z.enum(verificationStatuses).default('unverified'),
+    verification_checked_at: z.int().nullable().default(null),
+    verification_provider_status: z.int().nullable().default(null),
+    verification_provider_code: z.string().nullable().default(null),
   }),
 );
 
@@ -44,10 +49,10 @@ export const findProvider = query((db, parameters: Placeholders<IntegrationParam
 );
 
 /**
- * An integration as clients see it, with the members in the order of docs/contract.md (DELETE
+ * A deleted integration as clients see it, with the members in the order of docs/contract.md (DELETE
  * /api/integrations/{integration_id}).
  */
-export function presentIntegration(state: IntegrationState) {
+export function presentDeletedIntegration(state: IntegrationState) {
   return {
     integration_id: state.integration_id,
     client_id: state.organization_id,
@@ -60,4 +65,40 @@ export function presentIntegration(state: IntegrationState) {
   };
 }
 
+export type DeletedIntegration = ReturnType<typeof presentDeletedIntegration>;
+
+/** An integration as clients see it. */
+export function presentIntegration(state: IntegrationState) {
+  const { verification_checked_at: checked_at } = state;
+  return {
+    ...presentDeletedIntegration(state),
+    account_hint: state.account_hint,
+    verification: {
+      status: state.verification_status,
+      checked_at: checked_at === null ? null : toIso(checked_at),
+      provider_status: state.verification_provider_status,
+      provider_code: state.verification_provider_code,
+      detail: detailOf(state),
+    },
+  };
+}
+
 export type Integration = ReturnType<typeof presentIntegration>;
+
+/** What the outcome of a check means, as a sentence for people. */
+function detailOf({ verification_status, verification_provider_status }: IntegrationState): string {
+  switch (verification_status) {
+    case 'unverified':
+      return 'The provider has not been asked about these credentials.';
+    case 'verified':
+      return 'The provider accepted the credentials.';
+    case 'limited':
+      return 'The provider knows the credentials, but did not permit the call: they are restricted, or the account is suspended.';
+    case 'refused':
+      return 'The provider refused the credentials.';
+    case 'unreachable':
+      return verification_provider_status === null
+        ? 'The provider did not answer.'
+        : `The provider answered with status ${verification_provider_status} in a way that says nothing about the credentials.`;
+  }
+}

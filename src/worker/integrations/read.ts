@@ -1,7 +1,7 @@
 import { asc, eq } from 'drizzle-orm';
 import * as z from 'zod';
 import { DomainError } from '../core/errors.ts';
-import { categories, integrationStatuses, providerNames } from '../core/vocabulary.ts';
+import { categories, integrationStatuses, providerNames, verificationStatuses } from '../core/vocabulary.ts';
 import { batch } from '../d1/batch.ts';
 import { keysetList, pageParameters } from '../d1/list.ts';
 import type { FilterOf } from '../d1/list.ts';
@@ -32,6 +32,7 @@ export const integrationsQuery = z.lazy(() =>
     provider: z.enum(providerNames).exactOptional(),
     category: z.enum(categories).exactOptional(),
     status: z.enum(integrationStatuses).exactOptional(),
+    verification: z.enum(verificationStatuses).exactOptional(),
     ...pageParameters(),
   }),
 );
@@ -46,6 +47,7 @@ export const listIntegrations = keysetList<FilterOf<typeof integrationsQuery>, I
     provider: (value) => eq(integrations.provider, value),
     category: (value) => eq(integrations.category, value),
     status: (value) => eq(integrations.status, value),
+    verification: (value) => eq(integrations.verification_status, value),
   },
   page: (db, isListed, limit) =>
     db

@@ -9,12 +9,24 @@ import { deleteIntegration } from './delete.ts';
 import { presentIntegration } from './integration.ts';
 import { integrationsQuery, listIntegrations, readIntegration } from './read.ts';
 import { integrationChanges, updateIntegration } from './update.ts';
+import { verifyIntegration } from './verify.ts';
 
 const path = z.object({ integration_id: idSchema('intg') });
 
+/** For calls that may bring credentials. */
+const query = z.lazy(() =>
+  z.strictObject({
+    verify: z.enum(['true', 'false']).exactOptional().meta({
+      description: 'Whether the provider is asked if it accepts the credentials. What it refuses is not stored.',
+    }),
+  }),
+);
+
+const asks = ({ verify }: z.output<typeof query>) => verify !== 'false';
+
 export const integrationRoutes = new Hono<AppEnv>()
-  .post('/', mutates('integrations:create', { body: newIntegration }), async (c) => {
-    const data = await createIntegration(c.get('call'), c.req.valid('json'));
+  .post('/', mutates('integrations:create', { query, body: newIntegration }), async (c) => {
+    const data = await createIntegration(c.get('call'), c.req.valid('json'), asks(c.req.valid('query')));
     return answer(c, 201, { success: true, message: 'Integration created successfully', data });
   })
   .get('/', reads('integrations:read', { query: integrationsQuery }), async (c) => {
@@ -25,9 +37,19 @@ export const integrationRoutes = new Hono<AppEnv>()
     const data = await readIntegration(c.get('call'), c.req.valid('param').integration_id);
     return answer(c, 200, { success: true, data });
   })
-  .put('/:integration_id', mutates('integrations:update', { path, body: integrationChanges }), async (c) => {
-    const data = await updateIntegration(c.get('call'), c.req.valid('param').integration_id, c.req.valid('json'));
+  .put('/:integration_id', mutates('integrations:update', { path, query, body: integrationChanges }), async (c) => {
+    const { integration_id } = c.req.valid('param');
+    const data = await updateIntegration(
+      c.get('call'),
+      integration_id,
+      c.req.valid('json'),
+      asks(c.req.valid('query')),
+    );
     return answer(c, 200, { success: true, message: 'Integration updated successfully', data });
+  })
+  .post('/:integration_id/verify', mutates('integrations:update', { path }), async (c) => {
+    const data = await verifyIntegration(c.get('call'), c.req.valid('param').integration_id);
+    return answer(c, 200, { success: true, message: 'Integration checked successfully', data });
   })
   .delete('/:integration_id', mutates('integrations:delete', { path }), async (c) => {
     const data = await deleteIntegration(c.get('call'), c.req.valid('param').integration_id);

@@ -1,4 +1,4 @@
-import { and, eq, sql } from 'drizzle-orm';
+import { and, eq, isNull, or, sql } from 'drizzle-orm';
 import type { SQL } from 'drizzle-orm';
 import * as z from 'zod';
 import { DomainError, invalid } from '../core/errors.ts';
@@ -17,14 +17,15 @@ import type { Builder, Placeholders } from '../d1/query.ts';
 import { integrations } from '../d1/schema.ts';
 import type { ApiCall } from '../decision/call.ts';
 import { mayDecide } from '../decision/caller.ts';
-import { decisionSaw, eventRecorder, updateTime } from '../decision/event.ts';
+import { changesOf, decisionSaw, eventRecorder, updateTime } from '../decision/event.ts';
 import { mutation, mutationParameters } from '../decision/mutation.ts';
 import type { Decision, MutationParameters } from '../decision/mutation.ts';
 import { assertRoom, fullQuota, hasRoomFor } from '../organizations/quotas.ts';
 import type { FullQuota } from '../organizations/quotas.ts';
-import { findProvider, integrationState, isIntegration, presentIntegration } from './integration.ts';
+import { assertUsable, providerCredentials } from '../providers/providers.ts';
+import { integrationState, isIntegration, presentIntegration } from './integration.ts';
 import type { Integration } from './integration.ts';
-import { providerCredentials } from './providers.ts';
+import { checkBeforePut } from './verification.ts';
 
 export const integrationChanges = z.lazy(() =>
   z
@@ -54,10 +55,21 @@ interface TargetParameters extends MutationParameters {
   provider: Provider;
 }
 
-type CredentialsParameters = UpdateParameters & TargetParameters & StoredCredentials;
+type Checked = ReturnType<ReturnType<typeof checkBeforePut>['columns']>;
+
+type CredentialsParameters = UpdateParameters & TargetParameters & StoredCredentials & Checked;
 
 const isOfProvider = (parameters: Placeholders<TargetParameters>) =>
   and(isIntegration(parameters), eq(integrations.provider, parameters.provider));
+
+/** Predicate: the credentials are of the same account, as far as we know, or no phone number uses the integration. */
+const isSameAccount = ({ account_fingerprint }: Placeholders<Checked>) =>
+  or(
+    isNull(integrations.account_fingerprint),
+    sql`${account_fingerprint} IS NULL`,
+    eq(integrations.account_fingerprint, account_fingerprint),
+    eq(integrations.phone_number_count, 0),
+  );
 
 const quotas: Quota[] = ['audit_events'];
 
@@ -71,6 +83,11 @@ const newCredentials = (parameters: Placeholders<CredentialsParameters>) => ({
   ...newName(parameters),
   status: sql`'active'`,
   credentials_version: sql`${parameters.credentials_version}`,
+  account_hint: sql`${parameters.account_hint}`,
+  verification_status: sql`${parameters.verification_status}`,
+  verification_checked_at: sql`${parameters.verification_checked_at}`,
+  verification_provider_status: sql`${parameters.verification_provider_status}`,
+  verification_provider_code: sql`${parameters.verification_provider_code}`,
 });
 
 const recordRenaming = eventRecorder<UpdateParameters>({
@@ -89,6 +106,7 @@ const recordReplacement = eventRecorder<CredentialsParameters>({
   where: (db, parameters) =>
     and(
       isOfProvider(parameters),
+      isSameAccount(parameters),
       mayDecide('integrations:update', db, parameters),
       hasRoomFor(quotas),
       intentStands(db, parameters),
@@ -113,10 +131,31 @@ const replaceCredentials = query((db, parameters: Placeholders<CredentialsParame
     ...newCredentials(parameters),
     data_key: sql`${parameters.data_key}`,
     kek_id: sql`${parameters.kek_id}`,
+    account_fingerprint: sql`${parameters.account_fingerprint}`,
+    last_verdict: sql`${parameters.last_verdict}`,
+    recheck_from: sql`${parameters.now}`,
+    checking_until: sql`NULL`,
   }),
 );
 
-const found = { target: findProvider, full: fullQuota(quotas) };
+const findTarget = query((db, parameters: Placeholders<{ organization_id: string; integration_id: string }>) =>
+  db
+    .select({
+      provider: integrations.provider,
+      account_hint: integrations.account_hint,
+      account_fingerprint: integrations.account_fingerprint,
+      phone_number_count: integrations.phone_number_count,
+    })
+    .from(integrations)
+    .where(isIntegration(parameters)),
+);
+
+type Target = Pick<
+  typeof integrations.$inferSelect,
+  'provider' | 'account_hint' | 'account_fingerprint' | 'phone_number_count'
+>;
+
+const found = { target: findTarget, full: fullQuota(quotas) };
 
 const decideRenaming = mutation('integrations:update', { statements: [recordRenaming, rename], found });
 
@@ -128,21 +167,24 @@ const decideReplacement = mutation('integrations:update', {
 /**
  * Changes an integration's name, its credentials, or both (docs/contract.md, Integrations).
  *
- * It takes one batch. If there are new credentials, the intent and the ciphertext come before it, as in a create. The
- * batch then also overwrites the old data key, and puts the old ciphertext into the outbox.
+ * It takes one batch. If there are new credentials, the intent, the provider's check and the ciphertext come before it, as
+ * in a create. The batch then also overwrites the old data key, and puts the old ciphertext into the outbox.
  *
+ * @param verify whether the provider is asked about new credentials
  * @returns the integration after the update
- * @throws DomainError `validation_failed` for credentials of another provider, `integration_not_found`,
- *   `quota_exceeded`, and the errors of every mutation (decision/mutation.ts)
+ * @throws DomainError `validation_failed` for credentials of another provider, and for a private key that is not an RSA
+ *   key, `credentials_refused`, `verification_limited`, `rate_limited`, `provider_account_differs`,
+ *   `integration_not_found`, `quota_exceeded`, and the errors of every mutation (decision/mutation.ts)
  */
 export async function updateIntegration(
   call: ApiCall,
   integration_id: string,
   { name, credentials }: Changes,
+  verify: boolean,
 ): Promise<Integration> {
   const parameters = { ...mutationParameters(call), integration_id, name: name ?? null };
   const event = credentials
-    ? await beginAgain(() => replace(call, { ...parameters, provider: credentials.provider }, credentials))
+    ? await replace(call, { ...parameters, provider: credentials.provider }, credentials, verify)
     : await renameOnly(call, parameters);
 
   const before = integrationState.parse(JSON.parse(event.state));
@@ -150,12 +192,8 @@ export async function updateIntegration(
     const kv_key = credentialsKey(before.organization_id, integration_id, before.credentials_version);
     call.afterAnswer(() => purge(call.env, kv_key));
   }
-  return presentIntegration({
-    ...before,
-    name: name ?? before.name,
-    status: credentials ? 'active' : before.status,
-    updated_at: Math.max(before.updated_at, event.created_at),
-  });
+  const after = integrationState.parse({ ...before, ...changesOf(event) });
+  return presentIntegration({ ...after, updated_at: Math.max(before.updated_at, event.created_at) });
 }
 
 async function renameOnly(call: ApiCall, parameters: UpdateParameters): Promise<Decision> {
@@ -169,21 +207,33 @@ async function replace(
   call: ApiCall,
   parameters: UpdateParameters & TargetParameters,
   credentials: z.output<typeof providerCredentials>,
+  verify: boolean,
 ): Promise<Decision> {
-  const stored = await storeCredentials(call, parameters, parameters.integration_id, credentials);
-  const answer = await decideReplacement(call, { ...parameters, ...stored, now: unixNow() });
-  if (answer.outcome === 'undecided') throw refusal(answer.found, credentials.provider) ?? notDone(stored);
-  return answer.event;
+  await assertUsable(credentials);
+  const { integration_id, provider } = parameters;
+  const { beforePut, columns } = checkBeforePut(call, provider, credentials, verify);
+  return beginAgain(async () => {
+    const stored = await storeCredentials(call, parameters, integration_id, credentials, beforePut);
+    const checked = columns();
+    const answer = await decideReplacement(call, { ...parameters, ...stored, ...checked, now: unixNow() });
+    if (answer.outcome === 'undecided') throw refusal(answer.found, { ...checked, provider }) ?? notDone(stored);
+    return answer.event;
+  });
 }
 
 /** Why an update was not done, by what the batch found. */
 function refusal(
-  { target: [target], full }: { target: { provider: Provider }[]; full: FullQuota[] },
-  wanted?: Provider,
+  { target: [target], full }: { target: Target[]; full: FullQuota[] },
+  wanted?: Pick<Target, 'provider' | 'account_fingerprint'>,
 ): DomainError | undefined {
   if (!target) return new DomainError('integration_not_found', {});
-  if (wanted && wanted !== target.provider) {
+  if (wanted && wanted.provider !== target.provider) {
     return invalid('credentials.provider', 'must be the same provider as before');
+  }
+  const { account_hint, account_fingerprint, phone_number_count } = target;
+  const isOther = account_fingerprint !== null && account_fingerprint !== wanted?.account_fingerprint;
+  if (wanted && wanted.account_fingerprint !== null && isOther && phone_number_count > 0) {
+    return new DomainError('provider_account_differs', { account_hint });
   }
   assertRoom(full);
   return undefined;

@@ -1,0 +1,121 @@
+/**
+ * Writes the outcome of a check of stored credentials: by a client's call (verify.ts) or by the cron (recheck.ts). It is
+ * written only if the row still has the version that was checked, and no other outcome was written since the check began.
+ */
+import { and, eq, sql } from 'drizzle-orm';
+import type { SQL } from 'drizzle-orm';
+import type { AuditAction, Verdict } from '../core/vocabulary.ts';
+import { existsIn } from '../d1/columns.ts';
+import { query } from '../d1/query.ts';
+import type { Builder, Placeholders } from '../d1/query.ts';
+import { integrations, organizations } from '../d1/schema.ts';
+import type { EventParameters } from '../decision/call.ts';
+import { eventRecorder } from '../decision/event.ts';
+import { isOrganization } from '../organizations/organization.ts';
+import type { Account } from '../providers/account.ts';
+import { isIntegration } from './integration.ts';
+import { refusalCounter } from './refusals.ts';
+import type { Verification } from './verification.ts';
+
+/** The columns of a row that a check needs. */
+export const checkedColumns = () => ({
+  integration_id: integrations.integration_id,
+  provider: integrations.provider,
+  status: integrations.status,
+  credentials_version: integrations.credentials_version,
+  data_key: integrations.data_key,
+  kek_id: integrations.kek_id,
+  verification_status: integrations.verification_status,
+  verification_checked_at: integrations.verification_checked_at,
+  verification_provider_status: integrations.verification_provider_status,
+  verification_provider_code: integrations.verification_provider_code,
+  last_verdict: integrations.last_verdict,
+  check_count: integrations.check_count,
+});
+
+export type CheckedRow = Pick<typeof integrations.$inferSelect, keyof ReturnType<typeof checkedColumns>>;
+
+export interface OutcomeParameters extends EventParameters, Account, Verification {
+  integration_id: string;
+  /** As the row had them when the check began. */
+  credentials_version: string;
+  check_count: number;
+  /** What the change of the verdict is recorded as; null if it is not recorded. */
+  action: AuditAction | null;
+  /** 1 if it counts as refused credentials (refusals.ts), else 0. */
+  counts: number;
+  recheck_from: number;
+}
+
+/**
+ * What changes with the verdict. That a provider refuses credentials is on record, and that it accepts them again. Only
+ * credentials that it had not accepted before may be guesses, and count if they are refused.
+ */
+export function consequencesOf(before: Verdict | null, after: Verdict | null) {
+  const counts = Number(before === null && after === 'refused');
+  if (after === 'refused' && before !== 'refused')
+    return { action: 'integration.verification_failed' as const, counts };
+  if (after === 'accepted' && before === 'refused') {
+    return { action: 'integration.verification_recovered' as const, counts };
+  }
+  return { action: null, counts };
+}
+
+/**
+ * Makes the statements that count a refusal, record a change of the verdict, and write the outcome, in this order.
+ *
+ * @param mayWrite what else must hold of the organization, whose row it may use; no statement here changes it
+ */
+export function outcomeWriter<Parameters extends OutcomeParameters>(
+  mayWrite: (db: Builder, parameters: Placeholders<Parameters>) => SQL | undefined,
+) {
+  const isAsChecked = (parameters: Placeholders<Parameters>) =>
+    and(
+      isIntegration(parameters),
+      eq(integrations.credentials_version, parameters.credentials_version),
+      eq(integrations.check_count, parameters.check_count),
+    );
+
+  const countRefusal = refusalCounter<Parameters>((db, parameters) =>
+    and(sql`${parameters.counts} = 1`, existsIn(db, integrations, isAsChecked(parameters)), mayWrite(db, parameters)),
+  );
+
+  const record = eventRecorder<Parameters>({
+    table: integrations,
+    target_id: integrations.integration_id,
+    action: (_, { action }) => sql<AuditAction>`${action}`,
+    where: (db, parameters) =>
+      and(isAsChecked(parameters), sql`${parameters.action} IS NOT NULL`, mayWrite(db, parameters)),
+    changes: (parameters) => ({
+      verification_status: sql`${parameters.verification_status}`,
+      verification_checked_at: sql`${parameters.verification_checked_at}`,
+      verification_provider_status: sql`${parameters.verification_provider_status}`,
+      verification_provider_code: sql`${parameters.verification_provider_code}`,
+    }),
+  });
+
+  const write = query((db, parameters: Placeholders<Parameters>) =>
+    db
+      .update(integrations)
+      .set({
+        verification_status: sql`${parameters.verification_status}`,
+        verification_checked_at: sql`${parameters.verification_checked_at}`,
+        verification_provider_status: sql`${parameters.verification_provider_status}`,
+        verification_provider_code: sql`${parameters.verification_provider_code}`,
+        last_verdict: sql`${parameters.last_verdict}`,
+        check_count: sql`${integrations.check_count} + 1`,
+        recheck_from: sql`${parameters.recheck_from}`,
+        checking_until: sql`NULL`,
+        account_hint: sql`coalesce(${integrations.account_hint}, ${parameters.account_hint})`,
+        account_fingerprint: sql`coalesce(${integrations.account_fingerprint}, ${parameters.account_fingerprint})`,
+      })
+      .where(
+        and(
+          isAsChecked(parameters),
+          existsIn(db, organizations, and(isOrganization(parameters), mayWrite(db, parameters))),
+        ),
+      ),
+  );
+
+  return { countRefusal, record, write };
+}

@@ -1,0 +1,123 @@
+/** What a row stores of the last check of its credentials, and the check that comes before credentials are stored. */
+import { DomainError } from '../core/errors.ts';
+import { unixNow } from '../core/time.ts';
+import type { Provider, Verdict } from '../core/vocabulary.ts';
+import type { Credentials } from '../credentials/envelope.ts';
+import { cancelIntent, intentStands } from '../credentials/outbox.ts';
+import type { IntentParameters } from '../credentials/outbox.ts';
+import { beforeDecision } from '../credentials/store.ts';
+import type { Begun } from '../credentials/store.ts';
+import { batch } from '../d1/batch.ts';
+import type { integrations } from '../d1/schema.ts';
+import type { ApiCall } from '../decision/call.ts';
+import { accountOf } from '../providers/account.ts';
+import { BUDGET_PERIOD_SECONDS, isWithinBudget, providerLimits } from '../providers/budget.ts';
+import { checkCredentials } from '../providers/check.ts';
+import type { CheckOutcome } from '../providers/check.ts';
+import { rowOf } from '../providers/providers.ts';
+import { assertNotStopped, logRefusal, refusalCounter } from './refusals.ts';
+
+type Row = typeof integrations.$inferSelect;
+
+/** The columns that a check sets. */
+export type Verification = Pick<
+  Row,
+  | 'verification_status'
+  | 'verification_checked_at'
+  | 'verification_provider_status'
+  | 'verification_provider_code'
+  | 'last_verdict'
+>;
+
+/** Of credentials that nobody was asked about. */
+export const unverified: Verification = {
+  verification_status: 'unverified',
+  verification_checked_at: null,
+  verification_provider_status: null,
+  verification_provider_code: null,
+  last_verdict: null,
+};
+
+/** @param before the last verdict on the same credentials */
+export function verificationOf(
+  { status, provider_status, provider_code }: CheckOutcome,
+  now: number,
+  before: Verdict | null,
+): Verification {
+  return {
+    verification_status: status,
+    verification_checked_at: now,
+    verification_provider_status: provider_status,
+    verification_provider_code: provider_code,
+    last_verdict: status === 'unreachable' ? before : status === 'refused' ? 'refused' : 'accepted',
+  };
+}
+
+/**
+ * Takes the calls that a check makes from the organization's budget.
+ *
+ * @throws DomainError `rate_limited`
+ */
+export async function takeFromBudget(
+  { env, caller, told }: ApiCall,
+  provider: Provider,
+  credentials: Credentials,
+): Promise<void> {
+  if (await isWithinBudget(env, caller, rowOf(provider).checksOf(credentials).length)) return;
+  const calls = providerLimits[caller.tier].requests;
+  told.exhausted = { name: `${caller.tier}_provider`, calls, period_seconds: BUDGET_PERIOD_SECONDS };
+  throw new DomainError('rate_limited', { retry_after_seconds: BUDGET_PERIOD_SECONDS });
+}
+
+type Checked = Verification & Awaited<ReturnType<typeof accountOf>>;
+
+const countRefusal = refusalCounter<IntentParameters & { now: number }>(intentStands);
+
+/**
+ * Checks new credentials with their provider, after the intent to store them and before the put. So only a caller whom D1
+ * has just confirmed reaches a provider, and what the provider refuses is never stored.
+ *
+ * @param asks whether the provider is asked at all
+ */
+export function checkBeforePut(call: ApiCall, provider: Provider, credentials: Credentials, asks: boolean) {
+  const { organization_id } = call;
+  let checked: Checked | undefined;
+
+  const cancel = ({ kv_key }: Begun) =>
+    beforeDecision(batch(call.env.DB, [cancelIntent.bind({ organization_id, kv_key })]));
+
+  async function check(begun: Begun): Promise<Verification> {
+    try {
+      assertNotStopped(call, begun.checks_stopped_until, unixNow());
+      await takeFromBudget(call, provider, credentials);
+    } catch (error) {
+      await cancel(begun);
+      throw error;
+    }
+    const outcome = await checkCredentials(call.env, provider, credentials);
+    const now = unixNow();
+    if (outcome.status !== 'refused') return verificationOf(outcome, now, null);
+    const intent = { organization_id, kv_key: begun.kv_key, now };
+    const [counted] = await beforeDecision(batch(call.env.DB, [countRefusal.bind(intent), cancelIntent.bind(intent)]));
+    logRefusal(organization_id, provider, counted);
+    const { provider_status, provider_code } = outcome;
+    throw new DomainError('credentials_refused', { provider_status, provider_code });
+  }
+
+  return {
+    /**
+     * It asks once, however often the put is tried.
+     *
+     * @throws DomainError `credentials_refused`, `verification_limited`, `rate_limited`, `temporarily_unavailable`
+     *   (`not_done`)
+     */
+    async beforePut(begun: Begun): Promise<void> {
+      checked ??= {
+        ...(await accountOf(provider, credentials, begun.account_salt)),
+        ...(asks ? await check(begun) : unverified),
+      };
+    },
+    /** For the batch that decides. Without an intent, that batch does nothing. */
+    columns: (): Checked => checked ?? { ...unverified, account_hint: null, account_fingerprint: null },
+  };
+}

@@ -1,0 +1,154 @@
+import { sql } from 'drizzle-orm';
+import { DomainError } from '../core/errors.ts';
+import { logError } from '../core/log.ts';
+import { unixNow } from '../core/time.ts';
+import type { Credentials } from '../credentials/envelope.ts';
+import { credentialsKey } from '../credentials/kv-key.ts';
+import { beforeDecision, openStored } from '../credentials/store.ts';
+import { batch } from '../d1/batch.ts';
+import { query } from '../d1/query.ts';
+import type { Placeholders } from '../d1/query.ts';
+import { integrations, organizations } from '../d1/schema.ts';
+import type { ApiCall } from '../decision/call.ts';
+import { assertCallerMay, callerKey, mayDecide } from '../decision/caller.ts';
+import { changesOf } from '../decision/event.ts';
+import { mutation, mutationParameters } from '../decision/mutation.ts';
+import type { MutationParameters } from '../decision/mutation.ts';
+import { isUnanswered } from '../decision/remembered-answers.ts';
+import { isOrganization } from '../organizations/organization.ts';
+import { accountOf } from '../providers/account.ts';
+import { checkCredentials } from '../providers/check.ts';
+import { integrationColumns, integrationState, isIntegration, presentIntegration } from './integration.ts';
+import type { Integration } from './integration.ts';
+import { checkedColumns, consequencesOf, outcomeWriter } from './outcome.ts';
+import type { CheckedRow, OutcomeParameters } from './outcome.ts';
+import { assertNotStopped, logRefusal } from './refusals.ts';
+import { takeFromBudget, unverified, verificationOf } from './verification.ts';
+
+type VerifyParameters = MutationParameters & OutcomeParameters;
+type TargetParameters = MutationParameters & { integration_id: string };
+
+const findOrganization = query((db, parameters: Placeholders<TargetParameters>) =>
+  db
+    .select({
+      account_salt: sql<string>`coalesce(${organizations.account_salt}, '')`.as('account_salt'),
+      checks_stopped_until: organizations.checks_stopped_until,
+      is_unanswered: sql<number>`${isUnanswered(db, parameters)}`.as('is_unanswered'),
+    })
+    .from(organizations)
+    .where(isOrganization(parameters)),
+);
+
+const findChecked = query((db, parameters: Placeholders<TargetParameters>) =>
+  db.select(checkedColumns()).from(integrations).where(isIntegration(parameters)),
+);
+
+const findCurrent = query((db, parameters: Placeholders<VerifyParameters>) =>
+  db
+    .select({ ...integrationColumns(), check_count: integrations.check_count })
+    .from(integrations)
+    .where(isIntegration(parameters)),
+);
+
+const countRefusals = query((db, parameters: Placeholders<VerifyParameters>) =>
+  db
+    .select({ refused_check_count: organizations.refused_check_count })
+    .from(organizations)
+    .where(isOrganization(parameters)),
+);
+
+const { countRefusal, record, write } = outcomeWriter<VerifyParameters>((db, parameters) =>
+  mayDecide('integrations:update', db, parameters),
+);
+
+const decide = mutation('integrations:update', {
+  statements: [countRefusal, record, write],
+  found: { current: findCurrent, refusals: countRefusals },
+});
+
+/**
+ * Asks the provider now whether it accepts the stored credentials, and stores what it says (docs/contract.md,
+ * Integrations).
+ *
+ * First D1 confirms the caller, then the provider is asked, then one batch writes the outcome. It records an event only if
+ * the provider refuses what it did not refuse before, or accepts what it had refused.
+ *
+ * @throws DomainError `integration_not_found`, `credentials_missing`, `verification_limited`, `rate_limited`,
+ *   `temporarily_unavailable` also if the credentials cannot be read, and the errors of every mutation
+ *   (decision/mutation.ts)
+ */
+export async function verifyIntegration(call: ApiCall, integration_id: string): Promise<Integration> {
+  const event = { ...mutationParameters(call), integration_id };
+  const [[caller], [organization], [row]] = await beforeDecision(
+    batch(call.env.DB, [callerKey.bind(event), findOrganization.bind(event), findChecked.bind(event)]),
+  );
+  assertCallerMay('integrations:update', call, caller);
+  if (!organization) throw new DomainError('integration_not_found', {});
+  if (!row && organization.is_unanswered) throw new DomainError('integration_not_found', {});
+
+  const parameters = row && organization.is_unanswered ? await check(call, event, row, organization) : nothing(event);
+  const answer = await decide(call, parameters);
+  if (answer.outcome === 'replayed') {
+    return presentIntegration(
+      integrationState.parse({ ...JSON.parse(answer.event.state), ...changesOf(answer.event) }),
+    );
+  }
+  const {
+    current: [current],
+    refusals,
+  } = answer.found;
+  if (!current) throw new DomainError('integration_not_found', {});
+  const isWritten = current.check_count === parameters.check_count + 1;
+  if (row && parameters.counts && isWritten) {
+    logRefusal(call.organization_id, row.provider, refusals);
+  }
+  return presentIntegration(current);
+}
+
+/** For a call that was answered before: nobody is asked, and nothing is written. */
+const nothing = (event: TargetParameters): VerifyParameters => ({
+  ...event,
+  ...unverified,
+  account_hint: null,
+  account_fingerprint: null,
+  credentials_version: '',
+  check_count: -1,
+  action: null,
+  counts: 0,
+  recheck_from: 0,
+});
+
+async function check(
+  call: ApiCall,
+  event: TargetParameters,
+  row: CheckedRow,
+  { account_salt, checks_stopped_until }: { account_salt: string; checks_stopped_until: number },
+): Promise<VerifyParameters> {
+  if (row.status === 'credentials_missing') throw new DomainError('credentials_missing', {});
+  assertNotStopped(call, checks_stopped_until, unixNow());
+  const credentials = await read(call, row);
+  await takeFromBudget(call, row.provider, credentials);
+  const outcome = await checkCredentials(call.env, row.provider, credentials);
+  const now = unixNow();
+  const verification = verificationOf(outcome, now, row.last_verdict);
+  return {
+    ...event,
+    now,
+    ...(await accountOf(row.provider, credentials, account_salt)),
+    ...verification,
+    credentials_version: row.credentials_version,
+    check_count: row.check_count,
+    ...consequencesOf(row.last_verdict, verification.last_verdict),
+    recheck_from: now,
+  };
+}
+
+/** @throws DomainError `temporarily_unavailable` (`not_done`) */
+async function read({ env, organization_id, request_id }: ApiCall, row: CheckedRow): Promise<Credentials> {
+  const kv_key = credentialsKey(organization_id, row.integration_id, row.credentials_version);
+  const credentials = await openStored(env, kv_key, row).catch((error: unknown) =>
+    logError('credentials_unreadable', error, { request_id }),
+  );
+  if (!credentials) throw new DomainError('temporarily_unavailable', { outcome: 'not_done' });
+  return credentials;
+}

@@ -1,0 +1,258 @@
+/**
+ * The telephony providers: the form of their credentials, and how they are asked whether they accept them. A new provider
+ * needs one row here, and its name in core/vocabulary.ts.
+ */
+import * as z from 'zod';
+import { invalid } from '../core/errors.ts';
+import { onceTheRestIsRight, optional, withDefault } from '../core/fields.ts';
+import { secretFormat, secretText } from '../core/text.ts';
+import type { TextRule } from '../core/text.ts';
+import type { Category, Provider } from '../core/vocabulary.ts';
+import type { Credentials } from '../credentials/envelope.ts';
+import { basic, bearer } from './authorization.ts';
+import { isRsaKey, privateKey } from './private-key.ts';
+
+/** Ids that providers give in a fixed form. None of them is secret, and none of them is a secret's form. */
+const idForms = {
+  'Twilio Account SID': /^AC[0-9a-fA-F]{32}$/,
+  'Twilio API key SID': /^SK[0-9a-fA-F]{32}$/,
+  'Plivo Auth ID': /^(?:MA|SA)[A-Z0-9]{18}$/,
+};
+
+type IdName = keyof typeof idForms;
+
+const idNameOf = (value: string) => Object.entries(idForms).find(([, form]) => form.test(value))?.[0];
+
+/** An id of this form. `description` ends the sentence "an … begins with". */
+const id = (name: IdName, description: string) =>
+  z.string().regex(idForms[name], {
+    error: ({ input }) => {
+      const other = typeof input === 'string' ? idNameOf(input) : undefined;
+      return `must be ${description}${other === undefined ? '' : `, and this is a ${other}`}`;
+    },
+  });
+
+const isNoId: TextRule = (value) => {
+  const name = idNameOf(value);
+  return name === undefined ? undefined : `must be the secret, and this is a ${name}`;
+};
+
+const secret = () => secretText(256, isNoId);
+
+/** The hosts of Twilio's regions. An account's tokens and keys are of one region, and another answers 401. */
+const twilioOrigins = {
+  us1: 'https://api.twilio.com',
+  ie1: 'https://api.dublin.ie1.twilio.com',
+  au1: 'https://api.sydney.au1.twilio.com',
+} as const;
+
+const twilioRegion = z.enum(['us1', 'ie1', 'au1']);
+
+/** A call by which a provider is asked whether it accepts credentials. */
+export interface CheckRequest {
+  /** Scheme and host. */
+  origin: string;
+  path: string;
+  /** The header. */
+  authorization: string;
+}
+
+interface ProviderRow {
+  category: Category;
+  credentials: z.ZodType<{ provider: Provider }>;
+  /** The account's identifier; undefined if the credentials have none. */
+  accountOf: (credentials: Credentials) => string | undefined;
+  /** All of them must be accepted. */
+  checksOf: (credentials: Credentials) => CheckRequest[];
+  /** The bodies of its answers. */
+  answers: {
+    accepted: z.ZodType;
+    /** Takes the provider's own code out of the body. */
+    error: z.ZodType<string | null>;
+    /** Whether a 403 says that the credentials are known, and the call is not permitted. */
+    hasLimited: boolean;
+  };
+}
+
+export const providers = {
+  twilio: {
+    category: 'telephony',
+    credentials: z.lazy(() =>
+      z
+        .strictObject({
+          provider: z.literal('twilio'),
+          account_sid: id('Twilio Account SID', 'AC followed by 32 hex digits'),
+          auth_token: optional(secret()),
+          api_key_sid: optional(id('Twilio API key SID', 'SK followed by 32 hex digits')),
+          api_key_secret: optional(secret()),
+          region: withDefault(twilioRegion, 'us1').meta({
+            description: 'The region of the Auth Token and the API key.',
+          }),
+        })
+        .superRefine(({ auth_token, api_key_sid, api_key_secret }, context) => {
+          const lacks = (path: string[], message: string) => context.addIssue({ code: 'custom', path, message });
+          if (api_key_sid !== undefined && api_key_secret === undefined) {
+            lacks(['api_key_secret'], 'is required if api_key_sid is given');
+          } else if (api_key_secret !== undefined && api_key_sid === undefined) {
+            lacks(['api_key_sid'], 'is required if api_key_secret is given');
+          } else if (auth_token === undefined && api_key_sid === undefined) {
+            lacks([], 'must have auth_token, or api_key_sid and api_key_secret, or all three');
+          }
+        }, onceTheRestIsRight)
+        .meta({
+          alternatives: [
+            { id: 'TwilioAuthTokenCredentials', title: 'Twilio, by Auth Token', required: ['auth_token'] },
+            { id: 'TwilioApiKeyCredentials', title: 'Twilio, by API key', required: ['api_key_sid', 'api_key_secret'] },
+            {
+              id: 'TwilioAuthTokenAndApiKeyCredentials',
+              title: 'Twilio, by API key, with the Auth Token that signs webhooks',
+              required: ['auth_token', 'api_key_sid', 'api_key_secret'],
+            },
+          ],
+        }),
+    ),
+    accountOf: ({ account_sid }) => account_sid,
+    // A key may not read the account itself, but it may list the account's numbers.
+    checksOf: ({ account_sid = '', auth_token, api_key_sid, api_key_secret, region }) => {
+      const users = [
+        [api_key_sid, api_key_secret],
+        [account_sid, auth_token],
+      ] as const;
+      return users.flatMap(([user, password]) =>
+        user === undefined || password === undefined
+          ? []
+          : {
+              origin: twilioOrigins[twilioRegion.parse(region ?? 'us1')],
+              path: `/2010-04-01/Accounts/${account_sid}/IncomingPhoneNumbers.json?PageSize=1`,
+              authorization: basic(user, password),
+            },
+      );
+    },
+    answers: {
+      accepted: z.object({ incoming_phone_numbers: z.array(z.unknown()) }),
+      error: z.object({ code: z.int() }).transform(({ code }) => String(code)),
+      hasLimited: true,
+    },
+  },
+  telnyx: {
+    category: 'telephony',
+    credentials: z.lazy(() =>
+      z.strictObject({
+        provider: z.literal('telnyx'),
+        api_key: secret(),
+        public_key: optional(
+          z.string().regex(/^[A-Za-z0-9+/]{42}[AEIMQUYcgkosw048]=$/, 'must be base64 of 32 bytes'),
+        ).meta({
+          description: 'The key that verifies the signatures of webhooks.',
+        }),
+      }),
+    ),
+    accountOf: () => undefined,
+    checksOf: ({ api_key = '' }) => [
+      { origin: 'https://api.telnyx.com', path: '/v2/balance', authorization: bearer(api_key) },
+    ],
+    answers: {
+      accepted: z.object({ data: z.object({ record_type: z.literal('balance') }) }),
+      error: z
+        .object({ errors: z.array(z.object({ code: z.string() })).min(1) })
+        .transform(({ errors: [first] }) => first?.code ?? null),
+      hasLimited: true,
+    },
+  },
+  vonage: {
+    category: 'telephony',
+    credentials: z.lazy(() =>
+      z
+        .strictObject({
+          provider: z.literal('vonage'),
+          api_key: secret(),
+          api_secret: secret(),
+          application_id: optional(
+            z
+              .string()
+              .regex(
+                /^[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}$/,
+                'must be a UUID, as in the application’s settings',
+              ),
+          ).meta({ description: 'The application that places calls.' }),
+          private_key: optional(privateKey()).meta({
+            description: 'The private key of that application, in PKCS#8 PEM. Its line breaks may be written as `\\n`.',
+            ...secretFormat,
+          }),
+          signature_secret: optional(secret()).meta({ description: 'Verifies signed webhooks.', ...secretFormat }),
+        })
+        .superRefine(({ application_id, private_key }, context) => {
+          if ((application_id === undefined) === (private_key === undefined)) return;
+          const [lacking, given] =
+            private_key === undefined ? ['private_key', 'application_id'] : ['application_id', 'private_key'];
+          context.addIssue({ code: 'custom', path: [lacking], message: `is required if ${given} is given` });
+        }, onceTheRestIsRight)
+        .meta({
+          alternatives: [
+            { id: 'VonageCredentials', title: 'Vonage', required: [] },
+            {
+              id: 'VonageApplicationCredentials',
+              title: 'Vonage, with an application',
+              required: ['application_id', 'private_key'],
+            },
+          ],
+        }),
+    ),
+    accountOf: ({ api_key }) => api_key,
+    checksOf: ({ api_key = '', api_secret = '' }) => [
+      { origin: 'https://rest.nexmo.com', path: '/account/get-balance', authorization: basic(api_key, api_secret) },
+    ],
+    answers: {
+      accepted: z.object({ value: z.number() }),
+      error: z.object({ 'error-code': z.string() }).transform((body) => body['error-code']),
+      hasLimited: false,
+    },
+  },
+  plivo: {
+    category: 'telephony',
+    credentials: z.lazy(() =>
+      z.strictObject({
+        provider: z.literal('plivo'),
+        auth_id: id('Plivo Auth ID', 'MA or SA followed by 18 of A–Z and 0–9'),
+        auth_token: secret(),
+      }),
+    ),
+    accountOf: ({ auth_id }) => auth_id,
+    checksOf: ({ auth_id = '', auth_token = '' }) => [
+      {
+        origin: 'https://api.plivo.com',
+        path: `/v1/Account/${encodeURIComponent(auth_id)}/`,
+        authorization: basic(auth_id, auth_token),
+      },
+    ],
+    answers: {
+      accepted: z.object({ auth_id: z.string() }),
+      // A refusal is JSON or plain text, without a code.
+      error: z.unknown().transform(() => null),
+      hasLimited: false,
+    },
+  },
+} as const satisfies Record<Provider, ProviderRow>;
+
+type CredentialsSchema = (typeof providers)[Provider]['credentials'];
+const schemas = Object.values(providers).map(({ credentials }) => credentials);
+
+/** The credentials of any provider, as a union on `provider`. */
+export const providerCredentials = z.discriminatedUnion(
+  'provider',
+  // oxlint-disable-next-line typescript/no-unsafe-type-assertion -- the table has a row
+  schemas as [CredentialsSchema, ...CredentialsSchema[]],
+);
+
+/**
+ * Checks what a schema cannot.
+ *
+ * @throws DomainError `validation_failed` for a private key that is not an RSA key
+ */
+export async function assertUsable({ private_key }: Credentials): Promise<void> {
+  if (private_key !== undefined && !(await isRsaKey(private_key))) {
+    throw invalid('credentials.private_key', 'must be an RSA key');
+  }
+}
+
+export const rowOf = (provider: Provider): ProviderRow => providers[provider];
