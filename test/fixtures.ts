@@ -106,6 +106,7 @@ export const twilio = {
   provider: 'twilio',
   account_sid: 'AC0123456789abcdef0123456789abcdef',
   auth_token: 'plaintext-auth-token',
+  region: 'us1',
 };
 
 export async function createIntegration(client: Client, credentials: object = twilio): Promise<string> {

@@ -1,6 +1,6 @@
 /** A table's columns as select lists, parameters and JSON; and the predicate that a row exists. */
 import { exists, getTableColumns, sql } from 'drizzle-orm';
-import type { SQL, SQLWrapper } from 'drizzle-orm';
+import type { Placeholder, SQL, SQLWrapper } from 'drizzle-orm';
 import type { SQLiteTable } from 'drizzle-orm/sqlite-core';
 import type * as z from 'zod';
 import type { Builder, Placeholders } from './query.ts';
@@ -71,4 +71,12 @@ export function rowColumns<Table extends SQLiteTable>(table: Table, parameters: 
   return eachColumn(table, (name) => sql`${parameters[name]}`.as(name)) as {
     [Name in keyof Row<Table>]: SQL.Aliased<Row<Table>[Name]>;
   };
+}
+
+/** For `set()`: these columns, each from the placeholder of its name. */
+export function newValues<Name extends string>(
+  parameters: Readonly<Record<Name, Placeholder>>,
+  names: readonly Name[],
+) {
+  return Object.fromEntries(names.map((name) => [name, sql`${parameters[name]}`])) as Record<Name, SQL>;
 }

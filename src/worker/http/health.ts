@@ -1,4 +1,4 @@
-import { Hono } from 'hono';
+import { Hono } from 'hono/tiny';
 import { logError } from '../core/log.ts';
 import { kekRing } from '../credentials/kek-ring.ts';
 import { batch } from '../d1/batch.ts';

@@ -5,7 +5,7 @@
 import { and, eq, sql } from 'drizzle-orm';
 import type { SQL } from 'drizzle-orm';
 import type { AuditAction, Verdict } from '../core/vocabulary.ts';
-import { existsIn } from '../d1/columns.ts';
+import { existsIn, newValues } from '../d1/columns.ts';
 import { query } from '../d1/query.ts';
 import type { Builder, Placeholders } from '../d1/query.ts';
 import { integrations, organizations } from '../d1/schema.ts';
@@ -15,25 +15,8 @@ import { isOrganization } from '../organizations/organization.ts';
 import type { Account } from '../providers/account.ts';
 import { isIntegration } from './integration.ts';
 import { refusalCounter } from './refusals.ts';
+import { shownColumns } from './verification.ts';
 import type { Verification } from './verification.ts';
-
-/** The columns of a row that a check needs. */
-export const checkedColumns = () => ({
-  integration_id: integrations.integration_id,
-  provider: integrations.provider,
-  status: integrations.status,
-  credentials_version: integrations.credentials_version,
-  data_key: integrations.data_key,
-  kek_id: integrations.kek_id,
-  verification_status: integrations.verification_status,
-  verification_checked_at: integrations.verification_checked_at,
-  verification_provider_status: integrations.verification_provider_status,
-  verification_provider_code: integrations.verification_provider_code,
-  last_verdict: integrations.last_verdict,
-  check_count: integrations.check_count,
-});
-
-export type CheckedRow = Pick<typeof integrations.$inferSelect, keyof ReturnType<typeof checkedColumns>>;
 
 export interface OutcomeParameters extends EventParameters, Account, Verification {
   integration_id: string;
@@ -86,25 +69,15 @@ export function outcomeWriter<Parameters extends OutcomeParameters>(
     action: (_, { action }) => sql<AuditAction>`${action}`,
     where: (db, parameters) =>
       and(isAsChecked(parameters), sql`${parameters.action} IS NOT NULL`, mayWrite(db, parameters)),
-    changes: (parameters) => ({
-      verification_status: sql`${parameters.verification_status}`,
-      verification_checked_at: sql`${parameters.verification_checked_at}`,
-      verification_provider_status: sql`${parameters.verification_provider_status}`,
-      verification_provider_code: sql`${parameters.verification_provider_code}`,
-    }),
+    changes: (parameters) => newValues<keyof OutcomeParameters>(parameters, shownColumns),
   });
 
   const write = query((db, parameters: Placeholders<Parameters>) =>
     db
       .update(integrations)
       .set({
-        verification_status: sql`${parameters.verification_status}`,
-        verification_checked_at: sql`${parameters.verification_checked_at}`,
-        verification_provider_status: sql`${parameters.verification_provider_status}`,
-        verification_provider_code: sql`${parameters.verification_provider_code}`,
-        last_verdict: sql`${parameters.last_verdict}`,
+        ...newValues<keyof OutcomeParameters>(parameters, [...shownColumns, 'last_verdict', 'recheck_from']),
         check_count: sql`${integrations.check_count} + 1`,
-        recheck_from: sql`${parameters.recheck_from}`,
         checking_until: sql`NULL`,
         account_hint: sql`coalesce(${integrations.account_hint}, ${parameters.account_hint})`,
         account_fingerprint: sql`coalesce(${integrations.account_fingerprint}, ${parameters.account_fingerprint})`,

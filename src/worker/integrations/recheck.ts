@@ -1,5 +1,5 @@
 /** The cron's checks of stored credentials with their providers. */
-import { and, asc, eq, gt, lte, not, sql } from 'drizzle-orm';
+import { and, asc, eq, getTableColumns, gt, lte, not, sql } from 'drizzle-orm';
 import pMap from 'p-map';
 import { logError, logEvent } from '../core/log.ts';
 import { unixNow } from '../core/time.ts';
@@ -19,8 +19,8 @@ import { checkCredentials } from '../providers/check.ts';
 import type { CheckOutcome } from '../providers/check.ts';
 import { rowOf } from '../providers/providers.ts';
 import { isIntegration } from './integration.ts';
-import { checkedColumns, consequencesOf, outcomeWriter } from './outcome.ts';
-import type { CheckedRow, OutcomeParameters } from './outcome.ts';
+import { consequencesOf, outcomeWriter } from './outcome.ts';
+import type { OutcomeParameters } from './outcome.ts';
 import { logRefusal } from './refusals.ts';
 import { verificationOf } from './verification.ts';
 import type { Verification } from './verification.ts';
@@ -97,10 +97,7 @@ const claimDue = query((db, parameters: Placeholders<ClaimParameters>) => {
       ),
     )
     .returning({
-      ...checkedColumns(),
-      organization_id: integrations.organization_id,
-      recheck_from: integrations.recheck_from,
-      checking_until: integrations.checking_until,
+      ...getTableColumns(integrations),
       tier: sql<Tier>`${ofItsOrganization(db, 'tier')}`.as('tier'),
       account_salt: sql<string>`coalesce(${ofItsOrganization(db, 'account_salt')}, '')`.as('account_salt'),
     });
@@ -129,13 +126,7 @@ const countAll = query((db) =>
 
 const { countRefusal, record, write } = outcomeWriter<OutcomeParameters>(() => eq(organizations.status, 'active'));
 
-type Claimed = CheckedRow & {
-  organization_id: string;
-  recheck_from: number;
-  checking_until: number | null;
-  tier: Tier;
-  account_salt: string;
-};
+type Claimed = typeof integrations.$inferSelect & { tier: Tier; account_salt: string };
 
 /** @throws Error if the setting is not a number of hours */
 function periodOf({ REVERIFY_HOURS }: Bindings): number {
@@ -234,18 +225,8 @@ function outcomeParameters(
 ): Verification & Pick<OutcomeParameters, 'action' | 'counts' | 'recheck_from'> {
   const now = unixNow();
   if (outcome.status === 'refused' && row.last_verdict === 'accepted') {
-    const { verification_status, verification_checked_at, verification_provider_status, verification_provider_code } =
-      row;
-    return {
-      verification_status,
-      verification_checked_at,
-      verification_provider_status,
-      verification_provider_code,
-      last_verdict: 'doubted',
-      action: null,
-      counts: 0,
-      recheck_from: now - period + DOUBTED_AGAIN_SECONDS,
-    };
+    const recheck_from = now - period + DOUBTED_AGAIN_SECONDS;
+    return { ...row, last_verdict: 'doubted', action: null, counts: 0, recheck_from };
   }
   const verification = verificationOf(outcome, now, row.last_verdict);
   return {

@@ -2,7 +2,7 @@
  * Counts the credentials that providers refuse. After 20 in an hour, nothing of the organization is checked for an hour, so
  * that nobody can find out by us which of many stolen credentials work.
  */
-import { and, eq, sql } from 'drizzle-orm';
+import { and, sql } from 'drizzle-orm';
 import type { SQL } from 'drizzle-orm';
 import { DomainError } from '../core/errors.ts';
 import { logAlert, logWarning } from '../core/log.ts';

@@ -11,7 +11,7 @@ import { credentialsKey } from '../credentials/kv-key.ts';
 import { enqueuePurges, intentStands, spendIntent, withdrawIntent } from '../credentials/outbox.ts';
 import { beginAgain, credentialsWriter, notDone } from '../credentials/store.ts';
 import type { StoredCredentials } from '../credentials/store.ts';
-import { existsIn } from '../d1/columns.ts';
+import { existsIn, newValues } from '../d1/columns.ts';
 import { query } from '../d1/query.ts';
 import type { Builder, Placeholders } from '../d1/query.ts';
 import { integrations } from '../d1/schema.ts';
@@ -25,7 +25,7 @@ import type { FullQuota } from '../organizations/quotas.ts';
 import { assertUsable, providerCredentials } from '../providers/providers.ts';
 import { integrationState, isIntegration, presentIntegration } from './integration.ts';
 import type { Integration } from './integration.ts';
-import { checkBeforePut } from './verification.ts';
+import { checkBeforePut, shownColumns } from './verification.ts';
 
 export const integrationChanges = z.lazy(() =>
   z
@@ -82,12 +82,7 @@ const newName = ({ name }: Placeholders<UpdateParameters>) => ({ name: sql`coale
 const newCredentials = (parameters: Placeholders<CredentialsParameters>) => ({
   ...newName(parameters),
   status: sql`'active'`,
-  credentials_version: sql`${parameters.credentials_version}`,
-  account_hint: sql`${parameters.account_hint}`,
-  verification_status: sql`${parameters.verification_status}`,
-  verification_checked_at: sql`${parameters.verification_checked_at}`,
-  verification_provider_status: sql`${parameters.verification_provider_status}`,
-  verification_provider_code: sql`${parameters.verification_provider_code}`,
+  ...newValues<keyof CredentialsParameters>(parameters, ['credentials_version', 'account_hint', ...shownColumns]),
 });
 
 const recordRenaming = eventRecorder<UpdateParameters>({
@@ -129,10 +124,12 @@ const rename = query((db, parameters: Placeholders<UpdateParameters>) => updateT
 const replaceCredentials = query((db, parameters: Placeholders<CredentialsParameters>) =>
   updateTo(db, parameters, {
     ...newCredentials(parameters),
-    data_key: sql`${parameters.data_key}`,
-    kek_id: sql`${parameters.kek_id}`,
-    account_fingerprint: sql`${parameters.account_fingerprint}`,
-    last_verdict: sql`${parameters.last_verdict}`,
+    ...newValues<keyof CredentialsParameters>(parameters, [
+      'data_key',
+      'kek_id',
+      'account_fingerprint',
+      'last_verdict',
+    ]),
     recheck_from: sql`${parameters.now}`,
     checking_until: sql`NULL`,
   }),

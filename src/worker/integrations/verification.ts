@@ -17,17 +17,16 @@ import type { CheckOutcome } from '../providers/check.ts';
 import { rowOf } from '../providers/providers.ts';
 import { assertNotStopped, logRefusal, refusalCounter } from './refusals.ts';
 
-type Row = typeof integrations.$inferSelect;
+/** The columns of the last check that clients see, and that events record. */
+export const shownColumns = [
+  'verification_status',
+  'verification_checked_at',
+  'verification_provider_status',
+  'verification_provider_code',
+] as const;
 
 /** The columns that a check sets. */
-export type Verification = Pick<
-  Row,
-  | 'verification_status'
-  | 'verification_checked_at'
-  | 'verification_provider_status'
-  | 'verification_provider_code'
-  | 'last_verdict'
->;
+export type Verification = Pick<typeof integrations.$inferSelect, (typeof shownColumns)[number] | 'last_verdict'>;
 
 /** Of credentials that nobody was asked about. */
 export const unverified: Verification = {
@@ -111,7 +110,7 @@ export function checkBeforePut(call: ApiCall, provider: Provider, credentials: C
      * @throws DomainError `credentials_refused`, `verification_limited`, `rate_limited`, `temporarily_unavailable`
      *   (`not_done`)
      */
-    async beforePut(begun: Begun): Promise<void> {
+    beforePut: async (begun: Begun): Promise<void> => {
       checked ??= {
         ...(await accountOf(provider, credentials, begun.account_salt)),
         ...(asks ? await check(begun) : unverified),

@@ -20,11 +20,12 @@ import { accountOf } from '../providers/account.ts';
 import { checkCredentials } from '../providers/check.ts';
 import { integrationColumns, integrationState, isIntegration, presentIntegration } from './integration.ts';
 import type { Integration } from './integration.ts';
-import { checkedColumns, consequencesOf, outcomeWriter } from './outcome.ts';
-import type { CheckedRow, OutcomeParameters } from './outcome.ts';
+import { consequencesOf, outcomeWriter } from './outcome.ts';
+import type { OutcomeParameters } from './outcome.ts';
 import { assertNotStopped, logRefusal } from './refusals.ts';
 import { takeFromBudget, unverified, verificationOf } from './verification.ts';
 
+type StoredRow = typeof integrations.$inferSelect;
 type VerifyParameters = MutationParameters & OutcomeParameters;
 type TargetParameters = MutationParameters & { integration_id: string };
 
@@ -40,7 +41,7 @@ const findOrganization = query((db, parameters: Placeholders<TargetParameters>) 
 );
 
 const findChecked = query((db, parameters: Placeholders<TargetParameters>) =>
-  db.select(checkedColumns()).from(integrations).where(isIntegration(parameters)),
+  db.select().from(integrations).where(isIntegration(parameters)),
 );
 
 const findCurrent = query((db, parameters: Placeholders<VerifyParameters>) =>
@@ -121,7 +122,7 @@ const nothing = (event: TargetParameters): VerifyParameters => ({
 async function check(
   call: ApiCall,
   event: TargetParameters,
-  row: CheckedRow,
+  row: StoredRow,
   { account_salt, checks_stopped_until }: { account_salt: string; checks_stopped_until: number },
 ): Promise<VerifyParameters> {
   if (row.status === 'credentials_missing') throw new DomainError('credentials_missing', {});
@@ -144,7 +145,7 @@ async function check(
 }
 
 /** @throws DomainError `temporarily_unavailable` (`not_done`) */
-async function read({ env, organization_id, request_id }: ApiCall, row: CheckedRow): Promise<Credentials> {
+async function read({ env, organization_id, request_id }: ApiCall, row: StoredRow): Promise<Credentials> {
   const kv_key = credentialsKey(organization_id, row.integration_id, row.credentials_version);
   const credentials = await openStored(env, kv_key, row).catch((error: unknown) =>
     logError('credentials_unreadable', error, { request_id }),

@@ -1,4 +1,4 @@
-import { Hono } from 'hono';
+import { Hono } from 'hono/tiny';
 import * as z from 'zod';
 import { idSchema } from '../core/ids.ts';
 import { answer } from '../http/answer.ts';

@@ -24,7 +24,7 @@ export async function accountOf(provider: Provider, credentials: Credentials, sa
 
 /** A short identifier shows less, because its first characters would leave little to guess. */
 function hintOf(identifier: string): string {
-  const characters = [...identifier];
+  const characters = Array.from(identifier);
   const [first, last] = characters.length < 16 ? [0, 2] : [2, 4];
   return `${characters.slice(0, first).join('')}…${characters.slice(-last).join('')}`;
 }
