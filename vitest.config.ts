@@ -1,5 +1,6 @@
 import { cloudflareTest, readD1Migrations } from '@cloudflare/vitest-pool-workers';
 import { defineConfig } from 'vitest/config';
+import { startSimulation } from './src/dev/simulation.ts';
 
 const nodeTests = ['test/commands/**/*.test.ts', 'test/conformance/**/*.test.ts'];
 const exhaustiveNodeTests = ['test/commands/**/*.exhaustive.test.ts', 'test/conformance/**/*.exhaustive.test.ts'];
@@ -8,6 +9,10 @@ const exhaustiveTests = ['test/**/*.exhaustive.test.ts'];
 // Wrangler does not see that the secret is bound below, and would warn for each file that it is missing.
 process.env['WRANGLER_LOG'] ??= 'error';
 
+/** The providers, for all projects of one run. */
+const simulation = startSimulation();
+void simulation.then(({ unref }) => unref());
+
 export const workers = {
   plugins: [
     cloudflareTest(async () => ({
@@ -15,6 +20,7 @@ export const workers = {
       miniflare: {
         bindings: {
           MIGRATIONS: await readD1Migrations('migrations'),
+          PROVIDER_ORIGINS: (await simulation).origins,
           CREDENTIALS_KEKS: JSON.stringify({
             current: 'k1',
             keys: { k1: Buffer.alloc(32, 'a test KEK').toString('base64') },

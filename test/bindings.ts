@@ -2,8 +2,8 @@
 import { env } from 'cloudflare:workers';
 import type { Bindings } from '../src/worker/env.ts';
 
-/** One call on a binding: `DB.batch`, `KEY_CACHE.get`, … */
-export type BindingCall = `${'DB' | 'KEY_CACHE' | 'CREDENTIALS'}.${string}`;
+/** One call on a binding: `DB.batch`, `KEY_CACHE.get`, …; or one to a provider. */
+export type BindingCall = `${'DB' | 'KEY_CACHE' | 'CREDENTIALS'}.${string}` | 'provider.fetch';
 
 /** A statement as D1 gets it. */
 export interface SentStatement {
@@ -17,6 +17,31 @@ export type Interceptor = (
   carryOut: () => Promise<unknown>,
   sent: { statements: SentStatement[]; parameters: unknown[] },
 ) => Promise<unknown>;
+
+/** As long as the bindings are in use, which the model tests make by the thousand. */
+const interceptors = new Map<string, WeakRef<Interceptor>>();
+
+/** The origins of the providers, each as a name of the loopback address that leads through the interceptor. */
+function interceptedOrigins(intercept: Interceptor): string {
+  const name = `intercepted-${interceptors.size}.localhost`;
+  interceptors.set(name, new WeakRef(intercept));
+  return env.PROVIDER_ORIGINS.replaceAll('127.0.0.1', name);
+}
+
+const { fetch: realFetch } = globalThis;
+
+globalThis.fetch = (input, init) => {
+  const url = typeof input === 'string' ? URL.parse(input) : null;
+  const intercept = url && interceptors.get(url.hostname)?.deref();
+  if (!url || !intercept) return realFetch(input, init);
+  url.hostname = '127.0.0.1';
+  const carryOut = async (): Promise<Response> => (answered = await realFetch(url.href, init));
+  let answered: Response | undefined;
+  return intercept('provider.fetch', carryOut, { statements: [], parameters: [url.pathname] }).then(() => {
+    if (!answered) throw new TypeError('The provider was not called.');
+    return answered;
+  });
+};
 
 /** Takes a condition away from a statement, and leaves its parameters where they are. */
 export const without =
@@ -89,7 +114,13 @@ export function interceptedBindings(intercept: Interceptor, mutate = (sql: strin
       },
     });
 
-  return { ...env, DB, KEY_CACHE: namespace('KEY_CACHE'), CREDENTIALS: namespace('CREDENTIALS') };
+  return {
+    ...env,
+    DB,
+    KEY_CACHE: namespace('KEY_CACHE'),
+    CREDENTIALS: namespace('CREDENTIALS'),
+    PROVIDER_ORIGINS: interceptedOrigins(intercept),
+  };
 }
 
 /** Bindings that note their calls, in the order in which they are made. */
