@@ -155,6 +155,8 @@ export async function recheckCredentials(env: Bindings): Promise<void> {
   const share = Math.ceil((2 * (total?.count ?? 0) * RUN_SECONDS) / period);
   let left = Math.min(Math.max(share, CHECKS_PER_TURN), CHECKS_PER_RUN);
   const done = { checked: 0, refused: 0, failed: 0 };
+  /** Organizations whose checks this run has ended. */
+  const stopped = new Set<string>();
 
   while (left > 0 && Date.now() < end) {
     const now = unixNow();
@@ -167,7 +169,10 @@ export async function recheckCredentials(env: Bindings): Promise<void> {
     await pMap(
       claimed.filter(({ checking_until }) => checking_until !== null),
       async (row) => {
-        const outcome = Date.now() < end ? await recheck(env, row, period) : await giveBack(env, row, row.recheck_from);
+        const isInTime = Date.now() < end && !stopped.has(row.organization_id);
+        const outcome = isInTime
+          ? await recheck(env, row, period, stopped)
+          : await giveBack(env, row, row.recheck_from);
         if (outcome !== undefined) done[outcome] += 1;
       },
       { concurrency: CHECKS_AT_ONCE },
@@ -181,6 +186,7 @@ async function recheck(
   env: Bindings,
   row: Claimed,
   period: number,
+  stopped: Set<string>,
 ): Promise<'checked' | 'refused' | 'failed' | undefined> {
   const { organization_id, integration_id, provider } = row;
   try {
@@ -201,7 +207,7 @@ async function recheck(
       record.bind(parameters),
       write.bind(parameters),
     ]);
-    logRefusal(organization_id, provider, counted);
+    if (logRefusal(organization_id, provider, counted)) stopped.add(organization_id);
     return outcome.status === 'refused' ? 'refused' : 'checked';
   } catch (error) {
     logError('recheck_failed', error);

@@ -46,16 +46,22 @@ export const refusalCounter = <Parameters extends RefusalParameters>(
       .returning({ refused_check_count });
   });
 
-/** Logs what {@link refusalCounter} counted. */
+/**
+ * Logs what {@link refusalCounter} counted.
+ *
+ * @returns whether nothing of the organization is checked from now on
+ */
 export function logRefusal(
   organization_id: string,
   provider: Provider,
   [counted]: { refused_check_count: number }[],
-): void {
-  if (!counted) return;
+): boolean {
+  if (!counted) return false;
   const count = counted.refused_check_count;
   logWarning('credentials_refused', { organization_id, provider, count });
-  if (count >= MAX_REFUSALS) logAlert('verification_limited', { organization_id, count });
+  if (count < MAX_REFUSALS) return false;
+  logAlert('verification_limited', { organization_id, count });
+  return true;
 }
 
 /** @throws DomainError `verification_limited` */
