@@ -41,7 +41,8 @@ const bannerFormat = new RegExp(
     'Ready on (?<url>http://\\S+)\\s+Organization +(?<organization_id>org_\\S+)',
     'API key +(?<raw_key>bk_live_\\S+)',
     'Integrations +(?<in_use>intg_\\S+) +"Twilio Production", used by (?<numbers>.+)',
-    ' +(?<spare>intg_\\S+) +"Telnyx Spare", used by none\n',
+    ' +(?<spare>intg_\\S+) +"Telnyx Spare", used by none',
+    'Providers +(?<providers>.+)\n',
     '.+\n(?<refused_curl>curl .+)\n',
     '.+\n(?<deleted_curl>curl .+)\n',
   ].join('\n'),
@@ -54,6 +55,7 @@ const banner = z.object({
   in_use: z.string(),
   numbers: z.string(),
   spare: z.string(),
+  providers: z.string(),
   refused_curl: z.string(),
   deleted_curl: z.string(),
 });

@@ -1,6 +1,7 @@
 /**
- * `npm run dev`: runs the API on this machine with a local D1 and KV, migrated and with demo data. All options but
- * `--json-logs` are those of `wrangler dev`. `--persist-to` also applies to the migrations and the demo data.
+ * `npm run dev`: runs the API on this machine with a local D1 and KV, migrated and with demo data, and with simulated
+ * providers. All options but `--json-logs` and `--real-providers` are those of `wrangler dev`. `--persist-to` also applies
+ * to the migrations and the demo data.
  */
 import { createHash, randomBytes } from 'node:crypto';
 import { once } from 'node:events';
@@ -23,12 +24,14 @@ import { api_keys, integrations, phone_numbers } from '../worker/d1/schema.ts';
 import type { Bindings } from '../worker/env.ts';
 import { VERSION } from '../worker/version.ts';
 import { shownLine } from './lines.ts';
+import { startSimulation } from './simulation.ts';
 
-const usage = `Usage: npm run dev -- [--port PORT] [--persist-to DIR] [--json-logs] [OPTIONS OF WRANGLER DEV]
+const usage = `Usage: npm run dev -- [--port PORT] [--persist-to DIR] [--json-logs] [--real-providers] [OPTIONS OF WRANGLER DEV]
 
-  --port        by default 8787
-  --persist-to  the directory of the local database and credentials, by default .wrangler/state
-  --json-logs   shows the Worker's log as it is, in place of a short line for each request
+  --port            by default 8787
+  --persist-to      the directory of the local database and credentials, by default .wrangler/state
+  --json-logs       shows the Worker's log as it is, in place of a short line for each request
+  --real-providers  checks credentials with the providers themselves, in place of the simulation
   Wrangler's own options: npx wrangler dev --help
 `;
 
@@ -89,16 +92,21 @@ async function ensureDevVars(): Promise<void> {
   });
 }
 
-/** Creates missing demo data, through the API itself. */
-async function seed(directory: string): Promise<Demo> {
-  const { env, dispose } = await openLocal(directory);
+/**
+ * Creates missing demo data, through the API itself.
+ *
+ * @param simulatedOrigins without them, no provider is asked about the demo's credentials
+ */
+async function seed(directory: string, simulatedOrigins: string | undefined): Promise<Demo> {
+  const { env: bindings, dispose } = await openLocal(directory);
+  const env = { ...bindings, PROVIDER_ORIGINS: simulatedOrigins ?? '' };
+  const integrationsPath = `/api/integrations${simulatedOrigins === undefined ? '?verify=false' : ''}`;
   try {
     const raw_key = await ensureKey(env, directory);
     const [existing] = await batch(env.DB, [listDemoIntegrations.bind({ organization_id: ORGANIZATION })]);
     const ensureIntegration = async (name: string, credentials: object): Promise<string> =>
       existing.find((integration) => integration.name === name)?.integration_id ??
-      createdIntegration.parse(await post(env, raw_key, '/api/integrations', { name, credentials })).data
-        .integration_id;
+      createdIntegration.parse(await post(env, raw_key, integrationsPath, { name, credentials })).data.integration_id;
 
     const in_use = await ensureIntegration(IN_USE, {
       provider: 'twilio',
@@ -204,7 +212,7 @@ function stopWithParent(stop: () => void): void {
   setInterval(() => process.ppid === parent || stop(), ORPHAN_CHECK_MILLISECONDS).unref();
 }
 
-function describe({ raw_key, in_use, spare }: Demo, url: string): string {
+function describe({ raw_key, in_use, spare }: Demo, url: string, providers: string): string {
   const curl = (integration_id: string) =>
     `curl -X DELETE ${url}/api/integrations/${integration_id} -H 'X-API-Key: ${raw_key}' -H 'X-Organization-Id: ${ORGANIZATION}'`;
   return `Ready on ${url}
@@ -213,6 +221,7 @@ Organization  ${ORGANIZATION}
 API key       ${raw_key}
 Integrations  ${in_use}  "${IN_USE}", used by ${PHONE_NUMBERS.join(' and ')}
               ${spare}  "${SPARE}", used by none
+Providers     ${providers}
 
 This delete is refused, because phone numbers use the integration:
 ${curl(in_use)}
@@ -229,12 +238,24 @@ const { values } = parseArgs({
     'persist-to': { type: 'string' },
     port: { type: 'string', default: '8787' },
     'json-logs': { type: 'boolean', default: false },
+    'real-providers': { type: 'boolean', default: false },
+    var: { type: 'string', multiple: true, default: [] },
     help: { type: 'boolean', short: 'h', default: false },
   },
   strict: false,
 });
 const directory = stateDirectory(typeof values['persist-to'] === 'string' ? values['persist-to'] : undefined);
 const jsonLogs = values['json-logs'] === true;
+const givenOrigins = [values.var].flat().some((given) => String(given).startsWith('PROVIDER_ORIGINS:'));
+const simulates = values['real-providers'] !== true && !givenOrigins;
+
+/** What the banner says of the providers. */
+function providersLine(): string {
+  if (givenOrigins) return 'at the PROVIDER_ORIGINS that were given';
+  return simulates
+    ? 'simulated: a secret with "refused" in it is refused; --real-providers asks the real ones'
+    : 'real: credentials are sent to their provider to be checked';
+}
 const port = Number(values.port);
 
 if (values.help === true) {
@@ -250,15 +271,18 @@ if (values.help === true) {
   console.log(`Patchbay ${VERSION} starts on Node ${process.versions.node}`);
   await ensureDevVars();
   try {
-    const demo = await seed(directory);
-    const parameters = process.argv.slice(2).filter((parameter) => parameter !== '--json-logs');
+    const simulation = simulates ? await startSimulation() : undefined;
+    const demo = await seed(directory, simulation?.origins);
+    const own = ['--json-logs', '--real-providers'];
+    const parameters = process.argv.slice(2).filter((parameter) => !own.includes(parameter));
+    if (simulation) parameters.push('--var', `PROVIDER_ORIGINS:${simulation.origins}`);
     serve(parameters, jsonLogs, (url) => {
       keepDevServerUrl(directory, url);
-      console.log(describe(demo, url));
+      console.log(describe(demo, url, providersLine()));
     });
   } catch (error) {
     if (!(error instanceof SeedError)) throw error;
     console.error(error.message);
-    process.exitCode = 1;
+    process.exit(1);
   }
 }

@@ -8,7 +8,7 @@ import { rewrapDataKeys } from './credentials/rewrap.ts';
 import { watchSize } from './d1/database-size.ts';
 import { deleteOldRememberedAnswers } from './decision/remembered-answers.ts';
 import type { Bindings } from './env.ts';
-import { recheckCredentials } from './integrations/recheck.ts';
+import { RECHECK_CRON, recheckCredentials } from './integrations/recheck.ts';
 
 type Task = (env: Bindings) => Promise<void>;
 
@@ -25,9 +25,6 @@ const tasks: Record<string, Task> = {
   rewrap: rewrapDataKeys,
   database_size: watchSize,
 };
-
-/** The second expression in wrangler.toml. */
-export const RECHECK_CRON = '*/2 * * * *';
 
 /** Providers may be slow, and must not hold up the other tasks. */
 const recheckTasks: Record<string, Task> = { recheck: recheckCredentials };

@@ -4,7 +4,7 @@ import { env } from 'cloudflare:workers';
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { suspendOrganization, resumeOrganization } from '../../src/operator/organizations/suspend.ts';
 import worker from '../../src/worker/index.ts';
-import { RECHECK_CRON } from '../../src/worker/index.ts';
+import { RECHECK_CRON } from '../../src/worker/integrations/recheck.ts';
 import wrangler from '../../wrangler.toml?raw';
 import { interceptedBindings, stallingBindings } from '../bindings.ts';
 import {

@@ -25,7 +25,8 @@ import { logRefusal } from './refusals.ts';
 import { verificationOf } from './verification.ts';
 import type { Verification } from './verification.ts';
 
-/** Of the second expression in wrangler.toml. */
+/** The second expression in wrangler.toml. */
+export const RECHECK_CRON = '*/2 * * * *';
 const RUN_SECONDS = 120;
 /** A check that is under way then ends before the next run begins. */
 const MILLISECONDS_PER_RUN = 90_000;
