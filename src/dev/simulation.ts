@@ -104,8 +104,7 @@ export async function startSimulation(port = 0) {
   /** The tests say what comes next, and ask what came. */
   async function control(request: IncomingMessage, response: ServerResponse, url: URL): Promise<void> {
     if (url.pathname === '/simulation/calls') {
-      const made = calls.filter(({ secret }) => secret === url.searchParams.get('secret'));
-      return send(response, 200, { calls: made.map(({ secret, ...call }) => call) });
+      return send(response, 200, { calls: calls.filter(({ secret }) => secret === url.searchParams.get('secret')) });
     }
     const chunks: Buffer[] = await request.toArray();
     const { secret, answers } = script.parse(JSON.parse(Buffer.concat(chunks).toString()));

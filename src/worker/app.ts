@@ -2,7 +2,6 @@ import type { Context } from 'hono';
 import { createMiddleware } from 'hono/factory';
 import { methodNotAllowed } from 'hono/method-not-allowed';
 import { routePath } from 'hono/route';
-import { Hono } from 'hono/tiny';
 import { apiKeyRoutes } from './api-keys/routes.ts';
 import { auditRoutes } from './audit/routes.ts';
 import { DomainError } from './core/errors.ts';
@@ -13,6 +12,7 @@ import type { AppEnv } from './http/app-env.ts';
 import { authenticate, requireOrganization } from './http/authenticate.ts';
 import { allowOrigins, answersPreflights } from './http/cors.ts';
 import { healthRoutes } from './http/health.ts';
+import { newRoutes } from './http/new-routes.ts';
 import { problemAnswer } from './http/problem.ts';
 import { limitOrganization } from './http/rate-limit.ts';
 import { refuseGrowth } from './http/refuse-growth.ts';
@@ -55,7 +55,7 @@ async function runAfterAnswer(tasks: (() => Promise<unknown>)[], request_id: str
   );
 }
 
-const api = new Hono<AppEnv>();
+const api = newRoutes();
 
 export const app = api
   .use(frame)

@@ -133,8 +133,8 @@ describe('an audit event', () => {
   it('is answered to the character', async () => {
     const integration_id = await createIntegration(client);
     await env.DB.prepare(
-      `UPDATE integrations SET created_at = unixepoch('2024-01-15T10:30:00Z'), updated_at = unixepoch('2024-01-15T10:30:01Z')
-       WHERE integration_id = ?`,
+      `UPDATE integrations SET created_at = unixepoch('2024-01-15T10:30:00Z'), updated_at = unixepoch('2024-01-15T10:30:01Z'),
+         verification_checked_at = unixepoch('2024-01-15T10:30:00Z') WHERE integration_id = ?`,
     )
       .bind(integration_id)
       .run();
@@ -156,7 +156,9 @@ describe('an audit event', () => {
         `"actor_key_id":"${client.key_id}","request_id":"${headers.get('X-Request-Id')}","state":{` +
         `"integration_id":"${integration_id}","client_id":"${client.organization_id}","name":"Twilio Production",` +
         '"provider":"twilio","category":"telephony","status":"active","created_at":"2024-01-15T10:30:00Z",' +
-        '"updated_at":"2024-01-15T10:30:01Z"},"changes":null,"created_at":"2024-01-15T10:30:02Z"}],' +
+        '"updated_at":"2024-01-15T10:30:01Z","account_hint":"AC…cdef","verification":{"status":"verified",' +
+        '"checked_at":"2024-01-15T10:30:00Z","provider_status":200,"provider_code":null,' +
+        '"detail":"The provider accepted the credentials."}},"changes":null,"created_at":"2024-01-15T10:30:02Z"}],' +
         '"pagination":{"next_cursor":null,"has_more":false,"page_size":20,"total_count":1,"total_count_exact":true}}',
     );
   });

@@ -253,12 +253,18 @@ function enumeration({ path, schema }: Member) {
   return { member: path, values: values.filter((value) => value !== null) };
 }
 
+/** A body's member, or one of the credentials of twilio. */
+function withMember(member: string, value: string): object {
+  const [, credential] = /^credentials\.(.+)$/.exec(member) ?? [];
+  return credential === undefined ? { [member]: value } : { credentials: { ...twilio, [credential]: value } };
+}
+
 describe.each(enumerations)('$member in the $place of $method $path', ({ method, path, place, member, values }) => {
   it.each(['no-such-value', '', 'NO'])('lists its values for %j', async (value) => {
     const body = valid[`${method} ${path}`];
     const message = await (place === 'query'
       ? messageFor(member, method, `${concrete(path)}?${member}=${value}`, body)
-      : messageFor(member, method, concrete(path), { ...body, [member]: value }));
+      : messageFor(member, method, concrete(path), { ...body, ...withMember(member, value) }));
 
     expect(message).toEqual([`must be one of ${values.join(', ')}`]);
   });

@@ -45,6 +45,11 @@ const ofCredentials: [keyof typeof credentialsOf, string, (value: string) => obj
   ['telnyx', 'api_key', credentials('telnyx', (api_key) => ({ api_key }))],
   ['vonage', 'api_key', credentials('vonage', (api_key) => ({ api_key, api_secret: 's' }))],
   ['vonage', 'api_secret', credentials('vonage', (api_secret) => ({ api_key: 'k', api_secret }))],
+  [
+    'vonage',
+    'signature_secret',
+    credentials('vonage', (signature_secret) => ({ api_key: 'k', api_secret: 's', signature_secret })),
+  ],
   ['plivo', 'auth_token', credentials('plivo', (auth_token) => ({ auth_id, auth_token }))],
 ];
 
@@ -296,7 +301,11 @@ describe('the tables', () => {
     const documented = requests.flatMap(({ method, path, fields: known }) =>
       known.filter(isText).map((member) => `${method} ${path} ${member.path}`),
     );
-    const elsewhere = ['POST /api/phone-numbers sip_server_address'];
+    const elsewhere = [
+      'POST /api/phone-numbers sip_server_address',
+      'POST /api/integrations credentials.private_key',
+      'PUT /api/integrations/{integration_id} credentials.private_key',
+    ];
 
     expect(new Set(documented)).toEqual(new Set([...fields.map(({ field }) => field), ...elsewhere]));
   });

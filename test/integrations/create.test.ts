@@ -25,19 +25,26 @@ describe('a new integration', () => {
 
     const row = (await rows('integrations')).find((found) => found['organization_id'] === client.organization_id);
     const integration_id = String(row?.['integration_id']);
+    expect(row?.['verification_checked_at']).toBe(row?.['created_at']);
     const time = new Date(Number(row?.['created_at']) * 1000).toISOString().replace('.000Z', 'Z');
     expect(status).toBe(201);
     expect(text).toBe(
       `{"success":true,"message":"Integration created successfully","data":{"integration_id":"${integration_id}",` +
         `"client_id":"${client.organization_id}","name":"Twilio Production","provider":"twilio","category":"telephony",` +
-        `"status":"active","created_at":"${time}","updated_at":"${time}"}}`,
+        `"status":"active","created_at":"${time}","updated_at":"${time}","account_hint":"AC…cdef",` +
+        `"verification":{"status":"verified","checked_at":"${time}","provider_status":200,"provider_code":null,` +
+        `"detail":"The provider accepted the credentials."}}}`,
     );
     expect(integration_id).toMatch(/^intg_[a-f0-9]{12}$/);
   });
 
   it.each([
-    ['twilio', { provider: 'twilio', account_sid: AC, auth_token: 'plaintext-token' }],
-    ['twilio', { provider: 'twilio', account_sid: AC, api_key_sid: SK, api_key_secret: 'plaintext-secret' }],
+    ['twilio', { provider: 'twilio', account_sid: AC, auth_token: 'plaintext-token', region: 'us1' }],
+    [
+      'twilio',
+      { provider: 'twilio', account_sid: AC, api_key_sid: SK, api_key_secret: 'plaintext-secret', region: 'ie1' },
+    ],
+    ['twilio', { ...twilio, auth_token: 'plaintext-token', api_key_sid: SK, api_key_secret: 'plaintext-secret' }],
     ['telnyx', apiKeyOf('telnyx')],
     ['vonage', { ...apiKeyOf('vonage'), api_secret: 'plaintext-secret' }],
     ['plivo', { provider: 'plivo', auth_id: 'MA0123456789ABCDEFGH', auth_token: 'plaintext-token' }],
@@ -63,7 +70,7 @@ describe('a new integration', () => {
     expect(await actionsOn(integration_id)).toEqual(['integration.created']);
   });
 
-  it('costs a warm isolate an intent, a put and a batch, and nothing after the answer', async () => {
+  it('costs a warm isolate an intent, a call to the provider, a put and a batch, and nothing after the answer', async () => {
     await createIntegration(client);
     const { bindings, calls } = countedBindings();
 
@@ -72,9 +79,9 @@ describe('a new integration', () => {
       bindings,
     });
 
-    expect(calls).toEqual(['DB.batch', 'CREDENTIALS.put', 'DB.batch']);
+    expect(calls).toEqual(['DB.batch', 'provider.fetch', 'CREDENTIALS.put', 'DB.batch']);
     await answer.settle();
-    expect(calls).toHaveLength(3);
+    expect(calls).toHaveLength(4);
   });
 
   it.each(['x', 'é'.repeat(100), '📞'.repeat(100), "Robert'); DROP TABLE integrations;--"])(
@@ -182,12 +189,22 @@ describe('a body that is not valid', () => {
     [
       'with half an API key',
       { ...valid, credentials: { provider: 'twilio', account_sid: AC, api_key_sid: SK } },
-      ['credentials'],
+      ['credentials.api_key_secret'],
     ],
     [
-      'with a token and an API key',
-      { ...valid, credentials: { ...twilio, api_key_sid: SK, api_key_secret: 'plaintext' } },
-      ['credentials'],
+      'with the other half of an API key, beside a token',
+      { ...valid, credentials: { ...twilio, api_key_secret: 'plaintext' } },
+      ['credentials.api_key_sid'],
+    ],
+    [
+      'with an Account SID in place of an API key SID',
+      { ...valid, credentials: { ...twilio, api_key_sid: AC, api_key_secret: 'plaintext' } },
+      ['credentials.api_key_sid'],
+    ],
+    [
+      'with a region that there is not',
+      { ...valid, credentials: { ...twilio, region: 'us2' } },
+      ['credentials.region'],
     ],
   ])('is a 422 where it is %s', async (_, body, paths) => {
     const { status, body: problem, text } = await refusal(body);

@@ -16,7 +16,8 @@ describe('an integration', () => {
     const integration_id = await createIntegration(client);
     await env.DB.prepare(
       `UPDATE integrations SET status = 'credentials_missing', created_at = unixepoch('2024-01-15T10:30:00Z'),
-         updated_at = unixepoch('2024-01-15T10:30:01Z') WHERE integration_id = ?`,
+         updated_at = unixepoch('2024-01-15T10:30:01Z'), verification_checked_at = unixepoch('2024-01-15T10:30:02Z')
+       WHERE integration_id = ?`,
     )
       .bind(integration_id)
       .run();
@@ -28,7 +29,9 @@ describe('an integration', () => {
     expect(text).toBe(
       `{"success":true,"data":{"integration_id":"${integration_id}","client_id":"${client.organization_id}",` +
         '"name":"Twilio Production","provider":"twilio","category":"telephony","status":"credentials_missing",' +
-        '"created_at":"2024-01-15T10:30:00Z","updated_at":"2024-01-15T10:30:01Z"}}',
+        '"created_at":"2024-01-15T10:30:00Z","updated_at":"2024-01-15T10:30:01Z","account_hint":"AC…cdef",' +
+        '"verification":{"status":"verified","checked_at":"2024-01-15T10:30:02Z","provider_status":200,' +
+        '"provider_code":null,"detail":"The provider accepted the credentials."}}}',
     );
   });
 
@@ -187,7 +190,7 @@ describe('the list of integrations', () => {
 
     const { text } = await call(client, 'GET', all);
 
-    expect(text).not.toMatch(/credentials|data_key|kek_id|revision|plaintext/);
+    expect(text).not.toMatch(/"credentials|data_key|kek_id|revision|fingerprint|verdict|plaintext/);
     expect(text).not.toContain(String(row['data_key']));
     expect(text).not.toContain(String(row['credentials_version']));
   });

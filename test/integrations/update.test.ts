@@ -63,13 +63,15 @@ describe('a new name', () => {
   it('is answered as it is stored, to the character', async () => {
     const { status, text, headers } = await update({ name: 'Twilio Staging' });
 
-    const { updated_at } = await row();
+    const { updated_at, verification_checked_at } = await row();
     expect(status).toBe(200);
     expect(headers.get('Content-Type')).toBe('application/json');
     expect(text).toBe(
       `{"success":true,"message":"Integration updated successfully","data":{"integration_id":"${integration_id}",` +
         `"client_id":"${client.organization_id}","name":"Twilio Staging","provider":"twilio","category":"telephony",` +
-        `"status":"active","created_at":"2024-01-15T10:30:00Z","updated_at":"${toIso(updated_at)}"}}`,
+        `"status":"active","created_at":"2024-01-15T10:30:00Z","updated_at":"${toIso(updated_at)}",` +
+        `"account_hint":"AC…cdef","verification":{"status":"verified","checked_at":"${toIso(verification_checked_at)}",` +
+        '"provider_status":200,"provider_code":null,"detail":"The provider accepted the credentials."}}}',
     );
     expect(Number(updated_at)).toBeGreaterThan(Date.now() / 1000 - 60);
   });
@@ -210,7 +212,7 @@ describe('new credentials', () => {
     expect(await openCredentials(integration_id)).toEqual(fresh);
   });
 
-  it('cost a warm isolate an intent, a put and a batch, and after the answer a KV delete and a batch', async () => {
+  it('cost a warm isolate an intent, a call to the provider, a put and a batch, and after the answer a KV delete and a batch', async () => {
     const { bindings, calls } = countedBindings();
 
     const answer = await start(client, 'PUT', `/api/integrations/${integration_id}`, {
@@ -218,9 +220,9 @@ describe('new credentials', () => {
       bindings,
     });
 
-    expect(calls).toEqual(['DB.batch', 'CREDENTIALS.put', 'DB.batch']);
+    expect(calls).toEqual(['DB.batch', 'provider.fetch', 'CREDENTIALS.put', 'DB.batch']);
     await answer.settle();
-    expect(calls.slice(3)).toEqual(['CREDENTIALS.delete', 'DB.batch']);
+    expect(calls.slice(4)).toEqual(['CREDENTIALS.delete', 'DB.batch']);
   });
 });
 
@@ -230,7 +232,9 @@ describe('the audit event of an update', () => {
 
     const { headers } = await update({ name: 'Twilio Staging', credentials: fresh });
 
-    const { data_key: _, kek_id: __, phone_number_count: ___, ...state } = before;
+    const kept = ['data_key', 'kek_id', 'phone_number_count', 'account_fingerprint', 'last_verdict', 'check_count'];
+    const keptToo = [...kept, 'recheck_from', 'checking_until'];
+    const state = Object.fromEntries(Object.entries(before).filter(([name]) => !keptToo.includes(name)));
     expect((await eventsOn(integration_id)).slice(1)).toEqual([
       expect.objectContaining({
         action: 'integration.updated',

@@ -225,14 +225,14 @@ describe('a call to a provider', () => {
     expect(await callsWith(secret)).toHaveLength(1);
   });
 
-  it('is not made with a bearer token that a header cannot have, which is a 422', async () => {
-    const before = await resources();
+  it('is not made with a bearer token that a header cannot have', async () => {
+    const secret = `plaintext-ü-${crypto.randomUUID()}`;
 
-    const { status, body } = await create(forms.telnyx('plaintext-ü'));
+    const { status, body } = await create(forms.telnyx(secret));
 
-    expect(status).toBe(422);
-    expect(body).toMatchObject({ errors: [{ path: 'credentials.api_key' }] });
-    expect(await resources()).toEqual(before);
+    expect(status).toBe(201);
+    expect(body).toMatchObject({ data: { verification: { status: 'unverified', checked_at: null } } });
+    expect(await callsWith(secret)).toEqual([]);
   });
 
   it('checks an API key and the Auth Token beside it, each by a call', async () => {
@@ -596,9 +596,7 @@ describe('many refused credentials', () => {
     });
 
     expect((await create(forms.telnyx(secret), { bindings })).status).toBe(422);
-    const [organization] = (await rows('organizations')).filter(
-      (row) => row['organization_id'] === client.organization_id,
-    );
+    const organization = (await rows('organizations')).find((row) => row['organization_id'] === client.organization_id);
     expect(organization).toMatchObject({ refused_check_count: 1 });
   });
 });

@@ -1,8 +1,7 @@
-import { Hono } from 'hono/tiny';
 import * as z from 'zod';
 import { idSchema } from '../core/ids.ts';
 import { answer } from '../http/answer.ts';
-import type { AppEnv } from '../http/app-env.ts';
+import { newRoutes } from '../http/new-routes.ts';
 import { mutates, reads } from '../http/route.ts';
 import { presentApiKey } from './api-key.ts';
 import { createApiKey, newApiKey } from './create.ts';
@@ -16,7 +15,7 @@ const path = z.object({ key_id: idSchema('apikey') });
 const messageOf = (message: string, { raw_key }: { raw_key?: string }) =>
   raw_key === undefined ? `${message}; the raw key was shown only in the first response` : message;
 
-export const apiKeyRoutes = new Hono<AppEnv>()
+export const apiKeyRoutes = newRoutes()
   .post('/', mutates('api_keys:create', { body: newApiKey }), async (c) => {
     const data = await createApiKey(c.get('call'), c.req.valid('json'));
     return answer(c, 201, { success: true, message: messageOf('API key created successfully', data), data });

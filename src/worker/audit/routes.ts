@@ -1,10 +1,9 @@
-import { Hono } from 'hono/tiny';
 import { answer } from '../http/answer.ts';
-import type { AppEnv } from '../http/app-env.ts';
+import { newRoutes } from '../http/new-routes.ts';
 import { reads } from '../http/route.ts';
 import { auditEventsQuery, listAuditEvents, presentAuditEvent } from './read.ts';
 
-export const auditRoutes = new Hono<AppEnv>().get('/', reads('audit:read', { query: auditEventsQuery }), async (c) => {
+export const auditRoutes = newRoutes().get('/', reads('audit:read', { query: auditEventsQuery }), async (c) => {
   const { rows, pagination } = await listAuditEvents(c.get('call'), c.req.valid('query'));
   return answer(c, 200, { success: true, data: rows.map(presentAuditEvent), pagination });
 });

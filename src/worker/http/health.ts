@@ -1,4 +1,3 @@
-import { Hono } from 'hono/tiny';
 import { logError } from '../core/log.ts';
 import { kekRing } from '../credentials/kek-ring.ts';
 import { batch } from '../d1/batch.ts';
@@ -7,7 +6,7 @@ import { organizations } from '../d1/schema.ts';
 import type { Bindings } from '../env.ts';
 import { VERSION } from '../version.ts';
 import { answer } from './answer.ts';
-import type { AppEnv } from './app-env.ts';
+import { newRoutes } from './new-routes.ts';
 import { limitByIp } from './rate-limit.ts';
 
 const REMEMBERED_MILLISECONDS = 5000;
@@ -45,7 +44,7 @@ async function healthOf(env: Bindings): Promise<Health> {
 /**
  * For monitors, without an API key. It reveals only the version, whether D1 answers, and whether the ring is usable.
  */
-export const healthRoutes = new Hono<AppEnv>().get('/', async (c) => {
+export const healthRoutes = newRoutes().get('/', async (c) => {
   await limitByIp('health', c);
   const health = await healthOf(c.env);
   const isHealthy = Object.values(health).every((status) => status === 'ok');

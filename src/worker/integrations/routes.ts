@@ -1,8 +1,7 @@
-import { Hono } from 'hono/tiny';
 import * as z from 'zod';
 import { idSchema } from '../core/ids.ts';
 import { answer } from '../http/answer.ts';
-import type { AppEnv } from '../http/app-env.ts';
+import { newRoutes } from '../http/new-routes.ts';
 import { mutates, reads } from '../http/route.ts';
 import { createIntegration, newIntegration } from './create.ts';
 import { deleteIntegration } from './delete.ts';
@@ -24,7 +23,7 @@ const query = z.lazy(() =>
 
 const asks = ({ verify }: z.output<typeof query>) => verify !== 'false';
 
-export const integrationRoutes = new Hono<AppEnv>()
+export const integrationRoutes = newRoutes()
   .post('/', mutates('integrations:create', { query, body: newIntegration }), async (c) => {
     const data = await createIntegration(c.get('call'), c.req.valid('json'), asks(c.req.valid('query')));
     return answer(c, 201, { success: true, message: 'Integration created successfully', data });

@@ -1,7 +1,7 @@
 /** What a row stores of the last check of its credentials, and the check that comes before credentials are stored. */
 import { DomainError } from '../core/errors.ts';
 import { unixNow } from '../core/time.ts';
-import type { Provider, Verdict } from '../core/vocabulary.ts';
+import type { Provider, Verdict, VerificationStatus } from '../core/vocabulary.ts';
 import type { Credentials } from '../credentials/envelope.ts';
 import { cancelIntent, intentStands } from '../credentials/outbox.ts';
 import type { IntentParameters } from '../credentials/outbox.ts';
@@ -37,6 +37,12 @@ export const unverified: Verification = {
   last_verdict: null,
 };
 
+const verdicts: { [Status in VerificationStatus]?: Verdict } = {
+  verified: 'accepted',
+  limited: 'accepted',
+  refused: 'refused',
+};
+
 /** @param before the last verdict on the same credentials */
 export function verificationOf(
   { status, provider_status, provider_code }: CheckOutcome,
@@ -45,10 +51,10 @@ export function verificationOf(
 ): Verification {
   return {
     verification_status: status,
-    verification_checked_at: now,
+    verification_checked_at: status === 'unverified' ? null : now,
     verification_provider_status: provider_status,
     verification_provider_code: provider_code,
-    last_verdict: status === 'unreachable' ? before : status === 'refused' ? 'refused' : 'accepted',
+    last_verdict: verdicts[status] ?? before,
   };
 }
 

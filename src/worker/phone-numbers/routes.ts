@@ -1,8 +1,7 @@
-import { Hono } from 'hono/tiny';
 import * as z from 'zod';
 import { idSchema } from '../core/ids.ts';
 import { answer } from '../http/answer.ts';
-import type { AppEnv } from '../http/app-env.ts';
+import { newRoutes } from '../http/new-routes.ts';
 import { mutates, reads } from '../http/route.ts';
 import { deletePhoneNumber } from './delete.ts';
 import { importPhoneNumber, newPhoneNumber } from './import.ts';
@@ -12,7 +11,7 @@ import { phoneNumberChanges, updatePhoneNumber } from './update.ts';
 
 const path = z.object({ phone_number_id: idSchema('phon') });
 
-export const phoneNumberRoutes = new Hono<AppEnv>()
+export const phoneNumberRoutes = newRoutes()
   .post('/', mutates('phone_numbers:create', { body: newPhoneNumber }), async (c) => {
     const data = await importPhoneNumber(c.get('call'), c.req.valid('json'));
     const message = `Phone number imported successfully with ${data.provider}`;

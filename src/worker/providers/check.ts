@@ -8,7 +8,7 @@ import { rowOf } from './providers.ts';
 
 /** What came of a check. */
 export interface CheckOutcome {
-  status: Exclude<VerificationStatus, 'unverified'>;
+  status: VerificationStatus;
   /** The HTTP status that the provider answered with; null if it gave no answer. */
   provider_status: number | null;
   /** The provider's own code of an error; null if it named none. */
@@ -20,6 +20,7 @@ export interface CheckOutcome {
  * - `refused`: it refuses them. Only a 401 says so.
  * - `limited`: it knows them, and did not permit the call.
  * - `unreachable`: it gave no answer, or one that is not documented, and so says nothing about the credentials.
+ * - `unverified`: it was not asked, because a header cannot have the credentials.
  *
  * It makes one call after the other, one for most credentials. Of several outcomes, the worst counts.
  */
@@ -30,6 +31,8 @@ export async function checkCredentials(
 ): Promise<CheckOutcome> {
   let outcome: CheckOutcome = { status: 'unreachable', provider_status: null, provider_code: null };
   for (const [index, request] of rowOf(provider).checksOf(credentials).entries()) {
+    // A header's value that is not ASCII would be printed by the runtime.
+    if (!/^[\x20-\x7e]+$/.test(request.authorization)) return { ...outcome, status: 'unverified' };
     const next = outcomeOf(provider, await exchange(env, provider, request));
     if (index === 0 || next.status !== 'verified') outcome = next;
     if (outcome.status === 'refused' || outcome.status === 'unreachable') break;
