@@ -580,11 +580,11 @@ describe('an id of a provider', () => {
     [byKey('foo'), 'api_key_sid', isKey],
     [byKey(''), 'api_key_sid', isKey],
     [byKey(`${SK}\n`), 'api_key_sid', isKey],
-    [byKey(AC), 'api_key_sid', `${isKey}, and this is a Twilio Account SID`],
+    [byKey(AC), 'api_key_sid', `${isKey}: this is an Account SID; an API key SID begins with SK`],
     [plivo('+14155550100'), 'auth_id', isAuthId],
     [plivo('MA0123456789abcdefgh'), 'auth_id', isAuthId],
     [plivo(MA.slice(1)), 'auth_id', isAuthId],
-    [plivo(AC), 'auth_id', `${isAuthId}, and this is a Twilio Account SID`],
+    [plivo(AC), 'auth_id', `${isAuthId}: this is an Account SID; an Auth ID begins with MA or SA`],
   ])('is told from what is none in %j', async (credentials, field, message) => {
     for (const [method, path] of [
       ['POST', '/api/integrations'],

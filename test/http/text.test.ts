@@ -264,11 +264,11 @@ describe.each(of('secret'))('a secret, $field,', (field) => {
 
 describe.each(of('secret').filter(({ field }) => field.includes('credentials')))('$field', (field) => {
   it.each([
-    [account_sid, 'Twilio Account SID'],
-    [api_key_sid, 'Twilio API key SID'],
-    [auth_id, 'Plivo Auth ID'],
+    [account_sid, 'an Account SID'],
+    [api_key_sid, 'an API key SID'],
+    [auth_id, 'an Auth ID'],
   ])('must not be %s, which is an id', async (id, name) => {
-    expect(await notRefused(field, [id], `must be the secret, and this is a ${name}`)).toEqual([]);
+    expect(await notRefused(field, [id], `must be the secret; this is ${name}`)).toEqual([]);
   });
 });
 

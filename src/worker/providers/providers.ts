@@ -14,27 +14,28 @@ import { isRsaKey, privateKey } from './private-key.ts';
 
 /** Ids that providers give in a fixed form. None of them is secret, and none of them is a secret's form. */
 const idForms = {
-  'Twilio Account SID': /^AC[0-9a-fA-F]{32}$/,
-  'Twilio API key SID': /^SK[0-9a-fA-F]{32}$/,
-  'Plivo Auth ID': /^(?:MA|SA)[A-Z0-9]{18}$/,
+  'an Account SID': { begins: 'AC', rest: '32 hex digits', form: /^AC[0-9a-fA-F]{32}$/ },
+  'an API key SID': { begins: 'SK', rest: '32 hex digits', form: /^SK[0-9a-fA-F]{32}$/ },
+  'an Auth ID': { begins: 'MA or SA', rest: '18 of A–Z and 0–9', form: /^(?:MA|SA)[A-Z0-9]{18}$/ },
 };
 
-type IdName = keyof typeof idForms;
+const idNameOf = (value: string) => Object.entries(idForms).find(([, { form }]) => form.test(value))?.[0];
 
-const idNameOf = (value: string) => Object.entries(idForms).find(([, form]) => form.test(value))?.[0];
-
-/** An id of this form. `description` ends the sentence "an … begins with". */
-const id = (name: IdName, description: string) =>
-  z.string().regex(idForms[name], {
+/** An id of this form. */
+function id(name: keyof typeof idForms) {
+  const { begins, rest, form } = idForms[name];
+  return z.string().regex(form, {
     error: ({ input }) => {
-      const other = typeof input === 'string' ? idNameOf(input) : undefined;
-      return `must be ${description}${other === undefined ? '' : `, and this is a ${other}`}`;
+      const other = idNameOf(String(input));
+      const explanation = other === undefined ? '' : `: this is ${other}; ${name} begins with ${begins}`;
+      return `must be ${begins} followed by ${rest}${explanation}`;
     },
   });
+}
 
 const isNoId: TextRule = (value) => {
   const name = idNameOf(value);
-  return name === undefined ? undefined : `must be the secret, and this is a ${name}`;
+  return name === undefined ? undefined : `must be the secret; this is ${name}`;
 };
 
 const secret = () => secretText(256, isNoId);
@@ -81,9 +82,9 @@ export const providers = {
       z
         .strictObject({
           provider: z.literal('twilio'),
-          account_sid: id('Twilio Account SID', 'AC followed by 32 hex digits'),
+          account_sid: id('an Account SID'),
           auth_token: optional(secret()),
-          api_key_sid: optional(id('Twilio API key SID', 'SK followed by 32 hex digits')),
+          api_key_sid: optional(id('an API key SID')),
           api_key_secret: optional(secret()),
           region: withDefault(twilioRegion, 'us1').meta({
             description: 'The region of the Auth Token and the API key.',
@@ -213,7 +214,7 @@ export const providers = {
     credentials: z.lazy(() =>
       z.strictObject({
         provider: z.literal('plivo'),
-        auth_id: id('Plivo Auth ID', 'MA or SA followed by 18 of A–Z and 0–9'),
+        auth_id: id('an Auth ID'),
         auth_token: secret(),
       }),
     ),
