@@ -575,8 +575,8 @@ describe('an id of a provider', () => {
     [byToken(AC.slice(1)), 'account_sid', isAccount],
     [byToken(AC + AC), 'account_sid', isAccount],
     [byToken(AC.replace('f', 'g')), 'account_sid', isAccount],
-    [byToken(SK), 'account_sid', `${isAccount}, and this is a Twilio API key SID`],
-    [byToken(MA), 'account_sid', `${isAccount}, and this is a Plivo Auth ID`],
+    [byToken(SK), 'account_sid', `${isAccount}: this is an API key SID; an Account SID begins with AC`],
+    [byToken(MA), 'account_sid', `${isAccount}: this is a Plivo Auth ID; an Account SID begins with AC`],
     [byKey('foo'), 'api_key_sid', isKey],
     [byKey(''), 'api_key_sid', isKey],
     [byKey(`${SK}\n`), 'api_key_sid', isKey],
@@ -584,7 +584,7 @@ describe('an id of a provider', () => {
     [plivo('+14155550100'), 'auth_id', isAuthId],
     [plivo('MA0123456789abcdefgh'), 'auth_id', isAuthId],
     [plivo(MA.slice(1)), 'auth_id', isAuthId],
-    [plivo(AC), 'auth_id', `${isAuthId}: this is an Account SID; an Auth ID begins with MA or SA`],
+    [plivo(AC), 'auth_id', `${isAuthId}: this is an Account SID; a Plivo Auth ID begins with MA or SA`],
   ])('is told from what is none in %j', async (credentials, field, message) => {
     for (const [method, path] of [
       ['POST', '/api/integrations'],

@@ -266,7 +266,7 @@ describe.each(of('secret').filter(({ field }) => field.includes('credentials')))
   it.each([
     [account_sid, 'an Account SID'],
     [api_key_sid, 'an API key SID'],
-    [auth_id, 'an Auth ID'],
+    [auth_id, 'a Plivo Auth ID'],
   ])('must not be %s, which is an id', async (id, name) => {
     expect(await notRefused(field, [id], `must be the secret; this is ${name}`)).toEqual([]);
   });

@@ -94,12 +94,12 @@ describe('a value in another’s field', () => {
     ],
     [
       { provider: 'plivo', auth_id: AC, auth_token },
-      'credentials.auth_id must be MA or SA followed by 18 of A–Z and 0–9: this is an Account SID; an Auth ID begins with MA or SA',
+      'credentials.auth_id must be MA or SA followed by 18 of A–Z and 0–9: this is an Account SID; a Plivo Auth ID begins with MA or SA',
     ],
     [{ ...twilio, auth_token: AC }, 'credentials.auth_token must be the secret; this is an Account SID'],
     [{ ...twilio, auth_token: SK }, 'credentials.auth_token must be the secret; this is an API key SID'],
-    [{ ...telnyx, api_key: MA }, 'credentials.api_key must be the secret; this is an Auth ID'],
-    [{ ...vonage, signature_secret: MA }, 'credentials.signature_secret must be the secret; this is an Auth ID'],
+    [{ ...telnyx, api_key: MA }, 'credentials.api_key must be the secret; this is a Plivo Auth ID'],
+    [{ ...vonage, signature_secret: MA }, 'credentials.signature_secret must be the secret; this is a Plivo Auth ID'],
   ])('is told what it is: %j', async (credentials, fault) => {
     expect(await faults(credentials)).toEqual([fault]);
   });

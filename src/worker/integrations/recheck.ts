@@ -211,7 +211,7 @@ async function recheck(
     if (logRefusal(organization_id, provider, counted)) stopped.add(organization_id);
     return outcome.status === 'refused' ? 'refused' : 'checked';
   } catch (error) {
-    logError('recheck_failed', error);
+    logError('credentials_check_failed', error);
     await giveBack(env, row, unixNow() - period + UNKNOWN_AGAIN_SECONDS);
     return 'failed';
   }
@@ -247,6 +247,6 @@ function outcomeParameters(
 async function giveBack(env: Bindings, row: Claimed, recheck_from: number): Promise<undefined> {
   const { organization_id, integration_id, checking_until } = row;
   await batch(env.DB, [release.bind({ organization_id, integration_id, checking_until, recheck_from })]).catch(
-    (error: unknown) => logError('recheck_failed', error),
+    (error: unknown) => logError('credentials_check_failed', error),
   );
 }

@@ -16,7 +16,7 @@ import { isRsaKey, privateKey } from './private-key.ts';
 const idForms = {
   'an Account SID': { begins: 'AC', rest: '32 hex digits', form: /^AC[0-9a-fA-F]{32}$/ },
   'an API key SID': { begins: 'SK', rest: '32 hex digits', form: /^SK[0-9a-fA-F]{32}$/ },
-  'an Auth ID': { begins: 'MA or SA', rest: '18 of A–Z and 0–9', form: /^(?:MA|SA)[A-Z0-9]{18}$/ },
+  'a Plivo Auth ID': { begins: 'MA or SA', rest: '18 of A–Z and 0–9', form: /^(?:MA|SA)[A-Z0-9]{18}$/ },
 };
 
 const idNameOf = (value: string) => Object.entries(idForms).find(([, { form }]) => form.test(value))?.[0];
@@ -214,7 +214,7 @@ export const providers = {
     credentials: z.lazy(() =>
       z.strictObject({
         provider: z.literal('plivo'),
-        auth_id: id('an Auth ID'),
+        auth_id: id('a Plivo Auth ID'),
         auth_token: secret(),
       }),
     ),
