@@ -1,5 +1,5 @@
 import * as z from 'zod';
-import { mediaEncryptions, phoneNumberStatuses, providerNames } from '../worker/core/vocabulary.ts';
+import { mediaEncryptions, phoneNumberStatuses, providerNames, sipTransports } from '../worker/core/vocabulary.ts';
 import { throughIntegration, throughSip } from '../worker/phone-numbers/import.ts';
 import { presentPhoneNumber } from '../worker/phone-numbers/phone-number.ts';
 import type { PhoneNumber } from '../worker/phone-numbers/phone-number.ts';
@@ -28,6 +28,7 @@ export const phoneNumberSchema = z
     sip_trunk_name: z.string().nullable().meta(ofSip),
     sip_username: z.string().nullable().meta(ofSip),
     sip_server_address: z.string().nullable().meta(ofSip),
+    sip_transport: z.enum(sipTransports).nullable().meta(ofSip),
     inbound_room_name: z.string().nullable().meta(ofSip),
     media_encryption: z.enum(mediaEncryptions).nullable().meta(ofSip),
     created_at: time,
@@ -52,6 +53,7 @@ export const phoneNumberExample = presentPhoneNumber({
   sip_trunk_name: null,
   sip_username: null,
   sip_server_address: null,
+  sip_transport: null,
   inbound_room_name: null,
   media_encryption: null,
   created_at: 1_705_314_600,
@@ -83,6 +85,7 @@ export const phoneNumberOperations: Operations = {
           sip_username: 'frontdesk',
           sip_password: 'your-sip-password',
           sip_server_address: 'sip.example.com',
+          sip_transport: 'tls',
           inbound_pin: '4711',
           media_encryption: 'require',
         },

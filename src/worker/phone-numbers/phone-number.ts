@@ -1,7 +1,7 @@
 import { and, eq } from 'drizzle-orm';
 import * as z from 'zod';
 import { toIso } from '../core/time.ts';
-import { mediaEncryptions, phoneNumberStatuses, providerNames } from '../core/vocabulary.ts';
+import { mediaEncryptions, phoneNumberStatuses, providerNames, sipTransports } from '../core/vocabulary.ts';
 import { columnsOf } from '../d1/columns.ts';
 import type { Placeholders } from '../d1/query.ts';
 import { phone_numbers } from '../d1/schema.ts';
@@ -27,6 +27,8 @@ export const phoneNumberState = z.lazy(() =>
     sip_trunk_name: z.string().nullable(),
     sip_username: z.string().nullable(),
     sip_server_address: z.string().nullable(),
+    /** The events of earlier versions lack it. */
+    sip_transport: z.enum(sipTransports).nullable().default(null),
     inbound_room_name: z.string().nullable(),
     media_encryption: z.enum(mediaEncryptions).nullable(),
     credentials_version: z.string().nullable(),
@@ -65,6 +67,7 @@ export function presentPhoneNumber(state: PhoneNumberState) {
     sip_trunk_name: state.sip_trunk_name,
     sip_username: state.sip_username,
     sip_server_address: state.sip_server_address,
+    sip_transport: state.sip_transport ?? (state.provider === 'sip' ? ('auto' as const) : null),
     inbound_room_name: state.inbound_room_name,
     media_encryption: state.media_encryption,
     created_at: toIso(state.created_at),
