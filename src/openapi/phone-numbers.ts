@@ -113,8 +113,9 @@ export const phoneNumberOperations: Operations = {
     tag,
     summary: 'Update a phone number',
     description:
-      'Moves the number to another integration, changes what it supports, or assigns it to an agent or unassigns it. ' +
-      '`status` follows `assigned_agent_id`.',
+      'Moves the number to another integration, changes what it supports, assigns it to an agent or unassigns it, or ' +
+      'changes its SIP trunk. `status` follows `assigned_agent_id`. A new `sip_password` or `inbound_pin` replaces the old ' +
+      'one, which cannot be read any more, and leaves the other as it is.',
     body: {
       name: 'PhoneNumberChanges',
       examples: {
@@ -122,6 +123,9 @@ export const phoneNumberOperations: Operations = {
         supports: { supports_inbound: true, supports_outbound: true },
         assign: { assigned_agent_id: 'agent_a1b2c3d4e5f6' },
         unassign: { assigned_agent_id: null },
+        newPassword: { sip_password: 'your-new-sip-password' },
+        trunk: { sip_server_address: 'sip.example.com:5061', sip_transport: 'tls', media_encryption: 'require' },
+        withoutAuthentication: { sip_username: null, sip_password: null },
       },
     },
     answer: action(200, 'Phone number updated successfully', phoneNumberSchema, phoneNumberExample),

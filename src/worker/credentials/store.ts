@@ -1,6 +1,6 @@
 /**
- * Stores credentials. Only three modules use the CREDENTIALS namespace: this one, the drain (drain.ts), and the
- * reconciliation after a restore of D1 (operator/recovery/reconcile.ts).
+ * Stores credentials. Only four modules use the CREDENTIALS namespace: this one, the one that reads (read.ts), the drain
+ * (drain.ts), and the reconciliation after a restore of D1 (operator/recovery/reconcile.ts).
  *
  * | KV key                                                    | value                    |
  * | --------------------------------------------------------- | ------------------------ |

@@ -24,7 +24,7 @@ import { findProvider, isIntegration } from '../integrations/integration.ts';
 import { isOrganization } from '../organizations/organization.ts';
 import { assertRoom, fullQuota, hasRoomFor } from '../organizations/quotas.ts';
 import type { FullQuota } from '../organizations/quotas.ts';
-import { e164, isPhoneNumber, phoneNumberState, presentPhoneNumber } from './phone-number.ts';
+import { e164, isPhoneNumber, noCredentials, phoneNumberState, presentPhoneNumber } from './phone-number.ts';
 import type { PhoneNumber } from './phone-number.ts';
 import { sipFields } from './sip-trunk.ts';
 
@@ -239,8 +239,6 @@ function refusal(
   assertRoom(full);
   return undefined;
 }
-
-const noCredentials = { kv_key: null, credentials_version: null, data_key: null, kek_id: null };
 
 function credentialsOf({ sip_password, inbound_pin }: NewPhoneNumber) {
   return sip_password === undefined && inbound_pin === undefined ? undefined : { sip_password, inbound_pin };

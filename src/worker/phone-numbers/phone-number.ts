@@ -48,6 +48,9 @@ interface PhoneNumberParameters {
 export const isPhoneNumber = ({ organization_id, phone_number_id }: Placeholders<PhoneNumberParameters>) =>
   and(eq(phone_numbers.phone_number_id, phone_number_id), eq(phone_numbers.organization_id, organization_id));
 
+/** In place of where credentials are stored, for a number that has none. */
+export const noCredentials = { kv_key: null, credentials_version: null, data_key: null, kek_id: null };
+
 /** The columns that {@link presentPhoneNumber} needs. */
 export const phoneNumberColumns = () =>
   columnsOf(phone_numbers, phoneNumberState.unwrap().omit({ credentials_version: true }));
