@@ -8,7 +8,7 @@ import { parseKekRing } from '../../src/worker/credentials/kek-ring.ts';
 import { credentialsKey } from '../../src/worker/credentials/kv-key.ts';
 import type { Bindings } from '../../src/worker/env.ts';
 import worker from '../../src/worker/index.ts';
-import { countedBindings, interceptedBindings, stallingBindings } from '../bindings.ts';
+import { countedBindings, failingBindings, interceptedBindings, stallingBindings } from '../bindings.ts';
 import {
   actionsOn,
   call,
@@ -461,6 +461,23 @@ describe('new SIP credentials', () => {
     expect(calls).toEqual(before);
     await answer.settle();
     expect(calls.slice(before.length)).toEqual(after);
+  });
+
+  it.each([
+    { sip_password: 'plaintext-new' },
+    { sip_username: null, sip_password: null, inbound_pin: null },
+    { sip_username: 'other', ...secrets },
+  ])('leave the old ciphertext to the cron where KV fails after the answer: %j', async (body) => {
+    vi.spyOn(console, 'error').mockImplementation(() => {});
+    const [old] = await ciphertexts();
+    const { bindings } = failingBindings('CREDENTIALS.delete', { when: 'before', message: 'KV DELETE failed: 500' });
+
+    expect((await update(body, bindings)).status).toBe(200);
+
+    expect(await rows('credential_purges')).toMatchObject([{ kv_key: old, state: 'owed' }]);
+    await worker.scheduled(createScheduledController(), env);
+    expect(await rows('credential_purges')).toEqual([]);
+    expect(await ciphertexts()).not.toContain(old);
   });
 
   it('are told in the audit trail, without themselves', async () => {
