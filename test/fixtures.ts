@@ -162,11 +162,11 @@ export async function rowOf(table: 'integrations' | 'phone_numbers' | 'api_keys'
   return row;
 }
 
-/** An integration's credentials, as the data key of its row opens them. */
-export async function openCredentials(integration_id: string, ring = env.CREDENTIALS_KEKS): Promise<unknown> {
-  const row = await rowOf('integrations', integration_id);
+/** The credentials of an integration or a SIP number, as the data key of its row opens them. */
+export async function openCredentials(id: string, ring = env.CREDENTIALS_KEKS): Promise<unknown> {
+  const row = await rowOf(id.startsWith('phon_') ? 'phone_numbers' : 'integrations', id);
   const text = (column: string) => String(row[column]);
-  const kv_key = credentialsKey(text('organization_id'), integration_id, text('credentials_version'));
+  const kv_key = credentialsKey(text('organization_id'), id, text('credentials_version'));
   const ciphertext = await env.CREDENTIALS.get(kv_key, 'arrayBuffer');
   if (!ciphertext) throw new Error('no ciphertext');
   const wrapped = { data_key: text('data_key'), kek_id: text('kek_id') };

@@ -196,6 +196,42 @@ export const mutations: Case[] = [
       updatingNumber((await usedIntegration(client)).phone_number_id, { assigned_agent_id: 'agent_a1b2c3d4e5f6' }),
   },
   {
+    name: 'new SIP credentials for a number',
+    status: 200,
+    prepare: async (client) =>
+      updatingNumber(await importSip(client), {
+        sip_username: 'other',
+        sip_password: 'plaintext-new-password',
+        inbound_pin: '0815',
+      }),
+  },
+  {
+    name: 'a new PIN alone for a SIP number',
+    status: 200,
+    prepare: async (client) => updatingNumber(await importSip(client), { inbound_pin: '0815' }),
+  },
+  {
+    name: 'the removal of the SIP credentials of a number',
+    status: 200,
+    prepare: async (client) =>
+      updatingNumber(await importSip(client), { sip_username: null, sip_password: null, inbound_pin: null }),
+  },
+  {
+    name: 'no SIP user for a number with a SIP password',
+    status: 422,
+    prepare: async (client) => updatingNumber(await importSip(client), { sip_username: null, inbound_pin: '0815' }),
+  },
+  {
+    name: 'a PIN for a number that is not a SIP number',
+    status: 422,
+    prepare: async (client) => updatingNumber((await usedIntegration(client)).phone_number_id, { inbound_pin: '0815' }),
+  },
+  {
+    name: 'a new PIN for no number',
+    status: 404,
+    prepare: async () => updatingNumber(NO_NUMBER, { inbound_pin: '0815' }),
+  },
+  {
     name: 'the reassignment of a number to no integration',
     status: 404,
     prepare: async (client) =>

@@ -242,13 +242,16 @@ function request({ path, inPath, inQuery, inHeader, bodySchema }: (typeof operat
 
 const told = z.object({ errors: z.array(z.object({ path: z.string(), message: z.string() })).default([]) });
 
-/** What the document cannot say: a cursor is one of ours, a time is in the future, two things belong together… */
+/** What the document cannot say: a cursor is one of ours, a number is a SIP number, two things belong together… */
 const judgedOtherwise = [
   'cursor',
   'expires_at',
   'credentials.provider',
   'integration_id',
   'supports_outbound',
+  'sip_transport',
+  'inbound_pin',
+  'media_encryption',
   ...operations.flatMap(({ bodySchema }) => (bodySchema ? freeText(bodySchema) : [])),
 ];
 /** …or not. */

@@ -11,6 +11,8 @@ afterEach(() => vi.restoreAllMocks());
 
 const createdKey = z.object({ data: z.object({ raw_key: z.string() }) });
 
+const importedNumber = z.object({ data: z.object({ phone_number_id: z.string() }) });
+
 const secrets = {
   account_sid: 'ACdeadbeefdeadbeefdeadbeefdeadbeef',
   auth_token: 'canary-auth-token',
@@ -82,6 +84,24 @@ it('is in D1, in either KV namespace, in the log or in an answer', async () => {
     await send('PUT', path, { credentials: newer }, lossy),
   ];
   expect(updates).toEqual([200, 422, 422, 503]);
+  const number = await call(client, 'POST', '/api/phone-numbers', { body: sip() });
+  const sipNumber = `/api/phone-numbers/${importedNumber.parse(number.body).data.phone_number_id}`;
+  const ofIntegration = `/api/phone-numbers/${await importNumber(client, integration_id, unusedNumber())}`;
+  const { bindings: unreadable } = failingBindings('CREDENTIALS.get', { when: 'after', message: 'KV GET failed' });
+  const { bindings: unwritable } = failingBindings('CREDENTIALS.put', { when: 'after', message: 'KV PUT failed' });
+  const numberUpdates = [
+    await send('PUT', sipNumber, { sip_password }),
+    await send('PUT', sipNumber, { inbound_pin }),
+    await send('PUT', sipNumber, { sip_password, inbound_pin }),
+    await send('PUT', sipNumber, { sip_password, inbound_pin: inbound_pin.repeat(2) }),
+    await send('PUT', sipNumber, { sip_password: `Bearer ${sip_password}` }),
+    await send('PUT', sipNumber, { sip_password, sip_username: null }),
+    await send('PUT', ofIntegration, { sip_password, inbound_pin }),
+    await send('PUT', sipNumber, { inbound_pin }, lossy),
+    await send('PUT', sipNumber, { inbound_pin }, unreadable),
+    await send('PUT', sipNumber, { inbound_pin }, unwritable),
+  ];
+  expect(numberUpdates).toEqual([200, 200, 200, 422, 422, 422, 422, 503, 503, 503]);
   const made = await call(client, 'POST', '/api/api-keys', { body: { name: 'Second', role: 'admin' } });
   const { raw_key } = createdKey.parse(made.body).data;
   expect(await send('POST', '/api/api-keys', { name: 'Lost', role: 'admin' }, lossy)).toBe(503);

@@ -1,5 +1,5 @@
 import * as z from 'zod';
-import { mediaEncryptions, phoneNumberStatuses, providerNames } from '../worker/core/vocabulary.ts';
+import { mediaEncryptions, phoneNumberStatuses, providerNames, sipTransports } from '../worker/core/vocabulary.ts';
 import { throughIntegration, throughSip } from '../worker/phone-numbers/import.ts';
 import { presentPhoneNumber } from '../worker/phone-numbers/phone-number.ts';
 import type { PhoneNumber } from '../worker/phone-numbers/phone-number.ts';
@@ -28,6 +28,7 @@ export const phoneNumberSchema = z
     sip_trunk_name: z.string().nullable().meta(ofSip),
     sip_username: z.string().nullable().meta(ofSip),
     sip_server_address: z.string().nullable().meta(ofSip),
+    sip_transport: z.enum(sipTransports).nullable().meta(ofSip),
     inbound_room_name: z.string().nullable().meta(ofSip),
     media_encryption: z.enum(mediaEncryptions).nullable().meta(ofSip),
     created_at: time,
@@ -52,6 +53,7 @@ export const phoneNumberExample = presentPhoneNumber({
   sip_trunk_name: null,
   sip_username: null,
   sip_server_address: null,
+  sip_transport: null,
   inbound_room_name: null,
   media_encryption: null,
   created_at: 1_705_314_600,
@@ -83,6 +85,7 @@ export const phoneNumberOperations: Operations = {
           sip_username: 'frontdesk',
           sip_password: 'your-sip-password',
           sip_server_address: 'sip.example.com',
+          sip_transport: 'tls',
           inbound_pin: '4711',
           media_encryption: 'require',
         },
@@ -110,8 +113,9 @@ export const phoneNumberOperations: Operations = {
     tag,
     summary: 'Update a phone number',
     description:
-      'Moves the number to another integration, changes what it supports, or assigns it to an agent or unassigns it. ' +
-      '`status` follows `assigned_agent_id`.',
+      'Moves the number to another integration, changes what it supports, assigns it to an agent or unassigns it, or ' +
+      'changes its SIP trunk. `status` follows `assigned_agent_id`. A new `sip_password` or `inbound_pin` replaces the old ' +
+      'one, which cannot be read any more, and leaves the other as it is.',
     body: {
       name: 'PhoneNumberChanges',
       examples: {
@@ -119,6 +123,9 @@ export const phoneNumberOperations: Operations = {
         supports: { supports_inbound: true, supports_outbound: true },
         assign: { assigned_agent_id: 'agent_a1b2c3d4e5f6' },
         unassign: { assigned_agent_id: null },
+        newPassword: { sip_password: 'your-new-sip-password' },
+        trunk: { sip_server_address: 'sip.example.com:5061', sip_transport: 'tls', media_encryption: 'require' },
+        withoutAuthentication: { sip_username: null, sip_password: null },
       },
     },
     answer: action(200, 'Phone number updated successfully', phoneNumberSchema, phoneNumberExample),

@@ -44,6 +44,14 @@ beforeAll(async () => {
   admin = await server.newOrganization();
 });
 
+const importedNumber = z.object({ data: z.object({ phone_number_id: z.string() }) });
+
+async function importSip(phone_number: string): Promise<string> {
+  const body = { phone_number, provider: 'sip', sip_username: 'user', sip_password: 'password' };
+  const answer = await server.call(admin, 'POST', '/api/phone-numbers', { body });
+  return importedNumber.parse(answer.body).data.phone_number_id;
+}
+
 describe('the OpenAPI document', () => {
   it('is up to date in the repository: `npm run openapi` changes nothing', () => {
     expect(JSON.parse(kept)).toEqual(JSON.parse(JSON.stringify(openApiDocument())));
@@ -92,7 +100,11 @@ describe('the OpenAPI document', () => {
       const [imported = '', another] = newNumbers(2);
       const integration_id = await server.createIntegration(admin);
       const other = await server.createIntegration(admin);
-      const phone_number_id = await server.importNumber(admin, integration_id, imported);
+      // What only SIP numbers have is changed of one.
+      const phone_number_id =
+        'sip_transport' in value || 'sip_password' in value
+          ? await importSip(imported)
+          : await server.importNumber(admin, integration_id, imported);
       const body = {
         ...value,
         ...('phone_number' in value ? { phone_number: another } : {}),

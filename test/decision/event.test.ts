@@ -98,6 +98,7 @@ describe('an audit event', () => {
       'created_at',
       'updated_at',
       'revision',
+      'sip_transport',
     ]);
   });
 });

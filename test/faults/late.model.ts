@@ -35,6 +35,7 @@ const kinds = [
   'import by SIP',
   'rename',
   'replace',
+  'replace of SIP',
   'delete',
   'delete number',
   'rotate',
@@ -154,6 +155,9 @@ class World {
         await this.mutate(step, 'PUT', `/api/integrations/${integration}`, {
           credentials: { ...twilio, auth_token: 'plaintext-replacement' },
         });
+        return;
+      case 'replace of SIP':
+        await this.mutate(step, 'PUT', `/api/phone-numbers/${number}`, { sip_password: 'plaintext-replacement' });
         return;
       case 'delete': {
         const { status } = await this.mutate(step, 'DELETE', `/api/integrations/${integration}`);

@@ -11,7 +11,15 @@ import { forgetKey } from '../../src/worker/callers/key-cache.ts';
 import { hashKey } from '../../src/worker/callers/raw-key.ts';
 import { drainPurges } from '../../src/worker/credentials/drain.ts';
 import { interceptedBindings } from '../bindings.ts';
-import { createIntegration, importNumber, newClient, start, twilio, unusedNumber } from '../fixtures.ts';
+import {
+  createIntegration,
+  importNumber,
+  newClient,
+  openCredentials,
+  start,
+  twilio,
+  unusedNumber,
+} from '../fixtures.ts';
 import type { Answer, Client } from '../fixtures.ts';
 import { importSip, sip } from '../mutations.ts';
 import { Follower } from './follower.ts';
@@ -28,6 +36,7 @@ type Wish =
   | { does: 'import'; number: number; integration: number }
   | { does: 'import by SIP'; number: number }
   | { does: 'reassign'; imported: number; integration: number }
+  | { does: 'replace of SIP'; imported: number; secret: 'sip_password' | 'inbound_pin' }
   | { does: 'assign'; imported: number; agent: 'agent_a1b2c3d4e5f6' | null }
   | { does: 'delete number'; imported: number }
   | { does: 'revoke'; key: number }
@@ -66,10 +75,18 @@ interface Sent extends Request {
 const auditEvent = z.object({ event_id: z.string(), action: z.string(), target_id: z.string() });
 type Event = z.output<typeof auditEvent>;
 
+interface ModelNumber {
+  phone_number: string;
+  integration_id: string | null;
+  held: boolean;
+  /** Of a SIP number. */
+  secrets: object | null;
+}
+
 /** The organization as a list of what D1 decided makes it. */
 class Model {
   readonly integrations = new Set<string>();
-  readonly numbers = new Map<string, { phone_number: string; integration_id: string | null; held: boolean }>();
+  readonly numbers = new Map<string, ModelNumber>();
   readonly deadKeys = new Set<string>();
   readonly keys = new Set<string>();
   /** Statuses of what acted, by Idempotency-Key and caller. */
@@ -326,6 +343,22 @@ function requestOf(wish: Wish, organization: Organization): Request {
         },
       };
     }
+    case 'replace of SIP': {
+      const phone_number_id = nth(imported, wish.imported);
+      const value = wish.secret === 'inbound_pin' ? '0815' : 'plaintext-replacement';
+      return {
+        method: 'PUT',
+        path: `/api/phone-numbers/${phone_number_id}`,
+        body: { [wish.secret]: value },
+        expected: (model) => {
+          const number = model.numbers.get(phone_number_id);
+          if (!number) return 404;
+          if (number.integration_id !== null) return 422;
+          number.secrets = { ...number.secrets, [wish.secret]: value };
+          return 200;
+        },
+      };
+    }
     case 'assign': {
       const phone_number_id = nth(imported, wish.imported);
       return {
@@ -384,8 +417,13 @@ function requestOf(wish: Wish, organization: Organization): Request {
 
 function importInto(model: Model, answer: Told, phone_number: string, integration_id: string | null): number {
   if ([...model.numbers.values()].some((number) => number.phone_number === phone_number)) return 409;
-  model.numbers.set(idOf(answer, 'phone_number_id'), { phone_number, integration_id, held: false });
+  model.numbers.set(idOf(answer, 'phone_number_id'), newNumber(phone_number, integration_id));
   return 201;
+}
+
+function newNumber(phone_number: string, integration_id: string | null): ModelNumber {
+  const { sip_password, inbound_pin } = sip(phone_number);
+  return { phone_number, integration_id, held: false, secrets: integration_id ? null : { sip_password, inbound_pin } };
 }
 
 interface Begun {
@@ -468,6 +506,14 @@ const wish: fc.Arbitrary<Wish> = fc.oneof(
   { weight: 2, arbitrary: fc.record({ does: fc.constant('import' as const), number: index, integration: index }) },
   fc.record({ does: fc.constant('import by SIP' as const), number: index }),
   { weight: 2, arbitrary: fc.record({ does: fc.constant('reassign' as const), imported: index, integration: index }) },
+  {
+    weight: 2,
+    arbitrary: fc.record({
+      does: fc.constant('replace of SIP' as const),
+      imported: index,
+      secret: fc.constantFrom('sip_password' as const, 'inbound_pin' as const),
+    }),
+  },
   fc.record({
     does: fc.constant('assign' as const),
     imported: index,
@@ -510,12 +556,12 @@ async function newOrganization(scheduler: fc.Scheduler): Promise<{ organization:
     const phone_number = unusedNumber();
     const phone_number_id = await importNumber(first, integration_id, phone_number);
     organization.imported.push(phone_number_id);
-    model.numbers.set(phone_number_id, { phone_number, integration_id, held: false });
+    model.numbers.set(phone_number_id, newNumber(phone_number, integration_id));
   }
   const phone_number = unusedNumber();
   const phone_number_id = await importSip(first, phone_number);
   organization.imported.push(phone_number_id);
-  model.numbers.set(phone_number_id, { phone_number, integration_id: null, held: false });
+  model.numbers.set(phone_number_id, newNumber(phone_number, null));
   for (const { key_id } of organization.callers) model.keys.add(key_id);
   await organization.begin();
   return { organization, model };
@@ -570,15 +616,16 @@ function assertExplained({ sent, drains }: Organization, model: Model): void {
 async function assertSame({ organization_id }: Organization, model: Model): Promise<void> {
   const { integrations, phone_numbers, api_keys } = await dataOf(organization_id);
   expect(new Set(integrations.map((row) => row['integration_id']))).toEqual(model.integrations);
-  const numbers = phone_numbers.map((row) => [
+  const numbers = phone_numbers.map(async (row) => [
     row['phone_number_id'],
     {
       phone_number: row['phone_number'],
       integration_id: row['integration_id'],
       held: row['assigned_agent_id'] !== null,
+      secrets: row['credentials_version'] === null ? null : await openCredentials(String(row['phone_number_id'])),
     },
   ]);
-  expect(Object.fromEntries(numbers)).toEqual(Object.fromEntries(model.numbers));
+  expect(Object.fromEntries(await Promise.all(numbers))).toEqual(Object.fromEntries(model.numbers));
   const dead = api_keys.filter((row) => 'status' in row && row['status'] === 'revoked');
   expect(new Set(dead.map((row) => 'key_id' in row && row['key_id']))).toEqual(model.deadKeys);
   expect(api_keys).toHaveLength(model.keys.size);

@@ -129,13 +129,18 @@ describe.each(ofOneThing)('$name', ({ name, prepare }) => {
     return status;
   };
 
-  it('is a 404 to another organization, and nothing happens: the mutant without the organization is not', async () => {
-    await assertKilled(withoutOrganization, async (bindings) => {
-      const [owner, stranger] = [await newClient(), await newClient()];
+  // What keeps a PIN's password needs the ciphertext, whose place names the organization: without the check it is a 503.
+  const foreign = name.includes('PIN alone') ? [] : [withoutOrganization];
+  it.each(foreign)(
+    'is a 404 to another organization, and nothing happens: the mutant without the organization is not',
+    async (mutant) => {
+      await assertKilled(mutant, async (bindings) => {
+        const [owner, stranger] = [await newClient(), await newClient()];
 
-      expect(await nothingHappens(await prepare(owner), stranger, bindings)).toBe(404);
-    });
-  });
+        expect(await nothingHappens(await prepare(owner), stranger, bindings)).toBe(404);
+      });
+    },
+  );
 
   const checks = [
     ['was revoked', `status = 'revoked'`, withoutStatus],

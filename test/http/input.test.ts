@@ -314,6 +314,7 @@ describe('a field that is null', () => {
     'sip_username',
     'sip_password',
     'sip_server_address',
+    'sip_transport',
     'inbound_room_name',
     'inbound_pin',
     'media_encryption',

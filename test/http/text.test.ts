@@ -2,6 +2,8 @@
 import { describe, expect, it } from 'vitest';
 import * as z from 'zod';
 import { call, createIntegration, newClient, resources, twilio, unusedNumber } from '../fixtures.ts';
+import type { Client } from '../fixtures.ts';
+import { importSip } from '../mutations.ts';
 import { requests } from '../requests.ts';
 import type { Member } from '../requests.ts';
 
@@ -53,44 +55,41 @@ const ofCredentials: [keyof typeof credentialsOf, string, (value: string) => obj
   ['plivo', 'auth_token', credentials('plivo', (auth_token) => ({ auth_id, auth_token }))],
 ];
 
+const ofSipNumbers: [Field['kind'], string, (value: string) => object][] = [
+  ['name', 'sip_trunk_name', sip((sip_trunk_name) => ({ sip_trunk_name }))],
+  ['name', 'inbound_room_name', sip((inbound_room_name) => ({ inbound_room_name }))],
+  ['user name', 'sip_username', sip((sip_username) => ({ sip_username, sip_password: 'p' }))],
+  ['secret', 'sip_password', sip((sip_password) => ({ sip_username: 'u', sip_password }))],
+];
+
 const fields: Field[] = [
   { kind: 'name', field: 'POST /api/integrations name', body: (name) => ({ name, credentials: twilio }) },
   { kind: 'name', field: 'PUT /api/integrations/{integration_id} name', body: (name) => ({ name }) },
   { kind: 'name', field: 'POST /api/api-keys name', body: (name) => ({ name, role: 'user' }) },
-  {
-    kind: 'name',
-    field: 'POST /api/phone-numbers sip_trunk_name',
-    body: sip((sip_trunk_name) => ({ sip_trunk_name })),
-  },
-  {
-    kind: 'name',
-    field: 'POST /api/phone-numbers inbound_room_name',
-    body: sip((inbound_room_name) => ({ inbound_room_name })),
-  },
-  {
-    kind: 'user name',
-    field: 'POST /api/phone-numbers sip_username',
-    body: sip((sip_username) => ({ sip_username, sip_password: 'p' })),
-  },
-  {
-    kind: 'secret',
-    field: 'POST /api/phone-numbers sip_password',
-    body: sip((sip_password) => ({ sip_username: 'u', sip_password })),
-  },
+  ...ofSipNumbers.flatMap<Field>(([kind, name, body]) => [
+    { kind, field: `POST /api/phone-numbers ${name}`, body },
+    { kind, field: `PUT /api/phone-numbers/{phone_number_id} ${name}`, body: (value) => ({ [name]: value }) },
+  ]),
   ...ofCredentials.flatMap<Field>(([provider, name, body]) => [
     { kind: 'secret', field: `POST /api/integrations credentials.${name}`, body, provider },
     { kind: 'secret', field: `PUT /api/integrations/{integration_id} credentials.${name}`, body, provider },
   ]),
 ];
 
+/** The path, of an integration of the provider or of a SIP number that has everything. */
+async function targetOf(client: Client, template: string, provider: keyof typeof credentialsOf) {
+  if (template.includes('{integration_id}')) {
+    return template.replace('{integration_id}', await createIntegration(client, credentialsOf[provider]));
+  }
+  return template.includes('{') ? template.replace('{phone_number_id}', await importSip(client)) : template;
+}
+
 /** What the rows of a table are answered with: `201`, or `422` and the message for the field. */
 async function answersTo({ field, body, provider = 'twilio' }: Field, texts: string[]) {
   const [method = '', template = '', path] = field.split(' ');
   // An organization of its own, because the limit of mutations is for each.
   const client = await newClient();
-  const target = template.includes('{')
-    ? template.replace('{integration_id}', await createIntegration(client, credentialsOf[provider]))
-    : template;
+  const target = await targetOf(client, template, provider);
   const before = await resources();
   const answers: [string, string][] = [];
   for (const value of texts) {
@@ -303,6 +302,7 @@ describe('the tables', () => {
     );
     const elsewhere = [
       'POST /api/phone-numbers sip_server_address',
+      'PUT /api/phone-numbers/{phone_number_id} sip_server_address',
       'POST /api/integrations credentials.private_key',
       'PUT /api/integrations/{integration_id} credentials.private_key',
     ];

@@ -309,7 +309,7 @@ describe('what is not checked', () => {
 
     await cron(unreadable);
 
-    expect(logged.mock.calls.flat().join()).toContain('"event":"credentials_check_failed"');
+    expect(logged.mock.calls.flat().join()).toContain('"event":"credentials_unread"');
     expect(await row()).toEqual({ ...before, checking_until: null, recheck_from: expect.any(Number) });
     await cron();
     expect(await checks()).toBe(0);

@@ -52,7 +52,7 @@ describe('a number imported through an integration', () => {
         `"${String(row['phone_number_id'])}","client_id":"${client.organization_id}","phone_number":"${phone_number}",` +
         `"provider":"twilio","integration_id":"${integration_id}","status":"free","assigned_agent_id":null,` +
         `"supports_inbound":true,"supports_outbound":false,"sip_trunk_name":null,"sip_username":null,` +
-        `"sip_server_address":null,"inbound_room_name":null,"media_encryption":null,` +
+        `"sip_server_address":null,"sip_transport":null,"inbound_room_name":null,"media_encryption":null,` +
         `"created_at":"${time}","updated_at":"${time}"}}`,
     );
     expect(row).toMatchObject({ supports_inbound: 1, supports_outbound: 0 });
@@ -122,6 +122,7 @@ describe('a number imported by SIP', () => {
     sip_username: 'user',
     sip_password: 'plaintext-password',
     sip_server_address: 'sip.example.com',
+    sip_transport: 'tls',
     inbound_room_name: 'room',
     inbound_pin: '0042',
     media_encryption: 'require',
@@ -153,12 +154,28 @@ describe('a number imported by SIP', () => {
     expect(await rows('credential_purges')).toEqual([]);
   });
 
-  it('has its defaults: neither inbound nor outbound, and encryption allowed', async () => {
+  it('has its defaults: neither inbound nor outbound, any transport, and encryption allowed', async () => {
     const { body } = await importing({ provider: 'sip', phone_number: unusedNumber() });
 
     expect(body).toMatchObject({
-      data: { supports_inbound: false, supports_outbound: false, media_encryption: 'allow', sip_username: null },
+      data: {
+        supports_inbound: false,
+        supports_outbound: false,
+        sip_transport: 'auto',
+        media_encryption: 'allow',
+        sip_username: null,
+      },
     });
+  });
+
+  it.each(['auto', 'udp', 'tcp', 'tls'])('may have the transport %s', async (sip_transport) => {
+    const phone_number = unusedNumber();
+
+    expect(await importing({ provider: 'sip', phone_number, sip_transport })).toMatchObject({
+      status: 201,
+      body: { data: { sip_transport } },
+    });
+    expect(await rowOf(phone_number)).toMatchObject({ sip_transport });
   });
 
   it('stores nothing where there is no credential to store', async () => {
@@ -185,6 +202,7 @@ describe('a number imported by SIP', () => {
   it.each([
     ['with a PIN of 3 characters', { inbound_pin: '123' }, 'inbound_pin'],
     ['with a PIN of 11 characters', { inbound_pin: '12345678901' }, 'inbound_pin'],
+    ['with an unknown transport', { sip_transport: 'sctp' }, 'sip_transport'],
     ['with an unknown encryption', { media_encryption: 'maybe' }, 'media_encryption'],
     ['for outbound without a server', { supports_outbound: true }, 'sip_server_address'],
     ['with an integration', { integration_id: 'intg_000000000000' }, 'integration_id'],

@@ -28,6 +28,7 @@ const sip = {
   sip_username: 'user',
   sip_password: 'plaintext-password',
   sip_server_address: 'sip.example.com',
+  sip_transport: 'tls',
   inbound_room_name: 'room',
   inbound_pin: '0042',
   media_encryption: 'require',
@@ -61,7 +62,7 @@ describe('a phone number', () => {
       `{"success":true,"data":{"phone_number_id":"${phone_number_id}","client_id":"${client.organization_id}",` +
         `"phone_number":"${phone_number}","provider":"twilio","integration_id":"${integration_id}","status":"free",` +
         '"assigned_agent_id":null,"supports_inbound":false,"supports_outbound":false,"sip_trunk_name":null,' +
-        '"sip_username":null,"sip_server_address":null,"inbound_room_name":null,"media_encryption":null,' +
+        '"sip_username":null,"sip_server_address":null,"sip_transport":null,"inbound_room_name":null,"media_encryption":null,' +
         '"created_at":"2024-01-15T10:30:00Z","updated_at":"2024-01-15T10:30:01Z"}}',
     );
   });
@@ -77,6 +78,14 @@ describe('a phone number', () => {
     expect(body).toMatchObject({ data: { ...visible, integration_id: null, supports_inbound: false } });
     expect(text).not.toMatch(/password|pin|0042|credentials|data_key|kek_id|revision/);
     expect(text).not.toContain(String(row['credentials_version']));
+  });
+
+  it('by SIP has any transport where it was imported before there was a choice', async () => {
+    const phone_number_id = await importSip();
+    await env.DB.prepare('UPDATE phone_numbers SET sip_transport = NULL').run();
+
+    expect(await read(phone_number_id)).toMatchObject({ body: { data: { sip_transport: 'auto' } } });
+    expect(await page(client, all)).toMatchObject({ data: [{ phone_number_id, sip_transport: 'auto' }] });
   });
 
   it.each(['admin', 'agent_manager', 'user'] as const)('is read by a key of role %s', async (role) => {

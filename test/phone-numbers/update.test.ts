@@ -83,7 +83,7 @@ describe('an updated phone number', () => {
         `"client_id":"${client.organization_id}","phone_number":"${phone_number}","provider":"twilio",` +
         `"integration_id":"${integration_id}","status":"assigned","assigned_agent_id":"${AGENT}",` +
         '"supports_inbound":true,"supports_outbound":false,"sip_trunk_name":null,"sip_username":null,' +
-        '"sip_server_address":null,"inbound_room_name":null,"media_encryption":null,' +
+        '"sip_server_address":null,"sip_transport":null,"inbound_room_name":null,"media_encryption":null,' +
         `"created_at":"2024-01-15T10:30:00Z","updated_at":"${time}"}}`,
     );
   });

@@ -144,7 +144,10 @@ async function recover({ DB, CREDENTIALS }: OperatorBindings): Promise<void> {
     'Integrations that have lost their credentials (credentials_missing). Send the credentials again by PUT',
     credentials_missing,
   );
-  report('SIP numbers that have lost their credentials. Delete and import them again', sip_numbers_missing);
+  report(
+    'SIP numbers that have lost their credentials. Give them new ones with a PUT of sip_password and inbound_pin',
+    sip_numbers_missing,
+  );
 }
 
 function report(what: string, ids: string[]): void {

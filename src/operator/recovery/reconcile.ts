@@ -126,7 +126,7 @@ const markMissing = query((db, parameters: Placeholders<MissingParameters>) =>
 export interface Reconciled {
   /** Integrations that are `credentials_missing`, since now or already before. */
   credentials_missing: string[];
-  /** SIP numbers whose credentials are lost. They have no status for that, and must be deleted and imported again. */
+  /** SIP numbers whose credentials are lost. They have no status for that, and need new ones by an update. */
   sip_numbers_missing: string[];
   /** KV keys that no row names. They wait in the outbox now. */
   orphans: string[];

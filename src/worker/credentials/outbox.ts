@@ -145,10 +145,11 @@ export const spendIntent = query((db, parameters: Placeholders<MutationParameter
     }),
 );
 
-/** The actions that make a version of credentials garbage. */
+/** The actions that make a version of credentials garbage. (An update that keeps the version enqueues nothing.) */
 const purgingActions = [
   'integration.updated',
   'integration.deleted',
+  'phone_number.updated',
   'phone_number.deleted',
   'phone_number.released',
 ] as const satisfies AuditAction[];

@@ -1,6 +1,6 @@
 /**
- * Stores credentials. Only three modules use the CREDENTIALS namespace: this one, the drain (drain.ts), and the
- * reconciliation after a restore of D1 (operator/recovery/reconcile.ts).
+ * Stores credentials. Only four modules use the CREDENTIALS namespace: this one, the one that reads (read.ts), the drain
+ * (drain.ts), and the reconciliation after a restore of D1 (operator/recovery/reconcile.ts).
  *
  * | KV key                                                    | value                    |
  * | --------------------------------------------------------- | ------------------------ |
@@ -27,8 +27,7 @@ import type { ApiCall } from '../decision/call.ts';
 import { assertCallerMay, callerKey, mayDecide } from '../decision/caller.ts';
 import { hasDecided } from '../decision/event.ts';
 import type { MutationParameters } from '../decision/mutation.ts';
-import type { Bindings } from '../env.ts';
-import { open, seal } from './envelope.ts';
+import { seal } from './envelope.ts';
 import type { Credentials, WrappedDataKey } from './envelope.ts';
 import { currentKek, isNoOtherKek, isUsableKek } from './kek-check.ts';
 import { kekRing } from './kek-ring.ts';
@@ -44,21 +43,6 @@ export interface StoredCredentials extends WrappedDataKey {
 }
 
 type KekCheck = ReturnType<typeof currentKek>;
-
-/**
- * Reads and decrypts what a row names.
- *
- * @returns undefined if the ciphertext is not there, or not there yet: KV may lag behind a put
- * @throws Error if it cannot be decrypted
- */
-export async function openStored(
-  { CREDENTIALS, CREDENTIALS_KEKS }: Bindings,
-  kv_key: string,
-  dataKey: WrappedDataKey,
-): Promise<Credentials | undefined> {
-  const ciphertext = await CREDENTIALS.get(kv_key, 'arrayBuffer');
-  return ciphertext ? open(await kekRing(CREDENTIALS_KEKS), kv_key, dataKey, new Uint8Array(ciphertext)) : undefined;
-}
 
 /** Runs after the intent is recorded. Without an intent the KEK wraps nothing, so it is not recorded either. */
 const recordKekOfIntent = query((db, parameters: Placeholders<IntentParameters & KekCheck & { now: number }>) =>

@@ -4,8 +4,7 @@ import pMap from 'p-map';
 import { logError, logEvent } from '../core/log.ts';
 import { unixNow } from '../core/time.ts';
 import type { Tier } from '../core/vocabulary.ts';
-import { credentialsKey } from '../credentials/kv-key.ts';
-import { openStored } from '../credentials/store.ts';
+import { readCredentials } from '../credentials/read.ts';
 import { batch } from '../d1/batch.ts';
 import { existsIn } from '../d1/columns.ts';
 import { query } from '../d1/query.ts';
@@ -190,19 +189,19 @@ async function recheck(
   stopped: Set<string>,
 ): Promise<'checked' | 'refused' | 'failed' | undefined> {
   const { organization_id, integration_id, provider } = row;
+  const event = eventOf(row);
   try {
-    const credentials = await openStored(
-      env,
-      credentialsKey(organization_id, integration_id, row.credentials_version),
-      row,
-    );
-    if (!credentials) throw new Error('The ciphertext is not there');
+    const credentials = await readCredentials({ ...event, env }, { ...row, subject_id: integration_id });
+    if (!credentials) {
+      await giveBack(env, row, unixNow() - period + UNKNOWN_AGAIN_SECONDS);
+      return 'failed';
+    }
     if (!(await isWithinBudget(env, row, rowOf(provider).checksOf(credentials).length))) {
       return await giveBack(env, row, unixNow() - period + DOUBTED_AGAIN_SECONDS);
     }
     const outcome = await checkCredentials(env, provider, credentials);
     const account = await accountOf(provider, credentials, row.account_salt);
-    const parameters = { ...eventOf(row), ...row, ...account, ...outcomeParameters(row, outcome, period) };
+    const parameters = { ...event, ...row, ...account, ...outcomeParameters(row, outcome, period) };
     const [counted] = await batch(env.DB, [
       countRefusal.bind(parameters),
       record.bind(parameters),

@@ -1,10 +1,8 @@
 import { sql } from 'drizzle-orm';
 import { DomainError } from '../core/errors.ts';
-import { logError } from '../core/log.ts';
 import { unixNow } from '../core/time.ts';
-import type { Credentials } from '../credentials/envelope.ts';
-import { credentialsKey } from '../credentials/kv-key.ts';
-import { beforeDecision, openStored } from '../credentials/store.ts';
+import { readCredentials } from '../credentials/read.ts';
+import { beforeDecision } from '../credentials/store.ts';
 import { batch } from '../d1/batch.ts';
 import { query } from '../d1/query.ts';
 import type { Placeholders } from '../d1/query.ts';
@@ -127,7 +125,8 @@ async function check(
 ): Promise<VerifyParameters> {
   if (row.status === 'credentials_missing') throw new DomainError('credentials_missing', {});
   assertNotStopped(call, checks_stopped_until, unixNow());
-  const credentials = await read(call, row);
+  const credentials = await readCredentials(call, { ...row, subject_id: row.integration_id });
+  if (!credentials) throw new DomainError('temporarily_unavailable', { outcome: 'not_done' });
   await takeFromBudget(call, row.provider, credentials);
   const outcome = await checkCredentials(call.env, row.provider, credentials);
   const now = unixNow();
@@ -142,14 +141,4 @@ async function check(
     ...consequencesOf(row.last_verdict, verification.last_verdict),
     recheck_from: now,
   };
-}
-
-/** @throws DomainError `temporarily_unavailable` (`not_done`) */
-async function read({ env, organization_id, request_id }: ApiCall, row: StoredRow): Promise<Credentials> {
-  const kv_key = credentialsKey(organization_id, row.integration_id, row.credentials_version);
-  const credentials = await openStored(env, kv_key, row).catch((error: unknown) =>
-    logError('credentials_unreadable', error, { request_id }),
-  );
-  if (!credentials) throw new DomainError('temporarily_unavailable', { outcome: 'not_done' });
-  return credentials;
 }

@@ -4,9 +4,8 @@ import * as z from 'zod';
 import { DomainError, invalid } from '../core/errors.ts';
 import { absent, onceTheRestIsRight, optional, withDefault } from '../core/fields.ts';
 import { idSchema, newId } from '../core/ids.ts';
-import { secretFormat, secretText, text, userName, visibleName } from '../core/text.ts';
 import { unixNow } from '../core/time.ts';
-import { mediaEncryptions, providerNames } from '../core/vocabulary.ts';
+import { providerNames } from '../core/vocabulary.ts';
 import type { Provider, Quota } from '../core/vocabulary.ts';
 import { intentStands, spendIntent, withdrawIntent } from '../credentials/outbox.ts';
 import type { IntentParameters } from '../credentials/outbox.ts';
@@ -25,9 +24,9 @@ import { findProvider, isIntegration } from '../integrations/integration.ts';
 import { isOrganization } from '../organizations/organization.ts';
 import { assertRoom, fullQuota, hasRoomFor } from '../organizations/quotas.ts';
 import type { FullQuota } from '../organizations/quotas.ts';
-import { e164, isPhoneNumber, phoneNumberState, presentPhoneNumber } from './phone-number.ts';
+import { e164, isPhoneNumber, noCredentials, phoneNumberState, presentPhoneNumber } from './phone-number.ts';
 import type { PhoneNumber } from './phone-number.ts';
-import { isServerAddress, isSipUser } from './sip-trunk.ts';
+import { sipFields } from './sip-trunk.ts';
 
 const anyNumber = () => ({
   phone_number: e164.meta({ description: 'In E.164 format. No two organizations can have the same number.' }),
@@ -48,35 +47,35 @@ export const throughIntegration = z.lazy(() =>
     sip_username: forSip(),
     sip_password: forSip(),
     sip_server_address: forSip(),
+    sip_transport: forSip(),
     inbound_room_name: forSip(),
     inbound_pin: forSip(),
     media_encryption: forSip(),
   }),
 );
 
-export const throughSip = z.lazy(() =>
-  z
+export const throughSip = z.lazy(() => {
+  const fields = sipFields();
+  return z
     .strictObject({
       ...anyNumber(),
       provider: z.literal('sip'),
       integration_id: absent('must not be given for a SIP number'),
-      sip_trunk_name: optional(visibleName(100)),
-      sip_username: optional(userName(100, isSipUser)).meta({
+      sip_trunk_name: optional(fields.sip_trunk_name),
+      sip_username: optional(fields.sip_username).meta({
         description: 'Required if `sip_password` is given. Without both, the trunk has no authentication.',
       }),
-      sip_password: optional(secretText(256)).meta({
+      sip_password: optional(fields.sip_password).meta({
         description: 'Required if `sip_username` is given. A credential: no answer contains it.',
       }),
-      sip_server_address: optional(text(1, 259, isServerAddress).toLowerCase()).meta({
+      sip_server_address: optional(fields.sip_server_address).meta({
         description:
           'A host name, an IPv4 address or an [IPv6] address, with or without a port. Required if `supports_outbound` is true.',
       }),
-      inbound_room_name: optional(visibleName(100)),
-      inbound_pin: optional(z.string().regex(/^\d{4,10}$/, 'must be 4 to 10 digits, 0 to 9')).meta({
-        description: 'A credential: no answer contains it.',
-        ...secretFormat,
-      }),
-      media_encryption: withDefault(z.enum(mediaEncryptions), 'allow'),
+      sip_transport: withDefault(fields.sip_transport, 'auto'),
+      inbound_room_name: optional(fields.inbound_room_name),
+      inbound_pin: optional(fields.inbound_pin).meta({ description: 'A credential: no answer contains it.' }),
+      media_encryption: withDefault(fields.media_encryption, 'allow'),
     })
     .refine(({ supports_outbound, sip_server_address }) => !supports_outbound || sip_server_address !== undefined, {
       path: ['sip_server_address'],
@@ -92,8 +91,8 @@ export const throughSip = z.lazy(() =>
       path: ['sip_username'],
       error: 'is required if sip_password is given',
       ...onceTheRestIsRight,
-    }),
-);
+    });
+});
 
 export const newPhoneNumber = z.discriminatedUnion('provider', [throughIntegration, throughSip]);
 
@@ -212,7 +211,7 @@ async function attemptImport(
     sip_server_address: request.sip_server_address ?? null,
     inbound_room_name: request.inbound_room_name ?? null,
     media_encryption: request.media_encryption ?? null,
-    sip_transport: request.provider === 'sip' ? ('auto' as const) : null,
+    sip_transport: request.sip_transport ?? null,
     ...stored,
     created_at: event.event_time,
     updated_at: event.event_time,
@@ -240,8 +239,6 @@ function refusal(
   assertRoom(full);
   return undefined;
 }
-
-const noCredentials = { kv_key: null, credentials_version: null, data_key: null, kek_id: null };
 
 function credentialsOf({ sip_password, inbound_pin }: NewPhoneNumber) {
   return sip_password === undefined && inbound_pin === undefined ? undefined : { sip_password, inbound_pin };

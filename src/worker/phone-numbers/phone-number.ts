@@ -1,7 +1,7 @@
 import { and, eq } from 'drizzle-orm';
 import * as z from 'zod';
 import { toIso } from '../core/time.ts';
-import { mediaEncryptions, phoneNumberStatuses, providerNames } from '../core/vocabulary.ts';
+import { mediaEncryptions, phoneNumberStatuses, providerNames, sipTransports } from '../core/vocabulary.ts';
 import { columnsOf } from '../d1/columns.ts';
 import type { Placeholders } from '../d1/query.ts';
 import { phone_numbers } from '../d1/schema.ts';
@@ -27,6 +27,8 @@ export const phoneNumberState = z.lazy(() =>
     sip_trunk_name: z.string().nullable(),
     sip_username: z.string().nullable(),
     sip_server_address: z.string().nullable(),
+    /** The events of earlier versions lack it. */
+    sip_transport: z.enum(sipTransports).nullable().default(null),
     inbound_room_name: z.string().nullable(),
     media_encryption: z.enum(mediaEncryptions).nullable(),
     credentials_version: z.string().nullable(),
@@ -45,6 +47,9 @@ interface PhoneNumberParameters {
 /** Selects one phone number of one organization. */
 export const isPhoneNumber = ({ organization_id, phone_number_id }: Placeholders<PhoneNumberParameters>) =>
   and(eq(phone_numbers.phone_number_id, phone_number_id), eq(phone_numbers.organization_id, organization_id));
+
+/** In place of where credentials are stored, for a number that has none. */
+export const noCredentials = { kv_key: null, credentials_version: null, data_key: null, kek_id: null };
 
 /** The columns that {@link presentPhoneNumber} needs. */
 export const phoneNumberColumns = () =>
@@ -65,6 +70,7 @@ export function presentPhoneNumber(state: PhoneNumberState) {
     sip_trunk_name: state.sip_trunk_name,
     sip_username: state.sip_username,
     sip_server_address: state.sip_server_address,
+    sip_transport: state.sip_transport ?? (state.provider === 'sip' ? ('auto' as const) : null),
     inbound_room_name: state.inbound_room_name,
     media_encryption: state.media_encryption,
     created_at: toIso(state.created_at),

@@ -1,5 +1,8 @@
 /** What a SIP trunk needs: the address of its server, to which the platform connects, and its user. */
+import * as z from 'zod';
+import { secretFormat, secretText, text, userName, visibleName } from '../core/text.ts';
 import type { TextRule } from '../core/text.ts';
+import { mediaEncryptions, sipTransports } from '../core/vocabulary.ts';
 
 const FORM =
   'must be a host name, an IPv4 address or an [IPv6] address, which may be followed by : and a port from 1 to 65535';
@@ -65,3 +68,18 @@ export const isSipUser: TextRule = (user) => {
   if (/:|%3a/i.test(user)) return 'must not contain a colon; put the password in sip_password';
   return /\s/.test(user) ? 'must not contain white space' : undefined;
 };
+
+/** The fields that only SIP numbers have. */
+export const sipFields = () => ({
+  sip_trunk_name: visibleName(100),
+  sip_username: userName(100, isSipUser),
+  sip_password: secretText(256),
+  sip_server_address: text(1, 259, isServerAddress).toLowerCase(),
+  sip_transport: z.enum(sipTransports),
+  inbound_room_name: visibleName(100),
+  inbound_pin: z
+    .string()
+    .regex(/^\d{4,10}$/, 'must be 4 to 10 digits, 0 to 9')
+    .meta(secretFormat),
+  media_encryption: z.enum(mediaEncryptions),
+});

@@ -1,26 +1,43 @@
-import { and, eq, isNull, or, sql } from 'drizzle-orm';
+import { and, eq, ne, or, sql } from 'drizzle-orm';
+import type { Placeholder, SQL } from 'drizzle-orm';
+import type { SQLiteColumn } from 'drizzle-orm/sqlite-core';
 import * as z from 'zod';
-import { DomainError, invalid } from '../core/errors.ts';
+import { DomainError } from '../core/errors.ts';
+import type { Fault } from '../core/errors.ts';
 import { onceTheRestIsRight } from '../core/fields.ts';
 import { agentIdPattern, idSchema } from '../core/ids.ts';
+import { unixNow } from '../core/time.ts';
 import type { Provider, Quota } from '../core/vocabulary.ts';
+import { purge } from '../credentials/drain.ts';
+import type { Credentials } from '../credentials/envelope.ts';
+import { credentialsKey } from '../credentials/kv-key.ts';
+import { enqueuePurges, intentStands, spendIntent, withdrawIntent } from '../credentials/outbox.ts';
+import type { IntentParameters } from '../credentials/outbox.ts';
+import { readCredentials } from '../credentials/read.ts';
+import { beginAgain, credentialsWriter, notDone } from '../credentials/store.ts';
+import { batch } from '../d1/batch.ts';
 import { existsIn } from '../d1/columns.ts';
 import { query } from '../d1/query.ts';
-import type { Placeholders } from '../d1/query.ts';
+import type { Builder, Placeholders } from '../d1/query.ts';
 import { integrations, phone_numbers } from '../d1/schema.ts';
 import type { ApiCall } from '../decision/call.ts';
 import { mayDecide } from '../decision/caller.ts';
 import { decisionSaw, eventRecorder, updateTime } from '../decision/event.ts';
 import { mutation, mutationParameters } from '../decision/mutation.ts';
-import type { MutationParameters } from '../decision/mutation.ts';
+import type { Decision, MutationParameters } from '../decision/mutation.ts';
 import { findProvider, isIntegration } from '../integrations/integration.ts';
 import { assertRoom, fullQuota, hasRoomFor } from '../organizations/quotas.ts';
 import type { FullQuota } from '../organizations/quotas.ts';
-import { isPhoneNumber, phoneNumberState, presentPhoneNumber } from './phone-number.ts';
+import { isPhoneNumber, noCredentials, phoneNumberState, presentPhoneNumber } from './phone-number.ts';
 import type { PhoneNumber, PhoneNumberState } from './phone-number.ts';
+import { sipFields } from './sip-trunk.ts';
 
-export const phoneNumberChanges = z.lazy(() =>
-  z
+const isForSip = 'Only a SIP number has it.';
+const isCredential = `${isForSip} A credential: no answer contains it.`;
+
+export const phoneNumberChanges = z.lazy(() => {
+  const fields = sipFields();
+  return z
     .strictObject({
       integration_id: idSchema('intg').nullable().exactOptional().meta({
         description:
@@ -34,149 +51,388 @@ export const phoneNumberChanges = z.lazy(() =>
         .nullable()
         .exactOptional()
         .meta({ description: 'The agent that the number is assigned to; null unassigns it.' }),
+      sip_trunk_name: fields.sip_trunk_name.nullable().exactOptional().meta({ description: isForSip }),
+      sip_username: fields.sip_username
+        .nullable()
+        .exactOptional()
+        .meta({
+          description: `${isForSip} Null together with \`sip_password\`: the trunk has no authentication.`,
+        }),
+      sip_password: fields.sip_password.nullable().exactOptional().meta({ description: isCredential }),
+      sip_server_address: fields.sip_server_address
+        .nullable()
+        .exactOptional()
+        .meta({
+          description: `${isForSip} It cannot be null if \`supports_outbound\` is true.`,
+        }),
+      sip_transport: fields.sip_transport
+        .nullable()
+        .exactOptional()
+        .meta({
+          description: `${isForSip} Of a SIP number it cannot be null.`,
+        }),
+      inbound_room_name: fields.inbound_room_name.nullable().exactOptional().meta({ description: isForSip }),
+      inbound_pin: fields.inbound_pin.nullable().exactOptional().meta({ description: isCredential }),
+      media_encryption: fields.media_encryption
+        .nullable()
+        .exactOptional()
+        .meta({
+          description: `${isForSip} Of a SIP number it cannot be null.`,
+        }),
     })
     .refine((changes) => Object.keys(changes).length > 0, {
       error: 'must change at least one field',
       ...onceTheRestIsRight,
     })
-    .meta({ minProperties: 1 }),
-);
+    .meta({ minProperties: 1 });
+});
 
 type Changes = z.output<typeof phoneNumberChanges>;
 
-/**
- * Null leaves a column as it is. `assigned_agent_id` can be set to null, so `assigns` says whether it is set at all: 0
- * or 1. `detaches` says whether the number is to have no integration, as SIP numbers have: 0 or 1.
- */
+/** The fields that only SIP numbers have: whether one of theirs may be null. */
+const sipMembers = [
+  ['sip_trunk_name', true],
+  ['sip_username', true],
+  ['sip_password', true],
+  ['sip_server_address', true],
+  ['sip_transport', false],
+  ['inbound_room_name', true],
+  ['inbound_pin', true],
+  ['media_encryption', false],
+] as const;
+
 interface UpdateParameters extends MutationParameters {
   phone_number_id: string;
   integration_id: string | null;
-  detaches: number;
-  supports_inbound: number | null;
-  supports_outbound: number | null;
-  assigned_agent_id: string | null;
-  assigns: number;
+  /** JSON of all that is given but the credentials: columns and their new values. */
+  changes: string;
+  /** Whether something is given that only a SIP number can have, and that none can have: 0 or 1. */
+  is_for_sip: number;
+  is_for_others: number;
+  /** Whether the number is to have a `sip_password`: 0 or 1. Null leaves that as it is. */
+  has_password: number | null;
+  /** Whether the credentials must still be of `read_version`: 0 or 1. */
+  has_read: number;
+  read_version: string | null;
 }
+
+type CredentialsParameters = UpdateParameters &
+  IntentParameters &
+  Record<'credentials_version' | 'data_key' | 'kek_id', string | null>;
 
 const findPhoneNumber = query((db, parameters: Placeholders<UpdateParameters>) =>
   db
-    .select({ provider: phone_numbers.provider, sip_server_address: phone_numbers.sip_server_address })
+    .select({
+      provider: phone_numbers.provider,
+      supports_outbound: phone_numbers.supports_outbound,
+      sip_username: phone_numbers.sip_username,
+      sip_server_address: phone_numbers.sip_server_address,
+      credentials_version: phone_numbers.credentials_version,
+    })
     .from(phone_numbers)
     .where(isPhoneNumber(parameters)),
 );
+
+type FoundNumber = Pick<PhoneNumberState, 'provider' | 'supports_outbound' | 'sip_username' | 'sip_server_address'> & {
+  credentials_version: string | null;
+};
+
+const findCredentials = query((db, parameters: Placeholders<UpdateParameters>) =>
+  db
+    .select({
+      credentials_version: phone_numbers.credentials_version,
+      data_key: phone_numbers.data_key,
+      kek_id: phone_numbers.kek_id,
+    })
+    .from(phone_numbers)
+    .where(isPhoneNumber(parameters)),
+);
+
+/** The value that a column is to have: the one that is given, which may be null, or else the one that it has. */
+function newValue({ changes }: { changes: Placeholder }, column: SQLiteColumn): SQL {
+  const path = sql.raw(`'$.${column.name}'`);
+  return sql`iif(json_type(${changes}, ${path}) IS NULL, ${column}, ${changes} ->> ${path})`;
+}
+
+const changeable = [
+  phone_numbers.integration_id,
+  phone_numbers.supports_inbound,
+  phone_numbers.supports_outbound,
+  phone_numbers.assigned_agent_id,
+  phone_numbers.sip_trunk_name,
+  phone_numbers.sip_username,
+  phone_numbers.sip_server_address,
+  phone_numbers.sip_transport,
+  phone_numbers.inbound_room_name,
+  phone_numbers.media_encryption,
+];
+
+const newValues = (parameters: Placeholders<UpdateParameters>): Readonly<Record<string, SQL>> => ({
+  ...Object.fromEntries(changeable.map((column) => [column.name, newValue(parameters, column)])),
+  status: sql`iif(${newValue(parameters, phone_numbers.assigned_agent_id)} IS NULL, 'free', 'assigned')`,
+});
+
+const withVersion = (parameters: Placeholders<CredentialsParameters>) => ({
+  ...newValues(parameters),
+  credentials_version: sql`${parameters.credentials_version}`,
+});
 
 /** Selects the integration that the number is to move to, if it has the number's organization and provider. */
 const isSuitable = (parameters: Placeholders<UpdateParameters>) =>
   and(isIntegration(parameters), eq(integrations.provider, phone_numbers.provider));
 
-/**
- * Predicate: outbound is to be switched on for a SIP number without a server, which it needs (docs/contract.md, Phone
- * numbers).
- */
-const lacksServer = ({ supports_outbound }: Placeholders<UpdateParameters>) =>
-  and(sql`${supports_outbound} IS 1`, eq(phone_numbers.provider, 'sip'), isNull(phone_numbers.sip_server_address));
+/** Selects the number if it can have what is given (docs/contract.md, Phone numbers). {@link refusal} explains it. */
+const canHaveIt = (db: Builder, parameters: Placeholders<UpdateParameters>) =>
+  and(
+    isPhoneNumber(parameters),
+    or(sql`NOT ${parameters.is_for_sip}`, eq(phone_numbers.provider, 'sip')),
+    or(sql`NOT ${parameters.is_for_others}`, ne(phone_numbers.provider, 'sip')),
+    or(sql`${parameters.integration_id} IS NULL`, existsIn(db, integrations, isSuitable(parameters))),
+    or(
+      ne(phone_numbers.provider, 'sip'),
+      sql`NOT ${newValue(parameters, phone_numbers.supports_outbound)}`,
+      sql`${newValue(parameters, phone_numbers.sip_server_address)} IS NOT NULL`,
+    ),
+    sql`(${newValue(parameters, phone_numbers.sip_username)} IS NOT NULL) = coalesce(${parameters.has_password}, ${phone_numbers.sip_username} IS NOT NULL)`,
+    or(sql`NOT ${parameters.has_read}`, sql`${phone_numbers.credentials_version} IS ${parameters.read_version}`),
+  );
 
 const quotas: Quota[] = ['audit_events'];
 
-function newValues(parameters: Placeholders<UpdateParameters>) {
-  const assigned_agent_id = sql`iif(${parameters.assigns}, ${parameters.assigned_agent_id}, ${phone_numbers.assigned_agent_id})`;
-  return {
-    integration_id: sql`coalesce(${parameters.integration_id}, ${phone_numbers.integration_id})`,
-    supports_inbound: sql`coalesce(${parameters.supports_inbound}, ${phone_numbers.supports_inbound})`,
-    supports_outbound: sql`coalesce(${parameters.supports_outbound}, ${phone_numbers.supports_outbound})`,
-    assigned_agent_id,
-    status: sql`iif(${assigned_agent_id} IS NULL, 'free', 'assigned')`,
-  };
-}
+const storeCredentials = credentialsWriter<UpdateParameters>('phone_numbers:update', (db, parameters) =>
+  and(existsIn(db, phone_numbers, canHaveIt(db, parameters)), hasRoomFor(quotas)),
+);
 
-const recordUpdate = eventRecorder<UpdateParameters>({
-  table: phone_numbers,
-  target_id: phone_numbers.phone_number_id,
-  action: 'phone_number.updated',
-  where: (db, parameters) =>
-    and(
-      isPhoneNumber(parameters),
-      or(sql`NOT ${parameters.detaches}`, eq(phone_numbers.provider, 'sip')),
-      or(sql`${parameters.integration_id} IS NULL`, existsIn(db, integrations, isSuitable(parameters))),
-      sql`NOT ${lacksServer(parameters)}`,
-      mayDecide('phone_numbers:update', db, parameters),
-      hasRoomFor(quotas),
-    ),
-  changes: newValues,
-});
+const recordIf = <Parameters extends UpdateParameters>(
+  changes: (parameters: Placeholders<Parameters>) => Readonly<Record<string, SQL>>,
+  isReady?: (db: Builder, parameters: Placeholders<Parameters>) => SQL,
+) =>
+  eventRecorder<Parameters>({
+    table: phone_numbers,
+    target_id: phone_numbers.phone_number_id,
+    action: 'phone_number.updated',
+    where: (db, parameters) =>
+      and(
+        canHaveIt(db, parameters),
+        mayDecide('phone_numbers:update', db, parameters),
+        hasRoomFor(quotas),
+        isReady?.(db, parameters),
+      ),
+    changes,
+  });
 
-const applyChanges = query((db, parameters: Placeholders<UpdateParameters>) =>
+const updateTo = (db: Builder, parameters: Placeholders<UpdateParameters>, values: Readonly<Record<string, SQL>>) =>
   db
     .update(phone_numbers)
     .set({
-      ...newValues(parameters),
+      ...values,
       updated_at: updateTime(db, parameters, phone_numbers.updated_at),
       revision: sql`${phone_numbers.revision} + 1`,
     })
-    .where(and(isPhoneNumber(parameters), decisionSaw(db, parameters, phone_numbers.revision))),
+    .where(and(isPhoneNumber(parameters), decisionSaw(db, parameters, phone_numbers.revision)));
+
+const applyChanges = query((db, parameters: Placeholders<UpdateParameters>) =>
+  updateTo(db, parameters, newValues(parameters)),
 );
 
-const decide = mutation('phone_numbers:update', {
-  statements: [recordUpdate, applyChanges],
-  found: { number: findPhoneNumber, target: findProvider, full: fullQuota(quotas) },
+const applyWithCredentials = query((db, parameters: Placeholders<CredentialsParameters>) =>
+  updateTo(db, parameters, {
+    ...withVersion(parameters),
+    data_key: sql`${parameters.data_key}`,
+    kek_id: sql`${parameters.kek_id}`,
+  }),
+);
+
+const found = { number: findPhoneNumber, target: findProvider, full: fullQuota(quotas) };
+
+const decideKeeping = mutation<UpdateParameters, typeof found>('phone_numbers:update', {
+  statements: [recordIf(newValues), applyChanges],
+  found,
+});
+
+const decideRemoval = mutation<CredentialsParameters, typeof found>('phone_numbers:update', {
+  statements: [recordIf(withVersion), applyWithCredentials, enqueuePurges],
+  found,
+});
+
+const decideReplacement = mutation<CredentialsParameters, typeof found>('phone_numbers:update', {
+  statements: [recordIf(withVersion, intentStands), applyWithCredentials, enqueuePurges, withdrawIntent, spendIntent],
+  found,
 });
 
 /**
- * Moves a phone number to another integration, changes what it supports, assigns it to an agent, or unassigns it
- * (docs/contract.md, Phone numbers).
+ * Changes a phone number: its integration, what it supports, its agent, or its SIP trunk (docs/contract.md, Phone
+ * numbers).
+ *
+ * It takes one batch. If there are new SIP credentials, their intent and ciphertext come before it, as for an
+ * integration's. They are stored together, so where only one is given, the other is read first. The batch then asks
+ * that nobody has replaced what was read.
  *
  * @returns the phone number after the update
- * @throws DomainError `phone_number_not_found`, `integration_not_found`, `validation_failed` for an integration of
- *   another provider, or for outbound on a SIP number without a server, `quota_exceeded`, and the errors of every
- *   mutation (decision/mutation.ts)
+ * @throws DomainError `phone_number_not_found`, `integration_not_found`, `validation_failed` for what the number cannot
+ *   have, `quota_exceeded`, and the errors of every mutation (decision/mutation.ts)
  */
 export async function updatePhoneNumber(
   call: ApiCall,
   phone_number_id: string,
   changes: Changes,
 ): Promise<PhoneNumber> {
-  const answer = await decide(call, {
+  const { sip_password, inbound_pin, ...visible } = changes;
+  const parameters = {
     ...mutationParameters(call),
     phone_number_id,
     integration_id: changes.integration_id ?? null,
-    detaches: Number(changes.integration_id === null),
-    supports_inbound: toSqlite(changes.supports_inbound),
-    supports_outbound: toSqlite(changes.supports_outbound),
-    assigned_agent_id: changes.assigned_agent_id ?? null,
-    assigns: Number(changes.assigned_agent_id !== undefined),
-  });
-  if (answer.outcome === 'undecided') throw refusal(changes, answer.found);
+    changes: JSON.stringify(visible),
+    is_for_sip: Number(changes.integration_id === null || sipMembers.some(([name]) => isValue(changes[name]))),
+    is_for_others: Number(sipMembers.some(([name, nullable]) => !nullable && changes[name] === null)),
+    has_password: sip_password === undefined ? null : Number(sip_password !== null),
+    has_read: 0,
+    read_version: null,
+  };
+  const event =
+    sip_password === undefined && inbound_pin === undefined
+      ? await updateKeeping(call, parameters, changes)
+      : await beginAgain(() => updateWithCredentials(call, parameters, changes));
 
-  const before = phoneNumberState.parse(JSON.parse(answer.event.state));
-  const after = { ...before, ...changes, updated_at: Math.max(before.updated_at, answer.event.created_at) };
+  const before = phoneNumberState.parse(JSON.parse(event.state));
+  const after = { ...before, ...visible, updated_at: Math.max(before.updated_at, event.created_at) };
   return presentPhoneNumber({ ...after, status: after.assigned_agent_id === null ? 'free' : 'assigned' });
+}
+
+async function updateKeeping(call: ApiCall, parameters: UpdateParameters, changes: Changes): Promise<Decision> {
+  const answer = await decideKeeping(call, parameters);
+  if (answer.outcome === 'undecided')
+    throw refusal(changes, answer.found) ?? new DomainError('temporarily_unavailable', { outcome: 'not_done' });
+  return answer.event;
+}
+
+interface Held {
+  /** Null if the number has no credentials, or there is no number. */
+  version: string | null;
+  /** Undefined if they cannot be read. */
+  credentials: Credentials | undefined;
+}
+
+async function readHeld(call: ApiCall, parameters: UpdateParameters): Promise<Held> {
+  const [[row]] = await batch(call.env.DB, [findCredentials.bind(parameters)]);
+  const { credentials_version = null, data_key = null, kek_id = null } = row ?? {};
+  if (credentials_version === null || data_key === null || kek_id === null) return { version: null, credentials: {} };
+  const { organization_id, phone_number_id: subject_id } = parameters;
+  const stored = { organization_id, subject_id, credentials_version, data_key, kek_id };
+  return { version: credentials_version, credentials: await readCredentials(call, stored) };
+}
+
+async function updateWithCredentials(call: ApiCall, given: UpdateParameters, changes: Changes): Promise<Decision> {
+  const isWhole = changes.sip_password !== undefined && changes.inbound_pin !== undefined;
+  const held = isWhole ? undefined : await readHeld(call, given);
+  const parameters = { ...given, has_read: Number(!isWhole), read_version: held?.version ?? null };
+  const { decide, stored } = await prepare(call, parameters, changes, held);
+  const answer = await decide(call, { ...parameters, ...stored, now: unixNow() });
+  if (answer.outcome === 'undecided') {
+    const isOutdated = held && answer.found.number[0]?.credentials_version !== held.version;
+    throw refusal(changes, answer.found) ?? notDone(isOutdated ? noCredentials : stored);
+  }
+  const { organization_id, credentials_version } = phoneNumberState.parse(JSON.parse(answer.event.state));
+  if (decide !== decideKeeping && answer.outcome === 'decided' && credentials_version !== null) {
+    const kv_key = credentialsKey(organization_id, given.phone_number_id, credentials_version);
+    call.afterAnswer(() => purge(call.env, kv_key));
+  }
+  return answer.event;
+}
+
+/**
+ * Stores the credentials that the number is to have, if they are new.
+ *
+ * @param held what the number has; undefined if both are given, and so nothing was read
+ * @returns the batch that must decide, and where the credentials are that it makes live
+ */
+async function prepare(
+  call: ApiCall,
+  parameters: UpdateParameters,
+  { sip_password, inbound_pin }: Changes,
+  held: Held | undefined,
+) {
+  // Without an intent this batch decides nothing, but it finds what else stands against the call, or a first answer.
+  if (held && !held.credentials) return { decide: decideReplacement, stored: noCredentials };
+  const old = held?.credentials ?? {};
+  const credentials = {
+    sip_password: sip_password === undefined ? old['sip_password'] : (sip_password ?? undefined),
+    inbound_pin: inbound_pin === undefined ? old['inbound_pin'] : (inbound_pin ?? undefined),
+  };
+  const count = Object.values(credentials).filter(isValue).length;
+  const isNew = isValue(sip_password) || isValue(inbound_pin);
+  if (held && !isNew && count === Object.keys(old).length) return { decide: decideKeeping, stored: noCredentials };
+  if (count === 0) return { decide: decideRemoval, stored: noCredentials };
+  return {
+    decide: decideReplacement,
+    stored: await storeCredentials(call, parameters, parameters.phone_number_id, credentials),
+  };
 }
 
 /** Why a phone number was not updated, by what the batch found. */
 function refusal(
   changes: Changes,
-  found: {
-    number: Pick<PhoneNumberState, 'provider' | 'sip_server_address'>[];
-    target: { provider: Provider }[];
-    full: FullQuota[];
-  },
-): DomainError {
-  const [number] = found.number;
-  const [target] = found.target;
+  {
+    number: [number],
+    target: [target],
+    full,
+  }: { number: FoundNumber[]; target: { provider: Provider }[]; full: FullQuota[] },
+): DomainError | undefined {
   if (!number) return new DomainError('phone_number_not_found', {});
-  if (changes.integration_id === null && number.provider !== 'sip')
-    return invalid('integration_id', 'must not be null');
-  if (typeof changes.integration_id === 'string') {
-    if (!target) return new DomainError('integration_not_found', {});
-    if (target.provider !== number.provider) {
-      return invalid('integration_id', "must be an integration of the phone number's provider");
-    }
-  }
-  if (changes.supports_outbound && number.provider === 'sip' && number.sip_server_address === null) {
-    return invalid('supports_outbound', 'cannot be true for a SIP number without sip_server_address');
-  }
-  assertRoom(found.full);
-  return new DomainError('temporarily_unavailable', { outcome: 'not_done' });
+  if (isValue(changes.integration_id) && !target) return new DomainError('integration_not_found', {});
+  const errors = [...integrationFaults(changes, number, target), ...sipFaults(changes, number)];
+  if (errors.length > 0) return new DomainError('validation_failed', { errors });
+  assertRoom(full);
+  return undefined;
 }
 
-const toSqlite = (value: boolean | undefined) => (value === undefined ? null : Number(value));
+function integrationFaults(
+  { integration_id }: Changes,
+  { provider }: FoundNumber,
+  target: { provider: Provider } | undefined,
+): Fault[] {
+  const path = 'integration_id';
+  if (integration_id === null && provider !== 'sip') return [{ path, message: 'must not be null' }];
+  return target && target.provider !== provider
+    ? [{ path, message: "must be an integration of the phone number's provider" }]
+    : [];
+}
+
+function sipFaults(changes: Changes, number: FoundNumber): Fault[] {
+  if (number.provider !== 'sip') {
+    return sipMembers
+      .filter(([name]) => isValue(changes[name]))
+      .map(([path]) => ({ path, message: 'is only for SIP numbers' }));
+  }
+  const nulls = sipMembers
+    .filter(([name, nullable]) => !nullable && changes[name] === null)
+    .map(([path]) => ({ path, message: 'must not be null' }));
+  return [...nulls, ...serverFaults(changes, number), ...authenticationFaults(changes, number)];
+}
+
+function serverFaults({ supports_outbound, sip_server_address }: Changes, number: FoundNumber): Fault[] {
+  const isOutbound = supports_outbound ?? number.supports_outbound;
+  const server = sip_server_address === undefined ? number.sip_server_address : sip_server_address;
+  if (!isOutbound || server !== null) return [];
+  return sip_server_address === null
+    ? [{ path: 'sip_server_address', message: 'must not be null if supports_outbound is true' }]
+    : [{ path: 'supports_outbound', message: 'cannot be true for a SIP number without sip_server_address' }];
+}
+
+/** A number has a password exactly if it has a user. */
+function authenticationFaults({ sip_username, sip_password }: Changes, number: FoundNumber): Fault[] {
+  const hadBoth = number.sip_username !== null;
+  const hasUser = sip_username === undefined ? hadBoth : sip_username !== null;
+  const hasPassword = sip_password === undefined ? hadBoth : sip_password !== null;
+  if (hasUser === hasPassword) return [];
+  if (hasPassword) {
+    return isValue(sip_password)
+      ? [{ path: 'sip_username', message: 'is required if sip_password is given' }]
+      : [{ path: 'sip_password', message: 'must be null if sip_username is null' }];
+  }
+  return hadBoth
+    ? [{ path: 'sip_username', message: 'must be null if sip_password is null' }]
+    : [{ path: 'sip_password', message: 'is required if sip_username is given' }];
+}
+
+const isValue = (given: unknown) => given !== undefined && given !== null;
