@@ -2,14 +2,46 @@ import * as z from 'zod';
 import { categories, integrationStatuses, providerNames, verificationStatuses } from '../worker/core/vocabulary.ts';
 import { presentDeletedIntegration, presentIntegration } from '../worker/integrations/integration.ts';
 import type { DeletedIntegration, Integration } from '../worker/integrations/integration.ts';
+import { credentialsQuery } from '../worker/integrations/routes.ts';
+import { integrationChanges } from '../worker/integrations/update.ts';
 import { providerCredentials, providers } from '../worker/providers/providers.ts';
-import { named } from './json-schema.ts';
+import { described, named, separated } from './json-schema.ts';
 import { action, entity, id, page, time } from './operation.ts';
 import type { Operations } from './operation.ts';
 
 named('IntegrationCredentials', providerCredentials);
 named('TelnyxCredentials', providers.telnyx.credentials, 'Telnyx');
 named('PlivoCredentials', providers.plivo.credentials, 'Plivo');
+described(integrationChanges, {
+  credentials: 'All credentials, of the same provider. They replace the old ones.',
+});
+described(credentialsQuery, {
+  verify: 'Whether the provider is asked if it accepts the credentials. What it refuses is not stored.',
+});
+described(providers.twilio.credentials, { region: 'The region of the Auth Token and the API key.' });
+described(providers.telnyx.credentials, { public_key: 'Verifies the signatures of webhooks.' });
+described(providers.vonage.credentials, {
+  application_id: 'The application that places calls.',
+  private_key: 'The private key of that application, in PKCS#8 PEM. Its line breaks may be written as `\\n`.',
+  signature_secret: 'Verifies signed webhooks.',
+});
+separated(providers.twilio.credentials, [
+  { id: 'TwilioAuthTokenCredentials', title: 'Twilio, by Auth Token', required: ['auth_token'] },
+  { id: 'TwilioApiKeyCredentials', title: 'Twilio, by API key', required: ['api_key_sid', 'api_key_secret'] },
+  {
+    id: 'TwilioAuthTokenAndApiKeyCredentials',
+    title: 'Twilio, by API key, with the Auth Token that signs webhooks',
+    required: ['auth_token', 'api_key_sid', 'api_key_secret'],
+  },
+]);
+separated(providers.vonage.credentials, [
+  { id: 'VonageCredentials', title: 'Vonage', required: [] },
+  {
+    id: 'VonageApplicationCredentials',
+    title: 'Vonage, with an application',
+    required: ['application_id', 'private_key'],
+  },
+]);
 
 const tag = 'Integrations';
 

@@ -16,6 +16,29 @@ export function named<Schema extends z.ZodType>(id: string, schema: Schema, titl
   return schema;
 }
 
+/** Describes fields of an object's schema, in the document alone: the Worker does not need the sentences. */
+export function described(schema: z.ZodLazy<z.ZodObject>, sentences: Record<string, string>): void {
+  const { shape } = schema._zod.innerType;
+  for (const [name, description] of Object.entries(sentences)) {
+    const field = shape[name];
+    if (!(field instanceof z.ZodType)) throw new Error(`There is no field ${name}`);
+    z.globalRegistry.add(field, { ...z.globalRegistry.get(field), description });
+  }
+}
+
+interface Alternative {
+  /** The name of its component. */
+  id: string;
+  title: string;
+  /** The fields that it has, and that some others do not have. */
+  required: string[];
+}
+
+/** Splits an object's schema into a union of objects, each with the fields of one alternative. */
+export function separated(schema: z.ZodType, alternatives: Alternative[]): void {
+  z.globalRegistry.add(schema, { ...z.globalRegistry.get(schema), alternatives });
+}
+
 /** @throws Error if the schema has no name */
 export function nameOf(schema: z.ZodType): string {
   const id = z.globalRegistry.get(schema)?.id;

@@ -3,12 +3,43 @@ import { mediaEncryptions, phoneNumberStatuses, providerNames, sipTransports } f
 import { throughIntegration, throughSip } from '../worker/phone-numbers/import.ts';
 import { presentPhoneNumber } from '../worker/phone-numbers/phone-number.ts';
 import type { PhoneNumber } from '../worker/phone-numbers/phone-number.ts';
-import { named } from './json-schema.ts';
+import { phoneNumberChanges } from '../worker/phone-numbers/update.ts';
+import { described, named } from './json-schema.ts';
 import { action, agentId, entity, id, page, time } from './operation.ts';
 import type { Operations } from './operation.ts';
 
 named('NewProviderNumber', throughIntegration, 'Through an integration');
 named('NewSipNumber', throughSip, 'By SIP');
+
+const onlyForSip = 'Only a SIP number has it.';
+const numberSentence = 'In E.164 format. No two organizations can have the same number.';
+const credentialSentence = 'A credential: no answer contains it.';
+
+described(throughIntegration, {
+  phone_number: numberSentence,
+  integration_id: 'An integration of this organization and of the same provider.',
+});
+described(throughSip, {
+  phone_number: numberSentence,
+  sip_username: 'Required if `sip_password` is given. Without both, the trunk has no authentication.',
+  sip_password: `Required if \`sip_username\` is given. ${credentialSentence}`,
+  sip_server_address:
+    'A host name, an IPv4 address or an [IPv6] address, with or without a port. Required if `supports_outbound` is true.',
+  inbound_pin: credentialSentence,
+});
+described(phoneNumberChanges, {
+  integration_id:
+    'Moves the number to this integration, which must be of the same organization and provider. Only a SIP number can have null.',
+  assigned_agent_id: 'The agent that the number is assigned to; null unassigns it.',
+  sip_trunk_name: onlyForSip,
+  sip_username: `${onlyForSip} Null together with \`sip_password\`: the trunk has no authentication.`,
+  sip_password: `${onlyForSip} ${credentialSentence}`,
+  sip_server_address: `${onlyForSip} It cannot be null if \`supports_outbound\` is true.`,
+  sip_transport: `${onlyForSip} Of a SIP number it cannot be null.`,
+  inbound_room_name: onlyForSip,
+  inbound_pin: `${onlyForSip} ${credentialSentence}`,
+  media_encryption: `${onlyForSip} Of a SIP number it cannot be null.`,
+});
 
 const tag = 'Phone numbers';
 

@@ -2,6 +2,7 @@ import { env } from 'cloudflare:workers';
 import { describe, expect, it } from 'vitest';
 import { newRawKey } from '../../src/worker/callers/raw-key.ts';
 import { mutationLimits, networkLimit, networksOf, organizationLimits } from '../../src/worker/http/rate-limit.ts';
+import { BUDGET_PERIOD_SECONDS, providerLimits } from '../../src/worker/providers/budget.ts';
 import wrangler from '../../wrangler.toml?raw';
 import { countedBindings } from '../bindings.ts';
 import { call, newClient } from '../fixtures.ts';
@@ -28,10 +29,17 @@ const get = (client: Client) => call(client, 'GET', '/api/nothing');
 
 describe('the limit of an organization', () => {
   it('is stated to clients as wrangler.toml has it', () => {
-    const all = [...Object.values(organizationLimits), ...Object.values(mutationLimits), networkLimit];
-    for (const { binding, requests } of all) {
+    const all = [
+      ...[...Object.values(organizationLimits), ...Object.values(mutationLimits), networkLimit].map(
+        (limit) => [limit, 10] as const,
+      ),
+      ...Object.values(providerLimits).map((limit) => [limit, BUDGET_PERIOD_SECONDS] as const),
+    ];
+    for (const [{ binding, requests }, period] of all) {
       expect(wrangler).toMatch(
-        new RegExp(`name = "${binding}"\\s+namespace_id = "\\d+"\\s+simple = { limit = ${requests}, period = 10 }`),
+        new RegExp(
+          `name = "${binding}"\\s+namespace_id = "\\d+"\\s+simple = { limit = ${requests}, period = ${period} }`,
+        ),
       );
     }
   });

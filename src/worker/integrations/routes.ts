@@ -12,19 +12,17 @@ import { verifyIntegration } from './verify.ts';
 
 const path = z.object({ integration_id: idSchema('intg') });
 
-/** For calls that may bring credentials. */
-const query = z.lazy(() =>
+/** The query string of calls that may bring credentials. */
+export const credentialsQuery = z.lazy(() =>
   z.strictObject({
-    verify: z.enum(['true', 'false']).exactOptional().meta({
-      description: 'Whether the provider is asked if it accepts the credentials. What it refuses is not stored.',
-    }),
+    verify: z.enum(['true', 'false']).exactOptional(),
   }),
 );
 
-const asks = ({ verify }: z.output<typeof query>) => verify !== 'false';
+const asks = ({ verify }: z.output<typeof credentialsQuery>) => verify !== 'false';
 
 export const integrationRoutes = newRoutes()
-  .post('/', mutates('integrations:create', { query, body: newIntegration }), async (c) => {
+  .post('/', mutates('integrations:create', { query: credentialsQuery, body: newIntegration }), async (c) => {
     const data = await createIntegration(c.get('call'), c.req.valid('json'), asks(c.req.valid('query')));
     return answer(c, 201, { success: true, message: 'Integration created successfully', data });
   })
@@ -36,16 +34,20 @@ export const integrationRoutes = newRoutes()
     const data = await readIntegration(c.get('call'), c.req.valid('param').integration_id);
     return answer(c, 200, { success: true, data });
   })
-  .put('/:integration_id', mutates('integrations:update', { path, query, body: integrationChanges }), async (c) => {
-    const { integration_id } = c.req.valid('param');
-    const data = await updateIntegration(
-      c.get('call'),
-      integration_id,
-      c.req.valid('json'),
-      asks(c.req.valid('query')),
-    );
-    return answer(c, 200, { success: true, message: 'Integration updated successfully', data });
-  })
+  .put(
+    '/:integration_id',
+    mutates('integrations:update', { path, query: credentialsQuery, body: integrationChanges }),
+    async (c) => {
+      const { integration_id } = c.req.valid('param');
+      const data = await updateIntegration(
+        c.get('call'),
+        integration_id,
+        c.req.valid('json'),
+        asks(c.req.valid('query')),
+      );
+      return answer(c, 200, { success: true, message: 'Integration updated successfully', data });
+    },
+  )
   .post('/:integration_id/verify', mutates('integrations:update', { path }), async (c) => {
     const data = await verifyIntegration(c.get('call'), c.req.valid('param').integration_id);
     return answer(c, 200, { success: true, message: 'Integration checked successfully', data });

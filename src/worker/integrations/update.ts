@@ -31,9 +31,7 @@ export const integrationChanges = z.lazy(() =>
   z
     .strictObject({
       name: visibleName(100).exactOptional(),
-      credentials: providerCredentials.exactOptional().meta({
-        description: 'All credentials, of the same provider. They replace the old ones.',
-      }),
+      credentials: providerCredentials.exactOptional(),
     })
     .refine(({ name, credentials }) => name !== undefined || credentials !== undefined, {
       error: 'must have name, credentials, or both',

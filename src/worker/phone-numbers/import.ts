@@ -29,7 +29,7 @@ import type { PhoneNumber } from './phone-number.ts';
 import { sipFields } from './sip-trunk.ts';
 
 const anyNumber = () => ({
-  phone_number: e164.meta({ description: 'In E.164 format. No two organizations can have the same number.' }),
+  phone_number: e164,
   supports_inbound: withDefault(z.boolean(), false),
   supports_outbound: withDefault(z.boolean(), false),
 });
@@ -40,9 +40,7 @@ export const throughIntegration = z.lazy(() =>
   z.strictObject({
     ...anyNumber(),
     provider: z.enum(providerNames),
-    integration_id: idSchema('intg').meta({
-      description: 'An integration of this organization and of the same provider.',
-    }),
+    integration_id: idSchema('intg'),
     sip_trunk_name: forSip(),
     sip_username: forSip(),
     sip_password: forSip(),
@@ -62,19 +60,12 @@ export const throughSip = z.lazy(() => {
       provider: z.literal('sip'),
       integration_id: absent('must not be given for a SIP number'),
       sip_trunk_name: optional(fields.sip_trunk_name),
-      sip_username: optional(fields.sip_username).meta({
-        description: 'Required if `sip_password` is given. Without both, the trunk has no authentication.',
-      }),
-      sip_password: optional(fields.sip_password).meta({
-        description: 'Required if `sip_username` is given. A credential: no answer contains it.',
-      }),
-      sip_server_address: optional(fields.sip_server_address).meta({
-        description:
-          'A host name, an IPv4 address or an [IPv6] address, with or without a port. Required if `supports_outbound` is true.',
-      }),
+      sip_username: optional(fields.sip_username),
+      sip_password: optional(fields.sip_password),
+      sip_server_address: optional(fields.sip_server_address),
       sip_transport: withDefault(fields.sip_transport, 'auto'),
       inbound_room_name: optional(fields.inbound_room_name),
-      inbound_pin: optional(fields.inbound_pin).meta({ description: 'A credential: no answer contains it.' }),
+      inbound_pin: optional(fields.inbound_pin),
       media_encryption: withDefault(fields.media_encryption, 'allow'),
     })
     .refine(({ supports_outbound, sip_server_address }) => !supports_outbound || sip_server_address !== undefined, {

@@ -32,53 +32,27 @@ import { isPhoneNumber, noCredentials, phoneNumberState, presentPhoneNumber } fr
 import type { PhoneNumber, PhoneNumberState } from './phone-number.ts';
 import { sipFields } from './sip-trunk.ts';
 
-const isForSip = 'Only a SIP number has it.';
-const isCredential = `${isForSip} A credential: no answer contains it.`;
+/** A field that may be given, or given as null. */
+const orNull = <Schema extends z.ZodType>(schema: Schema) => schema.nullable().exactOptional();
 
 export const phoneNumberChanges = z.lazy(() => {
   const fields = sipFields();
   return z
     .strictObject({
-      integration_id: idSchema('intg').nullable().exactOptional().meta({
-        description:
-          'Moves the number to this integration, which must be of the same organization and provider. Only a SIP number can have null.',
-      }),
+      integration_id: orNull(idSchema('intg')),
       supports_inbound: z.boolean().exactOptional(),
       supports_outbound: z.boolean().exactOptional(),
-      assigned_agent_id: z
-        .string()
-        .regex(agentIdPattern, 'must be agent_ followed by 1 to 64 of A–Z, a–z, 0–9, _ and -')
-        .nullable()
-        .exactOptional()
-        .meta({ description: 'The agent that the number is assigned to; null unassigns it.' }),
-      sip_trunk_name: fields.sip_trunk_name.nullable().exactOptional().meta({ description: isForSip }),
-      sip_username: fields.sip_username
-        .nullable()
-        .exactOptional()
-        .meta({
-          description: `${isForSip} Null together with \`sip_password\`: the trunk has no authentication.`,
-        }),
-      sip_password: fields.sip_password.nullable().exactOptional().meta({ description: isCredential }),
-      sip_server_address: fields.sip_server_address
-        .nullable()
-        .exactOptional()
-        .meta({
-          description: `${isForSip} It cannot be null if \`supports_outbound\` is true.`,
-        }),
-      sip_transport: fields.sip_transport
-        .nullable()
-        .exactOptional()
-        .meta({
-          description: `${isForSip} Of a SIP number it cannot be null.`,
-        }),
-      inbound_room_name: fields.inbound_room_name.nullable().exactOptional().meta({ description: isForSip }),
-      inbound_pin: fields.inbound_pin.nullable().exactOptional().meta({ description: isCredential }),
-      media_encryption: fields.media_encryption
-        .nullable()
-        .exactOptional()
-        .meta({
-          description: `${isForSip} Of a SIP number it cannot be null.`,
-        }),
+      assigned_agent_id: orNull(
+        z.string().regex(agentIdPattern, 'must be agent_ followed by 1 to 64 of A–Z, a–z, 0–9, _ and -'),
+      ),
+      sip_trunk_name: orNull(fields.sip_trunk_name),
+      sip_username: orNull(fields.sip_username),
+      sip_password: orNull(fields.sip_password),
+      sip_server_address: orNull(fields.sip_server_address),
+      sip_transport: orNull(fields.sip_transport),
+      inbound_room_name: orNull(fields.inbound_room_name),
+      inbound_pin: orNull(fields.inbound_pin),
+      media_encryption: orNull(fields.media_encryption),
     })
     .refine((changes) => Object.keys(changes).length > 0, {
       error: 'must change at least one field',

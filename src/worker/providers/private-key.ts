@@ -1,6 +1,7 @@
 /** Private keys in PEM (RFC 7468). */
 import { decodeBase64 } from 'hono/utils/encode';
 import * as z from 'zod';
+import { secretFormat } from '../core/text.ts';
 
 const MAX_LENGTH = 4096;
 
@@ -18,7 +19,7 @@ export const privateKey = () =>
       const message = faultOf(text);
       if (message !== undefined) context.addIssue({ code: 'custom', message });
     })
-    .meta({ minLength: 1, maxLength: MAX_LENGTH });
+    .meta({ minLength: 1, maxLength: MAX_LENGTH, ...secretFormat });
 
 function faultOf(text: string): string | undefined {
   if (text.length <= MAX_LENGTH && pem.test(text)) return undefined;

@@ -5,7 +5,7 @@
 import * as z from 'zod';
 import { invalid } from '../core/errors.ts';
 import { onceTheRestIsRight, optional, withDefault } from '../core/fields.ts';
-import { secretFormat, secretText } from '../core/text.ts';
+import { secretText } from '../core/text.ts';
 import type { TextRule } from '../core/text.ts';
 import type { Category, Provider } from '../core/vocabulary.ts';
 import type { Credentials } from '../credentials/envelope.ts';
@@ -86,9 +86,7 @@ export const providers = {
           auth_token: optional(secret()),
           api_key_sid: optional(id('an API key SID')),
           api_key_secret: optional(secret()),
-          region: withDefault(twilioRegion, 'us1').meta({
-            description: 'The region of the Auth Token and the API key.',
-          }),
+          region: withDefault(twilioRegion, 'us1'),
         })
         .superRefine(({ auth_token, api_key_sid, api_key_secret }, context) => {
           const lacks = (path: string[], message: string) => context.addIssue({ code: 'custom', path, message });
@@ -99,18 +97,7 @@ export const providers = {
           } else if (auth_token === undefined && api_key_sid === undefined) {
             lacks([], 'must have auth_token, or api_key_sid and api_key_secret, or all three');
           }
-        }, onceTheRestIsRight)
-        .meta({
-          alternatives: [
-            { id: 'TwilioAuthTokenCredentials', title: 'Twilio, by Auth Token', required: ['auth_token'] },
-            { id: 'TwilioApiKeyCredentials', title: 'Twilio, by API key', required: ['api_key_sid', 'api_key_secret'] },
-            {
-              id: 'TwilioAuthTokenAndApiKeyCredentials',
-              title: 'Twilio, by API key, with the Auth Token that signs webhooks',
-              required: ['auth_token', 'api_key_sid', 'api_key_secret'],
-            },
-          ],
-        }),
+        }, onceTheRestIsRight),
     ),
     accountOf: ({ account_sid }) => account_sid,
     // A key may not read the account itself, but it may list the account's numbers.
@@ -141,11 +128,7 @@ export const providers = {
       z.strictObject({
         provider: z.literal('telnyx'),
         api_key: secret(),
-        public_key: optional(
-          z.string().regex(/^[A-Za-z0-9+/]{42}[AEIMQUYcgkosw048]=$/, 'must be base64 of 32 bytes'),
-        ).meta({
-          description: 'The key that verifies the signatures of webhooks.',
-        }),
+        public_key: optional(z.string().regex(/^[A-Za-z0-9+/]{42}[AEIMQUYcgkosw048]=$/, 'must be base64 of 32 bytes')),
       }),
     ),
     accountOf: () => undefined,
@@ -175,29 +158,16 @@ export const providers = {
                 /^[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}$/,
                 'must be a UUID, as in the application’s settings',
               ),
-          ).meta({ description: 'The application that places calls.' }),
-          private_key: optional(privateKey()).meta({
-            description: 'The private key of that application, in PKCS#8 PEM. Its line breaks may be written as `\\n`.',
-            ...secretFormat,
-          }),
-          signature_secret: optional(secret()).meta({ description: 'Verifies signed webhooks.', ...secretFormat }),
+          ),
+          private_key: optional(privateKey()),
+          signature_secret: optional(secret()),
         })
         .superRefine(({ application_id, private_key }, context) => {
           if ((application_id === undefined) === (private_key === undefined)) return;
           const [lacking, given] =
             private_key === undefined ? ['private_key', 'application_id'] : ['application_id', 'private_key'];
           context.addIssue({ code: 'custom', path: [lacking], message: `is required if ${given} is given` });
-        }, onceTheRestIsRight)
-        .meta({
-          alternatives: [
-            { id: 'VonageCredentials', title: 'Vonage', required: [] },
-            {
-              id: 'VonageApplicationCredentials',
-              title: 'Vonage, with an application',
-              required: ['application_id', 'private_key'],
-            },
-          ],
-        }),
+        }, onceTheRestIsRight),
     ),
     accountOf: ({ api_key }) => api_key,
     checksOf: ({ api_key = '', api_secret = '' }) => [
