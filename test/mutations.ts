@@ -1,4 +1,5 @@
 /** Every mutation of the API, done and refused: what the tests of repeats and of faults go through, one by one. */
+import { env } from 'cloudflare:workers';
 import * as z from 'zod';
 import { call, changeKey, createIntegration, importNumber, newClient, twilio, unusedNumber } from './fixtures.ts';
 import type { Client } from './fixtures.ts';
@@ -12,6 +13,8 @@ export interface Mutation {
 export interface Case {
   name: string;
   status: number;
+  /** A provider that does not answer would lead to another answer. */
+  dependsOnProvider?: true;
   /** Makes what the mutation needs, for a client of the role admin. */
   prepare: (client: Client) => Promise<Mutation>;
 }
@@ -22,6 +25,14 @@ const NO_KEY = 'apikey_000000000000';
 
 const telnyx = { provider: 'telnyx', api_key: 'plaintext-api-key' };
 const replacement = { ...twilio, auth_token: 'plaintext-replacement' };
+const refused = { ...twilio, auth_token: 'plaintext-refused' };
+
+/** An integration whose credentials its provider refuses, and nobody has asked it yet. */
+async function unverifiedIntegration(client: Client): Promise<string> {
+  const body = { name: 'Twilio Production', credentials: refused };
+  const { text } = await call(client, 'POST', '/api/integrations?verify=false', { body });
+  return /intg_[a-f0-9]{12}/.exec(text)?.[0] ?? '';
+}
 
 export const sip = (phone_number = unusedNumber()) => ({
   phone_number,
@@ -67,6 +78,10 @@ async function maker(client: Client): Promise<string> {
 }
 
 const create = (body: object): Mutation => ({ method: 'POST', path: '/api/integrations', body });
+const checking = (integration_id: string): Mutation => ({
+  method: 'POST',
+  path: `/api/integrations/${integration_id}/verify`,
+});
 const importing = (body: object): Mutation => ({ method: 'POST', path: '/api/phone-numbers', body });
 const creatingKey = (body: object): Mutation => ({ method: 'POST', path: '/api/api-keys', body });
 const updating = (integration_id: string, body: object): Mutation => ({
@@ -116,6 +131,48 @@ export const mutations: Case[] = [
     name: 'credentials of another provider for an integration',
     status: 422,
     prepare: async (client) => updating(await createIntegration(client), { credentials: telnyx }),
+  },
+  {
+    name: 'the creation of an integration with refused credentials',
+    status: 422,
+    dependsOnProvider: true,
+    prepare: async () => create({ name: 'Twilio Production', credentials: refused }),
+  },
+  {
+    name: 'refused credentials for an integration',
+    status: 422,
+    dependsOnProvider: true,
+    prepare: async (client) => updating(await createIntegration(client), { credentials: refused }),
+  },
+  {
+    name: 'credentials of another account for an integration in use',
+    status: 409,
+    prepare: async (client) =>
+      updating((await usedIntegration(client)).integration_id, {
+        credentials: { ...twilio, account_sid: 'ACffffffffffffffffffffffffffffffff' },
+      }),
+  },
+  {
+    name: 'the check of an integration',
+    status: 200,
+    dependsOnProvider: true,
+    prepare: async (client) => checking(await unverifiedIntegration(client)),
+  },
+  {
+    name: 'the check of no integration',
+    status: 404,
+    prepare: async () => checking(NO_INTEGRATION),
+  },
+  {
+    name: 'the check of an integration that has lost its credentials',
+    status: 409,
+    prepare: async (client) => {
+      const integration_id = await createIntegration(client);
+      await env.DB.prepare(`UPDATE integrations SET status = 'credentials_missing' WHERE integration_id = ?`)
+        .bind(integration_id)
+        .run();
+      return checking(integration_id);
+    },
   },
   {
     name: 'the deletion of an integration',

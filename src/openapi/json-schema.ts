@@ -18,6 +18,7 @@ export function named<Schema extends z.ZodType>(id: string, schema: Schema, titl
 
 /** Describes fields of an object's schema, in the document alone: the Worker does not need the sentences. */
 export function described(schema: z.ZodLazy<z.ZodObject>, sentences: Record<string, string>): void {
+  // oxlint-disable-next-line no-underscore-dangle -- `unwrap()` makes another schema each time
   const { shape } = schema._zod.innerType;
   for (const [name, description] of Object.entries(sentences)) {
     const field = shape[name];

@@ -29,6 +29,11 @@ const integrationMembers = [
   'created_at',
   'updated_at',
   'revision',
+  'account_hint',
+  'verification_status',
+  'verification_checked_at',
+  'verification_provider_status',
+  'verification_provider_code',
 ];
 
 describe('an audit event', () => {

@@ -8,7 +8,7 @@ import { forgetKey } from '../../src/worker/callers/key-cache.ts';
 import { hashKey } from '../../src/worker/callers/raw-key.ts';
 import { drainPurges } from '../../src/worker/credentials/drain.ts';
 import { interceptedBindings } from '../bindings.ts';
-import type { Interceptor } from '../bindings.ts';
+import type { BindingCall, Interceptor } from '../bindings.ts';
 import { newClient, start } from '../fixtures.ts';
 import type { Answer } from '../fixtures.ts';
 import type { Case } from '../mutations.ts';
@@ -182,14 +182,17 @@ async function sendThrough(
   return answer;
 }
 
+/** Whether a call may meet a fault: one to a provider may not where the answer depends on it. */
+const mayMeet = ({ dependsOnProvider }: Case, call: BindingCall) => !(dependsOnProvider && call === 'provider.fetch');
+
 /** What comes of the mutation where nothing fails. */
-export async function referenceOf({ prepare }: Case) {
-  const scene = await prepared(prepare);
+export async function referenceOf(mutation: Case) {
+  const scene = await prepared(mutation.prepare);
   let calls = 0;
   const answer = await sendThrough(
     scene,
-    (_, carryOut) => {
-      calls += 1;
+    (call, carryOut) => {
+      if (mayMeet(mutation, call)) calls += 1;
       return carryOut();
     },
     new Promise<never>(() => {}),
@@ -201,12 +204,13 @@ type Reference = Awaited<ReturnType<typeof referenceOf>>;
 
 /** Asserts that all is well where the fault meets this call of the mutation, its first being 0. */
 export async function assertWithstands(
-  { status, prepare }: Case,
+  mutation: Case,
   { meets, lasts }: Fault,
   failing: number,
   reference: Reference,
 ): Promise<void> {
-  const request = await prepared(prepare);
+  const { status } = mutation;
+  const request = await prepared(mutation.prepare);
   const { organization_id, before } = request;
   const { promise: killed, reject: endWait } = Promise.withResolvers<never>();
   // What a killed isolate waits for: nothing answers it before the case is over, and then its contexts settle.
@@ -230,8 +234,9 @@ export async function assertWithstands(
   let calls = 0;
   const answer = await sendThrough(
     request,
-    (_, carryOut) => {
+    (call, carryOut) => {
       if (isKilled) return never;
+      if (!mayMeet(mutation, call)) return carryOut();
       const index = calls;
       calls += 1;
       return (lasts ? index >= failing : index === failing) ? meets(carryOut, scene) : carryOut();
