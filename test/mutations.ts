@@ -171,6 +171,8 @@ export const mutations: Case[] = [
       await env.DB.prepare(`UPDATE integrations SET status = 'credentials_missing' WHERE integration_id = ?`)
         .bind(integration_id)
         .run();
+      const { keys } = await env.CREDENTIALS.list({ prefix: `v1/${client.organization_id}/${integration_id}/` });
+      await Promise.all(keys.map((key) => env.CREDENTIALS.delete(key.name)));
       return checking(integration_id);
     },
   },

@@ -131,6 +131,7 @@ const greatest: Mutation[] = [
 const valueOf: Record<string, string> = {
   provider: 'twilio',
   category: 'telephony',
+  verification: 'verified',
   integration_id: 'intg_000000000000',
   action: 'integration.created',
   target_id: 'intg_000000000000',

@@ -17,8 +17,9 @@ import { reconcile } from '../../src/operator/recovery/reconcile.ts';
 import { drainPurges } from '../../src/worker/credentials/drain.ts';
 import type { Bindings } from '../../src/worker/env.ts';
 import worker from '../../src/worker/index.ts';
+import { RECHECK_CRON } from '../../src/worker/integrations/recheck.ts';
 import { interceptedBindings } from '../bindings.ts';
-import { call, emptyStorage, newClient, twilio, unusedNumber } from '../fixtures.ts';
+import { call, emptyStorage, newClient, openCredentials, twilio, unusedNumber } from '../fixtures.ts';
 import type { Answer, Client } from '../fixtures.ts';
 import { sip } from '../mutations.ts';
 import { exportedSince, replayRows, restorePoint } from '../operator/recovery/restore.ts';
@@ -35,6 +36,7 @@ const kinds = [
   'import by SIP',
   'rename',
   'replace',
+  'check',
   'replace of SIP',
   'delete',
   'delete number',
@@ -45,7 +47,11 @@ const kinds = [
   'revoke all',
   'drain',
   'cron',
+  'recheck',
 ] as const;
+
+/** What the provider says of the credentials that a step brings or checks. */
+const secrets = ['plaintext-good', 'plaintext-refused', 'plaintext-broken'] as const;
 
 interface Verb {
   does: (typeof kinds)[number];
@@ -53,6 +59,9 @@ interface Verb {
   keyed: boolean;
   loses: number;
   kvRefuses: boolean;
+  secret: (typeof secrets)[number];
+  /** Whether the provider is asked about new credentials. */
+  asks: boolean;
 }
 
 type Step = Verb | { does: 'land late'; which: number } | { does: 'save' } | { does: 'restore' } | { does: 'offboard' };
@@ -134,7 +143,11 @@ class World {
     const number = nth(this.numbers, 'phon');
     switch (step.does) {
       case 'create': {
-        const answer = await this.mutate(step, 'POST', '/api/integrations', { name: 'Late', credentials: twilio });
+        const answer = await this.mutate(step, 'POST', `/api/integrations?verify=${step.asks}`, {
+          name: 'Late',
+          credentials: { ...twilio, auth_token: step.secret },
+        });
+        if (step.asks && step.secret === 'plaintext-refused') expect(answer.status).toBeGreaterThanOrEqual(400);
         this.learn(answer, 'integration_id', this.integrations);
         return;
       }
@@ -152,9 +165,12 @@ class World {
         await this.mutate(step, 'PUT', `/api/integrations/${integration}`, { name: 'Renamed' });
         return;
       case 'replace':
-        await this.mutate(step, 'PUT', `/api/integrations/${integration}`, {
-          credentials: { ...twilio, auth_token: 'plaintext-replacement' },
+        await this.mutate(step, 'PUT', `/api/integrations/${integration}?verify=${step.asks}`, {
+          credentials: { ...twilio, auth_token: step.secret },
         });
+        return;
+      case 'check':
+        await this.mutate(step, 'POST', `/api/integrations/${integration}/verify`);
         return;
       case 'replace of SIP':
         await this.mutate(step, 'PUT', `/api/phone-numbers/${number}`, { sip_password: 'plaintext-replacement' });
@@ -217,6 +233,12 @@ class World {
         return;
       case 'cron':
         await worker.scheduled(createScheduledController(), this.bindings(step)).catch(() => {});
+        return;
+      case 'recheck':
+        await env.DB.prepare(`UPDATE integrations SET recheck_from = 0 WHERE organization_id = ?`)
+          .bind(organization_id)
+          .run();
+        await worker.scheduled(createScheduledController({ cron: RECHECK_CRON }), this.bindings(step)).catch(() => {});
     }
   }
 
@@ -240,6 +262,8 @@ const verb = (...does: (typeof kinds)[number][]) =>
     keyed: fc.boolean(),
     loses: fc.oneof({ weight: 2, arbitrary: fc.constant(-1) }, fc.nat({ max: 3 })),
     kvRefuses: fc.boolean(),
+    secret: fc.constantFrom(...secrets),
+    asks: fc.boolean(),
   });
 
 const step: fc.Arbitrary<Step> = fc.oneof(
@@ -259,6 +283,21 @@ const steps = fc
     ...late.map((which) => ({ does: 'land late' as const, which })),
   ]);
 
+const saysOf: Record<string, string[]> = {
+  'plaintext-good': ['unverified', 'verified'],
+  'plaintext-refused': ['unverified', 'refused'],
+  'plaintext-broken': ['unverified', 'unreachable'],
+};
+
+/** What is stored of a check is what the provider says of the credentials that are stored. */
+async function assertVerified(integrations: Record<string, unknown>[]): Promise<void> {
+  for (const { integration_id, status, verification_status } of integrations) {
+    if (status !== 'active') continue;
+    const { auth_token } = z.object({ auth_token: z.string() }).parse(await openCredentials(String(integration_id)));
+    expect(saysOf[auth_token], `what is stored of a check of ${auth_token}`).toContain(verification_status);
+  }
+}
+
 /** What must hold after every step. */
 async function assertHolds({ client, gone, isRestored }: World): Promise<void> {
   const { organization_id } = client;
@@ -271,7 +310,10 @@ async function assertHolds({ client, gone, isRestored }: World): Promise<void> {
     const path = `/api/${id.startsWith('intg') ? 'integrations' : 'phone-numbers'}/${id}`;
     expect((await call(client, 'GET', path)).status, `GET ${path}`).not.toBe(200);
   }
-  if (!isRestored) await assertInvariants(organization_id);
+  if (!isRestored) {
+    await assertInvariants(organization_id);
+    await assertVerified(integrations);
+  }
 
   const [organization] = (
     await env.DB.prepare('SELECT * FROM organizations WHERE organization_id = ?').bind(organization_id).all()

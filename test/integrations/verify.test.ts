@@ -316,6 +316,23 @@ describe('an outcome that comes late', () => {
     expect(await rowOf('integrations', integration_id)).toMatchObject({ verification_status: 'verified' });
   });
 
+  it.each(keyChanges)('is not written by a key that meanwhile %s', async (_, assignment, status, code) => {
+    await answerNow(secret, 'refused');
+    const key = await newClient({ organization_id: client.organization_id });
+    const { bindings, stalls, letGo } = stallingBindings('provider.fetch');
+    const verifying = verify({ bindings }, key);
+    await stalls;
+    await changeKey(key, assignment);
+    const before = await resources();
+    letGo();
+
+    const answer = await verifying;
+
+    expect(answer.status).toBe(status);
+    expect(answer.body).toMatchObject({ code });
+    expect(await resources()).toEqual(before);
+  });
+
   it('is a 404 for an integration that was deleted meanwhile, and brings nothing back', async () => {
     const { bindings, stalls, letGo } = stallingBindings('provider.fetch');
     const verifying = verify({ bindings });
