@@ -471,15 +471,32 @@ describe('the account of an integration', () => {
   it('may not become another one while a number uses the integration', async () => {
     const integration_id = await createIntegration(client);
     await importNumber(client, integration_id, unusedNumber());
-    const before = await rowOf('integrations', integration_id);
+    const before = await resources();
+    const secret = await secretAnswering('good');
 
-    const { status, body } = await replace(integration_id, otherAccount);
+    const { status, body } = await replace(integration_id, { ...otherAccount, auth_token: secret });
 
     expect(status).toBe(409);
     expect(body).toMatchObject({ code: 'provider_account_differs', account_hint: 'AC…cdef' });
-    expect(await rowOf('integrations', integration_id)).toEqual(before);
+    expect(await resources()).toEqual(before);
+    expect(await callsWith(secret)).toEqual([]);
     expect(await openCredentials(integration_id)).toMatchObject(twilio);
     expect((await replace(integration_id, { ...twilio, auth_token: 'plaintext-rotated' })).status).toBe(200);
+  });
+
+  it('may not become another one if a number comes to use the integration meanwhile', async () => {
+    const integration_id = await createIntegration(client);
+    const { bindings, stalls, letGo } = stallingBindings('provider.fetch');
+    const replacing = call(client, 'PUT', `/api/integrations/${integration_id}`, {
+      body: { credentials: otherAccount },
+      bindings,
+    });
+    await stalls;
+    await importNumber(client, integration_id, unusedNumber());
+    letGo();
+
+    expect((await replacing).body).toMatchObject({ code: 'provider_account_differs', account_hint: 'AC…cdef' });
+    expect(await openCredentials(integration_id)).toMatchObject(twilio);
   });
 
   it('is not compared where it is not known', async () => {

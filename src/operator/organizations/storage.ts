@@ -21,10 +21,10 @@ type StoredTable = (typeof storedTables)[number];
 
 /** The size of a typical row with its index entries. `test/storage.test.ts` measures it. */
 export const bytesPerRow: Record<StoredTable, number> = {
-  integrations: 480,
+  integrations: 670,
   phone_numbers: 490,
   api_keys: 430,
-  audit_events: 790,
+  audit_events: 1000,
   idempotency_keys: 330,
   credential_purges: 170,
 };

@@ -22,7 +22,7 @@ import { batch } from '../d1/batch.ts';
 import { existsIn } from '../d1/columns.ts';
 import { query } from '../d1/query.ts';
 import type { Builder, Placeholders } from '../d1/query.ts';
-import { credential_purges, key_encryption_keys, organizations } from '../d1/schema.ts';
+import { credential_purges, integrations, key_encryption_keys, organizations } from '../d1/schema.ts';
 import type { ApiCall } from '../decision/call.ts';
 import { assertCallerMay, callerKey, mayDecide } from '../decision/caller.ts';
 import { hasDecided } from '../decision/event.ts';
@@ -63,8 +63,8 @@ const recordKekOfIntent = query((db, parameters: Placeholders<IntentParameters &
     .onConflictDoNothing(),
 );
 
-/** One row: the organization, the KEK as it is recorded, if it is, and whether the intent exists. */
-const findBegun = query((db, parameters: Placeholders<IntentParameters & KekCheck>) =>
+/** One row: the organization, the KEK as it is recorded, whether the intent exists, and the integration if it is one. */
+const findBegun = query((db, parameters: Placeholders<IntentParameters & KekCheck & { subject_id: string }>) =>
   db
     .select({
       check_value: key_encryption_keys.check_value,
@@ -72,9 +72,19 @@ const findBegun = query((db, parameters: Placeholders<IntentParameters & KekChec
       has_intent: sql<number>`${existsIn(db, credential_purges, isOutboxRow(parameters))}`.as('has_intent'),
       account_salt: sql<string>`coalesce(${organizations.account_salt}, '')`.as('account_salt'),
       checks_stopped_until: organizations.checks_stopped_until,
+      account_hint: integrations.account_hint,
+      account_fingerprint: integrations.account_fingerprint,
+      phone_number_count: sql<number>`coalesce(${integrations.phone_number_count}, 0)`.as('phone_number_count'),
     })
     .from(organizations)
     .leftJoin(key_encryption_keys, eq(key_encryption_keys.kek_id, parameters.kek_id))
+    .leftJoin(
+      integrations,
+      and(
+        eq(integrations.organization_id, parameters.organization_id),
+        eq(integrations.integration_id, parameters.subject_id),
+      ),
+    )
     .where(eq(organizations.organization_id, parameters.organization_id)),
 );
 
@@ -84,6 +94,10 @@ export interface Begun {
   kv_key: string;
   account_salt: string;
   checks_stopped_until: number;
+  /** Of the integration, if there is one already. */
+  account_hint: string | null;
+  account_fingerprint: string | null;
+  phone_number_count: number;
 }
 
 /**
@@ -126,7 +140,7 @@ export function credentialsWriter<Parameters extends MutationParameters>(
     const kv_key = credentialsKey(event.organization_id, subject_id, credentials_version);
     const ring = await kekRing(CREDENTIALS_KEKS);
     const kek = currentKek(ring);
-    const intent = { ...event, ...kek, kv_key };
+    const intent = { ...event, ...kek, kv_key, subject_id };
     const [[caller], , , [begun]] = await beforeDecision(
       batch(DB, [
         callerKey.bind(event),

@@ -25,7 +25,8 @@ import type { FullQuota } from '../organizations/quotas.ts';
 import { assertUsable, providerCredentials } from '../providers/providers.ts';
 import { integrationState, isIntegration, presentIntegration } from './integration.ts';
 import type { Integration } from './integration.ts';
-import { checkBeforePut, shownColumns } from './verification.ts';
+import { assertSameAccount, checkBeforePut, shownColumns } from './verification.ts';
+import type { UsedAccount } from './verification.ts';
 
 export const integrationChanges = z.lazy(() =>
   z
@@ -145,10 +146,7 @@ const findTarget = query((db, parameters: Placeholders<{ organization_id: string
     .where(isIntegration(parameters)),
 );
 
-type Target = Pick<
-  typeof integrations.$inferSelect,
-  'provider' | 'account_hint' | 'account_fingerprint' | 'phone_number_count'
->;
+type Target = UsedAccount & { provider: Provider };
 
 const found = { target: findTarget, full: fullQuota(quotas) };
 
@@ -216,7 +214,11 @@ async function replace(
   });
 }
 
-/** Why an update was not done, by what the batch found. */
+/**
+ * Why an update was not done, by what the batch found.
+ *
+ * @throws DomainError `provider_account_differs`, `quota_exceeded`
+ */
 function refusal(
   { target: [target], full }: { target: Target[]; full: FullQuota[] },
   wanted?: Pick<Target, 'provider' | 'account_fingerprint'>,
@@ -225,11 +227,7 @@ function refusal(
   if (wanted && wanted.provider !== target.provider) {
     return invalid('credentials.provider', 'must be the same provider as before');
   }
-  const { account_hint, account_fingerprint, phone_number_count } = target;
-  const isOther = account_fingerprint !== null && account_fingerprint !== wanted?.account_fingerprint;
-  if (wanted && wanted.account_fingerprint !== null && isOther && phone_number_count > 0) {
-    return new DomainError('provider_account_differs', { account_hint });
-  }
+  if (wanted) assertSameAccount(target, wanted);
   assertRoom(full);
   return undefined;
 }

@@ -11,6 +11,7 @@ import { batch } from '../d1/batch.ts';
 import type { integrations } from '../d1/schema.ts';
 import type { ApiCall } from '../decision/call.ts';
 import { accountOf } from '../providers/account.ts';
+import type { Account } from '../providers/account.ts';
 import { BUDGET_PERIOD_SECONDS, isWithinBudget, providerLimits } from '../providers/budget.ts';
 import { checkCredentials } from '../providers/check.ts';
 import type { CheckOutcome } from '../providers/check.ts';
@@ -74,7 +75,26 @@ export async function takeFromBudget(
   throw new DomainError('rate_limited', { retry_after_seconds: BUDGET_PERIOD_SECONDS });
 }
 
-type Checked = Verification & Awaited<ReturnType<typeof accountOf>>;
+/** What is stored of the account that an integration is of. */
+export type UsedAccount = Account & Pick<Begun, 'phone_number_count'>;
+
+/**
+ * Other numbers belong to another account.
+ *
+ * @throws DomainError `provider_account_differs` if phone numbers use the integration, and the accounts are known to
+ *   differ
+ */
+export function assertSameAccount(
+  { account_hint, account_fingerprint, phone_number_count }: UsedAccount,
+  wanted: Pick<Account, 'account_fingerprint'>,
+): void {
+  const areKnown = account_fingerprint !== null && wanted.account_fingerprint !== null;
+  if (areKnown && account_fingerprint !== wanted.account_fingerprint && phone_number_count > 0) {
+    throw new DomainError('provider_account_differs', { account_hint });
+  }
+}
+
+type Checked = Verification & Account;
 
 const countRefusal = refusalCounter<IntentParameters & { now: number }>(intentStands);
 
@@ -85,25 +105,23 @@ const countRefusal = refusalCounter<IntentParameters & { now: number }>(intentSt
  * @param asks whether the provider is asked at all
  */
 export function checkBeforePut(call: ApiCall, provider: Provider, credentials: Credentials, asks: boolean) {
-  const { organization_id } = call;
+  const { env, organization_id } = call;
   let checked: Checked | undefined;
 
-  const cancel = ({ kv_key }: Begun) =>
-    beforeDecision(batch(call.env.DB, [cancelIntent.bind({ organization_id, kv_key })]));
+  /** @throws DomainError what stands against the check */
+  async function assertMayBeChecked(begun: Begun, account: Account): Promise<void> {
+    assertSameAccount(begun, account);
+    if (!asks) return;
+    assertNotStopped(call, begun.checks_stopped_until, unixNow());
+    await takeFromBudget(call, provider, credentials);
+  }
 
-  async function check(begun: Begun): Promise<Verification> {
-    try {
-      assertNotStopped(call, begun.checks_stopped_until, unixNow());
-      await takeFromBudget(call, provider, credentials);
-    } catch (error) {
-      await cancel(begun);
-      throw error;
-    }
-    const outcome = await checkCredentials(call.env, provider, credentials);
+  async function check({ kv_key }: Begun): Promise<Verification> {
+    const outcome = await checkCredentials(env, provider, credentials);
     const now = unixNow();
     if (outcome.status !== 'refused') return verificationOf(outcome, now, null);
-    const intent = { organization_id, kv_key: begun.kv_key, now };
-    const [counted] = await beforeDecision(batch(call.env.DB, [countRefusal.bind(intent), cancelIntent.bind(intent)]));
+    const intent = { organization_id, kv_key, now };
+    const [counted] = await beforeDecision(batch(env.DB, [countRefusal.bind(intent), cancelIntent.bind(intent)]));
     logRefusal(organization_id, provider, counted);
     const { provider_status, provider_code } = outcome;
     throw new DomainError('credentials_refused', { provider_status, provider_code });
@@ -111,16 +129,19 @@ export function checkBeforePut(call: ApiCall, provider: Provider, credentials: C
 
   return {
     /**
-     * It asks once, however often the put is tried.
+     * It asks once, however often the put is tried. If it throws, the intent is cancelled.
      *
-     * @throws DomainError `credentials_refused`, `verification_limited`, `rate_limited`, `temporarily_unavailable`
-     *   (`not_done`)
+     * @throws DomainError `provider_account_differs`, `verification_limited`, `rate_limited`, `credentials_refused`,
+     *   `temporarily_unavailable` (`not_done`)
      */
     beforePut: async (begun: Begun): Promise<void> => {
-      checked ??= {
-        ...(await accountOf(provider, credentials, begun.account_salt)),
-        ...(asks ? await check(begun) : unverified),
-      };
+      if (checked) return;
+      const account = await accountOf(provider, credentials, begun.account_salt);
+      await assertMayBeChecked(begun, account).catch(async (error: unknown) => {
+        await beforeDecision(batch(env.DB, [cancelIntent.bind({ organization_id, kv_key: begun.kv_key })]));
+        throw error;
+      });
+      checked = { ...account, ...(asks ? await check(begun) : unverified) };
     },
     /** For the batch that decides. Without an intent, that batch does nothing. */
     columns: (): Checked => checked ?? { ...unverified, account_hint: null, account_fingerprint: null },
