@@ -27,18 +27,30 @@ interface TwilioAuthToken {
 }
 
 interface TwilioApiKey {
-  auth_token?: null;
+  auth_token?: string | null;
   api_key_sid: string;
   api_key_secret: string;
 }
 
-/** The schema's type lets all of Twilio's secrets be absent, and its `refine` refuses that. */
-type WithSecret<Credentials> = Credentials extends { provider: 'twilio' }
+interface VonageAccount {
+  application_id?: null;
+  private_key?: null;
+}
+
+interface VonageApplication {
+  application_id: string;
+  private_key: string;
+}
+
+/** Fields that go together: the schema's type lets each of them be absent, and its `superRefine` refuses that. */
+type Complete<Credentials> = Credentials extends { provider: 'twilio' }
   ? Omit<Credentials, keyof TwilioApiKey> & (TwilioAuthToken | TwilioApiKey)
-  : Credentials;
+  : Credentials extends { provider: 'vonage' }
+    ? Omit<Credentials, keyof VonageApplication> & (VonageAccount | VonageApplication)
+    : Credentials;
 
 type Body<Json> = {
-  [Field in keyof Json]: Field extends 'credentials' ? WithSecret<Json[Field]> : Json[Field];
+  [Field in keyof Json]: Field extends 'credentials' ? Complete<Json[Field]> : Json[Field];
 };
 
 type Given<Input> = {
