@@ -3,7 +3,9 @@ import { createScheduledController } from 'cloudflare:test';
 import { env } from 'cloudflare:workers';
 import { afterEach, expect, it, vi } from 'vitest';
 import * as z from 'zod';
+import { simulatedAnswers } from '../src/dev/simulation.ts';
 import worker from '../src/worker/index.ts';
+import { RECHECK_CRON } from '../src/worker/integrations/recheck.ts';
 import { failingBindings } from './bindings.ts';
 import { call, createIntegration, everythingStored, importNumber, newClient, unusedNumber } from './fixtures.ts';
 
@@ -18,6 +20,11 @@ const secrets = {
   auth_token: 'canary-auth-token',
   api_key: 'canary-api-key',
   api_secret: 'canary-api-secret',
+  signature_secret: 'canary-signature-secret',
+  // Of the secrets that say what the provider answers.
+  provider_secret: 'canary-provider-secret',
+  // Of each body of the simulated providers.
+  words: 'words of the provider',
   sip_password: 'canary-sip-password',
   inbound_pin: '7741902266',
   // Not a name that an answer may show.
@@ -33,8 +40,8 @@ it('is in D1, in either KV namespace, in the log or in an answer', async () => {
   const client = await newClient();
   const answers: string[] = [];
   const clientsOwn = 'canary-idempotency-key';
-  const send = async (method: string, path: string, body?: unknown, bindings = env) => {
-    const { text, headers, status } = await call(client, method, path, {
+  const send = async (method: string, path: string, body?: unknown, bindings = env, by = client) => {
+    const { text, headers, status } = await call(by, method, path, {
       body,
       bindings,
       headers: { 'Idempotency-Key': `${clientsOwn}-${answers.length}` },
@@ -76,6 +83,7 @@ it('is in D1, in either KV namespace, in the log or in an answer', async () => {
   const integration_id = await createIntegration(client, { provider: 'twilio', account_sid, auth_token });
   const path = `/api/integrations/${integration_id}`;
   const newer = { provider: 'twilio', account_sid, auth_token };
+  const { bindings: unreadable } = failingBindings('CREDENTIALS.get', { when: 'after', message: 'KV GET failed' });
   const { bindings: lossy } = failingBindings('DB.batch', { when: 'after', message: 'Network connection lost.' });
   const updates = [
     await send('PUT', path, { credentials: newer }),
@@ -84,10 +92,29 @@ it('is in D1, in either KV namespace, in the log or in an answer', async () => {
     await send('PUT', path, { credentials: newer }, lossy),
   ];
   expect(updates).toEqual([200, 422, 422, 503]);
+  for (const word of simulatedAnswers.filter((answer) => answer !== 'stalls')) {
+    const { provider_secret, signature_secret } = secrets;
+    const secret = `${provider_secret}-${word}`;
+    const accounts = [
+      { provider: 'twilio', account_sid, auth_token: secret },
+      { provider: 'telnyx', api_key: secret },
+      { provider: 'vonage', api_key, api_secret: secret, signature_secret },
+      { provider: 'plivo', auth_id: 'MA0123456789ABCDEFGH', auth_token: secret },
+    ];
+    const checker = await newClient();
+    for (const credentials of accounts) {
+      await send('POST', '/api/integrations', { name: 'Checked', credentials }, env, checker);
+      const check = `/api/integrations/${await createIntegration(checker, credentials, '?verify=false')}/verify`;
+      expect(await send('POST', check, undefined, env, checker)).toBe(200);
+      await send('POST', check, undefined, unreadable, checker);
+    }
+  }
+  await post(`${path}/verify`, undefined, { ...env, PROVIDER_ORIGINS: `https://${secrets.surplus}` });
+  await env.DB.prepare('UPDATE integrations SET recheck_from = 0').run();
+  await worker.scheduled(createScheduledController({ cron: RECHECK_CRON }), env);
   const number = await call(client, 'POST', '/api/phone-numbers', { body: sip() });
   const sipNumber = `/api/phone-numbers/${importedNumber.parse(number.body).data.phone_number_id}`;
   const ofIntegration = `/api/phone-numbers/${await importNumber(client, integration_id, unusedNumber())}`;
-  const { bindings: unreadable } = failingBindings('CREDENTIALS.get', { when: 'after', message: 'KV GET failed' });
   const { bindings: unwritable } = failingBindings('CREDENTIALS.put', { when: 'after', message: 'KV PUT failed' });
   const numberUpdates = [
     await send('PUT', sipNumber, { sip_password }),
@@ -133,7 +160,15 @@ it('is in D1, in either KV namespace, in the log or in an answer', async () => {
     answers: JSON.stringify(answers),
   };
   for (const [place, text] of Object.entries(places)) {
-    for (const secret of [...Object.values(secrets), client.raw_key, raw_key, successor, env.CREDENTIALS_KEKS]) {
+    expect(text).not.toMatch(/Basic [A-Za-z0-9+/]|Bearer [a-z]/);
+    for (const secret of [
+      ...Object.values(secrets),
+      btoa(`${account_sid}:${secrets.provider_secret}`).slice(0, -4),
+      client.raw_key,
+      raw_key,
+      successor,
+      env.CREDENTIALS_KEKS,
+    ]) {
       expect(text.includes(secret), `${secret} in ${place}`).toBe(false);
     }
   }

@@ -83,7 +83,7 @@ describe('a replay', () => {
 
   it('deletes it with the version that came back, where it had been updated before', async () => {
     const kv_key = await kvKey('integrations', integration_id);
-    const credentials = { provider: 'twilio', account_sid: `AC${'1'.repeat(32)}`, auth_token: 'another' };
+    const credentials = { ...twilio, auth_token: 'another' };
 
     await undoneAndReplayed(async () => {
       await call(client, 'PUT', path(integration_id), { body: { credentials } });
@@ -488,7 +488,7 @@ describe('a run of the cron that is under way at the restore', () => {
   it('removes nothing that is live after it: credentials whose removal it holds are told to be missing', async () => {
     const untouched = await createIntegration(client);
     const restore = await restorePoint();
-    const credentials = { provider: 'twilio', account_sid: `AC${'1'.repeat(32)}`, auth_token: 'another' };
+    const credentials = { ...twilio, auth_token: 'another' };
     const refusing = failingBindings('CREDENTIALS.delete', { when: 'before', message: 'KV: 503' });
     await call(client, 'PUT', path(integration_id), { body: { credentials }, bindings: refusing.bindings });
     await env.DB.prepare('UPDATE credential_purges SET due_at = 1').run();
@@ -584,7 +584,7 @@ describe('the undo of a restore', () => {
     const deleted = await createIntegration(client);
     const restore = await restorePoint();
     const younger = await createIntegration(client);
-    const credentials = { provider: 'twilio', account_sid: `AC${'1'.repeat(32)}`, auth_token: 'another' };
+    const credentials = { ...twilio, auth_token: 'another' };
     await call(client, 'PUT', path(integration_id), { body: { credentials } });
     await remove(deleted);
     const events = await exported();
