@@ -17,6 +17,9 @@ ALTER TABLE `integrations` ADD `check_count` integer DEFAULT 0 NOT NULL;--> stat
 ALTER TABLE `integrations` ADD `recheck_from` integer DEFAULT 0 NOT NULL;--> statement-breakpoint
 ALTER TABLE `integrations` ADD `checking_until` integer;--> statement-breakpoint
 CREATE INDEX `integrations_by_verification` ON `integrations` (`organization_id`,`verification_status`,`created_at`,`integration_id`);--> statement-breakpoint
+CREATE INDEX `integrations_by_provider_verification` ON `integrations` (`organization_id`,`provider`,`verification_status`,`created_at`,`integration_id`);--> statement-breakpoint
+CREATE INDEX `integrations_by_status_verification` ON `integrations` (`organization_id`,`status`,`verification_status`,`created_at`,`integration_id`);--> statement-breakpoint
+CREATE INDEX `integrations_by_provider_status_verification` ON `integrations` (`organization_id`,`provider`,`status`,`verification_status`,`created_at`,`integration_id`);--> statement-breakpoint
 CREATE INDEX `integrations_by_recheck_from` ON `integrations` (`recheck_from`);--> statement-breakpoint
 CREATE INDEX `integrations_by_checking_until` ON `integrations` (`checking_until`) WHERE "integrations"."checking_until" is not null;--> statement-breakpoint
 ALTER TABLE `phone_numbers` ADD `sip_transport` text CONSTRAINT "phone_numbers_sip_transport" CHECK("sip_transport" IN ('auto', 'udp', 'tcp', 'tls'));--> statement-breakpoint

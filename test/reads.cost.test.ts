@@ -60,9 +60,10 @@ beforeAll(async () => {
     await seed(
       owner,
       `INSERT INTO integrations (organization_id, integration_id, name, provider, category, status, credentials_version,
-         data_key, kek_id, created_at, updated_at)
+         data_key, kek_id, created_at, updated_at, verification_status)
        SELECT ?1, ${id('intg')}, 'Seeded', ${by('vonage', 'plivo', 'twilio')}, 'telephony',
-         iif(i % 10 = 0, 'credentials_missing', 'active'), 'v', 'k', 'k1', max(i, ${MIDDLE}) + ${FIRST_SECOND}, 0 FROM n`,
+         iif(i % 10 = 0, 'credentials_missing', 'active'), 'v', 'k', 'k1', max(i, ${MIDDLE}) + ${FIRST_SECOND}, 0,
+         ${by('refused', 'limited', 'verified')} FROM n`,
     );
     await seed(
       owner,
@@ -121,6 +122,7 @@ const valuesOf: Record<string, string[]> = {
   provider: ['twilio', 'plivo', 'vonage', 'telnyx'],
   category: ['telephony'],
   'status of /api/integrations': ['active', 'credentials_missing'],
+  verification: ['verified', 'limited', 'refused', 'unreachable'],
   'status of /api/phone-numbers': ['free', 'assigned'],
   integration_id: [integrationOf(1), COMMON_NUMBERS, RARE_NUMBERS, 'intg_ffffffffffff'],
   action: ['integration.created', 'integration.deleted', 'phone_number.released'],

@@ -36,6 +36,7 @@ interface Simulated {
   good: object;
   refused: object;
   restricted: object;
+  limited: object;
 }
 
 const numbers = ['+14155550100', '+14155550101', '+14155550102'].map((phone_number, index) => ({
@@ -60,24 +61,28 @@ const simulated: Record<Provider, Simulated> = {
     good: { incoming_phone_numbers: numbers, next_page_uri: null, page: 0, page_size: 50, start: 0, end: 2 },
     refused: twilioError(20003, 401),
     restricted: twilioError(20003, 403),
+    limited: twilioError(20429, 429),
   },
   telnyx: {
     path: /^\/v2\/balance$/,
     good: { data: { record_type: 'balance', balance: '300.00', currency: 'USD' } },
     refused: telnyxError('10009'),
     restricted: telnyxError('10010'),
+    limited: telnyxError('10011'),
   },
   vonage: {
     path: /^\/account\/get-balance$/,
     good: { value: 10.28, autoReload: false },
     refused: { 'error-code': '401', 'error-code-label': WORDS },
     restricted: { 'error-code': '403', 'error-code-label': WORDS },
+    limited: { 'error-code': '429', 'error-code-label': WORDS },
   },
   plivo: {
     path: /^\/v1\/Account\/[^/]+\/$/,
     good: { account_type: 'standard', auth_id: 'MA0123456789ABCDEFGH', name: WORDS, cash_credits: '10', api_id: 'x' },
     refused: { error: WORDS },
     restricted: { error: WORDS },
+    limited: { error: WORDS },
   },
 };
 
@@ -142,7 +147,11 @@ export async function startSimulation(port = 0) {
   };
 }
 
-function answerAs(word: SimulatedAnswer, { good, refused, restricted }: Simulated, response: ServerResponse): void {
+function answerAs(
+  word: SimulatedAnswer,
+  { good, refused, restricted, limited }: Simulated,
+  response: ServerResponse,
+): void {
   switch (word) {
     case 'good':
       return send(response, 200, good);
@@ -153,7 +162,7 @@ function answerAs(word: SimulatedAnswer, { good, refused, restricted }: Simulate
     case 'restricted':
       return send(response, 403, restricted);
     case 'rate-limited':
-      return send(response, 429, { code: 20429, message: WORDS });
+      return send(response, 429, limited);
     case 'broken':
       return send(response, 500, { message: WORDS });
     case 'redirects':

@@ -195,7 +195,7 @@ export const integrationOperations: Operations = {
       'Asks the provider now whether it accepts the stored credentials, and stores what it says as `verification`. The ' +
       'answer is 200 for `refused` too.',
     answer: action(200, 'Integration checked successfully', integrationSchema, integrationExample),
-    problems: ['integration_not_found', 'credentials_missing', 'verification_limited'],
+    problems: ['integration_not_found', 'credentials_missing', 'verification_limited', 'quota_exceeded'],
   },
   'DELETE /api/integrations/{integration_id}': {
     operationId: 'deleteIntegration',

@@ -20,7 +20,7 @@ import { withState } from './state.ts';
 
 const ORGANIZATION = 'org_a';
 const CREDENTIALS_KEKS = JSON.stringify({ current: 'k1', keys: { k1: randomBytes(32).toString('base64') } });
-const renewed = { ...twilio, auth_token: 'renewed-auth-token' };
+const renewed = { ...twilio, auth_token: 'renewed-auth-token', region: 'us1' };
 
 const created = z.object({ data: z.object({ integration_id: z.string() }) });
 const holder = z.object({ credentials_version: z.string(), data_key: z.string(), kek_id: z.string() });

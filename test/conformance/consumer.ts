@@ -149,6 +149,11 @@ void narrowed;
 const twilio = { provider: 'twilio' as const, account_sid: 'AC0123456789abcdef0123456789abcdef' };
 export const compiles = () => [
   api.integrations.$post({ json: { name: 'x', credentials: { ...twilio, api_key_sid: 'SK', api_key_secret: 'x' } } }),
+  api.integrations.$post({
+    json: { name: 'x', credentials: { ...twilio, region: 'ie1', auth_token: 'x', api_key_sid: 'SK', api_key_secret: 'x' } },
+    query: { verify: false },
+  }),
+  api.integrations[':integration_id'].verify.$post({ param: { integration_id: 'intg_1' } }),
   api['audit-events'].$get({ query: { page_size: 2, action: 'integration.deleted' } }),
   api['api-keys'][':key_id'].$delete({ param: { key_id: 'apikey_1' }, query: { descendants: true } }),
   api['api-keys'].$post({ json: { name: 'x', role: 'user', expires_at: null } }),
@@ -160,8 +165,8 @@ export const doesNotCompile = () => [
   api.integrations.$post({ json: { name: 'x', credentials: twilio } }),
   // @ts-expect-error -- half of an API key
   api.integrations.$post({ json: { name: 'x', credentials: { ...twilio, api_key_sid: 'SK' } } }),
-  // @ts-expect-error -- both
-  api.integrations.$post({ json: { name: 'x', credentials: { ...twilio, auth_token: 'x', api_key_sid: 'SK', api_key_secret: 'x' } } }),
+  // @ts-expect-error -- an application without its private key
+  api.integrations.$post({ json: { name: 'x', credentials: { provider: 'vonage', api_key: 'x', api_secret: 'x', application_id: 'x' } } }),
   // @ts-expect-error -- no such provider
   api.integrations.$get({ query: { provider: 'acme' } }),
   // @ts-expect-error -- credentials are required

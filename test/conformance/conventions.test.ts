@@ -165,6 +165,14 @@ describe('an action that succeeds', () => {
           status: z.literal('active'),
           created_at: time,
           updated_at: time,
+          account_hint: z.literal('AC…cdef'),
+          verification: z.strictObject({
+            status: z.literal('verified'),
+            checked_at: time,
+            provider_status: z.literal(200),
+            provider_code: z.null(),
+            detail: z.literal('The provider accepted the credentials.'),
+          }),
         }),
       })
       .parse(body);

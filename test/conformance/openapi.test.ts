@@ -192,7 +192,8 @@ describe('the OpenAPI document, for tools of all kinds', () => {
   });
 
   it('hides every secret, and nothing else', () => {
-    const secrets = ['api_key', 'api_key_secret', 'api_secret', 'auth_token', 'inbound_pin', 'sip_password'];
+    const ofProviders = ['api_key', 'api_key_secret', 'api_secret', 'auth_token', 'private_key', 'signature_secret'];
+    const secrets = [...ofProviders, 'inbound_pin', 'sip_password'];
     const hidden = objects.filter(({ object }) => object['writeOnly'] === true && object['format'] === 'password');
     const named = objects.filter(({ path }) => path.at(-2) === 'properties' && secrets.includes(path.at(-1) ?? ''));
 

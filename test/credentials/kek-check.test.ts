@@ -127,7 +127,7 @@ describe('a key-encryption key', () => {
 
     await call(client, 'POST', '/api/integrations', { body: { name: 'New', credentials: twilio }, bindings });
 
-    expect(calls).toEqual(['DB.batch', 'CREDENTIALS.put', 'DB.batch']);
+    expect(calls).toEqual(['DB.batch', 'provider.fetch', 'CREDENTIALS.put', 'DB.batch']);
   });
 
   it('of other bytes wraps no data key anew', async () => {

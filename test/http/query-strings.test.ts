@@ -41,7 +41,7 @@ describe.each(routes)('%s', (route) => {
   );
 });
 
-describe.each(mutations)('$name', ({ prepare, status }) => {
+describe.each(mutations)('$name', ({ prepare, status, dependsOnProvider }) => {
   it('does nothing with a parameter that it does not know', async () => {
     const client = await newClient();
     const { method, path, body } = await prepare(client);
@@ -54,12 +54,14 @@ describe.each(mutations)('$name', ({ prepare, status }) => {
     expect(await stored()).toEqual(before);
   });
 
-  it('may be told whether to verify, unless it ends something', async () => {
+  it('may be told whether to verify, if it has a body', async () => {
     const client = await newClient();
     const { method, path, body } = await prepare(client);
 
     const answer = await call(client, method, `${path}?verify=false`, { body });
 
-    expect(answer.status).toBe(method === 'DELETE' ? 422 : status);
+    // What the provider would have refused is stored then.
+    const done = dependsOnProvider ? [200, 201] : [status];
+    expect(body ? done : [422]).toContain(answer.status);
   });
 });

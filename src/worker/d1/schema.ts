@@ -177,9 +177,30 @@ export const integrations = sqliteTable(
       table.created_at,
       table.integration_id,
     ),
-    // Serves the filter `verification` with any other: an organization has few integrations of a status that it looks for.
     index('integrations_by_verification').on(
       table.organization_id,
+      table.verification_status,
+      table.created_at,
+      table.integration_id,
+    ),
+    index('integrations_by_provider_verification').on(
+      table.organization_id,
+      table.provider,
+      table.verification_status,
+      table.created_at,
+      table.integration_id,
+    ),
+    index('integrations_by_status_verification').on(
+      table.organization_id,
+      table.status,
+      table.verification_status,
+      table.created_at,
+      table.integration_id,
+    ),
+    index('integrations_by_provider_status_verification').on(
+      table.organization_id,
+      table.provider,
+      table.status,
       table.verification_status,
       table.created_at,
       table.integration_id,

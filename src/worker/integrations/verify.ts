@@ -14,6 +14,7 @@ import { mutation, mutationParameters } from '../decision/mutation.ts';
 import type { MutationParameters } from '../decision/mutation.ts';
 import { isUnanswered } from '../decision/remembered-answers.ts';
 import { isOrganization } from '../organizations/organization.ts';
+import { assertRoom, fullQuota } from '../organizations/quotas.ts';
 import { accountOf } from '../providers/account.ts';
 import { checkCredentials } from '../providers/check.ts';
 import { integrationColumns, integrationState, isIntegration, presentIntegration } from './integration.ts';
@@ -56,6 +57,8 @@ const countRefusals = query((db, parameters: Placeholders<VerifyParameters>) =>
     .where(isOrganization(parameters)),
 );
 
+const findFull = fullQuota(['audit_events']);
+
 const { countRefusal, record, write } = outcomeWriter<VerifyParameters>((db, parameters) =>
   mayDecide('integrations:update', db, parameters),
 );
@@ -72,18 +75,26 @@ const decide = mutation('integrations:update', {
  * First D1 confirms the caller, then the provider is asked, then one batch writes the outcome. It records an event only if
  * the provider refuses what it did not refuse before, or accepts what it had refused.
  *
- * @throws DomainError `integration_not_found`, `credentials_missing`, `verification_limited`, `rate_limited`,
+ * @throws DomainError `integration_not_found`, `quota_exceeded`, `credentials_missing`, `verification_limited`, `rate_limited`,
  *   `temporarily_unavailable` also if the credentials cannot be read, and the errors of every mutation
  *   (decision/mutation.ts)
  */
 export async function verifyIntegration(call: ApiCall, integration_id: string): Promise<Integration> {
   const event = { ...mutationParameters(call), integration_id };
-  const [[caller], [organization], [row]] = await beforeDecision(
-    batch(call.env.DB, [callerKey.bind(event), findOrganization.bind(event), findChecked.bind(event)]),
+  const [[caller], [organization], [row], full] = await beforeDecision(
+    batch(call.env.DB, [
+      callerKey.bind(event),
+      findOrganization.bind(event),
+      findChecked.bind(event),
+      findFull.bind(event),
+    ]),
   );
   assertCallerMay('integrations:update', call, caller);
   if (!organization) throw new DomainError('integration_not_found', {});
-  if (!row && organization.is_unanswered) throw new DomainError('integration_not_found', {});
+  if (organization.is_unanswered) {
+    if (!row) throw new DomainError('integration_not_found', {});
+    assertRoom(full);
+  }
 
   const parameters = row && organization.is_unanswered ? await check(call, event, row, organization) : nothing(event);
   const answer = await decide(call, parameters);

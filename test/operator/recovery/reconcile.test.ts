@@ -33,7 +33,7 @@ beforeEach(async () => {
 });
 
 const path = () => `/api/integrations/${integration_id}`;
-const another = { provider: 'twilio', account_sid: `AC${'1'.repeat(32)}`, auth_token: 'another' };
+const another = { provider: 'twilio', account_sid: `AC${'1'.repeat(32)}`, auth_token: 'another', region: 'us1' };
 const update = () => call(client, 'PUT', path(), { body: { credentials: another } });
 const kvKey = async () =>
   `v1/${client.organization_id}/${integration_id}/${String((await rowOf('integrations', integration_id))['credentials_version'])}`;
