@@ -17,6 +17,7 @@ export const simulatedAnswers = [
   'rate-limited',
   'broken',
   'stalls',
+  'breaks-off',
   'redirects',
   'plain-text',
   'another-shape',
@@ -175,6 +176,9 @@ function answerAs(
       return send(response, 200, { ...good, filling: '.'.repeat(ENDLESS_BYTES) });
     case 'disconnects':
       response.destroy();
+      return;
+    case 'breaks-off':
+      response.writeHead(200, { 'Content-Type': 'application/json' }).write('{');
       return;
     case 'stalls':
   }

@@ -16,7 +16,8 @@ described(integrationChanges, {
   credentials: 'All credentials, of the same provider. They replace the old ones.',
 });
 described(credentialsQuery, {
-  verify: 'Whether the provider is asked if it accepts the credentials. What it refuses is not stored.',
+  verify:
+    'Whether the provider is asked if it accepts the credentials. What it refuses is not stored. `true` if it is absent.',
 });
 described(providers.twilio.credentials, { region: 'The region of the Auth Token and the API key.' });
 described(providers.telnyx.credentials, { public_key: 'Verifies the signatures of webhooks.' });

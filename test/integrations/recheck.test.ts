@@ -267,7 +267,7 @@ describe('what is not checked', () => {
     await cron();
     expect(await checks()).toBe(0);
     await resumeOrganization(env.DB, client.organization_id);
-    after(HOUR + 1_000);
+    after(DAY + 1_000);
 
     await cron();
 
@@ -341,7 +341,7 @@ describe('what is not checked', () => {
 
     await cron();
     expect(await checks()).toBe(0);
-    after(HOUR + 1_000);
+    after(DAY + 1_000);
     await cron();
 
     expect(await checks()).toBe(1);
@@ -410,6 +410,27 @@ describe('an outcome', () => {
       body: { credentials: { ...twilio, account_sid: 'ACffffffffffffffffffffffffffffffff' } },
     });
     expect(body).toMatchObject({ code: 'provider_account_differs' });
+  });
+});
+
+describe('a claim', () => {
+  it('outlives a check on demand and new credentials, because the claimed check is still under way', async () => {
+    after(DAY + 1_000);
+    const { bindings, stalls, letGo } = stallingBindings('provider.fetch');
+    const running = cron(bindings);
+    await stalls;
+    const { checking_until } = await row();
+
+    await call(client, 'POST', `/api/integrations/${integration_id}/verify`);
+    await call(client, 'PUT', `/api/integrations/${integration_id}`, {
+      body: { credentials: { provider: 'telnyx', api_key: secret } },
+    });
+
+    expect(checking_until).not.toBeNull();
+    expect(await row()).toMatchObject({ checking_until });
+    letGo();
+    await running;
+    expect(await row()).toMatchObject({ checking_until: null });
   });
 });
 

@@ -163,17 +163,22 @@ describe.each(formNames)('new credentials of %s', (form) => {
     },
   );
 
-  it('are stored as unreachable if the provider does not answer in time', async () => {
-    const secret = await secretAnswering('stalls');
+  it.each(['stalls', 'breaks-off'] as const)(
+    'are stored as unreachable if the provider’s answer %s',
+    async (answer) => {
+      const secret = await secretAnswering(answer);
 
-    const { status, body } = await withoutPatience(secret, () => create(credentialsWith(secret)));
+      const { status, body } = await withoutPatience(secret, () => create(credentialsWith(secret)));
 
-    expect(status).toBe(201);
-    expect(body).toMatchObject({
-      data: { verification: { status: 'unreachable', provider_status: null, detail: 'The provider did not answer.' } },
-    });
-    expect(await callsWith(secret)).toHaveLength(1);
-  });
+      expect(status).toBe(201);
+      expect(body).toMatchObject({
+        data: {
+          verification: { status: 'unreachable', provider_status: null, detail: 'The provider did not answer.' },
+        },
+      });
+      expect(await callsWith(secret)).toHaveLength(1);
+    },
+  );
 
   it('are stored without a call to the provider if the client says so', async () => {
     const secret = await secretAnswering('refused');

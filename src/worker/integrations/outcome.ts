@@ -78,7 +78,6 @@ export function outcomeWriter<Parameters extends OutcomeParameters>(
       .set({
         ...newValues<keyof OutcomeParameters>(parameters, [...shownColumns, 'last_verdict', 'recheck_from']),
         check_count: sql`${integrations.check_count} + 1`,
-        checking_until: sql`NULL`,
         account_hint: sql`coalesce(${integrations.account_hint}, ${parameters.account_hint})`,
         account_fingerprint: sql`coalesce(${integrations.account_fingerprint}, ${parameters.account_fingerprint})`,
       })

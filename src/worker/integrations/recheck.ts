@@ -38,7 +38,7 @@ const CHECKS_PER_TURN = 20;
 const LEASE_SECONDS = 300;
 /** After a first refusal of credentials that had been accepted. */
 const DOUBTED_AGAIN_SECONDS = 600;
-/** After a check that said nothing, and for what cannot be checked now. */
+/** After a check that said nothing, and for credentials that could not be read. */
 const UNKNOWN_AGAIN_SECONDS = 3600;
 
 interface ClaimParameters {
@@ -47,8 +47,6 @@ interface ClaimParameters {
   /** What was checked until then is due. */
   due: number;
   limit: number;
-  /** Where those go that cannot be checked now. */
-  postponed: number;
 }
 
 /** Predicate: the integration has credentials, and nothing keeps its organization from having them checked. */
@@ -77,13 +75,13 @@ const ofItsOrganization = <Column extends 'tier' | 'account_salt'>(db: Builder, 
  * off, so that they do not hold up the others.
  */
 const claimDue = query((db, parameters: Placeholders<ClaimParameters>) => {
-  const { now, due, limit, postponed } = parameters;
+  const { now, due, limit } = parameters;
   const checkable = isCheckable(db, parameters);
   return db
     .update(integrations)
     .set({
       checking_until: sql`iif(${checkable}, ${now} + ${sql.raw(String(LEASE_SECONDS))}, NULL)`,
-      recheck_from: sql`iif(${checkable}, ${integrations.recheck_from}, ${postponed})`,
+      recheck_from: sql`iif(${checkable}, ${integrations.recheck_from}, ${now})`,
     })
     .where(
       and(
@@ -103,19 +101,29 @@ const claimDue = query((db, parameters: Placeholders<ClaimParameters>) => {
     });
 });
 
-interface ReleaseParameters {
+interface EndParameters {
   organization_id: string;
   integration_id: string;
   checking_until: number | null;
-  recheck_from: number;
 }
 
-/** Gives a claim back without an outcome. */
-const release = query((db, parameters: Placeholders<ReleaseParameters>) =>
+const isClaimed = (parameters: Placeholders<EndParameters>) =>
+  and(isIntegration(parameters), eq(integrations.checking_until, parameters.checking_until));
+
+/** After an outcome, whether it was written or not. Nothing else ends a claim: the check was still under way. */
+const endClaim = query((db, parameters: Placeholders<EndParameters>) =>
+  db
+    .update(integrations)
+    .set({ checking_until: sql`NULL` })
+    .where(isClaimed(parameters)),
+);
+
+/** Without an outcome. */
+const endClaimUnchecked = query((db, parameters: Placeholders<EndParameters & { recheck_from: number }>) =>
   db
     .update(integrations)
     .set({ checking_until: sql`NULL`, recheck_from: sql`${parameters.recheck_from}` })
-    .where(and(isIntegration(parameters), eq(integrations.checking_until, parameters.checking_until))),
+    .where(isClaimed(parameters)),
 );
 
 const countAll = query((db) =>
@@ -161,9 +169,7 @@ export async function recheckCredentials(env: Bindings): Promise<void> {
   while (left > 0 && Date.now() < end) {
     const now = unixNow();
     const due = now - period;
-    const [claimed] = await batch(env.DB, [
-      claimDue.bind({ now, due, limit: Math.min(left, CHECKS_PER_TURN), postponed: due + UNKNOWN_AGAIN_SECONDS }),
-    ]);
+    const [claimed] = await batch(env.DB, [claimDue.bind({ now, due, limit: Math.min(left, CHECKS_PER_TURN) })]);
     if (claimed.length === 0) break;
     left -= claimed.length;
     await pMap(
@@ -206,6 +212,7 @@ async function recheck(
       countRefusal.bind(parameters),
       record.bind(parameters),
       write.bind(parameters),
+      endClaim.bind(row),
     ]);
     if (logRefusal(organization_id, provider, counted)) stopped.add(organization_id);
     return outcome.status === 'refused' ? 'refused' : 'checked';
@@ -245,7 +252,7 @@ function outcomeParameters(
 /** Without an outcome. If it fails, the claim ends by itself. */
 async function giveBack(env: Bindings, row: Claimed, recheck_from: number): Promise<undefined> {
   const { organization_id, integration_id, checking_until } = row;
-  await batch(env.DB, [release.bind({ organization_id, integration_id, checking_until, recheck_from })]).catch(
-    (error: unknown) => logError('credentials_check_failed', error),
-  );
+  await batch(env.DB, [
+    endClaimUnchecked.bind({ organization_id, integration_id, checking_until, recheck_from }),
+  ]).catch((error: unknown) => logError('credentials_check_failed', error));
 }

@@ -130,7 +130,6 @@ const replaceCredentials = query((db, parameters: Placeholders<CredentialsParame
       'last_verdict',
     ]),
     recheck_from: sql`${parameters.now}`,
-    checking_until: sql`NULL`,
   }),
 );
 

@@ -111,7 +111,7 @@ export const providers = {
           ? []
           : {
               origin: twilioOrigins[twilioRegion.parse(region ?? 'us1')],
-              path: `/2010-04-01/Accounts/${account_sid}/IncomingPhoneNumbers.json?PageSize=1`,
+              path: `/2010-04-01/Accounts/${encodeURIComponent(account_sid)}/IncomingPhoneNumbers.json?PageSize=1`,
               authorization: basic(user, password),
             },
       );
