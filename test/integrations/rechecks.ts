@@ -5,6 +5,7 @@ import { vi } from 'vitest';
 import { seal } from '../../src/worker/credentials/envelope.ts';
 import { parseKekRing } from '../../src/worker/credentials/kek-ring.ts';
 import { credentialsKey } from '../../src/worker/credentials/kv-key.ts';
+import type { Bindings } from '../../src/worker/env.ts';
 import worker from '../../src/worker/index.ts';
 import { RECHECK_CRON } from '../../src/worker/integrations/recheck.ts';
 import { notedBindings } from '../bindings.ts';
@@ -71,13 +72,13 @@ export interface Run {
 }
 
 /** Runs the cron every two minutes, until a run checks nothing. */
-export async function runUntilIdle(seen: Seen): Promise<Run[]> {
+export async function runUntilIdle(seen: Seen, others: Partial<Bindings> = {}): Promise<Run[]> {
   const runs: Run[] = [];
   for (;;) {
     const began = Date.now();
     const checked = seen.checks.size;
     const { bindings, invocation } = notedBindings();
-    await cron(bindings);
+    await cron({ ...bindings, ...others });
     runs.push({
       seconds: (Date.now() - began) / 1000,
       statements: invocation.calls.reduce((sum, { statements }) => sum + statements.length, 0),
