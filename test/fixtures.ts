@@ -268,6 +268,12 @@ export async function everythingStored() {
   };
 }
 
+/** Everything but the key cache, whose entries end by themselves after a minute. */
+export async function everythingKept() {
+  const { d1, CREDENTIALS } = await everythingStored();
+  return { d1, CREDENTIALS };
+}
+
 /**
  * What a refusal must leave as it was: the resources in D1, their ciphertext, and the outbox. (A caller's `last_used_at`,
  * the key cache and audit events may change.)

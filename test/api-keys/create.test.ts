@@ -9,6 +9,7 @@ import {
   changeKey,
   createIntegration,
   eventsOn,
+  everythingKept,
   everythingStored,
   keyChanges,
   newClient,
@@ -166,7 +167,7 @@ describe('the role of a new key', () => {
 
   it('is not above the caller’s own', async () => {
     await become({ role: 'agent_manager' });
-    const before = await everythingStored();
+    const before = await everythingKept();
 
     const { status, body } = await create({ name: 'CI', role: 'admin' });
 
@@ -177,16 +178,16 @@ describe('the role of a new key', () => {
       exceeds: 'role',
       detail: 'An API key cannot create, rotate or revoke a key that has a higher role than its own.',
     });
-    expect(await everythingStored()).toEqual(before);
+    expect(await everythingKept()).toEqual(before);
   });
 
   it('is judged by the caller’s key as D1 has it, not as it is cached', async () => {
     await changeKey(client, `role = 'agent_manager'`);
-    const before = await everythingStored();
+    const before = await everythingKept();
 
     expect(await create({ name: 'CI', role: 'admin' })).toMatchObject({ status: 403, body: { exceeds: 'role' } });
 
-    expect(await everythingStored()).toEqual(before);
+    expect(await everythingKept()).toEqual(before);
     expect((await createdBy({ role: 'agent_manager' })).key).toMatchObject({ role: 'agent_manager' });
   });
 });
@@ -227,7 +228,7 @@ describe('the expiry of a new key', () => {
 
   it('is not later than the caller’s', async () => {
     const own = await withExpiry(now() + DAY);
-    const before = await everythingStored();
+    const before = await everythingKept();
 
     const { status, body } = await create({ name: 'CI', role: 'user', expires_at: iso(own + 1) });
 
@@ -238,20 +239,20 @@ describe('the expiry of a new key', () => {
       exceeds: 'expires_at',
       detail: 'An API key cannot create or rotate a key that expires later than itself.',
     });
-    expect(await everythingStored()).toEqual(before);
+    expect(await everythingKept()).toEqual(before);
   });
 
   it('is judged by the caller’s key as D1 has it, not as it is cached', async () => {
     const own = now() + DAY;
     await changeKey(client, `expires_at = ${own}`);
-    const before = await everythingStored();
+    const before = await everythingKept();
 
     expect(await create({ name: 'CI', role: 'user', expires_at: iso(own + 1) })).toMatchObject({
       status: 403,
       body: { exceeds: 'expires_at' },
     });
 
-    expect(await everythingStored()).toEqual(before);
+    expect(await everythingKept()).toEqual(before);
     expect((await createdBy({})).key.expires_at).toBe(iso(own));
   });
 
@@ -268,13 +269,13 @@ describe('the expiry of a new key', () => {
     true,
     ['2999-01-01T00:00:00Z'],
   ])('is a 422 as %j', async (expires_at) => {
-    const before = await everythingStored();
+    const before = await everythingKept();
 
     expect(await create({ name: 'CI', role: 'user', expires_at })).toMatchObject({
       status: 422,
       body: { code: 'validation_failed', errors: [{ path: 'expires_at', message: expect.any(String) }] },
     });
-    expect(await everythingStored()).toEqual(before);
+    expect(await everythingKept()).toEqual(before);
   });
 
   it('is a 422 as this very second, and not as the next', async () => {
@@ -321,26 +322,26 @@ describe('a new key that is refused', () => {
     ['an organization of its own', { name: 'CI', role: 'user', client_id: 'org_other' }, ['client_id']],
     ['a raw key of its own', { name: 'CI', role: 'user', raw_key: 'plaintext' }, ['raw_key']],
   ])('is a 422 by %s', async (_, body, paths) => {
-    const before = await everythingStored();
+    const before = await everythingKept();
 
     const { status, body: problem, text } = await create(body);
 
     expect(status).toBe(422);
     expect(problem).toMatchObject({ code: 'validation_failed', errors: paths.map((path) => ({ path })) });
     expect(text).not.toContain('plaintext');
-    expect(await everythingStored()).toEqual(before);
+    expect(await everythingKept()).toEqual(before);
   });
 
   it.each(keyChanges)('is so by a key that, cached as alive, %s', async (_, assignment, status, code) => {
     await changeKey(client, assignment);
-    const before = await everythingStored();
+    const before = await everythingKept();
 
     const { body, ...answer } = await create({ name: 'CI', role: 'user' });
 
     expect(answer.status).toBe(status);
     expect(body).toMatchObject({ code });
     expect(body).not.toHaveProperty('exceeds');
-    expect(await everythingStored()).toEqual(before);
+    expect(await everythingKept()).toEqual(before);
     expect(await actionsOn(client.key_id)).toEqual(['api_key.created']);
   });
 });

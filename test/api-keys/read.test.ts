@@ -1,5 +1,5 @@
 import { beforeEach, describe, expect, it } from 'vitest';
-import { call, changeKey, everythingStored, newClient, page, rowOf } from '../fixtures.ts';
+import { call, changeKey, everythingKept, newClient, page, rowOf } from '../fixtures.ts';
 import type { Client } from '../fixtures.ts';
 
 let client: Client;
@@ -100,12 +100,12 @@ describe('the list of API keys', () => {
     ['a repeated page size', 'page_size=1&page_size=1', 'page_size'],
     ['a malformed cursor', 'cursor=x', 'cursor'],
   ])('is a 422 by %s', async (_, query, path) => {
-    const before = await everythingStored();
+    const before = await everythingKept();
 
     expect(await call(client, 'GET', `${all}?${query}`)).toMatchObject({
       status: 422,
       body: { code: 'validation_failed', errors: [{ path }] },
     });
-    expect(await everythingStored()).toEqual(before);
+    expect(await everythingKept()).toEqual(before);
   });
 });

@@ -11,7 +11,7 @@ import {
   changeKey,
   createIntegration,
   eventsOn,
-  everythingStored,
+  everythingKept,
   fillKeys,
   importNumber,
   keyChanges,
@@ -140,13 +140,13 @@ describe('a revoked key', () => {
 
   it('is revoked once: a second time is a 200, the same answer, and no event', async () => {
     const first = await revoke();
-    const before = await everythingStored();
+    const before = await everythingKept();
 
     const second = await revoke();
 
     expect(second.status).toBe(200);
     expect(second.text).toBe(first.text);
-    expect(await everythingStored()).toEqual(before);
+    expect(await everythingKept()).toEqual(before);
     expect(await actionsOn(target.key_id)).toEqual(['api_key.created', 'api_key.revoked']);
   });
 
@@ -204,13 +204,13 @@ describe('who revokes whom', () => {
 
   it('agent_manager does not revoke admin, who lives on', async () => {
     const manager = await colleague('agent_manager');
-    const before = await everythingStored();
+    const before = await everythingKept();
 
     const { status, body } = await revoke(target, manager);
 
     expect(status).toBe(403);
     expect(body).toMatchObject({ code: 'permission_denied', required_permission: 'api_keys:revoke', exceeds: 'role' });
-    expect(await everythingStored()).toEqual(before);
+    expect(await everythingKept()).toEqual(before);
     expect(await isAdmitted(target)).toBe(true);
     await createIntegration(target);
   });
@@ -241,7 +241,7 @@ describe('who revokes whom', () => {
   it('is one and the same 404 for a key that is missing and for another organization’s, which lives on', async () => {
     const stranger = await newClient();
     await call(stranger, 'GET', '/api/nothing');
-    const before = await everythingStored();
+    const before = await everythingKept();
 
     const foreign = await revoke(target, stranger);
     const missing = await revoke({ ...target, key_id: 'apikey_000000000000' }, stranger);
@@ -249,7 +249,7 @@ describe('who revokes whom', () => {
     expect(foreign).toMatchObject({ status: 404, body: { code: 'api_key_not_found' } });
     const withoutRequestId = (text: string) => text.replace(/"request_id":"[^"]*"/, '');
     expect(withoutRequestId(foreign.text)).toBe(withoutRequestId(missing.text));
-    expect(await everythingStored()).toEqual(before);
+    expect(await everythingKept()).toEqual(before);
     expect(await isAdmitted(target)).toBe(true);
   });
 
@@ -265,14 +265,14 @@ describe('who revokes whom', () => {
 
   it.each(keyChanges)('is nobody by a key that, cached as alive, %s', async (_, assignment, status, code) => {
     await changeKey(client, assignment);
-    const before = await everythingStored();
+    const before = await everythingKept();
 
     const { body, ...answer } = await revoke();
 
     expect(answer.status).toBe(status);
     expect(body).toMatchObject({ code });
     expect(body).not.toHaveProperty('exceeds');
-    expect(await everythingStored()).toEqual(before);
+    expect(await everythingKept()).toEqual(before);
     expect(await isAdmitted(target)).toBe(true);
   });
 
@@ -425,13 +425,13 @@ describe('a key that is revoked with its descendants', () => {
   it('is revoked once: a second time is a 200 with none, and no event', async () => {
     await madeBy(target);
     await revokeAll();
-    const before = await everythingStored();
+    const before = await everythingKept();
 
     const { status, body } = await revokeAll();
 
     expect(status).toBe(200);
     expect(descendantsIn(body)).toEqual([]);
-    expect(await everythingStored()).toEqual(before);
+    expect(await everythingKept()).toEqual(before);
   });
 
   it('may be the caller, or have made it: the answer still tells', async () => {
@@ -456,7 +456,7 @@ describe('a key that is revoked with its descendants', () => {
       const child = await madeBy(of, 'user');
       const promoted = await madeBy(of, 'user');
       if (who === 'one that it made') await changeKey(promoted, `role = 'admin'`);
-      const before = await everythingStored();
+      const before = await everythingKept();
 
       const { status, body } = await revokeAll(of, by);
 
@@ -466,7 +466,7 @@ describe('a key that is revoked with its descendants', () => {
         required_permission: 'api_keys:revoke',
         exceeds: 'role',
       });
-      expect(await everythingStored()).toEqual(before);
+      expect(await everythingKept()).toEqual(before);
       expect(await statuses(of, child, promoted)).toEqual(['active', 'active', 'active']);
     });
   });
@@ -482,13 +482,13 @@ describe('a key that is revoked with its descendants', () => {
     const child = await madeBy(target);
     const stranger = await newClient();
     await call(stranger, 'GET', '/api/nothing');
-    const before = await everythingStored();
+    const before = await everythingKept();
 
     for (const of of [target, { ...target, key_id: 'apikey_000000000000' }]) {
       expect(await revokeAll(of, stranger)).toMatchObject({ status: 404, body: { code: 'api_key_not_found' } });
     }
 
-    expect(await everythingStored()).toEqual(before);
+    expect(await everythingKept()).toEqual(before);
     expect(await statusOf(child)).toBe('active');
   });
 
@@ -539,11 +539,11 @@ describe('a key that is revoked with its descendants', () => {
     await revokeAll(target, client, { bindings });
     expect(batches).toBe(1);
     expect(await statusOf(child)).toBe('revoked');
-    const before = await everythingStored();
+    const before = await everythingKept();
 
     await land();
 
-    expect(await everythingStored()).toEqual(before);
+    expect(await everythingKept()).toEqual(before);
   });
 
   it.each(['false', undefined])('takes them not where descendants is %s', async (descendants) => {

@@ -10,7 +10,7 @@ import {
   changeKey,
   createIntegration,
   emptyStorage,
-  everythingStored,
+  everythingKept,
   newClient,
   rowOf,
   rows,
@@ -97,7 +97,7 @@ describe('a new API key', () => {
     [OVERLOADED, 'not_done'],
     [LOST, 'unknown'],
   ])('is not made where D1 stays away: %s', async (message, outcome) => {
-    const before = await everythingStored();
+    const before = await everythingKept();
     const { bindings } = failingBindings('DB.batch', { when: 'before', message });
 
     const { status, body, text } = await create(bindings);
@@ -105,7 +105,7 @@ describe('a new API key', () => {
     expect(status).toBe(503);
     expect(body).toMatchObject({ code: 'temporarily_unavailable', outcome });
     expect(text).not.toContain('bk_');
-    expect(await everythingStored()).toEqual(before);
+    expect(await everythingKept()).toEqual(before);
   });
 
   it('is wholly made, or not at all, where every answer is lost; it is then listed, to be revoked', async () => {
@@ -128,11 +128,11 @@ describe('a new API key', () => {
     expect(status).toBe(201);
     const holder = holderOf(text);
     expect((await call(client, 'DELETE', `/api/api-keys/${holder.key_id}`)).status).toBe(200);
-    const before = await everythingStored();
+    const before = await everythingKept();
 
     await land();
 
-    expect(await everythingStored()).toEqual(before);
+    expect(await everythingKept()).toEqual(before);
     expect(await statusOf(holder)).toBe('revoked');
     expect(await isAdmitted(holder)).toBe(false);
   });
@@ -177,7 +177,7 @@ describe('a new API key', () => {
   });
 
   it('is a 500, asked once, where the SQL itself fails', async () => {
-    const before = await everythingStored();
+    const before = await everythingKept();
     const message = 'D1_ERROR: UNIQUE constraint failed: secret_table.secret_column: SQLITE_CONSTRAINT';
     const { bindings, calls } = failingBindings('DB.batch', { when: 'before', message });
 
@@ -186,7 +186,7 @@ describe('a new API key', () => {
     expect(status).toBe(500);
     expect(text).not.toMatch(/secret|bk_/);
     expect(calls).toEqual(['DB.batch']);
-    expect(await everythingStored()).toEqual(before);
+    expect(await everythingKept()).toEqual(before);
   });
 });
 
@@ -227,7 +227,7 @@ describe('a revocation', () => {
     [OVERLOADED, 'not_done'],
     [LOST, 'unknown'],
   ])('is not done where D1 stays away: %s', async (message, outcome) => {
-    const before = await everythingStored();
+    const before = await everythingKept();
     const { bindings } = failingBindings('DB.batch', { when: 'before', message });
 
     expect(await revoke(bindings)).toMatchObject({
@@ -235,7 +235,7 @@ describe('a revocation', () => {
       body: { code: 'temporarily_unavailable', outcome },
     });
 
-    expect(await everythingStored()).toEqual(before);
+    expect(await everythingKept()).toEqual(before);
     expect(await isAdmitted(target)).toBe(true);
   });
 
@@ -255,11 +255,11 @@ describe('a revocation', () => {
   it('changes nothing more where its first try lands late', async () => {
     const { bindings, land } = withLateTry();
     expect((await revoke(bindings)).status).toBe(200);
-    const before = await everythingStored();
+    const before = await everythingKept();
 
     await land();
 
-    expect(await everythingStored()).toEqual(before);
+    expect(await everythingKept()).toEqual(before);
   });
 
   it('is answered as done where the caller’s key dies between the commit and the retry', async () => {

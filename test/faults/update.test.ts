@@ -10,7 +10,7 @@ import {
   changeKey,
   createIntegration,
   emptyStorage,
-  everythingStored,
+  everythingKept,
   importNumber,
   newClient,
   openCredentials,
@@ -177,7 +177,7 @@ describe.each(updates)('an update of $named', ({ target, batches, body, second, 
   });
 
   it('has done nothing where no batch reaches D1; the answer says so where D1 is overloaded', async () => {
-    const before = await everythingStored();
+    const before = await everythingKept();
     const { bindings } = failingBindings('DB.batch', { when: 'before', message: OVERLOADED });
 
     const { status, body: problem, headers } = await update(bindings);
@@ -185,11 +185,11 @@ describe.each(updates)('an update of $named', ({ target, batches, body, second, 
     expect(status).toBe(503);
     expect(problem).toMatchObject({ code: 'temporarily_unavailable', outcome: 'not_done' });
     expect(headers.get('Retry-After')).toBe('5');
-    expect(await everythingStored()).toEqual(before);
+    expect(await everythingKept()).toEqual(before);
   });
 
   it('has done nothing where the connection is lost each time, and says so where nothing can have been decided', async () => {
-    const before = await everythingStored();
+    const before = await everythingKept();
     const { bindings, calls } = failingBindings('DB.batch', { when: 'before', message: LOST });
 
     const { status, body: problem } = await update(bindings);
@@ -197,7 +197,7 @@ describe.each(updates)('an update of $named', ({ target, batches, body, second, 
     expect(status).toBe(503);
     expect(problem).toMatchObject({ outcome: batches === 1 ? 'unknown' : 'not_done' });
     expect(calls).toEqual(['DB.batch', 'DB.batch', 'DB.batch']);
-    expect(await everythingStored()).toEqual(before);
+    expect(await everythingKept()).toEqual(before);
   });
 
   it('has done nothing where its deciding batch never reaches D1', async () => {
@@ -530,11 +530,11 @@ describe('a delete of a phone number', () => {
     [OVERLOADED, 'not_done'],
     [LOST, 'unknown'],
   ])('has done nothing where D1 stays away: %s', async (message, outcome) => {
-    const before = await everythingStored();
+    const before = await everythingKept();
     const { bindings } = failingBindings('DB.batch', { when: 'before', message });
 
     expect(await deleteNumber(bindings)).toMatchObject({ status: 503, body: { outcome } });
-    expect(await everythingStored()).toEqual(before);
+    expect(await everythingKept()).toEqual(before);
   });
 
   it('is wholly done where every answer is lost; the outcome is unknown, and the cron cleans up', async () => {

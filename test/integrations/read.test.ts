@@ -1,6 +1,6 @@
 import { env } from 'cloudflare:workers';
 import { beforeEach, describe, expect, it } from 'vitest';
-import { call, createIntegration, everythingStored, newClient, page, rowOf } from '../fixtures.ts';
+import { call, createIntegration, everythingKept, newClient, page, rowOf } from '../fixtures.ts';
 import type { Client } from '../fixtures.ts';
 
 let client: Client;
@@ -66,13 +66,13 @@ describe('an integration', () => {
 
   it('is read without a change to anything stored', async () => {
     const integration_id = await createIntegration(client);
-    const before = await everythingStored();
+    const before = await everythingKept();
 
     await read(integration_id);
     await read('intg_000000000000');
     await page(client, '/api/integrations');
 
-    expect(await everythingStored()).toEqual(before);
+    expect(await everythingKept()).toEqual(before);
   });
 });
 
@@ -168,13 +168,13 @@ describe('the list of integrations', () => {
     ['a repeated cursor', 'cursor=a&cursor=a', 'cursor'],
   ])('is a 422 by %s', async (_, filter, path) => {
     await createIntegration(client);
-    const before = await everythingStored();
+    const before = await everythingKept();
 
     const { status, body } = await call(client, 'GET', `${all}?${filter}`);
 
     expect(status).toBe(422);
     expect(body).toMatchObject({ code: 'validation_failed', errors: [{ path, message: expect.any(String) }] });
-    expect(await everythingStored()).toEqual(before);
+    expect(await everythingKept()).toEqual(before);
   });
 
   it('tells what a filter may be, without a value that was sent', async () => {

@@ -9,7 +9,7 @@ import {
   changeKey,
   createIntegration,
   eventsOn,
-  everythingStored,
+  everythingKept,
   importNumber,
   keyChanges,
   newClient,
@@ -262,10 +262,10 @@ describe('the audit event of an update', () => {
 
 describe('an update that is refused', () => {
   async function refusal(body: unknown, by = client, id = integration_id) {
-    const before = await everythingStored();
+    const before = await everythingKept();
     const { bindings, calls } = countedBindings();
     const answer = await call(by, 'PUT', `/api/integrations/${id}`, { body, bindings });
-    expect(await everythingStored()).toEqual(before);
+    expect(await everythingKept()).toEqual(before);
     expect(calls).not.toContain('CREDENTIALS.put');
     return answer;
   }

@@ -3,7 +3,7 @@ import { beforeEach, describe, expect, it } from 'vitest';
 import {
   call,
   createIntegration,
-  everythingStored,
+  everythingKept,
   importNumber,
   newClient,
   page,
@@ -202,13 +202,13 @@ describe('the list of phone numbers', () => {
     ['a repeated integration', 'integration_id=intg_000000000000&integration_id=intg_000000000000', 'integration_id'],
   ])('is a 422 by %s', async (_, filter, path) => {
     await call(client, 'GET', all);
-    const before = await everythingStored();
+    const before = await everythingKept();
 
     const { status, body } = await call(client, 'GET', `${all}?${filter}`);
 
     expect(status).toBe(422);
     expect(body).toMatchObject({ code: 'validation_failed', errors: [{ path, message: expect.any(String) }] });
-    expect(await everythingStored()).toEqual(before);
+    expect(await everythingKept()).toEqual(before);
   });
 
   it('never shows what leads to credentials', async () => {

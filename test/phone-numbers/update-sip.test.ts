@@ -14,7 +14,7 @@ import {
   call,
   changeKey,
   createIntegration,
-  everythingStored,
+  everythingKept,
   importNumber,
   keyChanges,
   newClient,
@@ -103,10 +103,10 @@ async function drainLater() {
 
 /** Refused: nothing at all is stored, and nothing was put. */
 async function refusal(body: unknown, by = client) {
-  const before = await everythingStored();
+  const before = await everythingKept();
   const { bindings, calls } = countedBindings();
   const answer = await update(body, bindings, by);
-  expect(await everythingStored()).toEqual(before);
+  expect(await everythingKept()).toEqual(before);
   expect(calls).not.toContain('CREDENTIALS.put');
   return answer;
 }

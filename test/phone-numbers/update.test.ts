@@ -7,7 +7,7 @@ import {
   changeKey,
   createIntegration,
   eventsOn,
-  everythingStored,
+  everythingKept,
   importNumber,
   keyChanges,
   newClient,
@@ -197,9 +197,9 @@ describe('an updated phone number', () => {
 
 describe('an update that is refused', () => {
   async function refusal(body: unknown, by = client, id = phone_number_id) {
-    const before = await everythingStored();
+    const before = await everythingKept();
     const answer = await update(body, by, id);
-    expect(await everythingStored()).toEqual(before);
+    expect(await everythingKept()).toEqual(before);
     return answer;
   }
 

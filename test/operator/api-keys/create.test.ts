@@ -3,7 +3,7 @@ import { describe, expect, it } from 'vitest';
 import { createOperatorKey } from '../../../src/operator/api-keys/create.ts';
 import { hashKey, isWellFormed } from '../../../src/worker/callers/raw-key.ts';
 import { failingBindings, interceptedBindings } from '../../bindings.ts';
-import { actionsOn, eventsOn, everythingStored, rows } from '../../fixtures.ts';
+import { actionsOn, eventsOn, everythingKept, everythingStored, rows } from '../../fixtures.ts';
 
 const newKey = { role: 'agent_manager', name: 'CI', expires_at: null } as const;
 
@@ -94,13 +94,13 @@ describe('an operator’s key', () => {
       members: { outcome: 'unknown' },
     });
     await createOperatorKey(env.DB, { ...newKey, organization_id, tier });
-    const before = await everythingStored();
+    const before = await everythingKept();
 
     await late?.();
 
     expect(late).toBeDefined();
     expect(await tierOf(organization_id)).toBe(tier);
-    expect(await everythingStored()).toEqual(before);
+    expect(await everythingKept()).toEqual(before);
   });
 
   it('is none where another command sets the tier at the same time: nothing is done, and it says so', async () => {

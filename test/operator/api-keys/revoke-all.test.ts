@@ -8,7 +8,7 @@ import {
   changeKey,
   createIntegration,
   eventsOn,
-  everythingStored,
+  everythingKept,
   fillKeys,
   newClient,
   resources,
@@ -111,11 +111,11 @@ describe('the keys of an organization, revoked by an operator,', () => {
 
   it('are revoked once: a second time does nothing', async () => {
     await revokeAll();
-    const before = await everythingStored();
+    const before = await everythingKept();
 
     expect(await revokeAll()).toBe(0);
 
-    expect(await everythingStored()).toEqual(before);
+    expect(await everythingKept()).toEqual(before);
   });
 
   it('leave what the organization has, and the keys of others', async () => {
@@ -131,11 +131,11 @@ describe('the keys of an organization, revoked by an operator,', () => {
   });
 
   it('are none where there is no such organization', async () => {
-    const before = await everythingStored();
+    const before = await everythingKept();
 
     expect(await revokeAllKeys(env.DB, 'org_nobody')).toBe(0);
 
-    expect(await everythingStored()).toEqual(before);
+    expect(await everythingKept()).toEqual(before);
   });
 });
 
@@ -174,11 +174,11 @@ describe('a revocation of many keys', () => {
     });
     await revokeAll(DB);
     const successor = await newClient({ organization_id: client.organization_id });
-    const before = await everythingStored();
+    const before = await everythingKept();
 
     await land();
 
-    expect(await everythingStored()).toEqual(before);
+    expect(await everythingKept()).toEqual(before);
     await createIntegration(successor);
   });
 

@@ -13,6 +13,7 @@ import {
   createIntegration,
   emptyStorage,
   eventsOn,
+  everythingKept,
   everythingStored,
   fillKeys,
   fillNumbers,
@@ -180,23 +181,23 @@ describe('an offboarded organization', () => {
 
   it('is offboarded once: a second time does nothing', async () => {
     await offboard();
-    const before = await everythingStored();
+    const before = await everythingKept();
 
     expect(await offboard()).toEqual({ phone_numbers: 0, integrations: 0, keys: 0 });
 
-    expect(await everythingStored()).toEqual(before);
+    expect(await everythingKept()).toEqual(before);
   });
 
   it.each(['pro', undefined] as const)('gets no key from an operator, and keeps its tier (%s)', async (tier) => {
     await offboard();
-    const before = await everythingStored();
+    const before = await everythingKept();
     const { organization_id } = client;
 
     await expect(
       createOperatorKey(env.DB, { organization_id, tier, role: 'admin', name: 'Late', expires_at: null }),
     ).rejects.toThrow(`${organization_id} is offboarded, for good`);
 
-    expect(await everythingStored()).toEqual(before);
+    expect(await everythingKept()).toEqual(before);
   });
 
   it('goes on a second time where its first answer is lost', async () => {
@@ -209,11 +210,11 @@ describe('an offboarded organization', () => {
   });
 
   it('is none that there is not', async () => {
-    const before = await everythingStored();
+    const before = await everythingKept();
 
     expect(await offboardOrganization(env.DB, 'org_nobody')).toBeUndefined();
 
-    expect(await everythingStored()).toEqual(before);
+    expect(await everythingKept()).toEqual(before);
   });
 });
 
@@ -300,11 +301,11 @@ describe('the batches of an offboarding', () => {
   });
 
   it('leave D1 that stays away as it was', async () => {
-    const before = await everythingStored();
+    const before = await everythingKept();
     const { bindings } = failingBindings('DB.batch', { when: 'before', message: LOST });
 
     await expect(offboard(bindings.DB)).rejects.toMatchObject({ members: { outcome: 'unknown' } });
 
-    expect(await everythingStored()).toEqual(before);
+    expect(await everythingKept()).toEqual(before);
   });
 });

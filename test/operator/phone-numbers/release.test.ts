@@ -9,7 +9,7 @@ import {
   call,
   createIntegration,
   eventsOn,
-  everythingStored,
+  everythingKept,
   importNumber,
   newClient,
   openCredentials,
@@ -124,11 +124,11 @@ describe('a released phone number', () => {
 
   it('is released once: a second time does nothing', async () => {
     await release();
-    const before = await everythingStored();
+    const before = await everythingKept();
 
     expect(await release()).toBeUndefined();
 
-    expect(await everythingStored()).toEqual(before);
+    expect(await everythingKept()).toEqual(before);
   });
 
   it('is released once where the answer of D1 is lost after the commit', async () => {
@@ -141,7 +141,7 @@ describe('a released phone number', () => {
   });
 
   it('stays where it is when D1 stays away', async () => {
-    const before = await everythingStored();
+    const before = await everythingKept();
     const message = 'D1_ERROR: Network connection lost.';
     const { bindings } = failingBindings('DB.batch', { when: 'before', message });
 
@@ -149,15 +149,15 @@ describe('a released phone number', () => {
       members: { outcome: 'unknown' },
     });
 
-    expect(await everythingStored()).toEqual(before);
+    expect(await everythingKept()).toEqual(before);
   });
 
   it('is that of the organization which was named, and no other’s', async () => {
     const stranger = await newClient();
-    const before = await everythingStored();
+    const before = await everythingKept();
 
     expect(await release(stranger)).toBeUndefined();
 
-    expect(await everythingStored()).toEqual(before);
+    expect(await everythingKept()).toEqual(before);
   });
 });
