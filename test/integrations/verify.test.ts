@@ -264,6 +264,17 @@ describe('a check that is repeated under its Idempotency-Key', () => {
     expect(await callsWith(secret)).toHaveLength(2);
   });
 
+  it('says the same of an integration whose account was not known before', async () => {
+    const plivo = { provider: 'plivo', auth_id: 'MA0123456789ABCDEFGH', auth_token: secret };
+    integration_id = await createIntegration(client, plivo);
+    await env.DB.prepare('UPDATE integrations SET account_hint = NULL, account_fingerprint = NULL').run();
+    await answerNow(secret, 'refused');
+    const first = await verify({ headers });
+
+    expect(first.body).toMatchObject({ data: { account_hint: 'MA…EFGH' } });
+    expect((await verify({ headers })).text).toBe(first.text);
+  });
+
   it('says the same even after the integration has gone', async () => {
     await answerNow(secret, 'refused');
     const first = await verify({ headers });

@@ -71,9 +71,10 @@ export const organizations = sqliteTable(
     change_count: integer().notNull().default(0),
     /** Random hex. It keeps the account fingerprints of two organizations from being compared. A trigger makes it. */
     account_salt: text(),
-    /** How many credentials of theirs the providers have refused since `refused_checks_since`, and until when nothing of theirs is checked (providers/refusals.ts). */
+    /** How many of its credentials were refused since `refused_checks_since` (integrations/refusals.ts). */
     refused_check_count: integer().notNull().default(0),
     refused_checks_since: integer().notNull().default(0),
+    /** None of its credentials is checked until then. */
     checks_stopped_until: integer().notNull().default(0),
   },
   (table) => [

@@ -3,7 +3,8 @@
  * written only if the row still has the version that was checked, and no other outcome was written since the check began.
  */
 import { and, eq, sql } from 'drizzle-orm';
-import type { SQL } from 'drizzle-orm';
+import type { Placeholder, SQL } from 'drizzle-orm';
+import type { SQLiteColumn } from 'drizzle-orm/sqlite-core';
 import type { AuditAction, Verdict } from '../core/vocabulary.ts';
 import { existsIn, newValues } from '../d1/columns.ts';
 import { query } from '../d1/query.ts';
@@ -44,6 +45,9 @@ export function consequencesOf(before: Verdict | null, after: Verdict | null) {
   return { action: null, counts };
 }
 
+/** Of rows that are older than the column, the account is known once their credentials have been opened. */
+const known = (column: SQLiteColumn, found: Placeholder) => sql<string | null>`coalesce(${column}, ${found})`;
+
 /**
  * Makes the statements that count a refusal, record a change of the verdict, and write the outcome, in this order.
  *
@@ -69,7 +73,10 @@ export function outcomeWriter<Parameters extends OutcomeParameters>(
     action: (_, { action }) => sql<AuditAction>`${action}`,
     where: (db, parameters) =>
       and(isAsChecked(parameters), sql`${parameters.action} IS NOT NULL`, mayWrite(db, parameters)),
-    changes: (parameters) => newValues<keyof OutcomeParameters>(parameters, shownColumns),
+    changes: (parameters) => ({
+      ...newValues<keyof OutcomeParameters>(parameters, shownColumns),
+      account_hint: known(integrations.account_hint, parameters.account_hint),
+    }),
   });
 
   const write = query((db, parameters: Placeholders<Parameters>) =>
@@ -78,8 +85,8 @@ export function outcomeWriter<Parameters extends OutcomeParameters>(
       .set({
         ...newValues<keyof OutcomeParameters>(parameters, [...shownColumns, 'last_verdict', 'recheck_from']),
         check_count: sql`${integrations.check_count} + 1`,
-        account_hint: sql`coalesce(${integrations.account_hint}, ${parameters.account_hint})`,
-        account_fingerprint: sql`coalesce(${integrations.account_fingerprint}, ${parameters.account_fingerprint})`,
+        account_hint: known(integrations.account_hint, parameters.account_hint),
+        account_fingerprint: known(integrations.account_fingerprint, parameters.account_fingerprint),
       })
       .where(
         and(
