@@ -32,6 +32,7 @@ const LOST = 'D1_ERROR: Network connection lost.';
 type Wish =
   | { does: 'create' }
   | { does: 'replace'; integration: number }
+  | { does: 'check'; integration: number }
   | { does: 'delete'; integration: number }
   | { does: 'import'; number: number; integration: number }
   | { does: 'import by SIP'; number: number }
@@ -287,6 +288,14 @@ function requestOf(wish: Wish, organization: Organization): Request {
         expected: (model) => (model.integrations.has(integration_id) ? 200 : 404),
       };
     }
+    case 'check': {
+      const integration_id = nth(integrations, wish.integration);
+      return {
+        method: 'POST',
+        path: `/api/integrations/${integration_id}/verify`,
+        expected: (model) => (model.integrations.has(integration_id) ? 200 : 404),
+      };
+    }
     case 'delete': {
       const integration_id = nth(integrations, wish.integration);
       return {
@@ -502,6 +511,7 @@ const index = fc.nat({ max: 5 });
 const wish: fc.Arbitrary<Wish> = fc.oneof(
   fc.constant({ does: 'create' as const }),
   fc.record({ does: fc.constant('replace' as const), integration: index }),
+  fc.record({ does: fc.constant('check' as const), integration: index }),
   { weight: 3, arbitrary: fc.record({ does: fc.constant('delete' as const), integration: index }) },
   { weight: 2, arbitrary: fc.record({ does: fc.constant('import' as const), number: index, integration: index }) },
   fc.record({ does: fc.constant('import by SIP' as const), number: index }),

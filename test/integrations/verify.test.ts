@@ -250,6 +250,28 @@ describe('a check that is not made', () => {
   });
 });
 
+describe('a check while its credentials are replaced', () => {
+  it('is of the new ones, where the old ones are gone before they are read', async () => {
+    const fresh = await secretAnswering('good');
+    let reads = 0;
+    const bindings = interceptedBindings(async (name, carryOut) => {
+      if (name === 'CREDENTIALS.get' && (reads += 1) === 1) {
+        await call(client, 'PUT', `/api/integrations/${integration_id}`, {
+          body: { credentials: credentialsWith(fresh) },
+        });
+      }
+      return carryOut();
+    });
+
+    const { status, body } = await verify({ bindings });
+
+    expect(status).toBe(200);
+    expect(body).toMatchObject(verification('verified'));
+    expect(reads).toBe(2);
+    expect(await callsWith(fresh)).toHaveLength(2);
+  });
+});
+
 describe('a check that is repeated under its Idempotency-Key', () => {
   const headers = { 'Idempotency-Key': 'once' };
 

@@ -209,27 +209,27 @@ export async function beforeDecision<Result>(batched: Promise<Result>): Promise<
 }
 
 /**
- * Nothing was done, although nothing refuses it now: the precondition failed when the intent was to be written, and has
- * come to hold since.
+ * Nothing was done, because what the attempt went by is out of date: what refused the intent has gone since, or the
+ * credentials that it was to read were replaced.
  */
-class WithoutIntent extends DomainError<'temporarily_unavailable'> {
+class Outdated extends DomainError<'temporarily_unavailable'> {
   constructor() {
     super('temporarily_unavailable', { outcome: 'not_done' });
   }
 }
 
-/** The error if a batch decided nothing and no refusal explains it. For {@link beginAgain}. */
+/** The error if an attempt decided nothing and no refusal explains it. Without a KV key it is for {@link beginAgain}. */
 export function notDone({ kv_key }: { kv_key: string | null }): DomainError {
-  return kv_key === null ? new WithoutIntent() : new DomainError('temporarily_unavailable', { outcome: 'not_done' });
+  return kv_key === null ? new Outdated() : new DomainError('temporarily_unavailable', { outcome: 'not_done' });
 }
 
 /**
- * Runs an attempt that stores credentials and decides. If it decided nothing because it had no intent
- * ({@link notDone}), it runs again with a new intent, a bounded number of times. All attempts have the same event id,
- * so they cannot act twice.
+ * Runs an attempt that decides by credentials, or stores some. If it decided nothing because what it went by is out of
+ * date ({@link notDone}), it runs again, a bounded number of times. All attempts have the same event id, so they cannot
+ * act twice.
  *
  * @throws the error of the last attempt
  */
 export function beginAgain<Result>(attempt: () => Promise<Result>): Promise<Result> {
-  return retry(attempt, (error) => (error instanceof WithoutIntent ? MAX_TRIES : 1));
+  return retry(attempt, (error) => (error instanceof Outdated ? MAX_TRIES : 1));
 }

@@ -2,7 +2,7 @@ import { sql } from 'drizzle-orm';
 import { DomainError } from '../core/errors.ts';
 import { unixNow } from '../core/time.ts';
 import { readCredentials } from '../credentials/read.ts';
-import { beforeDecision } from '../credentials/store.ts';
+import { beforeDecision, beginAgain, notDone } from '../credentials/store.ts';
 import { batch } from '../d1/batch.ts';
 import { query } from '../d1/query.ts';
 import type { Placeholders } from '../d1/query.ts';
@@ -81,6 +81,11 @@ const decide = mutation('integrations:update', {
  */
 export async function verifyIntegration(call: ApiCall, integration_id: string): Promise<Integration> {
   const event = { ...mutationParameters(call), integration_id };
+  // Credentials that were replaced meanwhile cannot be read, and the new ones can.
+  return beginAgain(() => attempt(call, event));
+}
+
+async function attempt(call: ApiCall, event: TargetParameters): Promise<Integration> {
   const [[caller], [organization], [row], full] = await beforeDecision(
     batch(call.env.DB, [
       callerKey.bind(event),
@@ -137,7 +142,7 @@ async function check(
   if (row.status === 'credentials_missing') throw new DomainError('credentials_missing', {});
   assertNotStopped(call, checks_stopped_until, unixNow());
   const credentials = await readCredentials(call, { ...row, subject_id: row.integration_id });
-  if (!credentials) throw new DomainError('temporarily_unavailable', { outcome: 'not_done' });
+  if (!credentials) throw notDone({ kv_key: null });
   await takeFromBudget(call, row.provider, credentials);
   const outcome = await checkCredentials(call.env, row.provider, credentials);
   const now = unixNow();
