@@ -239,14 +239,14 @@ const { values } = parseArgs({
     port: { type: 'string', default: '8787' },
     'json-logs': { type: 'boolean', default: false },
     'real-providers': { type: 'boolean', default: false },
-    var: { type: 'string', multiple: true, default: [] },
     help: { type: 'boolean', short: 'h', default: false },
   },
   strict: false,
 });
 const directory = stateDirectory(typeof values['persist-to'] === 'string' ? values['persist-to'] : undefined);
 const jsonLogs = values['json-logs'] === true;
-const givenOrigins = [values.var].flat().some((given) => String(given).startsWith('PROVIDER_ORIGINS:'));
+/** Wrangler takes `--var` with one value or several, or in one word. */
+const givenOrigins = process.argv.some((word) => /^(?:--var=)?PROVIDER_ORIGINS:/.test(word));
 const simulates = values['real-providers'] !== true && !givenOrigins;
 
 /** What the banner says of the providers. */

@@ -24,6 +24,12 @@ it('prints the organization, its key, both integrations and a curl line for each
   expect(demo.deleted_curl).toContain(`-X DELETE ${deletePath(demo.spare)} `);
 });
 
+it('simulates the providers, which accept the demo credentials, and says so', async () => {
+  expect(demo.providers).toContain('simulated: a secret with "refused" in it is refused');
+  const in_use = (await server.rows('integrations')).find((row) => row['integration_id'] === demo.in_use);
+  expect(in_use).toMatchObject({ verification_status: 'verified' });
+});
+
 it('says first which Node it runs on, and prints nothing of its own between that and the demo', async () => {
   const [head = ''] = (await readFile(log, 'utf8')).split('\nOrganization ');
 
