@@ -484,7 +484,7 @@ describe('what is remembered', () => {
       {
         method: 'POST',
         path: '/api/phone-numbers',
-        body: { phone_number: unusedNumber(), provider: 'sip', inbound_pin: '4711' },
+        body: { phone_number: unusedNumber(), provider: 'sip', inbound_pin: '7741902266' },
       },
       { method: 'POST', path: '/api/api-keys', body: { name: 'Another', role: 'user' } },
     ];
@@ -496,7 +496,7 @@ describe('what is remembered', () => {
 
     expect(remembered).toHaveLength(3);
     const text = JSON.stringify(remembered);
-    for (const secret of [twilio.auth_token, twilio.account_sid, '4711', raw_key, client.raw_key]) {
+    for (const secret of [twilio.auth_token, twilio.account_sid, '7741902266', raw_key, client.raw_key]) {
       expect(text).not.toContain(secret);
     }
     const digests = await Promise.all(
