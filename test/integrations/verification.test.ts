@@ -4,6 +4,7 @@ import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import * as z from 'zod';
 import type { SimulatedAnswer } from '../../src/dev/simulation.ts';
 import type { Bindings } from '../../src/worker/env.ts';
+import { VERSION } from '../../src/worker/version.ts';
 import { countedBindings, failingBindings, interceptedBindings, stallingBindings } from '../bindings.ts';
 import {
   actionsOn,
@@ -209,7 +210,7 @@ describe('a call to a provider', () => {
 
     const [made] = await callsWith(secret);
 
-    expect(made?.headers).toMatchObject({ authorization: `Bearer ${secret}`, 'user-agent': 'patchbay/0.2.0' });
+    expect(made?.headers).toMatchObject({ authorization: `Bearer ${secret}`, 'user-agent': `patchbay/${VERSION}` });
     expect(made?.headers).not.toHaveProperty('cookie');
     expect(made?.path).toBe('/v2/balance');
   });
