@@ -83,12 +83,12 @@ export class Schemas {
         if (own.includes(name)) return [[name, withoutNull(member)] as const];
         return special.has(name) ? [] : [[name, member] as const];
       });
-      this.components[id] = {
+      this.components[id] = withoutDefaults({
         title,
         ...rest,
         properties: Object.fromEntries(fields),
         required: [...required, ...own],
-      };
+      });
       return referTo('schemas', id);
     });
     return { oneOf };
