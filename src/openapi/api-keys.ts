@@ -1,10 +1,18 @@
 import * as z from 'zod';
 import { presentApiKey } from '../worker/api-keys/api-key.ts';
 import type { ApiKey } from '../worker/api-keys/api-key.ts';
+import { newApiKey } from '../worker/api-keys/create.ts';
+import { rotation } from '../worker/api-keys/rotate.ts';
 import { keyStatuses, roles } from '../worker/core/vocabulary.ts';
-import { named } from './json-schema.ts';
+import { described, named } from './json-schema.ts';
 import { action, id, page, time } from './operation.ts';
 import type { Operations } from './operation.ts';
+
+described(newApiKey, {
+  role: 'Not higher than the role of the calling key.',
+  expires_at: 'In the future, and not later than the expiry of the calling key, which is the default.',
+});
+described(rotation, { overlap_seconds: 'How long the old key still works, in seconds; at most 7 days.' });
 
 const tag = 'API keys';
 

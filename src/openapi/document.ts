@@ -159,6 +159,24 @@ function refusalOf(schema: z.ZodType, value: unknown, noun: Noun): JsonObject {
   throw new Error('The schema refuses nothing.');
 }
 
+const alone =
+  'Only one of `action`, `target_id`, `actor_key_id` can be used. It can be combined with `since` and `until`.';
+
+/** Of query parameters, by name. */
+const sentences: Record<string, string> = {
+  cursor: 'The `next_cursor` of the previous page. Send it with the same filters.',
+  page_size: 'The largest number of entries on a page.',
+  action: alone,
+  target_id: alone,
+  actor_key_id: alone,
+  since: 'Events at this time or later. A fraction of a second is ignored.',
+  until: 'Events before this time. A fraction of a second is ignored.',
+  descendants:
+    'Whether to revoke also the active keys that it created, and those that they created. If one of them has a higher ' +
+    'role than the calling key, nothing is revoked.',
+  verify: 'Accepted, but has no effect yet.',
+};
+
 const parameterSchemas = z.object({
   properties: z.record(z.string(), z.looseObject({ description: z.string().optional() })),
   required: z.array(z.string()).default([]),
@@ -167,7 +185,7 @@ const parameterSchemas = z.object({
 function parametersIn(components: Components, place: 'path' | 'query', schema: z.ZodType | undefined): JsonObject[] {
   if (!schema) return [];
   const { properties, required } = parameterSchemas.parse(components.add(schema));
-  return Object.entries(properties).map(([name, { description: text, ...rest }]) => ({
+  return Object.entries(properties).map(([name, { description: text = sentences[name], ...rest }]) => ({
     name,
     in: place,
     required: required.includes(name),

@@ -29,10 +29,8 @@ import type { ApiKey } from './api-key.ts';
 export const newApiKey = z.lazy(() =>
   z.strictObject({
     name: visibleName(100),
-    role: z.enum(roles).meta({ description: 'Not higher than the role of the calling key.' }),
-    expires_at: optional(rfc3339().refine((time) => time > unixNow(), 'must be in the future')).meta({
-      description: 'In the future, and not later than the expiry of the calling key, which is the default.',
-    }),
+    role: z.enum(roles),
+    expires_at: optional(rfc3339().refine((time) => time > unixNow(), 'must be in the future')),
   }),
 );
 

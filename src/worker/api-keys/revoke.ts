@@ -18,14 +18,7 @@ import { apiKeyColumns, apiKeyState, isApiKey, isKeyOf, presentApiKey } from './
 import type { ApiKey, ApiKeyState } from './api-key.ts';
 
 export const revocation = z.strictObject({
-  descendants: z
-    .enum(['true', 'false'])
-    .exactOptional()
-    .meta({
-      description:
-        'Whether to revoke also the active keys that it created, and those that they created. If one of them has a higher ' +
-        'role than the calling key, nothing is revoked.',
-    }),
+  descendants: z.enum(['true', 'false']).exactOptional(),
 });
 
 interface RevokeParameters extends MutationParameters {

@@ -27,9 +27,7 @@ const MAX_OVERLAP_SECONDS = 604_800;
 
 export const rotation = z.lazy(() =>
   z.strictObject({
-    overlap_seconds: integer(0, MAX_OVERLAP_SECONDS).meta({
-      description: 'How long the old key still works, in seconds; at most 7 days.',
-    }),
+    overlap_seconds: integer(0, MAX_OVERLAP_SECONDS),
   }),
 );
 

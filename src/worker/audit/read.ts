@@ -24,28 +24,22 @@ const timeOfEvents = () =>
  * Filters of which only one can be used, because there is an index for each, and none for two together (d1/schema.ts).
  */
 const alternatives = ['action', 'target_id', 'actor_key_id'] as const;
-const alone = `Only one of ${alternatives.join(', ')} can be used. It can be combined with since and until.`;
 const together = `only one of ${alternatives.join(', ')} may be given`;
 
 export const auditEventsQuery = z.lazy(() =>
   z
     .strictObject({
-      action: z.enum(auditActions).exactOptional().meta({ description: alone }),
+      action: z.enum(auditActions).exactOptional(),
       target_id: z
         .string()
         .regex(
           /^(?:(?:intg|phon|apikey)_[a-f0-9]{12}|org_[A-Za-z0-9_-]{1,40})$/,
           'must be the id of an integration, a phone number, an API key or an organization',
         )
-        .exactOptional()
-        .meta({ description: alone }),
-      actor_key_id: idSchema('apikey').exactOptional().meta({ description: alone }),
-      since: timeOfEvents()
-        .exactOptional()
-        .meta({ description: 'Events at this time or later. A fraction of a second is ignored.' }),
-      until: timeOfEvents()
-        .exactOptional()
-        .meta({ description: 'Events before this time. A fraction of a second is ignored.' }),
+        .exactOptional(),
+      actor_key_id: idSchema('apikey').exactOptional(),
+      since: timeOfEvents().exactOptional(),
+      until: timeOfEvents().exactOptional(),
       ...pageParameters(),
     })
     .superRefine((given, context) => {

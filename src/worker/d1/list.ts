@@ -21,17 +21,13 @@ const DEFAULT_PAGE_SIZE = 20;
 
 /** The query parameters of every list. Each list adds its filters. */
 export const pageParameters = () => ({
-  cursor: z
-    .string()
-    .exactOptional()
-    .meta({ description: 'The `next_cursor` of the previous page. Send it with the same filters.' }),
+  cursor: z.string().exactOptional(),
   page_size: z
     .preprocess(
       (text: string) => (/^[1-9]\d*$/.test(text) ? Number(text) : text),
       integer(1, MAX_PAGE_SIZE, `must be an integer from 1 to ${MAX_PAGE_SIZE}, given once`),
     )
-    .default(DEFAULT_PAGE_SIZE)
-    .meta({ description: 'The largest number of entries on a page.' }),
+    .default(DEFAULT_PAGE_SIZE),
 });
 
 export interface PageRequest {

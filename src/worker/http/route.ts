@@ -53,7 +53,7 @@ const noQueryParameters = z.strictObject({});
 
 /** For a call with a body and no query parameters of its own. The typed client does not offer `verify`. */
 const changeParameters = z.strictObject({
-  verify: z.enum(['true', 'false']).exactOptional().meta({ description: 'Accepted, but has no effect yet.' }),
+  verify: z.enum(['true', 'false']).exactOptional(),
 });
 
 /**
