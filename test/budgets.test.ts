@@ -198,7 +198,7 @@ describe('in a warm isolate', () => {
 
 /** What a read costs where the isolate does not know its key. */
 async function coldCosts(): Promise<{ name: string; costs: Costs }[]> {
-  const hash = hashKey(client.raw_key);
+  const hash = await hashKey(client.raw_key);
   const read = { method: 'GET', path: '/api/integrations?page_size=1' };
   forgetKey(hash);
   const kvWarm = { name: 'an empty page, only KV knows the key', costs: await costsOf(client, read) };

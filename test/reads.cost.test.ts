@@ -195,7 +195,7 @@ describe.each(refused)('$path under $filtered', ({ path, names }) => {
 });
 
 describe('the round trips of a read', () => {
-  const coolIsolate = async () => forgetKey(hashKey(client.raw_key));
+  const coolIsolate = async () => forgetKey(await hashKey(client.raw_key));
 
   const paths = [
     ...lists.map(({ path }) => path),

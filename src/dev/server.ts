@@ -130,7 +130,7 @@ async function ensureKey({ DB }: Bindings, directory: string): Promise<string> {
   const keyDirectory = join(projectDirectory, '.wrangler/demo-keys');
   const path = join(keyDirectory, createHash('sha256').update(directory).digest('hex'));
   const kept = await readFile(path, 'utf8').catch(() => '');
-  const [known] = await batch(DB, [findDemoKey.bind({ key_hash: hashKey(kept) })]);
+  const [known] = await batch(DB, [findDemoKey.bind({ key_hash: await hashKey(kept) })]);
   if (known.length > 0) return kept;
   const { raw_key } = await createOperatorKey(DB, {
     organization_id: ORGANIZATION,

@@ -74,7 +74,7 @@ describe('a new API key', () => {
       name: 'CI',
       role: 'agent_manager',
       status: 'active',
-      key_hash: hashKey(raw_key),
+      key_hash: await hashKey(raw_key),
     });
   });
 

@@ -66,7 +66,7 @@ describe('a revoked key', () => {
   });
 
   it('is gone from the isolate’s cache and from KV, and reads nothing any more', async () => {
-    const hash = hashKey(target.raw_key);
+    const hash = await hashKey(target.raw_key);
     expect(await env.KEY_CACHE.get(hash)).not.toBeNull();
 
     await revoke();
@@ -85,7 +85,7 @@ describe('a revoked key', () => {
 
     expect((await revoke(cold, cold)).status).toBe(200);
 
-    expect(await env.KEY_CACHE.get(hashKey(cold.raw_key))).toBeNull();
+    expect(await env.KEY_CACHE.get(await hashKey(cold.raw_key))).toBeNull();
     expect((await call(cold, 'GET', '/api/integrations')).status).toBe(401);
   });
 
@@ -93,7 +93,7 @@ describe('a revoked key', () => {
     const integration_id = await createIntegration(client);
     const phone_number_id = await importNumber(client, integration_id, unusedNumber());
     const spare = await createIntegration(client);
-    const hash = hashKey(target.raw_key);
+    const hash = await hashKey(target.raw_key);
     const stale = String(await env.KEY_CACHE.get(hash));
     await revoke();
     const before = await resources();
@@ -353,7 +353,7 @@ describe('a key that is revoked with its descendants', () => {
     expect(await statuses(client, sibling, stranger)).toEqual(Array.from({ length: 3 }, () => 'active'));
     for (const key of [target, child, grandchild, successor]) {
       expect(await isAdmitted(key)).toBe(false);
-      expect(await env.KEY_CACHE.get(hashKey(key.raw_key))).toBeNull();
+      expect(await env.KEY_CACHE.get(await hashKey(key.raw_key))).toBeNull();
     }
   });
 

@@ -88,7 +88,7 @@ describe('a rotated key', () => {
 
   it('changes nothing from then on where there is no overlap, though a cache admits it', async () => {
     await call(old, 'GET', '/api/nothing');
-    const hash = hashKey(old.raw_key);
+    const hash = await hashKey(old.raw_key);
     const cached = await env.KEY_CACHE.get(hash);
     await rotate(0);
     await env.KEY_CACHE.put(hash, String(cached));
@@ -102,7 +102,7 @@ describe('a rotated key', () => {
 
     await rotate(0);
 
-    expect(await env.KEY_CACHE.get(hashKey(old.raw_key))).toBeNull();
+    expect(await env.KEY_CACHE.get(await hashKey(old.raw_key))).toBeNull();
     expect((await call(old, 'GET', '/api/integrations')).status).toBe(401);
   });
 
@@ -131,7 +131,7 @@ describe('a rotated key', () => {
 
     await rotate(0, cold, cold);
 
-    expect(await env.KEY_CACHE.get(hashKey(cold.raw_key))).toBeNull();
+    expect(await env.KEY_CACHE.get(await hashKey(cold.raw_key))).toBeNull();
     expect((await call(cold, 'GET', '/api/integrations')).status).toBe(401);
   });
 
@@ -285,7 +285,7 @@ describe('a rotation is refused', () => {
     await changeKey(client, `status = 'revoked'`);
 
     expect((await untouched(() => rotate())).status).toBe(401);
-    forgetKey(hashKey(client.raw_key));
+    forgetKey(await hashKey(client.raw_key));
   });
 
   it('never of a longer overlap than 7 days, which is admitted', async () => {

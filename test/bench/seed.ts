@@ -36,11 +36,12 @@ export async function addKeys(
 ): Promise<Client['headers'][]> {
   const raw_keys = Array.from({ length: count }, newRawKey);
   for (let first = 0; first < count; first += KEYS_PER_STATEMENT) {
-    const keys = raw_keys.slice(first, first + KEYS_PER_STATEMENT).map((raw_key, index) => ({
+    const hashed = raw_keys.slice(first, first + KEYS_PER_STATEMENT).map(async (raw_key, index) => ({
       key_id: `apikey_${hex(first + index)}`,
-      key_hash: hashKey(raw_key),
+      key_hash: await hashKey(raw_key),
       prefix: displayedPrefix(raw_key),
     }));
+    const keys = await Promise.all(hashed);
     await database
       .prepare(
         `INSERT INTO api_keys (key_id, organization_id, user_id, name, role, key_hash, prefix, status, created_at)

@@ -43,7 +43,7 @@ describe('a raw key', () => {
 
   it('is known by its SHA-256', async () => {
     // NIST's example for "abc" (FIPS 180-4).
-    expect(hashKey('abc')).toBe('ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad');
+    expect(await hashKey('abc')).toBe('ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad');
   });
 
   it('is shown as its first twelve characters', () => {

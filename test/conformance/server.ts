@@ -169,7 +169,7 @@ export function joinServer(...organizations: string[]) {
       key_id,
       organization_id,
       role,
-      hashKey(raw_key),
+      await hashKey(raw_key),
       displayedPrefix(raw_key),
     );
     return { organization_id, raw_key, key_id };

@@ -139,8 +139,8 @@ describe('a call of D1 that never answers', () => {
   });
 
   it('makes a request answer "not_done" where it looks up the API key', async () => {
-    forgetKey(hashKey(client.raw_key));
-    await env.KEY_CACHE.delete(hashKey(client.raw_key));
+    forgetKey(await hashKey(client.raw_key));
+    await env.KEY_CACHE.delete(await hashKey(client.raw_key));
 
     const { status, body } = await passing(
       start(client, 'DELETE', '/api/integrations/intg_000000000000', { bindings: hanging('DB.batch').bindings }),
@@ -229,7 +229,7 @@ describe('a call of KV that never answers', () => {
   });
 
   it('makes D1 answer about a key instead', async () => {
-    forgetKey(hashKey(client.raw_key));
+    forgetKey(await hashKey(client.raw_key));
 
     const { status } = await passing(
       start(client, 'GET', '/api/nothing', { bindings: hanging('KEY_CACHE.get').bindings }),
@@ -257,8 +257,8 @@ describe('a call of KV that never answers', () => {
   it.each(['KEY_CACHE.put', 'DB.batch'])(
     'does not change an answer where it notes the use of the API key: %s',
     async (name) => {
-      forgetKey(hashKey(client.raw_key));
-      await env.KEY_CACHE.delete(hashKey(client.raw_key));
+      forgetKey(await hashKey(client.raw_key));
+      await env.KEY_CACHE.delete(await hashKey(client.raw_key));
       // The look-up is a batch as well, the first.
       const { bindings, letGo } = hanging(name, name === 'DB.batch' ? 2 : 1);
 
@@ -331,7 +331,7 @@ describe('a rate limiter of networks that never answers', () => {
   const bindings = { ...healthy(), IP_LIMIT: { limit: () => new Promise<never>(() => {}) } };
 
   it('admits the look-up of a key', async () => {
-    forgetKey(hashKey(client.raw_key));
+    forgetKey(await hashKey(client.raw_key));
 
     expect(await passing(start(client, 'GET', '/api/nothing', { bindings }))).toMatchObject({ status: 404 });
   });

@@ -170,8 +170,8 @@ async function readEverything(client: Client): Promise<void> {
     `/api/phone-numbers/${phone_number_id}`,
     '/api/integrations',
   ]) {
-    forgetKey(hashKey(client.raw_key));
-    await env.KEY_CACHE.delete(hashKey(client.raw_key));
+    forgetKey(await hashKey(client.raw_key));
+    await env.KEY_CACHE.delete(await hashKey(client.raw_key));
     await note(invocations, `GET ${path}, by a key that is in no cache`, (bindings) =>
       call(client, 'GET', path, { bindings }),
     );

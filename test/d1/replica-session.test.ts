@@ -163,7 +163,7 @@ describe('a mutation', () => {
 
 describe('the check of a key that no cache knows', () => {
   it('is made on the primary, also before a read with a bookmark', async () => {
-    const hash = hashKey(client.raw_key);
+    const hash = await hashKey(client.raw_key);
     forgetKey(hash);
     await env.KEY_CACHE.delete(hash);
     const { bindings, asked } = observedBindings();

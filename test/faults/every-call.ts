@@ -157,7 +157,7 @@ function told(answer: Answer | undefined, status: number, effect: Effect) {
 async function prepared(prepare: Case['prepare']) {
   const client = await newClient();
   const mutation = await prepare(client);
-  const hash = hashKey(client.raw_key);
+  const hash = await hashKey(client.raw_key);
   forgetKey(hash);
   await env.KEY_CACHE.delete(hash);
   const before = await dataOf(client.organization_id);

@@ -87,7 +87,7 @@ describe('a new API key', () => {
     expect(status).toBe(201);
     const holder = holderOf(text);
     expect(await others()).toEqual([
-      expect.objectContaining({ key_id: holder.key_id, key_hash: hashKey(holder.raw_key) }),
+      expect.objectContaining({ key_id: holder.key_id, key_hash: await hashKey(holder.raw_key) }),
     ]);
     expect(await actionsOn(holder.key_id)).toEqual(['api_key.created']);
     await createIntegration(holder);
@@ -210,7 +210,7 @@ describe('a revocation', () => {
     expect(body).toMatchObject({ data: { key_id: target.key_id, status: 'revoked' } });
     expect(await actionsOn(target.key_id)).toEqual(['api_key.created', 'api_key.revoked']);
     expect(await isAdmitted(target)).toBe(false);
-    expect(await env.KEY_CACHE.get(hashKey(target.raw_key))).toBeNull();
+    expect(await env.KEY_CACHE.get(await hashKey(target.raw_key))).toBeNull();
   });
 
   it('of the caller’s own key is done once, and answered so, where the answer of D1 is lost', async () => {
@@ -287,7 +287,7 @@ describe('a revocation', () => {
 
     expect((await revoke(bindings)).status).toBe(200);
 
-    expect(await env.KEY_CACHE.get(hashKey(target.raw_key))).not.toBeNull();
+    expect(await env.KEY_CACHE.get(await hashKey(target.raw_key))).not.toBeNull();
     expect((await revoke(env, { by: target, of: client })).status).toBe(401);
     expect(await statusOf(client)).toBe('active');
     expect((await revoke()).status).toBe(200);

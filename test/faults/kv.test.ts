@@ -36,7 +36,7 @@ describe('a revoked key', () => {
 describe('a stale answer of the key cache', () => {
   it('that there is no such key, when there is, costs a look at D1 and refuses nobody', async () => {
     const bindings = rememberingCache(() => null);
-    forgetKey(hashKey(client.raw_key));
+    forgetKey(await hashKey(client.raw_key));
 
     expect(await reads(client, bindings)).toBe(true);
   });
@@ -46,7 +46,7 @@ describe('a stale answer of the key cache', () => {
     let known: string | null = null;
     const bindings = rememberingCache((past) => (known = past.findLast((value) => value !== null) ?? null));
     await reads(manager, bindings);
-    forgetKey(hashKey(manager.raw_key));
+    forgetKey(await hashKey(manager.raw_key));
     await env.DB.prepare(`UPDATE api_keys SET role = 'user' WHERE key_id = ?`).bind(manager.key_id).run();
 
     const { status, body } = await call(manager, 'DELETE', '/api/integrations/intg_000000000000', { bindings });
@@ -63,7 +63,7 @@ describe('a stale answer of the key cache', () => {
       land = carryOut;
       return Promise.resolve(undefined);
     });
-    const hash = hashKey(client.raw_key);
+    const hash = await hashKey(client.raw_key);
     forgetKey(hash);
     await env.KEY_CACHE.delete(hash);
     await reads(client, bindings);
@@ -83,7 +83,7 @@ describe('KV that throws', () => {
     const bindings = interceptedBindings((name, carryOut) =>
       name.startsWith(namespace) ? Promise.reject(new Error('KV is down')) : carryOut(),
     );
-    forgetKey(hashKey(client.raw_key));
+    forgetKey(await hashKey(client.raw_key));
 
     expect((await call(client, 'GET', '/api/integrations', { bindings })).status).toBe(200);
   });
@@ -93,7 +93,7 @@ describe('KV that throws', () => {
     const bindings = interceptedBindings((name, carryOut) =>
       name.startsWith('DB') ? carryOut() : Promise.reject(new Error('KV is down')),
     );
-    forgetKey(hashKey(client.raw_key));
+    forgetKey(await hashKey(client.raw_key));
 
     const { status } = await call(client, 'DELETE', `/api/integrations/${integration_id}`, { bindings });
 

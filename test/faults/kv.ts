@@ -63,7 +63,7 @@ async function assertRefused(
 ): Promise<void> {
   vi.useRealTimers();
   const target = await newClient({ organization_id: admin.organization_id });
-  const hash = hashKey(target.raw_key);
+  const hash = await hashKey(target.raw_key);
   const inFlight = new Set<Promise<unknown>>();
   const act = async (letGo: () => Promise<void>) => {
     await letGo();

@@ -500,7 +500,7 @@ class CoolIsolate implements fc.AsyncCommand<Begun, Organization> {
   check = () => true;
 
   async run(_: Begun, { callers }: Organization): Promise<void> {
-    for (const { raw_key } of callers) forgetKey(hashKey(raw_key));
+    for (const { raw_key } of callers) forgetKey(await hashKey(raw_key));
   }
 
   toString = () => 'cool isolate';

@@ -15,10 +15,10 @@ beforeEach(async () => {
   integration_id = await createIntegration(client);
 });
 
-const coolIsolate = async () => forgetKey(hashKey(client.raw_key));
+const coolIsolate = async () => forgetKey(await hashKey(client.raw_key));
 const coolBoth = async () => {
   await coolIsolate();
-  await env.KEY_CACHE.delete(hashKey(client.raw_key));
+  await env.KEY_CACHE.delete(await hashKey(client.raw_key));
 };
 
 async function countedDelete() {

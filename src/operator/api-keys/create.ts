@@ -110,7 +110,7 @@ export async function createOperatorKey(
   database: D1Database,
   { organization_id, role, name, tier, expires_at }: NewOperatorKey,
 ): Promise<{ raw_key: string; key: ApiKey; suspended: boolean }> {
-  const { raw_key, stored } = newKey();
+  const { raw_key, stored } = await newKey();
   const [[seen]] = await batch(database, [readStatus.bind({ organization_id })]);
   const event = eventParameters(operatorCall(organization_id));
   const key = {

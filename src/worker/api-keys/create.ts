@@ -79,9 +79,9 @@ const decide = mutation<CreateParameters, typeof found>('api_keys:create', {
 });
 
 /** A new raw key, and what is stored of it. */
-export function newKey() {
+export async function newKey() {
   const raw_key = newRawKey();
-  return { raw_key, stored: { key_hash: hashKey(raw_key), prefix: displayedPrefix(raw_key) } };
+  return { raw_key, stored: { key_hash: await hashKey(raw_key), prefix: displayedPrefix(raw_key) } };
 }
 
 /**
@@ -96,7 +96,7 @@ export async function createApiKey(
   call: ApiCall,
   { name, role, expires_at }: z.output<typeof newApiKey>,
 ): Promise<{ raw_key?: string; key: ApiKey }> {
-  const { raw_key, stored } = newKey();
+  const { raw_key, stored } = await newKey();
   const event = mutationParameters(call);
   const answer = await decide(call, {
     ...event,

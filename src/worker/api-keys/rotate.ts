@@ -219,7 +219,7 @@ export async function rotateApiKey(
   key_id: string,
   { overlap_seconds }: z.output<typeof rotation>,
 ): Promise<{ raw_key?: string; key: ApiKey; previous_key: ApiKey }> {
-  const { raw_key, stored } = newKey();
+  const { raw_key, stored } = await newKey();
   const event = mutationParameters(call);
   const successor_id = newId('apikey');
   const answer = await decide(call, {

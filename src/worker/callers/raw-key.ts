@@ -26,7 +26,7 @@ export function isWellFormed(rawKey: string): boolean {
 }
 
 /** Lower-case hex SHA-256: the only form in which a key is stored and cached. */
-export function hashKey(rawKey: string): string {
+export function hashKey(rawKey: string): Promise<string> {
   return sha256Hex(rawKey);
 }
 

@@ -32,7 +32,7 @@ async function identify(c: Context<AppEnv>): Promise<Caller> {
   const rawKey = c.req.header('X-API-Key');
   if (!rawKey) throw new DomainError('missing_api_key', {});
   if (!isWellFormed(rawKey)) throw new DomainError('invalid_api_key', {});
-  const caller = await findCaller(c.env, hashKey(rawKey), () => limitByIp('key_lookup', c), c.get('afterAnswer'));
+  const caller = await findCaller(c.env, await hashKey(rawKey), () => limitByIp('key_lookup', c), c.get('afterAnswer'));
   if (!caller) throw new DomainError('invalid_api_key', {});
   return caller;
 }

@@ -1,15 +1,14 @@
-import { sha256 } from '@noble/hashes/sha2.js';
 /**
  * The delete and the get as they are usually written: each question a call of its own, one after the other, built by
  * Drizzle for every request, and all of it before the answer. (Two such deletes and an import can interleave: it is slower
  * and keeps the rule less well.)
  */
-import { bytesToHex, utf8ToBytes } from '@noble/hashes/utils.js';
 import { and, eq } from 'drizzle-orm';
 import { drizzle } from 'drizzle-orm/d1';
 import { Hono } from 'hono';
 import { createMiddleware } from 'hono/factory';
 import { v7 } from 'uuid';
+import { hashKey } from '../../../src/worker/callers/raw-key.ts';
 import { api_keys, audit_events, integrations, organizations, phone_numbers } from '../../../src/worker/d1/schema.ts';
 import type { Bindings } from '../../../src/worker/env.ts';
 import { presentIntegration } from '../../../src/worker/integrations/integration.ts';
@@ -19,7 +18,7 @@ type NaiveEnv = { Bindings: Bindings; Variables: { key_id: string; organization_
 
 const authenticate = createMiddleware<NaiveEnv>(async (c, next) => {
   const db = drizzle(c.env.DB);
-  const key_hash = bytesToHex(sha256(utf8ToBytes(c.req.header('X-API-Key') ?? '')));
+  const key_hash = await hashKey(c.req.header('X-API-Key') ?? '');
   const key = await db.select().from(api_keys).where(eq(api_keys.key_hash, key_hash)).get();
   if (key?.status !== 'active') return c.json({ detail: 'Invalid API key' }, 401);
   const organization = await db

@@ -2,11 +2,10 @@
  * What could be done at best: the same authentication, the same batch and the same answer, written by hand for these two
  * calls alone, in raw SQL and without validation, errors and logs.
  */
-import { sha256 } from '@noble/hashes/sha2.js';
-import { bytesToHex, utf8ToBytes } from '@noble/hashes/utils.js';
 import { Hono } from 'hono';
 import { v7 } from 'uuid';
 import * as z from 'zod';
+import { hashKey } from '../../../src/worker/callers/raw-key.ts';
 import type { Bindings } from '../../../src/worker/env.ts';
 import { modelled } from './model.ts';
 
@@ -54,7 +53,7 @@ const headers = {
 };
 
 async function authenticate(env: Bindings, request: Request) {
-  const key_hash = bytesToHex(sha256(utf8ToBytes(request.headers.get('X-API-Key') ?? '')));
+  const key_hash = await hashKey(request.headers.get('X-API-Key') ?? '');
   let caller = callers.get(key_hash);
   if (!caller) {
     const now = Math.floor(Date.now() / 1000);

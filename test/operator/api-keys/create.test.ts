@@ -32,7 +32,7 @@ describe('an operator’s key', () => {
       expires_at: null,
     });
     const stored = JSON.stringify(await everythingStored());
-    expect(stored).toContain(hashKey(raw_key));
+    expect(stored).toContain(await hashKey(raw_key));
     expect(stored).not.toContain(raw_key.slice(12));
     expect(await actionsOn(key.key_id)).toEqual(['api_key.created']);
   });

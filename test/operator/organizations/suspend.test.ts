@@ -45,7 +45,7 @@ describe('a suspended organization', () => {
     const integration_id = await createIntegration(client);
     const phone_number_id = await importNumber(client, integration_id, unusedNumber());
     const spare = await createIntegration(client);
-    const hash = hashKey(client.raw_key);
+    const hash = await hashKey(client.raw_key);
     const cached = String(await env.KEY_CACHE.get(hash));
     await suspend();
     const before = await resources();
@@ -160,8 +160,8 @@ describe('a suspended organization', () => {
     await suspend();
 
     await createIntegration(stranger);
-    forgetKey(hashKey(stranger.raw_key));
-    await env.KEY_CACHE.delete(hashKey(stranger.raw_key));
+    forgetKey(await hashKey(stranger.raw_key));
+    await env.KEY_CACHE.delete(await hashKey(stranger.raw_key));
     expect(await reads(stranger)).toBe(200);
   });
 });

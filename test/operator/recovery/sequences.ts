@@ -327,8 +327,8 @@ async function assertEnded(world: World): Promise<void> {
     'what a deletion named, and is there',
   ).toEqual([]);
   for (const key of world.revoked) {
-    forgetKey(hashKey(key.raw_key));
-    await env.KEY_CACHE.delete(hashKey(key.raw_key));
+    forgetKey(await hashKey(key.raw_key));
+    await env.KEY_CACHE.delete(await hashKey(key.raw_key));
     expect(
       (await call(key, 'GET', '/api/integrations', { headers: world.network })).status,
       'what a revoked key reads',
