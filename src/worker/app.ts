@@ -4,6 +4,7 @@ import { methodNotAllowed } from 'hono/method-not-allowed';
 import { routePath } from 'hono/route';
 import { apiKeyRoutes } from './api-keys/routes.ts';
 import { auditRoutes } from './audit/routes.ts';
+import { runAfterAnswer } from './core/after-answer.ts';
 import { DomainError } from './core/errors.ts';
 import { logError, logRequest } from './core/log.ts';
 import type { ApiCall } from './decision/call.ts';
@@ -46,14 +47,6 @@ const frame = createMiddleware<AppEnv>(async (c, next) => {
 
 /** Undefined as long as the caller is not known, and for `/health`. */
 const readCall = (c: Context<AppEnv>): ApiCall | undefined => c.get('call');
-
-async function runAfterAnswer(tasks: (() => Promise<unknown>)[], request_id: string): Promise<void> {
-  // Wait for a turn of the event loop, so that the answer is sent first.
-  await new Promise((resolve) => setTimeout(resolve, 0));
-  await Promise.all(
-    tasks.map((task) => task().catch((error: unknown) => logError('after_answer_failed', error, { request_id }))),
-  );
-}
 
 const api = newRoutes();
 

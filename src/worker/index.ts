@@ -1,6 +1,6 @@
 import { forgetEndedKeys } from './api-keys/retention.ts';
 import { app } from './app.ts';
-import { forgetOldEvents, forgetRefusals } from './audit/retention.ts';
+import { forgetOldEvents, forgetReads, forgetRefusals } from './audit/retention.ts';
 import { BULK_BATCH_MILLISECONDS, CALL_MILLISECONDS, withDeadlines } from './core/deadlines.ts';
 import { logError } from './core/log.ts';
 import { drainPurges } from './credentials/drain.ts';
@@ -9,6 +9,8 @@ import { watchSize } from './d1/database-size.ts';
 import { deleteOldRememberedAnswers } from './decision/remembered-answers.ts';
 import type { Bindings } from './env.ts';
 import { RECHECK_CRON, recheckCredentials } from './integrations/recheck.ts';
+
+export { CredentialsReader } from './credentials-reader/entrypoint.ts';
 
 type Task = (env: Bindings) => Promise<void>;
 
@@ -21,6 +23,7 @@ const tasks: Record<string, Task> = {
   idempotency_keys: deleteOldRememberedAnswers,
   audit_retention: forgetOldEvents,
   refusal_retention: forgetRefusals,
+  read_retention: forgetReads,
   api_key_retention: forgetEndedKeys,
   rewrap: rewrapDataKeys,
   database_size: watchSize,

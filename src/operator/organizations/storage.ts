@@ -49,7 +49,10 @@ const counters = query((db) =>
       organization_id: organizations.organization_id,
       integrations: organizations.integration_count,
       phone_numbers: organizations.phone_number_count,
-      audit_events: sql<number>`${organizations.audit_event_count} + ${organizations.refusal_count}`.as('audit_events'),
+      audit_events:
+        sql<number>`${organizations.audit_event_count} + ${organizations.refusal_count} + ${organizations.read_count}`.as(
+          'audit_events',
+        ),
     })
     .from(organizations),
 );

@@ -5,7 +5,6 @@ import type { ApiKey } from '../api-keys/api-key.ts';
 import { idSchema } from '../core/ids.ts';
 import { rfc3339, toIso } from '../core/time.ts';
 import { auditActions } from '../core/vocabulary.ts';
-import type { AuditAction } from '../core/vocabulary.ts';
 import { keysetList, pageParameters } from '../d1/list.ts';
 import type { FilterOf } from '../d1/list.ts';
 import { audit_events } from '../d1/schema.ts';
@@ -78,11 +77,11 @@ export const listAuditEvents = keysetList<FilterOf<typeof auditEventsQuery>, Aud
 
 type Presented = Integration | PhoneNumber | ApiKey | Organization;
 
-/** A target as clients see it, from its row in JSON. The event's action says what kind of target it is. */
-function presentTarget(action: AuditAction, row: unknown): Presented {
-  if (action.startsWith('integration.')) return presentIntegration(integrationState.parse(row));
-  if (action.startsWith('phone_number.')) return presentPhoneNumber(phoneNumberState.parse(row));
-  if (action.startsWith('organization.')) return presentOrganization(organizationState.parse(row));
+/** A target as clients see it, from its row in JSON. The prefix of its id says what it is. */
+function presentTarget({ target_id }: AuditEventRow, row: unknown): Presented {
+  if (target_id.startsWith('intg_')) return presentIntegration(integrationState.parse(row));
+  if (target_id.startsWith('phon_')) return presentPhoneNumber(phoneNumberState.parse(row));
+  if (target_id.startsWith('org_')) return presentOrganization(organizationState.parse(row));
   return presentApiKey(apiKeyState.parse(row));
 }
 
@@ -113,7 +112,7 @@ function presentChanges(event: AuditEventRow, row: unknown, presented: Presented
   if (event.changes === null) return null;
   const before = storedObject.parse(row);
   const after = { ...before, ...changesOf(event) };
-  const newValues = storedObject.parse(presentTarget(event.action, after));
+  const newValues = storedObject.parse(presentTarget(event, after));
   const changed = Object.entries(presented).flatMap(([name, from]) => {
     const to = newValues[name];
     return JSON.stringify(to) === JSON.stringify(from) ? [] : [[name, { from, to }] as const];
@@ -128,7 +127,7 @@ function presentChanges(event: AuditEventRow, row: unknown, presented: Presented
 /** An audit event as clients see it. */
 export function presentAuditEvent(event: AuditEventRow) {
   const row: unknown = JSON.parse(event.state);
-  const state = presentTarget(event.action, row);
+  const state = presentTarget(event, row);
   return {
     event_id: event.event_id,
     client_id: event.organization_id,

@@ -1,5 +1,6 @@
 import { and, asc, eq, gt, inArray, lt, sql } from 'drizzle-orm';
 import type { SQL } from 'drizzle-orm';
+import type { SQLiteColumn } from 'drizzle-orm/sqlite-core';
 import { logEvent } from '../core/log.ts';
 import { RESTORABLE_SECONDS, SECONDS_A_DAY, unixNow } from '../core/time.ts';
 import { auditActions, endingActions } from '../core/vocabulary.ts';
@@ -13,16 +14,16 @@ import type { Bindings } from '../env.ts';
 import { limitOf } from '../organizations/quotas.ts';
 
 const HOUR_SECONDS = 60 * 60;
-const REFUSALS_KEPT_SECONDS = 30 * SECONDS_A_DAY;
+/** For refusals and reads of credentials. */
+const KEPT_SECONDS = 30 * SECONDS_A_DAY;
 /**
- * How many refusals an organization may have, as a part of its quota of audit events. They do not count against that
- * quota.
+ * How many refusals an organization may have, and how many reads, as a part of its quota of audit events. They do not
+ * count against that quota.
  */
-const REFUSALS_SHARE = 0.1;
+const SHARE = 0.1;
 /** A late try of a refused mutation must find the refusal, and may be as late as this. */
-const REFUSALS_NEEDED_SECONDS = HOUR_SECONDS;
+const NEEDED_SECONDS = HOUR_SECONDS;
 
-const refusals = auditActions.filter((action) => action.endsWith('_refused'));
 const endings: readonly AuditAction[] = endingActions;
 const endsNothing = auditActions.filter((action) => !endings.includes(action));
 
@@ -54,8 +55,6 @@ const oldestDeleter = (condition?: SQL) =>
 
 const deleteEventsBefore = oldestDeleter();
 const deleteWhatEndsNothingBefore = oldestDeleter(inArray(audit_events.action, endsNothing));
-const deleteRefusalsBefore = oldestDeleter(inArray(audit_events.action, refusals));
-
 /**
  * A task of the cron: deletes audit events that are older than `AUDIT_RETENTION_DAYS`. Events that a replay needs are
  * kept as long as a restore of D1 can undo what they record, whatever the setting.
@@ -77,62 +76,79 @@ export async function forgetOldEvents(env: Bindings): Promise<void> {
   if (count > 0) logEvent('audit_events_forgotten', { count });
 }
 
-const mostRefusals = sql<number>`${limitOf('audit_events')} * ${sql.raw(String(REFUSALS_SHARE))}`;
-
-const findNoisy = query((db) =>
-  db
-    .select({
-      organization_id: organizations.organization_id,
-      surplus: sql<number>`CAST(${organizations.refusal_count} - ${mostRefusals} AS INTEGER)`.as('surplus'),
-    })
-    .from(organizations)
-    .where(gt(organizations.refusal_count, mostRefusals)),
-);
-
-const deleteOldestRefusals = query(
-  (db, parameters: Placeholders<{ organization_id: string; before: number; surplus: number }>) => {
-    const isRefusalOfTheirs = and(
-      eq(audit_events.organization_id, parameters.organization_id),
-      inArray(audit_events.action, refusals),
-      lt(audit_events.created_at, parameters.before),
-    );
-    return db
-      .delete(audit_events)
-      .where(
-        and(
-          eq(audit_events.organization_id, parameters.organization_id),
-          inArray(
-            audit_events.event_id,
-            db
-              .select({ event_id: audit_events.event_id })
-              .from(audit_events)
-              .where(isRefusalOfTheirs)
-              .orderBy(asc(audit_events.created_at), asc(audit_events.sequence))
-              .limit(parameters.surplus),
-          ),
-        ),
-      )
-      .returning({ event_id: audit_events.event_id });
-  },
-);
+const most = sql<number>`${limitOf('audit_events')} * ${sql.raw(String(SHARE))}`;
 
 /**
- * A task of the cron: deletes refusals that are older than 30 days. If an organization has more refusals than a tenth
- * of its quota of audit events, it also deletes the oldest of them, except those of the last hour. Other events stay.
+ * Makes a task of the cron for events of these actions: it deletes those that are older than 30 days. If an organization
+ * has more of them than a tenth of its quota of audit events, it also deletes the oldest of them, except those of the
+ * last hour. Other events stay.
+ *
+ * @param counter how many an organization has
  */
-export async function forgetRefusals({ DB }: Bindings): Promise<void> {
-  const now = unixNow();
-  let count = await deleteInTurns(DB, deleteRefusalsBefore.bind({ before: now - REFUSALS_KEPT_SECONDS }));
-  const [noisy] = await batch(DB, [findNoisy.bind({})]);
-  for (const { organization_id, surplus } of noisy) {
-    const [forgotten] = await batch(DB, [
-      deleteOldestRefusals.bind({
-        organization_id,
-        surplus: Math.min(surplus, ROWS_PER_STATEMENT),
-        before: now - REFUSALS_NEEDED_SECONDS,
-      }),
-    ]);
-    count += forgotten.length;
-  }
-  if (count > 0) logEvent('refusals_forgotten', { count });
+function forgetter(actions: AuditAction[], counter: SQLiteColumn, log: (count: number) => void) {
+  const deleteBefore = oldestDeleter(inArray(audit_events.action, actions));
+
+  const findNoisy = query((db) =>
+    db
+      .select({
+        organization_id: organizations.organization_id,
+        surplus: sql<number>`CAST(${counter} - ${most} AS INTEGER)`.as('surplus'),
+      })
+      .from(organizations)
+      .where(gt(counter, most)),
+  );
+
+  const deleteOldest = query(
+    (db, parameters: Placeholders<{ organization_id: string; before: number; surplus: number }>) => {
+      const isOneOfTheirs = and(
+        eq(audit_events.organization_id, parameters.organization_id),
+        inArray(audit_events.action, actions),
+        lt(audit_events.created_at, parameters.before),
+      );
+      return db
+        .delete(audit_events)
+        .where(
+          and(
+            eq(audit_events.organization_id, parameters.organization_id),
+            inArray(
+              audit_events.event_id,
+              db
+                .select({ event_id: audit_events.event_id })
+                .from(audit_events)
+                .where(isOneOfTheirs)
+                .orderBy(asc(audit_events.created_at), asc(audit_events.sequence))
+                .limit(parameters.surplus),
+            ),
+          ),
+        )
+        .returning({ event_id: audit_events.event_id });
+    },
+  );
+
+  return async ({ DB }: Bindings): Promise<void> => {
+    const now = unixNow();
+    let count = await deleteInTurns(DB, deleteBefore.bind({ before: now - KEPT_SECONDS }));
+    const [noisy] = await batch(DB, [findNoisy.bind({})]);
+    for (const { organization_id, surplus } of noisy) {
+      const [forgotten] = await batch(DB, [
+        deleteOldest.bind({
+          organization_id,
+          surplus: Math.min(surplus, ROWS_PER_STATEMENT),
+          before: now - NEEDED_SECONDS,
+        }),
+      ]);
+      count += forgotten.length;
+    }
+    if (count > 0) log(count);
+  };
 }
+
+export const forgetRefusals = forgetter(
+  auditActions.filter((action) => action.endsWith('_refused')),
+  organizations.refusal_count,
+  (count) => logEvent('refusals_forgotten', { count }),
+);
+
+export const forgetReads = forgetter(['credentials.read'], organizations.read_count, (count) =>
+  logEvent('reads_forgotten', { count }),
+);

@@ -18,6 +18,23 @@ export function logRequest(line: RequestLine): void {
   console.info(JSON.stringify({ event: 'request', ...line }));
 }
 
+/** A read of credentials by another Worker of the platform. What is not known is left out. */
+interface ReadLine {
+  request_id: string;
+  consumer: string | undefined;
+  purpose?: string;
+  organization_id?: string | undefined;
+  /** The integration, or the SIP number. */
+  subject_id?: string | undefined;
+  credentials_version?: string | undefined;
+  /** `ok`, or why there are no credentials. */
+  outcome: string;
+}
+
+export function logRead(line: ReadLine): void {
+  console.info(JSON.stringify({ event: 'credentials_read', ...line }));
+}
+
 export function logEvent(event: string, fields: Record<string, string | number>): void {
   console.info(JSON.stringify({ event, ...fields }));
 }

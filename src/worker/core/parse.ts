@@ -105,11 +105,15 @@ function nearestOf(name: string, known: string[]): string | undefined {
 /** Whether a message is a sentence without the path before it. */
 export const isSentence = (message: string) => /^(?:`|an? \w+ whose |\d)/.test(message);
 
-/** Faults as one sentence. */
-export function sentenceOf(faults: Fault[]): string {
+/**
+ * Faults as one sentence.
+ *
+ * @param whole what the value as a whole is called
+ */
+export function sentenceOf(faults: Fault[], whole = 'the body'): string {
   const clauses = faults.map(({ path, message }) => {
     if (isSentence(message)) return message;
-    return path ? `${path}: ${message}` : `the body ${message}`;
+    return path ? `${path}: ${message}` : `${whole} ${message}`;
   });
   return `${clauses.join('; ')}.`.replaceAll('?;', '?').replace(/\?\.$/, '?');
 }

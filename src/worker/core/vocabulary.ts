@@ -51,6 +51,10 @@ export const sipTransports = ['auto', 'udp', 'tcp', 'tls'] as const;
 export const actorTypes = ['api_key', 'operator', 'service', 'system'] as const;
 export type ActorType = (typeof actorTypes)[number];
 
+/** What is read, and who may read it: integrations of a provider, or SIP numbers with their trunk. */
+export const readableProviders = [...providerNames, 'sip'] as const;
+export type ReadableProvider = (typeof readableProviders)[number];
+
 /** Every action that an audit event can name: `{subject}.{what happened}`. */
 export const auditActions = [
   'organization.updated',
@@ -72,6 +76,7 @@ export const auditActions = [
   'phone_number.deleted',
   'phone_number.delete_refused',
   'phone_number.released',
+  'credentials.read',
 ] as const;
 export type AuditAction = (typeof auditActions)[number];
 

@@ -77,7 +77,7 @@ export async function open(
   kv_key: string,
   { data_key, kek_id }: WrappedDataKey,
   ciphertext: Uint8Array<ArrayBuffer>,
-): Promise<Credentials> {
+): Promise<Readonly<Record<string, string>>> {
   const dataKey = await decrypt(kekOf(ring, kek_id), kv_key, decodeBase64(data_key));
   const key = await importAesKey(dataKey).finally(() => dataKey.fill(0));
   const text = await decrypt(key, kv_key, ciphertext);

@@ -1,29 +1,59 @@
+/** Reads stored credentials, in plain text. Whether the caller may read them is not asked here. */
 import { logError } from '../core/log.ts';
 import type { Call } from '../decision/call.ts';
 import type { Bindings } from '../env.ts';
 import type { StoredDataKey } from './data-keys.ts';
 import { open } from './envelope.ts';
-import type { Credentials } from './envelope.ts';
 import { kekRing } from './kek-ring.ts';
 import { credentialsKey } from './kv-key.ts';
 
+/** Ciphertext by its KV key. What is kept is never out of date, because a version never changes. */
+export interface KeptCiphertext {
+  get(kv_key: string): Uint8Array<ArrayBuffer> | undefined;
+  set(kv_key: string, ciphertext: Uint8Array<ArrayBuffer>): unknown;
+}
+
+/** `isMissing`: KV has no ciphertext, perhaps not any more. Else KV failed, or the ciphertext does not open. */
+export type ReadCredentials =
+  | { credentials: Readonly<Record<string, string>> }
+  | { credentials?: never; isMissing: boolean };
+
 /**
- * Reads one version of a subject's credentials, in plain text.
+ * Reads one version of a subject's credentials.
  *
- * @returns undefined if its ciphertext cannot be read: KV fails, has not got it yet or not any more, or it cannot be
- *   decrypted. This is logged as `credentials_unread`
+ * If it cannot, it logs `credentials_unread`, or the alert `credentials_unopened` if the ciphertext is there: the ring
+ * lacks its key-encryption key, or ciphertext, data key and place do not belong together.
+ *
+ * @param kept looked at before KV, and filled with ciphertext that opens
  */
 export async function readCredentials(
   { env, request_id }: Pick<Call, 'request_id'> & { env: Bindings },
   { organization_id, subject_id, credentials_version, ...dataKey }: Omit<StoredDataKey, 'table'>,
-): Promise<Credentials | undefined> {
+  kept?: KeptCiphertext,
+): Promise<ReadCredentials> {
   const kv_key = credentialsKey(organization_id, subject_id, credentials_version);
+  let ciphertext = kept?.get(kv_key);
   try {
-    const ciphertext = await env.CREDENTIALS.get(kv_key, 'arrayBuffer');
-    if (!ciphertext) throw new Error('KV has no ciphertext');
-    return await open(await kekRing(env.CREDENTIALS_KEKS), kv_key, dataKey, new Uint8Array(ciphertext));
+    ciphertext ??= await getCiphertext(env, kv_key);
+    const credentials = await open(await kekRing(env.CREDENTIALS_KEKS), kv_key, dataKey, ciphertext);
+    kept?.set(kv_key, ciphertext);
+    return { credentials };
   } catch (error) {
-    logError('credentials_unread', error, { request_id });
-    return undefined;
+    if (ciphertext) logError('credentials_unopened', error, { request_id });
+    else logError('credentials_unread', error, { request_id });
+    return { isMissing: error instanceof NoCiphertextError };
   }
+}
+
+class NoCiphertextError extends Error {
+  constructor() {
+    super('KV has no ciphertext');
+    this.name = 'NoCiphertextError';
+  }
+}
+
+async function getCiphertext({ CREDENTIALS }: Bindings, kv_key: string): Promise<Uint8Array<ArrayBuffer>> {
+  const ciphertext = await CREDENTIALS.get(kv_key, 'arrayBuffer');
+  if (!ciphertext) throw new NoCiphertextError();
+  return new Uint8Array(ciphertext);
 }

@@ -9,9 +9,12 @@ import type { Bindings } from '../env.ts';
 import type { Database } from './batch.ts';
 
 /** The part of a call that a D1 session needs. */
-export interface ReadingCall {
-  readonly env: Bindings;
+export interface ReadingCall extends SessionCall {
   readonly organization_id: string;
+}
+
+interface SessionCall {
+  readonly env: Bindings;
   /** Sent by the client: the read must see a state at least as new. */
   readonly bookmark?: string;
   readonly told: {
@@ -21,17 +24,17 @@ export interface ReadingCall {
 }
 
 /** For a call that reads: asks the nearest replica, which waits until it is as new as the client's bookmark. */
-export function nearest<Result>(call: ReadingCall, ask: (database: Database) => Promise<Result>): Promise<Result> {
+export function nearest<Result>(call: SessionCall, ask: (database: Database) => Promise<Result>): Promise<Result> {
   return inSession(call, call.bookmark ?? 'first-unconstrained', ask);
 }
 
 /** For a call that mutates. */
-export function onPrimary<Result>(call: ReadingCall, ask: (database: Database) => Promise<Result>): Promise<Result> {
+export function onPrimary<Result>(call: SessionCall, ask: (database: Database) => Promise<Result>): Promise<Result> {
   return inSession(call, 'first-primary', ask);
 }
 
 async function inSession<Result>(
-  { env, told }: ReadingCall,
+  { env, told }: SessionCall,
   constraint: string,
   ask: (database: Database) => Promise<Result>,
 ): Promise<Result> {

@@ -54,7 +54,7 @@ export const organizations = sqliteTable(
     sip_number_count: counter(),
     /** Keys that have not ended. */
     api_key_count: counter(),
-    /** Events of what was done. Refusals are counted apart. */
+    /** Events of what was done. Refusals and reads of credentials are counted apart. */
     audit_event_count: counter(),
     refusal_count: counter(),
     /** Quotas that an operator has set. Null: the default of the tier (organizations/quotas.ts). */
@@ -76,6 +76,8 @@ export const organizations = sqliteTable(
     refused_checks_since: integer().notNull().default(0),
     /** None of its credentials is checked until then. */
     checks_stopped_until: integer().notNull().default(0),
+    /** Events `credentials.read`. */
+    read_count: counter(),
   },
   (table) => [
     check(

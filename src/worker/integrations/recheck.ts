@@ -197,7 +197,7 @@ async function recheck(
   const { organization_id, integration_id, provider } = row;
   const event = eventOf(row);
   try {
-    const credentials = await readCredentials({ ...event, env }, { ...row, subject_id: integration_id });
+    const { credentials } = await readCredentials({ ...event, env }, { ...row, subject_id: integration_id });
     if (!credentials) {
       await giveBack(env, row, unixNow() - period + UNKNOWN_AGAIN_SECONDS);
       return 'failed';

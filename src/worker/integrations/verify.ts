@@ -141,7 +141,7 @@ async function check(
 ): Promise<VerifyParameters> {
   if (row.status === 'credentials_missing') throw new DomainError('credentials_missing', {});
   assertNotStopped(call, checks_stopped_until, unixNow());
-  const credentials = await readCredentials(call, { ...row, subject_id: row.integration_id });
+  const { credentials } = await readCredentials(call, { ...row, subject_id: row.integration_id });
   if (!credentials) throw notDone({ kv_key: null });
   await takeFromBudget(call, row.provider, credentials);
   const outcome = await checkCredentials(call.env, row.provider, credentials);

@@ -293,7 +293,8 @@ async function readHeld(call: ApiCall, parameters: UpdateParameters): Promise<He
   if (credentials_version === null || data_key === null || kek_id === null) return { version: null, credentials: {} };
   const { organization_id, phone_number_id: subject_id } = parameters;
   const stored = { organization_id, subject_id, credentials_version, data_key, kek_id };
-  return { version: credentials_version, credentials: await readCredentials(call, stored) };
+  const { credentials } = await readCredentials(call, stored);
+  return { version: credentials_version, credentials };
 }
 
 async function updateWithCredentials(call: ApiCall, given: UpdateParameters, changes: Changes): Promise<Decision> {

@@ -1,0 +1,63 @@
+/**
+ * What each consumer may read: the variable `CREDENTIALS_READERS` (docs/operations.md, Configuration). A consumer only
+ * names itself, in its own configuration; what it may read stands in ours.
+ */
+import * as z from 'zod';
+import { organizationIdPattern } from '../core/ids.ts';
+import { logError } from '../core/log.ts';
+import { parse, sentenceOf } from '../core/parse.ts';
+import { readableProviders } from '../core/vocabulary.ts';
+import type { Bindings } from '../env.ts';
+
+/** The names that consumers may have. */
+export const consumerPattern = /^[a-z0-9][a-z0-9_-]{0,62}$/;
+
+const grants = z.lazy(() =>
+  z.record(
+    z.string().regex(consumerPattern),
+    z.strictObject({
+      providers: z.array(z.enum(readableProviders)),
+      organizations: z.union([z.literal('*'), z.array(z.string().regex(organizationIdPattern))], {
+        error: 'must be "*", or an array of ids like org_abc123',
+      }),
+    }),
+  ),
+);
+
+export type Grant = z.output<typeof grants>[string];
+
+let known: { setting: unknown; grants: ReadonlyMap<string, Grant> } | undefined;
+
+/**
+ * The setting is parsed once per isolate. If it is malformed, the alert `credentials_readers_invalid` is logged.
+ *
+ * @returns undefined if the consumer may read nothing
+ * @throws Error if the setting is malformed
+ */
+export function grantOf({ CREDENTIALS_READERS: setting }: Bindings, consumer: string): Grant | undefined {
+  try {
+    if (known?.setting !== setting) known = { setting, grants: parseGrants(setting) };
+    return known?.grants.get(consumer);
+  } catch (error) {
+    logError('credentials_readers_invalid', error);
+    throw error;
+  }
+}
+
+/** @param setting JSON; or an object, which is what a table of wrangler.toml is to the Worker */
+function parseGrants(setting: unknown): ReadonlyMap<string, Grant> {
+  const parsed = parse(grants, typeof setting === 'string' ? parseJson(setting) : setting, 'field');
+  if (parsed.faults) throw new Error(`CREDENTIALS_READERS is not valid: ${sentenceOf(parsed.faults, 'it')}`);
+  return new Map(Object.entries(parsed.data));
+}
+
+function parseJson(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    throw new Error('CREDENTIALS_READERS is not JSON');
+  }
+}
+
+export const mayReadOf = ({ organizations }: Grant, organization_id: string) =>
+  organizations === '*' || organizations.includes(organization_id);
