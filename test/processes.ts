@@ -74,20 +74,26 @@ export async function freePort(): Promise<number> {
   return isFree ? candidate : freePort();
 }
 
+interface Started {
+  /** Where what it prints is appended to. */
+  log: string;
+  environment: Record<string, string>;
+}
+
 /**
- * Starts `npm run dev` on a state directory. `stop` is Ctrl-C, which reaches the whole process group; `kill` ends npm alone.
- * What it prints is appended to `log`.
+ * Starts an npm script that serves until it is stopped. `stop` is Ctrl-C, which reaches the whole process group; `kill`
+ * ends npm alone.
  *
  * It has a process group of its own, so that nothing it starts can outlive the tests, however they end.
+ *
+ * @param find finds in all that was printed what tells that it serves
  */
-export async function startDev(
-  directory: string,
-  port: number,
-  { parameters = [], environment = {} }: { parameters?: string[]; environment?: Record<string, string> } = {},
+async function startScript<Found>(
+  words: string[],
+  { log, environment }: Started,
+  find: (printed: string) => Found | undefined,
 ) {
-  const place = ['--port', String(port), '--persist-to', directory];
-  // All servers would want the same inspector port, and two that start at once take it from each other.
-  const child = spawn('npm', ['run', 'dev', '--', ...place, '--inspector-port', '0', ...parameters], {
+  const child = spawn('npm', ['run', ...words], {
     cwd: projectDirectory,
     detached: true,
     stdio: ['ignore', 'pipe', 'pipe'],
@@ -101,33 +107,66 @@ export async function startDev(
     stdio: ['pipe', 'ignore', 'ignore'],
   });
   const closed = once(child, 'close');
-  // A last net: without a banner in five minutes, it will have none.
+  // A last net: what does not serve in five minutes never will.
   const net = setTimeout(() => interrupt(group), 300_000);
 
-  const log = join(directory, 'server.log');
-  const printed = Promise.withResolvers<Banner>();
+  const serving = Promise.withResolvers<Found>();
   let output = '';
   for (const stream of [child.stdout, child.stderr]) {
     stream.setEncoding('utf8').on('data', (chunk: string) => {
       output += stripVTControlCharacters(chunk);
       appendFileSync(log, chunk);
-      const found = bannerFormat.exec(output)?.groups;
-      if (!found) return;
+      const found = find(output);
+      if (found === undefined) return;
       clearTimeout(net);
-      printed.resolve(banner.parse(found));
+      serving.resolve(found);
     });
   }
   child.on('close', () => {
     clearTimeout(net);
     watchdog.stdin.end();
-    printed.reject(new Error(`npm run dev printed no banner, but:\n${output}`));
+    serving.reject(new Error(`npm run ${words.join(' ')} does not serve, and printed:\n${output}`));
   });
 
   const stop = async () => {
     interrupt(group);
     await closed;
   };
-  return { banner: await printed.promise, log, stop, kill: () => child.kill('SIGTERM') };
+  return { found: await serving.promise, stop, kill: () => child.kill('SIGTERM') };
+}
+
+/** All servers would want the same inspector port, and two that start at once take it from each other. */
+const NO_INSPECTOR_PORT = ['--inspector-port', '0'];
+
+/** Where local Workers find each other. By default that is one place for the whole machine. */
+const registryOf = (directory: string) => ({ WRANGLER_REGISTRY_PATH: join(directory, 'registry') });
+
+/** Starts `npm run dev` on a state directory. */
+export async function startDev(
+  directory: string,
+  port: number,
+  { parameters = [], environment = {} }: { parameters?: string[]; environment?: Record<string, string> } = {},
+) {
+  const log = join(directory, 'server.log');
+  const place = ['--port', String(port), '--persist-to', directory];
+  const { found, stop, kill } = await startScript(
+    ['dev', '--', ...place, ...NO_INSPECTOR_PORT, ...parameters],
+    { log, environment: { ...registryOf(directory), ...environment } },
+    (printed) => bannerFormat.exec(printed)?.groups,
+  );
+  return { banner: banner.parse(found), log, stop, kill };
+}
+
+/** Starts `npm run example` beside the server of `npm run dev` that has this state directory. */
+export async function startExample(directory: string, port: number) {
+  const log = join(directory, 'example.log');
+  const { found, stop } = await startScript(
+    ['example', '--', '--port', String(port), '--persist-to', join(directory, 'example'), ...NO_INSPECTOR_PORT],
+    // vitest.config.ts keeps wrangler quiet.
+    { log, environment: { ...registryOf(directory), WRANGLER_LOG: 'log' } },
+    (printed) => /Ready on (http:\S+)/.exec(printed)?.[1],
+  );
+  return { url: found, log, stop };
 }
 
 /** Ctrl-C, for a process group that may have ended by itself. */

@@ -17,6 +17,7 @@ import { keepDevServerUrl, openLocal, spawnWrangler, stateDirectory } from '../o
 import { projectDirectory } from '../operator/command-line/project.ts';
 import { app } from '../worker/app.ts';
 import { hashKey } from '../worker/callers/raw-key.ts';
+import { readableProviders } from '../worker/core/vocabulary.ts';
 import { batch } from '../worker/d1/batch.ts';
 import { query } from '../worker/d1/query.ts';
 import type { Placeholders } from '../worker/d1/query.ts';
@@ -38,6 +39,8 @@ const usage = `Usage: npm run dev -- [--port PORT] [--persist-to DIR] [--json-lo
 const ORGANIZATION = 'org_demo';
 const IN_USE = 'Twilio Production';
 const SPARE = 'Telnyx Spare';
+/** What examples/call-router may read: everything of the demo's organization. */
+const READERS = { 'call-router': { providers: readableProviders, organizations: [ORGANIZATION] } };
 /** From the range that is reserved for fiction. */
 const PHONE_NUMBERS = ['+14155550100', '+14155550101'];
 
@@ -230,6 +233,7 @@ This delete is done, and the credentials are deleted too:
 ${curl(spare)}
 
 All calls, to read and to try out: ${url}/docs
+How another Worker reads the credentials: npm run example
 `;
 }
 
@@ -246,7 +250,9 @@ const { values } = parseArgs({
 const directory = stateDirectory(typeof values['persist-to'] === 'string' ? values['persist-to'] : undefined);
 const jsonLogs = values['json-logs'] === true;
 /** Wrangler takes `--var` with one value or several, or in one word. */
-const givenOrigins = process.argv.some((word) => /^(?:--var=)?PROVIDER_ORIGINS:/.test(word));
+const isGiven = (variable: string) =>
+  process.argv.some((word) => word.replace(/^--var=/, '').startsWith(`${variable}:`));
+const givenOrigins = isGiven('PROVIDER_ORIGINS');
 const simulates = values['real-providers'] !== true && !givenOrigins;
 
 /** What the banner says of the providers. */
@@ -276,6 +282,7 @@ if (values.help === true) {
     const own = ['--json-logs', '--real-providers'];
     const parameters = process.argv.slice(2).filter((parameter) => !own.includes(parameter));
     if (simulation) parameters.push('--var', `PROVIDER_ORIGINS:${simulation.origins}`);
+    if (!isGiven('CREDENTIALS_READERS')) parameters.push('--var', `CREDENTIALS_READERS:${JSON.stringify(READERS)}`);
     serve(parameters, jsonLogs, (url) => {
       keepDevServerUrl(directory, url);
       console.log(describe(demo, url, providersLine()));

@@ -226,6 +226,12 @@ async function open({ env, request_id }: ReaderCall, grant: Grant, found: Found)
 
 /** The trunk of a SIP number, without what it does not have. */
 function trunkOf({ sip_server_address, sip_transport, sip_username, media_encryption }: Found): Record<string, string> {
-  const trunk = { sip_server_address, sip_transport: sip_transport ?? 'auto', sip_username, media_encryption };
+  const trunk = {
+    provider: 'sip',
+    sip_server_address,
+    sip_transport: sip_transport ?? 'auto',
+    sip_username,
+    media_encryption,
+  };
   return Object.fromEntries(Object.entries(trunk).flatMap(([name, value]) => (value === null ? [] : [[name, value]])));
 }

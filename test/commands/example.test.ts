@@ -1,0 +1,91 @@
+/** The example beside the server of `npm run dev`: two processes, and a call from Worker to Worker. */
+import { readFile } from 'node:fs/promises';
+import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
+import * as z from 'zod';
+import { LAST_NET } from '../conformance/server.ts';
+import { freePort, removeDirectory, startDev, startExample, temporaryDirectory } from '../processes.ts';
+
+const NUMBER = '+14155550100';
+
+let directory: string;
+let dev: Awaited<ReturnType<typeof startDev>>;
+let example: Awaited<ReturnType<typeof startExample>>;
+
+beforeAll(async () => {
+  directory = await temporaryDirectory();
+  dev = await startDev(directory, await freePort());
+  example = await startExample(directory, await freePort());
+});
+
+afterAll(async () => {
+  await example.stop();
+  await dev.stop();
+  await removeDirectory(directory);
+});
+
+async function callIn(phone_number: string) {
+  const response = await fetch(`${example.url}/incoming?to=${encodeURIComponent(phone_number)}`);
+  return { status: response.status, body: await response.json() };
+}
+
+const listed = z.object({ data: z.array(z.object({ phone_number_id: z.string() })) });
+
+async function call(method: string, path: string) {
+  const { url, raw_key, organization_id } = dev.banner;
+  const headers = { 'X-API-Key': raw_key, 'X-Organization-Id': organization_id };
+  const response = await fetch(url + path, { method, headers });
+  return { status: response.status, body: await response.json() };
+}
+
+describe('the example', () => {
+  it('answers a call to a number of the demo, and names the credentials, but shows none', async () => {
+    // The two processes find each other a moment after both are ready.
+    await vi.waitFor(async () => expect(await callIn(NUMBER)).toMatchObject({ status: 200 }), LAST_NET);
+
+    expect(await callIn(NUMBER)).toEqual({
+      status: 200,
+      body: {
+        would: `answer the call to ${NUMBER} through twilio, with account_sid, auth_token, region`,
+        organization_id: 'org_demo',
+        credentials_version: expect.stringMatching(/^[\w-]{21}$/),
+        read_at: expect.stringMatching(/^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$/),
+      },
+    });
+  });
+
+  it('does not know a number that was not imported', async () => {
+    expect(await callIn('+14155550199')).toEqual({ status: 404, body: { code: 'phone_number_not_found' } });
+    expect(await callIn('anonymous')).toEqual({ status: 404, body: { code: 'phone_number_not_found' } });
+  });
+
+  it('no longer knows the number once it and its integration are deleted', async () => {
+    const { data } = listed.parse((await call('GET', '/api/phone-numbers')).body);
+    for (const { phone_number_id } of data) {
+      expect(await call('DELETE', `/api/phone-numbers/${phone_number_id}`)).toMatchObject({ status: 200 });
+    }
+    expect(await call('DELETE', `/api/integrations/${dev.banner.in_use}`)).toMatchObject({ status: 200 });
+
+    expect(await callIn(NUMBER)).toEqual({ status: 404, body: { code: 'phone_number_not_found' } });
+  });
+
+  it('is on the record: in the log of the API, and once among the audit events', async () => {
+    const printed = await readFile(dev.log, 'utf8');
+    expect(printed).toMatch(/credentials_read \{.*consumer: 'call-router', purpose: 'answer call'.*outcome: 'ok' \}/);
+    expect(printed).toMatch(/credentials_read \{.*outcome: 'phone_number_not_found' \}/);
+    expect(await call('GET', '/api/audit-events?action=credentials.read')).toMatchObject({
+      body: {
+        data: [
+          {
+            action: 'credentials.read',
+            outcome: 'succeeded',
+            target_id: dev.banner.in_use,
+            actor: { type: 'service', id: 'call-router', name: 'call-router' },
+            actor_key_id: null,
+            state: { integration_id: dev.banner.in_use, name: 'Twilio Production' },
+            changes: null,
+          },
+        ],
+      },
+    });
+  });
+});
