@@ -1,6 +1,7 @@
 import { cloudflareTest, readD1Migrations } from '@cloudflare/vitest-pool-workers';
 import { defineConfig } from 'vitest/config';
 import { startSimulation } from './src/dev/simulation.ts';
+import { grants } from './test/credentials-reader/grants.ts';
 
 const nodeTests = ['test/commands/**/*.test.ts', 'test/conformance/**/*.test.ts'];
 const exhaustiveNodeTests = ['test/commands/**/*.exhaustive.test.ts', 'test/conformance/**/*.exhaustive.test.ts'];
@@ -21,6 +22,7 @@ export const workers = {
         bindings: {
           MIGRATIONS: await readD1Migrations('migrations'),
           PROVIDER_ORIGINS: (await simulation).origins,
+          CREDENTIALS_READERS: JSON.stringify(grants),
           CREDENTIALS_KEKS: JSON.stringify({
             current: 'k1',
             keys: { k1: Buffer.alloc(32, 'a test KEK').toString('base64') },

@@ -1,7 +1,7 @@
 import { createScheduledController } from 'cloudflare:test';
 import { env } from 'cloudflare:workers';
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
-import { forgetOldEvents, forgetRefusals } from '../../src/worker/audit/retention.ts';
+import { forgetOldEvents, forgetReads, forgetRefusals } from '../../src/worker/audit/retention.ts';
 import { endingActions } from '../../src/worker/core/vocabulary.ts';
 import worker from '../../src/worker/index.ts';
 import { countedBindings, interceptedBindings } from '../bindings.ts';
@@ -175,7 +175,11 @@ describe('the retention of audit events', () => {
   });
 });
 
-describe.each(['integration.delete_refused', 'phone_number.delete_refused'])('refusals, %s', (action) => {
+describe.each([
+  ['integration.delete_refused', forgetRefusals, 'refusals_forgotten'],
+  ['phone_number.delete_refused', forgetRefusals, 'refusals_forgotten'],
+  ['credentials.read', forgetReads, 'reads_forgotten'],
+] as const)('events %s', (action, forgetThem, logs) => {
   const limitEvents = ({ organization_id }: Client, most: number) =>
     env.DB.prepare('UPDATE organizations SET max_audit_events = ? WHERE organization_id = ?')
       .bind(most, organization_id)
@@ -191,7 +195,7 @@ describe.each(['integration.delete_refused', 'phone_number.delete_refused'])('re
     await worker.scheduled(createScheduledController(), env);
 
     for (const owner of [client, other]) expect(await left(owner)).toEqual(['32 days', '29 days']);
-    expect(logged).toContainEqual({ event: 'refusals_forgotten', count: 4 });
+    expect(logged).toContainEqual({ event: logs, count: 4 });
   });
 
   it('that are more than a tenth of the quota of events go early, the oldest first, and nothing that was done', async () => {
@@ -202,7 +206,7 @@ describe.each(['integration.delete_refused', 'phone_number.delete_refused'])('re
     await record(client, 3, 7, 0, action);
     await record(other, 5, 9, 0, action);
 
-    await forgetRefusals(env);
+    await forgetThem(env);
 
     expect(await left(client)).toEqual(['10 days', '7 days', '7 days', '7 days']);
     expect(await left(other)).toHaveLength(5);
@@ -213,7 +217,7 @@ describe.each(['integration.delete_refused', 'phone_number.delete_refused'])('re
     await record(client, 10, 0, -3500, action);
     await record(client, 2, 0, -3700, action);
 
-    await forgetRefusals(env);
+    await forgetThem(env);
 
     expect(await left(client)).toHaveLength(10);
   });
@@ -227,7 +231,7 @@ describe.each(['integration.delete_refused', 'phone_number.delete_refused'])('re
       return result;
     });
 
-    await forgetRefusals(bindings);
+    await forgetThem(bindings);
 
     expect(count).toBeLessThanOrEqual(8 * (await rows('organizations')).length);
   });

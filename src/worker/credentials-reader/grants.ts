@@ -17,16 +17,21 @@ const grants = z.lazy(() =>
     z.string().regex(consumerPattern),
     z.strictObject({
       providers: z.array(z.enum(readableProviders)),
-      organizations: z.union([z.literal('*'), z.array(z.string().regex(organizationIdPattern))], {
-        error: 'must be "*", or an array of ids like org_abc123',
-      }),
+      organizations: z.union(
+        [z.literal('*'), z.array(z.string().regex(organizationIdPattern, 'must be an id like org_abc123'))],
+        { error: 'must be "*", or an array of ids like org_abc123' },
+      ),
     }),
+    {
+      error: ({ code }) =>
+        code === 'invalid_key' ? `must be a name of the form ${consumerPattern.source}` : undefined,
+    },
   ),
 );
 
 export type Grant = z.output<typeof grants>[string];
 
-let known: { setting: unknown; grants: ReadonlyMap<string, Grant> } | undefined;
+let known: { setting: string; grants: ReadonlyMap<string, Grant> } | undefined;
 
 /**
  * The setting is parsed once per isolate. If it is malformed, the alert `credentials_readers_invalid` is logged.
@@ -44,9 +49,8 @@ export function grantOf({ CREDENTIALS_READERS: setting }: Bindings, consumer: st
   }
 }
 
-/** @param setting JSON; or an object, which is what a table of wrangler.toml is to the Worker */
-function parseGrants(setting: unknown): ReadonlyMap<string, Grant> {
-  const parsed = parse(grants, typeof setting === 'string' ? parseJson(setting) : setting, 'field');
+function parseGrants(setting: string): ReadonlyMap<string, Grant> {
+  const parsed = parse(grants, parseJson(setting), 'field');
   if (parsed.faults) throw new Error(`CREDENTIALS_READERS is not valid: ${sentenceOf(parsed.faults, 'it')}`);
   return new Map(Object.entries(parsed.data));
 }
