@@ -133,6 +133,40 @@ export function countedBindings(): { bindings: Bindings; calls: BindingCall[] } 
   return { bindings, calls };
 }
 
+/**
+ * Bindings with a replica that is behind: it answers each question as it did at first.
+ *
+ * @returns `asked`: where each session began
+ */
+export function laggingBindings(
+  answers = new Map<string, unknown>(),
+  onWrite = (_carryOut: () => Promise<unknown>) => {},
+) {
+  const asked: string[] = [];
+  let isReplica = false;
+  const intercepted = interceptedBindings(async (name, carryOut, { statements }) => {
+    if (name !== 'DB.batch') return carryOut();
+    if (statements.some(({ sql }) => !sql.startsWith('select'))) onWrite(carryOut);
+    else if (isReplica) {
+      const question = JSON.stringify(statements);
+      if (!answers.has(question)) answers.set(question, await carryOut());
+      return answers.get(question);
+    }
+    return carryOut();
+  });
+  const DB = new Proxy(intercepted.DB, {
+    get(database, name) {
+      if (name !== 'withSession') return Reflect.get(database, name);
+      return (constraint: string) => {
+        asked.push(constraint);
+        isReplica = constraint === 'first-unconstrained';
+        return database.withSession(constraint);
+      };
+    },
+  });
+  return { bindings: { ...intercepted, DB }, asked };
+}
+
 /** What one invocation asks of its bindings. */
 export interface Invocation {
   calls: { call: BindingCall; statements: SentStatement[]; parameters: unknown[] }[];

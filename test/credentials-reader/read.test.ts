@@ -7,7 +7,7 @@ import { parseKekRing } from '../../src/worker/credentials/kek-ring.ts';
 import { credentialsKey } from '../../src/worker/credentials/kv-key.ts';
 import { rewrapDataKeys } from '../../src/worker/credentials/rewrap.ts';
 import type { Bindings } from '../../src/worker/env.ts';
-import { countedBindings, failingBindings, interceptedBindings } from '../bindings.ts';
+import { countedBindings, failingBindings, interceptedBindings, laggingBindings } from '../bindings.ts';
 import {
   call,
   createIntegration,
@@ -92,6 +92,18 @@ describe('credentials', () => {
       credentials_version: await versionOf(integration_id),
       read_at: '2030-01-15T10:30:00Z',
     });
+  });
+
+  it('of another organization are not found, whichever id is whose', async () => {
+    const other = await newClient();
+    const others = await createIntegration(other);
+
+    for (const asked of [
+      { organization_id, integration_id: others },
+      { organization_id: other.organization_id, integration_id },
+    ]) {
+      expect(await read('read', asked)).toEqual({ ok: false, code: 'integration_not_found' });
+    }
   });
 
   it('of a number are those of its integration', async () => {
@@ -300,35 +312,11 @@ describe('a read', () => {
   });
 });
 
-/** Bindings with a replica that is behind: it answers each question as it was first answered. */
-function laggingReplica() {
-  const asked: string[] = [];
-  const answers = new Map<string, unknown>();
-  let isReplica = false;
-  const intercepted = interceptedBindings(async (name, carryOut, { statements }) => {
-    if (name !== 'DB.batch' || !isReplica) return carryOut();
-    const question = JSON.stringify(statements);
-    if (!answers.has(question)) answers.set(question, await carryOut());
-    return answers.get(question);
-  });
-  const DB = new Proxy(intercepted.DB, {
-    get(database, name) {
-      if (name !== 'withSession') return Reflect.get(database, name);
-      return (constraint: string) => {
-        asked.push(constraint);
-        isReplica = constraint === 'first-unconstrained';
-        return database.withSession(constraint);
-      };
-    },
-  });
-  return { bindings: { ...intercepted, DB }, asked };
-}
-
 describe.each(ways)('where a replica is behind, %s', (method, way) => {
   const notFound = { ok: false, code: method === 'read' ? 'integration_not_found' : 'phone_number_not_found' };
 
   it('asks the nearest one, and the primary if it must be fresh', async () => {
-    const { bindings, asked } = laggingReplica();
+    const { bindings, asked } = laggingBindings();
 
     await startRead(...way(), { bindings });
     await startRead(...way({ fresh: true }), { bindings });
@@ -337,7 +325,7 @@ describe.each(ways)('where a replica is behind, %s', (method, way) => {
   });
 
   it('may give the credentials from before a rotation, and gives the new ones if it must be fresh', async () => {
-    const { bindings } = laggingReplica();
+    const { bindings } = laggingBindings();
     await read(...way(), { bindings });
     await replace('plaintext-replaced');
 
@@ -349,7 +337,7 @@ describe.each(ways)('where a replica is behind, %s', (method, way) => {
   });
 
   it('may give the credentials from before a deletion, and none if it must be fresh', async () => {
-    const { bindings } = laggingReplica();
+    const { bindings } = laggingBindings();
     await read(...way(), { bindings });
     await remove();
 
@@ -359,7 +347,7 @@ describe.each(ways)('where a replica is behind, %s', (method, way) => {
 
   it('asks the primary if the ciphertext of what the replica names is gone', async () => {
     const { error } = logged();
-    const { bindings, asked } = laggingReplica();
+    const { bindings, asked } = laggingBindings();
     // The isolate keeps nothing of it: KV fails.
     const { bindings: failing } = failingBindings('CREDENTIALS.get', { when: 'before', message: 'KV GET failed' });
     await startRead(...way(), { bindings: { ...bindings, CREDENTIALS: failing.CREDENTIALS } });

@@ -55,17 +55,17 @@ const kvKeyOf = (row: Row) =>
     String(row['credentials_version']),
   );
 
-async function isReadable(row: Row): Promise<boolean> {
+async function isReadable(row: Row, ring: string): Promise<boolean> {
   const kv_key = kvKeyOf(row);
   const ciphertext = await env.CREDENTIALS.get(kv_key, 'arrayBuffer');
   if (!ciphertext) return false;
   const wrapped = { data_key: String(row['data_key']), kek_id: String(row['kek_id']) };
-  await open(await parseKekRing(env.CREDENTIALS_KEKS), kv_key, wrapped, new Uint8Array(ciphertext));
+  await open(await parseKekRing(ring), kv_key, wrapped, new Uint8Array(ciphertext));
   return true;
 }
 
 /** Asserts the invariants, each by its name. */
-export async function assertInvariants(organization_id: string): Promise<void> {
+export async function assertInvariants(organization_id: string, ring = env.CREDENTIALS_KEKS): Promise<void> {
   const data = await dataOf(organization_id);
   const { integrations, phone_numbers, audit_events, credential_purges } = data;
 
@@ -77,7 +77,7 @@ export async function assertInvariants(organization_id: string): Promise<void> {
     ...integrations.filter(({ status }) => status === 'active'),
     ...phone_numbers.filter(({ credentials_version }) => credentials_version !== null),
   ];
-  const readable = await Promise.all(live.map(isReadable));
+  const readable = await Promise.all(live.map((row) => isReadable(row, ring)));
   expect(
     live.filter((_, index) => !readable[index]),
     'credentials that cannot be read',

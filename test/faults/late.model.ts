@@ -2,6 +2,8 @@
  * Random mutations one after the other, with Idempotency-Keys and without, and every batch of every one of them landing once
  * more at any later point: behind deletions, updates, drains, rotations, an operator's commands, a restore; while KV refuses.
  * After each step: what a deletion named is never readable again, its ciphertext is gone or named, and the counters count.
+ * After each step another Worker of the platform reads everything, from the primary and from a replica that is behind. It
+ * never gets credentials of another version, integration, number or organization.
  */
 import { createScheduledController } from 'cloudflare:test';
 import { env } from 'cloudflare:workers';
@@ -18,12 +20,14 @@ import { drainPurges } from '../../src/worker/credentials/drain.ts';
 import type { Bindings } from '../../src/worker/env.ts';
 import worker from '../../src/worker/index.ts';
 import { RECHECK_CRON } from '../../src/worker/integrations/recheck.ts';
-import { interceptedBindings } from '../bindings.ts';
+import { interceptedBindings, laggingBindings } from '../bindings.ts';
+import { read } from '../credentials-reader/reader.ts';
 import { call, emptyStorage, newClient, openCredentials, twilio, unusedNumber } from '../fixtures.ts';
 import type { Answer, Client } from '../fixtures.ts';
 import { sip } from '../mutations.ts';
 import { exportedSince, replayRows, restorePoint } from '../operator/recovery/restore.ts';
 import { assertInvariants, dataOf } from './invariants.ts';
+import type { Data } from './invariants.ts';
 
 const STEPS = { minLength: 10, maxLength: 16 };
 const LOST = 'D1_ERROR: Network connection lost.';
@@ -68,6 +72,25 @@ type Step = Verb | { does: 'land late'; which: number } | { does: 'save' } | { d
 
 const answered = z.object({ data: z.looseObject({}) });
 
+/** Two key-encryption keys, of which one is current. */
+const ringOf = (current: 'k1' | 'k2') => {
+  const { keys } = z.object({ keys: z.record(z.string(), z.string()) }).parse(JSON.parse(env.CREDENTIALS_KEKS));
+  return JSON.stringify({ current, keys: { ...keys, k2: btoa('a second KEK'.padEnd(32)) } });
+};
+
+const readResult = z.union([
+  z.object({
+    ok: z.literal(true),
+    organization_id: z.string(),
+    integration_id: z.string().nullable(),
+    phone_number_id: z.string().nullable(),
+    credentials: z.record(z.string(), z.string()),
+    credentials_version: z.string().nullable(),
+  }),
+  z.strictObject({ ok: z.literal(false), code: z.string() }),
+]);
+type ReadResult = z.output<typeof readResult>;
+
 class World {
   readonly client: Client;
   readonly integrations: string[] = [];
@@ -77,6 +100,18 @@ class World {
   /** What a 200 of its deletion named, or an operator's command deleted. */
   readonly gone = new Set<string>();
   isRestored = false;
+  /** The phone numbers, by the ids of `numbers`. */
+  readonly phoneNumbers = new Map<string, string>();
+  /** Whose credentials each secret is among. */
+  readonly owners = new Map<string, string>();
+  /** The secret of each version that was read. */
+  readonly versions = new Map<string, string>();
+  /** What a replica has answered. */
+  private readonly replica = new Map<string, unknown>();
+  /** Every batch that records a read, to be carried out once more. */
+  private readonly records: (() => Promise<unknown>)[] = [];
+  private currentKek: 'k1' | 'k2' = 'k1';
+  private secrets = 0;
   private readonly mutant: Mutant;
   private saved: { restore: () => Promise<void>; at: number } | undefined;
   private keys: string[];
@@ -91,7 +126,7 @@ class World {
   /** Bindings whose batches are noted; the answer of one is lost, and KV may refuse. */
   private bindings({ loses = -1, kvRefuses = false }: { loses?: number; kvRefuses?: boolean } = {}): Bindings {
     let batches = 0;
-    return interceptedBindings(async (name, carryOut) => {
+    const intercepted = interceptedBindings(async (name, carryOut) => {
       if (name.startsWith('CREDENTIALS.') && kvRefuses) throw new Error('KV: 503');
       if (name !== 'DB.batch') return carryOut();
       this.sent.push(carryOut);
@@ -103,6 +138,35 @@ class World {
       }
       return carryOut();
     }, this.mutant);
+    return { ...intercepted, CREDENTIALS_KEKS: this.ring };
+  }
+
+  get ring(): string {
+    return ringOf(this.currentKek);
+  }
+
+  /** A secret that no other credentials have. The provider goes by the words at its beginning. */
+  private secret(words: string): string {
+    return `${words}-${(this.secrets += 1)}`;
+  }
+
+  /** Reads as another Worker of the platform does. */
+  async read(fresh: boolean, request: { integration_id: string } | { phone_number: string }): Promise<ReadResult> {
+    const { bindings } = laggingBindings(this.replica, (record) => void this.records.push(record));
+    const { organization_id } = this.client;
+    const consumer = organization_id.replaceAll('_', '-').slice(0, 40);
+    const grants = { [consumer]: { providers: ['twilio', 'sip'], organizations: '*' } };
+    const method = 'integration_id' in request ? 'read' : 'readByPhoneNumber';
+    return readResult.parse(
+      await read(
+        method,
+        { fresh, ...(method === 'read' && { organization_id }), ...request },
+        {
+          consumer,
+          bindings: { ...bindings, CREDENTIALS_KEKS: this.ring, CREDENTIALS_READERS: JSON.stringify(grants) },
+        },
+      ),
+    );
   }
 
   private async mutate(step: Verb, method: string, path: string, body?: object): Promise<Answer> {
@@ -114,8 +178,13 @@ class World {
     });
   }
 
-  private learn(answer: Answer, member: string, list: string[]): void {
-    if (answer.status === 201) list.push(String(answered.parse(answer.body).data[member]));
+  private learn(answer: Answer, member: string, list: string[], secret?: string): void {
+    if (answer.status !== 201) return;
+    const { data } = answered.parse(answer.body);
+    const id = String(data[member]);
+    list.push(id);
+    if (secret !== undefined) this.owners.set(secret, id);
+    if (list === this.numbers) this.phoneNumbers.set(id, String(data['phone_number']));
   }
 
   async take(step: Step): Promise<void> {
@@ -125,6 +194,7 @@ class World {
       // A violated constraint is an error that nobody hears.
       const late = this.sent[this.sent.length - 1 - (step.which % Math.max(this.sent.length, 1))];
       await late?.().catch(() => {});
+      for (const record of this.records) await record().catch(() => {});
       return;
     }
     if (step.does === 'save') {
@@ -143,40 +213,49 @@ class World {
     const number = nth(this.numbers, 'phon');
     switch (step.does) {
       case 'create': {
+        const auth_token = this.secret(step.secret);
         const answer = await this.mutate(step, 'POST', `/api/integrations?verify=${step.asks}`, {
           name: 'Late',
-          credentials: { ...twilio, auth_token: step.secret },
+          credentials: { ...twilio, auth_token },
         });
         if (step.asks && step.secret === 'plaintext-refused' && answer.status < 400) {
           throw new Error('what the provider refuses was stored');
         }
-        this.learn(answer, 'integration_id', this.integrations);
+        this.learn(answer, 'integration_id', this.integrations, auth_token);
         return;
       }
       case 'import': {
         const body = { phone_number: unusedNumber(), provider: 'twilio', integration_id: integration };
-        this.learn(await this.mutate(step, 'POST', '/api/phone-numbers', body), 'phone_number_id', this.numbers);
+        const answer = await this.mutate(step, 'POST', '/api/phone-numbers', body);
+        this.learn(answer, 'phone_number_id', this.numbers);
         return;
       }
       case 'import by SIP': {
-        const answer = await this.mutate(step, 'POST', '/api/phone-numbers', sip(unusedNumber()));
-        this.learn(answer, 'phone_number_id', this.numbers);
+        const sip_password = this.secret('plaintext-sip');
+        const answer = await this.mutate(step, 'POST', '/api/phone-numbers', { ...sip(unusedNumber()), sip_password });
+        this.learn(answer, 'phone_number_id', this.numbers, sip_password);
         return;
       }
       case 'rename':
         await this.mutate(step, 'PUT', `/api/integrations/${integration}`, { name: 'Renamed' });
         return;
-      case 'replace':
+      case 'replace': {
+        const auth_token = this.secret(step.secret);
+        this.owners.set(auth_token, integration);
         await this.mutate(step, 'PUT', `/api/integrations/${integration}?verify=${step.asks}`, {
-          credentials: { ...twilio, auth_token: step.secret },
+          credentials: { ...twilio, auth_token },
         });
         return;
+      }
       case 'check':
         await this.mutate(step, 'POST', `/api/integrations/${integration}/verify`);
         return;
-      case 'replace of SIP':
-        await this.mutate(step, 'PUT', `/api/phone-numbers/${number}`, { sip_password: 'plaintext-replacement' });
+      case 'replace of SIP': {
+        const sip_password = this.secret('plaintext-sip');
+        this.owners.set(sip_password, number);
+        await this.mutate(step, 'PUT', `/api/phone-numbers/${number}`, { sip_password });
         return;
+      }
       case 'delete': {
         const { status } = await this.mutate(step, 'DELETE', `/api/integrations/${integration}`);
         if (status === 200) this.gone.add(integration);
@@ -234,6 +313,8 @@ class World {
         await drainPurges(this.bindings(step)).catch(() => {});
         return;
       case 'cron':
+        // Another key-encryption key is current from now on, and the cron wraps the data keys anew.
+        this.currentKek = this.currentKek === 'k1' ? 'k2' : 'k1';
         await worker.scheduled(createScheduledController(), this.bindings(step)).catch(() => {});
         return;
       case 'recheck':
@@ -292,16 +373,52 @@ const saysOf: Record<string, string[]> = {
 };
 
 /** What is stored of a check is what the provider says of the credentials that are stored. */
-async function assertVerified(integrations: Record<string, unknown>[]): Promise<void> {
+async function assertVerified(integrations: Record<string, unknown>[], ring: string): Promise<void> {
   for (const { integration_id, status, verification_status } of integrations) {
     if (status !== 'active') continue;
-    const { auth_token } = z.object({ auth_token: z.string() }).parse(await openCredentials(String(integration_id)));
-    expect(saysOf[auth_token], `what is stored of a check of ${auth_token}`).toContain(verification_status);
+    const opened = await openCredentials(String(integration_id), ring);
+    const { auth_token } = z.object({ auth_token: z.string() }).parse(opened);
+    const says = saysOf[auth_token.replace(/-\d+$/, '')];
+    expect(says, `what is stored of a check of ${auth_token}`).toContain(verification_status);
+  }
+}
+
+/** What another Worker reads is what is stored; of a replica that is behind, what was stored. */
+async function assertReads(world: World, { integrations, phone_numbers }: Data, isActive: boolean): Promise<void> {
+  const { gone, owners, versions } = world;
+  const { organization_id } = world.client;
+  const numbers = [...world.phoneNumbers].map(([id, phone_number]) => ({ id, request: { phone_number } }));
+  const all = [...world.integrations.map((id) => ({ id, request: { integration_id: id } })), ...numbers];
+  for (const { id, request } of all) {
+    const number = phone_numbers.find((one) => one['phone_number_id'] === id);
+    const subject = number?.['integration_id'] ?? id;
+    const row =
+      integrations.find((one) => one['integration_id'] === subject) ??
+      phone_numbers.find((one) => one['phone_number_id'] === subject);
+    for (const fresh of [true, false]) {
+      const result = await world.read(fresh, request);
+      const isThere = row !== undefined && row['status'] !== 'credentials_missing' && isActive;
+      if (fresh && !world.isRestored)
+        expect({ id, ok: result.ok }, 'what a read from the primary gets').toEqual({ id, ok: isThere });
+      if (!result.ok) continue;
+      const { credentials, credentials_version } = result;
+      const secret = credentials['auth_token'] ?? credentials['sip_password'] ?? '';
+      if (fresh) {
+        expect(gone, 'what a deletion named, and is read').not.toContain(id);
+        expect(credentials_version, 'the version that is read').toBe(row?.['credentials_version']);
+      }
+      expect(result.organization_id).toBe(organization_id);
+      expect(owners.get(secret), 'whose credentials are read').toBe(result.integration_id ?? result.phone_number_id);
+      const version = String(credentials_version);
+      expect(versions.get(version) ?? secret, `the credentials of version ${version}`).toBe(secret);
+      versions.set(version, secret);
+    }
   }
 }
 
 /** What must hold after every step. */
-async function assertHolds({ client, gone, isRestored }: World): Promise<void> {
+async function assertHolds(world: World): Promise<void> {
+  const { client, gone, isRestored } = world;
   const { organization_id } = client;
   const data = await dataOf(organization_id);
   const { integrations, phone_numbers, api_keys, audit_events } = data;
@@ -313,27 +430,38 @@ async function assertHolds({ client, gone, isRestored }: World): Promise<void> {
     expect((await call(client, 'GET', path)).status, `GET ${path}`).not.toBe(200);
   }
   if (!isRestored) {
-    await assertInvariants(organization_id);
-    await assertVerified(integrations);
+    await assertInvariants(organization_id, world.ring);
+    await assertVerified(integrations, world.ring);
   }
 
   const [organization] = (
     await env.DB.prepare('SELECT * FROM organizations WHERE organization_id = ?').bind(organization_id).all()
   ).results;
   const refusals = audit_events.filter((event) => String(event['action']).endsWith('_refused'));
+  const reads = audit_events.filter((event) => event['action'] === 'credentials.read');
   expect(organization, 'the counters of the organization').toMatchObject({
     integration_count: integrations.length,
     phone_number_count: phone_numbers.length,
     sip_number_count: phone_numbers.filter((row) => row['integration_id'] === null).length,
     api_key_count: api_keys.filter((row) => 'ended_at' in row && row['ended_at'] === null).length,
-    audit_event_count: audit_events.length - refusals.length,
+    audit_event_count: audit_events.length - refusals.length - reads.length,
     refusal_count: refusals.length,
+    read_count: reads.length,
   });
   const numbersOf = (id: unknown) => phone_numbers.filter((row) => row['integration_id'] === id).length;
   expect(
     integrations.map((row) => row['phone_number_count']),
     'the counters of the integrations',
   ).toEqual(integrations.map((row) => numbersOf(row['integration_id'])));
+
+  const endedAt = new Map(
+    audit_events
+      .filter(({ action }) => action === 'integration.deleted' || action === 'phone_number.deleted')
+      .map(({ target_id, sequence }) => [target_id, Number(sequence)]),
+  );
+  const readAfter = reads.filter(({ target_id, sequence }) => Number(sequence) > (endedAt.get(target_id) ?? Infinity));
+  expect(readAfter, 'reads on record after a deletion').toEqual([]);
+  await assertReads(world, data, organization?.['status'] === 'active');
 }
 
 async function run(taken: Step[], mutant: Mutant): Promise<void> {
