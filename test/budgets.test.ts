@@ -3,7 +3,9 @@ import { env } from 'cloudflare:workers';
 import { beforeEach, describe, expect, it } from 'vitest';
 import { forgetKey } from '../src/worker/callers/key-cache.ts';
 import { hashKey } from '../src/worker/callers/raw-key.ts';
+import type { Bindings } from '../src/worker/env.ts';
 import { interceptedBindings } from './bindings.ts';
+import { startRead } from './credentials-reader/reader.ts';
 import {
   call,
   changeKey,
@@ -16,7 +18,7 @@ import {
 } from './fixtures.ts';
 import type { Client } from './fixtures.ts';
 import { markdownTable } from './markdown.ts';
-import { mutations } from './mutations.ts';
+import { importSip, mutations } from './mutations.ts';
 import type { Mutation } from './mutations.ts';
 
 const PRICES_OF = '2026-11-24';
@@ -45,13 +47,25 @@ interface Costs {
   kvDeletes: number;
   rowsRead: number;
   rowsWritten: number;
+  /** A call by a service binding is billed as none. */
+  isRequest: boolean;
 }
 
 interface Request extends Omit<Mutation, 'method'> {
   method: string;
 }
 
-async function costsOf(client: Client, { method, path, body }: Request, headers = {}): Promise<Costs> {
+/** Starts a call on these bindings; what it returns waits for what follows the answer. */
+type StartCall = (bindings: Bindings) => Promise<{ settle(): Promise<void> }>;
+
+const costsOf = (client: Client, { method, path, body }: Request, headers = {}): Promise<Costs> =>
+  costsOfCall(async (bindings) => {
+    const answer = await start(client, method, path, { body, bindings, headers });
+    if (answer.status >= 400 && answer.status !== 409) throw new Error(answer.text);
+    return answer;
+  });
+
+async function costsOfCall(startCall: StartCall): Promise<Costs> {
   const trips: string[] = [];
   const counted = { statements: 0, kvReads: 0, kvWrites: 0, kvDeletes: 0, rowsRead: 0, rowsWritten: 0 };
   const bindings = interceptedBindings(async (name, carryOut) => {
@@ -67,16 +81,15 @@ async function costsOf(client: Client, { method, path, body }: Request, headers 
     }
     return result;
   });
-  const answer = await start(client, method, path, { body, bindings, headers });
-  if (answer.status >= 400 && answer.status !== 409) throw new Error(answer.text);
+  const answer = await startCall(bindings);
   const before = [...trips];
   await answer.settle();
-  return { trips: before, ...counted };
+  return { trips: before, ...counted, isRequest: true };
 }
 
-function dollarsPerMillion({ kvReads, kvWrites, kvDeletes, rowsRead, rowsWritten }: Costs): number {
+function dollarsPerMillion({ kvReads, kvWrites, kvDeletes, rowsRead, rowsWritten, isRequest }: Costs): number {
   return (
-    PRICES.request +
+    (isRequest ? PRICES.request : 0) +
     CPU_MILLISECONDS * PRICES.cpuMillisecond +
     kvReads * PRICES.kvRead +
     kvWrites * PRICES.kvWrite +
@@ -208,6 +221,44 @@ async function coldCosts(): Promise<{ name: string; costs: Costs }[]> {
   return [kvWarm, { name: 'an empty page, nothing knows the key', costs: await costsOf(client, read) }];
 }
 
+/** What other Workers cause that read credentials. */
+async function readerCosts(): Promise<{ name: string; costs: Costs }[]> {
+  const { organization_id } = client;
+  const integration_id = await createIntegration(client);
+  const phone_number = unusedNumber();
+  await importNumber(client, integration_id, phone_number);
+  const sipNumber = unusedNumber();
+  await importSip(client, sipNumber);
+  const readers: [name: string, Parameters<typeof startRead>][] = [
+    ['credentials of an integration, the first of the day', ['read', { organization_id, integration_id }]],
+    ['credentials of an integration', ['read', { organization_id, integration_id }]],
+    ['credentials of a number', ['readByPhoneNumber', { phone_number }]],
+    ['credentials of a SIP number, the first of the day', ['readByPhoneNumber', { phone_number: sipNumber }]],
+    ['credentials of a SIP number', ['readByPhoneNumber', { phone_number: sipNumber }]],
+  ];
+  const all = [];
+  for (const [name, [method, request]] of readers) {
+    const costs = await costsOfCall((bindings) => startRead(method, request, { bindings }));
+    all.push({ name, costs: { ...costs, isRequest: false } });
+  }
+  return all;
+}
+
+describe('another Worker', () => {
+  it('reads credentials in one D1 call, and in one KV read the first time; it reads at most five rows', async () => {
+    const counted = await readerCosts();
+
+    const cold = ['DB.batch', 'CREDENTIALS.get'];
+    expect(counted.map(({ costs }) => costs.trips)).toEqual([cold, ['DB.batch'], ['DB.batch'], cold, ['DB.batch']]);
+    const warm = counted.filter(({ name }) => !name.includes('first'));
+    expect(warm).toHaveLength(3);
+    for (const { costs } of warm) {
+      expect(costs).toMatchObject({ statements: 1, kvReads: 0, rowsWritten: 0 });
+      expect(costs.rowsRead).toBeLessThanOrEqual(5);
+    }
+  });
+});
+
 const dollars = (amount: number) => `$${amount.toFixed(amount < 0.01 ? 3 : 2)}`;
 
 const pageOf = (rows: Record<string, string | number>[]) => `# What a call costs
@@ -218,6 +269,7 @@ const pageOf = (rows: Record<string, string | number>[]) => `# What a call costs
 - **Before the answer** lists the calls of D1, KV and a provider that the client waits for, in their order. All other columns also count what happens after the answer.
 - The isolate already knows the API key, except in the two rows that say otherwise.
 - A page is ${PAGE} rows long. The first page of a list also counts the list, up to 1,000 rows.
+- The last five rows are [reads by another Worker](credentials-reader.md). A call by a service binding is not billed as a request. The first read of a day is that of an isolate that does not have the ciphertext, and leaves an audit event.
 
 ${markdownTable(rows)}
 
@@ -232,7 +284,12 @@ Prices of ${PRICES_OF}:
 
 describe('docs/costs.md', () => {
   it('shows what is counted (npm run costs writes it)', async () => {
-    const counted = [...(await coldCosts()), ...(await readCosts()), ...(await mutationCosts())];
+    const counted = [
+      ...(await coldCosts()),
+      ...(await readCosts()),
+      ...(await mutationCosts()),
+      ...(await readerCosts()),
+    ];
     const rows = counted.map(({ name, costs }) => ({
       call: name,
       'before the answer': costs.trips.map((trip) => places.get(trip.replace(/\..*/, '')) ?? trip).join(', '),

@@ -7,7 +7,9 @@ import { simulatedAnswers } from '../src/dev/simulation.ts';
 import worker from '../src/worker/index.ts';
 import { RECHECK_CRON } from '../src/worker/integrations/recheck.ts';
 import { failingBindings } from './bindings.ts';
-import { call, createIntegration, everythingStored, importNumber, newClient, unusedNumber } from './fixtures.ts';
+import { callReader, read } from './credentials-reader/reader.ts';
+import { call, createIntegration, everythingStored, importNumber, newClient, rowOf, unusedNumber } from './fixtures.ts';
+import type { Client } from './fixtures.ts';
 
 afterEach(() => vi.restoreAllMocks());
 
@@ -31,6 +33,55 @@ const secrets = {
   surplus: 'canary surplus',
   malformed: 'canary-malformed',
 };
+
+/** Another Worker reads the credentials, in ways that succeed, that fail, and that are malformed. */
+async function readAll({ organization_id }: Client, integration_id: string): Promise<void> {
+  const asked = { organization_id, integration_id };
+  const { surplus, malformed } = secrets;
+  expect(await read('read', asked)).toMatchObject({ ok: true });
+  const { bindings: unreadable } = failingBindings('CREDENTIALS.get', { when: 'after', message: 'KV GET failed' });
+  const { bindings: lossy } = failingBindings('DB.batch', {
+    when: 'after',
+    message: 'D1_ERROR: Network connection lost.',
+  });
+  const row = await rowOf('integrations', integration_id);
+  const { keys } = z.object({ keys: z.record(z.string(), z.string()) }).parse(JSON.parse(env.CREDENTIALS_KEKS));
+  const otherRing = JSON.stringify({ current: 'k2', keys: { k2: keys['k1'] } });
+  for (const bindings of [
+    unreadable,
+    lossy,
+    { ...env, CREDENTIALS_KEKS: otherRing },
+    { ...env, CREDENTIALS_KEKS: malformed },
+    { ...env, CREDENTIALS_READERS: malformed },
+    {
+      ...env,
+      CREDENTIALS_READERS: JSON.stringify({ 'call-router': { providers: [malformed], organizations: malformed } }),
+    },
+  ]) {
+    const result = await read('read', asked, { bindings });
+    expect([true, false]).toContain(Object(result).ok);
+  }
+  await env.DB.prepare('UPDATE integrations SET data_key = ? WHERE integration_id = ?')
+    .bind(btoa('of other bytes'.padEnd(60)), integration_id)
+    .run();
+  expect(await read('read', asked)).toMatchObject({ ok: false });
+  await env.DB.prepare('UPDATE integrations SET data_key = ? WHERE integration_id = ?')
+    .bind(row['data_key'], integration_id)
+    .run();
+  expect(await read('read', asked, { consumer: surplus })).toMatchObject({ ok: false });
+  expect(await read('read', { organization_id: surplus, integration_id: malformed })).toMatchObject({ ok: false });
+  expect(await read('readByPhoneNumber', { phone_number: malformed })).toMatchObject({ ok: false });
+  for (const wrong of [
+    { ...asked, purpose: `${malformed}\n` },
+    { ...asked, [surplus]: malformed },
+    malformed,
+    [surplus],
+  ]) {
+    const thrown: unknown = await callReader('read', wrong).catch((error: unknown) => error);
+    expect(thrown).toBeInstanceOf(TypeError);
+    expect(String(thrown)).not.toMatch(/canary/);
+  }
+}
 
 it('is in D1, in either KV namespace, in the log or in an answer', async () => {
   const logged: unknown[][] = [];
@@ -129,6 +180,7 @@ it('is in D1, in either KV namespace, in the log or in an answer', async () => {
     await send('PUT', sipNumber, { inbound_pin }, unwritable),
   ];
   expect(numberUpdates).toEqual([200, 200, 200, 422, 422, 422, 422, 503, 503, 503]);
+  await readAll(client, integration_id);
   const made = await call(client, 'POST', '/api/api-keys', { body: { name: 'Second', role: 'admin' } });
   const { raw_key } = createdKey.parse(made.body).data;
   expect(await send('POST', '/api/api-keys', { name: 'Lost', role: 'admin' }, lossy)).toBe(503);

@@ -31,7 +31,7 @@ const auditEventSchema = z
           description:
             'An API key of the organization, an operator of the service, another service of the platform, or the service itself.',
         }),
-        id: z.string().nullable().meta({ description: 'For an API key, its `key_id`.' }),
+        id: z.string().nullable().meta({ description: 'For an API key, its `key_id`; for another service, its name.' }),
         name: z.string().nullable().meta({ description: 'The name at that time; null for events before 0.2.0.' }),
       })
       .meta({ description: 'Who did it.' }),

@@ -18,7 +18,7 @@ const sections: Record<string, { title: string; text: string }> = {
     title: 'Own CPU',
     text: `The Worker's own CPU time. The bindings answer from memory, so nothing else is left of a call. \`hello\` is a Hono app with one fixed answer. \`by hand\` is the same call in raw SQL, written for this one purpose: no validation, no error handling, no logs, no deadlines.
 
-A hand-written get costs more than a hello mostly for hashing the key and handling headers. Patchbay costs more than the hand-written call mostly because every call of a binding has a deadline of its own: without deadlines, a run on 2026-11-26 measured 1.67 × hello for a get and 2.23 × hello for a delete.`,
+A hand-written get costs more than a hello mostly for hashing the key and handling headers. A read of credentials is what another Worker has done by RPC, without the RPC: one statement, and two decryptions of a ciphertext that the isolate keeps. Patchbay costs more than the hand-written call mostly because every call of a binding has a deadline of its own: without deadlines, a run on 2026-11-26 measured 1.67 × hello for a get and 2.23 × hello for a delete.`,
   },
   local: {
     title: 'Local bindings',

@@ -14,6 +14,14 @@ export const get = (headers: Headers, integration_id: string): LoadRequest => ({
   expected: `"integration_id":"${integration_id}"`,
 });
 
+/** For the worker that reads credentials as another Worker does. */
+export const readCredentials = (organization_id: string, integration_id: string): LoadRequest => ({
+  method: 'GET',
+  path: `/${organization_id}/${integration_id}`,
+  status: 200,
+  expected: '"auth_token":"a-bench-token"',
+});
+
 export const remove = (headers: Headers, integration_id: string): LoadRequest => ({
   method: 'DELETE',
   path: `/api/integrations/${integration_id}`,

@@ -1,6 +1,10 @@
 /** Organizations and their rows, written past the API: no call of it would be quick enough. */
 import { createOperatorKey } from '../../src/operator/api-keys/create.ts';
 import { displayedPrefix, hashKey, newRawKey } from '../../src/worker/callers/raw-key.ts';
+import { seal } from '../../src/worker/credentials/envelope.ts';
+import { parseKekRing } from '../../src/worker/credentials/kek-ring.ts';
+import { credentialsKey } from '../../src/worker/credentials/kv-key.ts';
+import type { Bindings } from '../../src/worker/env.ts';
 
 export interface Client {
   organization_id: string;
@@ -70,6 +74,23 @@ export async function addIntegrations(database: D1Database, { organization_id }:
          1700000000 + 3600 * i, 1700000000 + 3600 * i FROM n`,
     )
     .bind(organization_id, count)
+    .run();
+}
+
+/** Gives an integration credentials that open. */
+export async function addCredentials(
+  { DB, CREDENTIALS, CREDENTIALS_KEKS }: Pick<Bindings, 'DB' | 'CREDENTIALS' | 'CREDENTIALS_KEKS'>,
+  { organization_id }: Client,
+  integration_id: string,
+): Promise<void> {
+  const kv_key = credentialsKey(organization_id, integration_id, 'v');
+  const credentials = { provider: 'twilio', account_sid: 'AC0123456789abcdef', auth_token: 'a-bench-token' };
+  const { ciphertext, data_key, kek_id } = await seal(await parseKekRing(CREDENTIALS_KEKS), kv_key, credentials);
+  await CREDENTIALS.put(kv_key, ciphertext);
+  await DB.prepare(
+    `UPDATE integrations SET credentials_version = 'v', data_key = ?, kek_id = ? WHERE organization_id = ? AND integration_id = ?`,
+  )
+    .bind(data_key, kek_id, organization_id, integration_id)
     .run();
 }
 

@@ -103,6 +103,8 @@ async function workerOptions({ name, worker, model, times }: Contender, minified
         PRO_MUTATIONS_LIMIT: unlimited(`${name}-pro-mutations`),
         ENTERPRISE_MUTATIONS_LIMIT: unlimited(`${name}-enterprise-mutations`),
         IP_LIMIT: unlimited(`${name}-ip`),
+        CREDENTIALS_READER_LIMIT: unlimited(`${name}-reader`),
+        CREDENTIALS_READERS: text(JSON.stringify({ bench: { providers: ['twilio'], organizations: '*' } })),
         CORS_ORIGINS: text(''),
         AUDIT_RETENTION_DAYS: text('400'),
         CREDENTIALS_KEKS: text(keks),

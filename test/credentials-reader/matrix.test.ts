@@ -176,10 +176,8 @@ describe.each(consumers)('%s', (_, consumer) => {
       const notFound = method === 'readByPhoneNumber' ? 'phone_number_not_found' : 'integration_not_found';
       const code = expected(grantOf(consumer), state, notFound);
       const { provider, credentials } = state;
-      const wanted =
-        code === 'ok'
-          ? expect.objectContaining({ ok: true, organization_id, provider, credentials })
-          : { ok: false, code };
+      const given = expect.objectContaining({ ok: true, organization_id, provider, credentials });
+      const wanted = code === 'ok' ? given : { ok: false, code };
       expect({ method, result }).toEqual({ method, result: wanted });
     }
   });

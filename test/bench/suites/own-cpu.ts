@@ -3,8 +3,8 @@ import { repeat, startLoad } from '../load.ts';
 import type { LoadRequest } from '../load.ts';
 import { atMost } from '../report.ts';
 import type { Findings, Settings } from '../report.ts';
-import { create, get, list, reassign, remove } from '../requests.ts';
-import { addIntegrations, addNumbers, integrationId, newClient, phoneNumberId } from '../seed.ts';
+import { create, get, list, readCredentials, reassign, remove } from '../requests.ts';
+import { addCredentials, addIntegrations, addNumbers, integrationId, newClient, phoneNumberId } from '../seed.ts';
 import { serve } from '../server.ts';
 import { interleave } from '../statistics.ts';
 import type { Job } from '../statistics.ts';
@@ -16,6 +16,8 @@ const WARM_UP = 3000;
 const CONNECTIONS = 16;
 
 const HELLO = 'hello';
+/** By another Worker, without the RPC around it. */
+const READ = 'read of credentials';
 /** The same answer to the request that a get is: what its headers and path cost the runtime is no cost of the Worker. */
 const HELLO_AS_GET = 'hello, asked as for a get';
 
@@ -26,6 +28,7 @@ export async function ownCpu({ rounds = ROUNDS }: Settings): Promise<Findings> {
     { name: 'auth', worker: 'auth', model: 'recorded' },
     { name: 'patchbay', worker: 'patchbay', model: 'recorded' },
     { name: 'raw', worker: 'raw', model: 'recorded' },
+    { name: 'reader', worker: 'reader', model: 'recorded' },
   ]);
   const jobs: Record<string, Job> = {};
 
@@ -53,6 +56,10 @@ export async function ownCpu({ rounds = ROUNDS }: Settings): Promise<Findings> {
     const auth = await seeded('auth');
     await add('authentication alone', 'auth', { ...get(auth.headers, integrationId(1)), ...hello });
     await add('get', 'patchbay', get(headers, integrationId(1)));
+    const reader = await server.bindings('reader');
+    const readBy = await seeded('reader');
+    await addCredentials(reader, readBy, integrationId(1));
+    await add(READ, 'reader', readCredentials(readBy.organization_id, integrationId(1)));
     await add('list of 20', 'patchbay', list(headers));
     await add('delete', 'patchbay', remove(headers, integrationId(28)));
     await add('create', 'patchbay', create(headers));
@@ -78,6 +85,10 @@ export async function ownCpu({ rounds = ROUNDS }: Settings): Promise<Findings> {
             'CPU ÷ hello as get': cpuRatio(name, HELLO_AS_GET),
             "the load's CPU": of(name).loadShare,
           })),
+        },
+        {
+          title: 'A read of credentials ÷ a get',
+          rows: [{ 'µs a request': ratio(READ, 'get'), 'CPU µs': cpuRatio(READ, 'get') }],
         },
         {
           title: 'Patchbay ÷ the same by hand',

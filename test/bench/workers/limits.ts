@@ -14,4 +14,5 @@ export const nearLimits = {
   PRO_MUTATIONS_LIMIT: unlimited,
   ENTERPRISE_MUTATIONS_LIMIT: unlimited,
   IP_LIMIT: unlimited,
+  CREDENTIALS_READER_LIMIT: unlimited,
 } satisfies Partial<Bindings>;

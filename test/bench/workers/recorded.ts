@@ -85,12 +85,22 @@ async function missing(key: string | string[]) {
   return typeof key === 'string' ? null : new Map<string, null>();
 }
 
+/** A binding with some of its methods replaced. */
+const withMethods = <Binding extends object>(binding: Binding, methods: Partial<Binding>): Binding =>
+  new Proxy(binding, {
+    get(target, name) {
+      if (name in methods) return Reflect.get(methods, name);
+      const member: unknown = Reflect.get(target, name);
+      return typeof member === 'function' ? member.bind(target) : member;
+    },
+  });
+
 export function recordedBindings(env: Bindings): Bindings {
   return {
     ...env,
     ...nearLimits,
     DB: new RecordedDatabase(env.DB),
     KEY_CACHE: { ...env.KEY_CACHE, get: missing, put: async () => {} },
-    CREDENTIALS: { ...env.CREDENTIALS, put: async () => {}, delete: async () => {} },
+    CREDENTIALS: withMethods(env.CREDENTIALS, { put: async () => {}, delete: async () => {} }),
   };
 }
