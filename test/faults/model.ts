@@ -1,7 +1,7 @@
 /**
  * Random mutations of one organization, interleaved at every call on a binding, some of them losing an answer or landing
  * late: each answer is that of a simple model which takes the mutations one after the other, in the order in which D1
- * decided them.
+ * decided them. After each decision, another Worker reads what is stored then.
  */
 import { env } from 'cloudflare:workers';
 import * as fc from 'fast-check';
@@ -23,7 +23,7 @@ import {
 import type { Answer, Client } from '../fixtures.ts';
 import { importSip, sip } from '../mutations.ts';
 import { Follower } from './follower.ts';
-import { assertInvariants, ciphertextsOf, dataOf } from './invariants.ts';
+import { assertFreshReads, assertInvariants, ciphertextsOf, dataOf } from './invariants.ts';
 
 const COMMANDS = { minLength: 20, maxLength: 28 };
 const LOST = 'D1_ERROR: Network connection lost.';
@@ -219,6 +219,7 @@ class Organization {
     const [event] = left;
     if (!event) return;
     sent.decision ??= { batch, event };
+    await assertFreshReads(this.organization_id, this.integrations);
     await this.follower.poll();
   }
 
