@@ -169,6 +169,16 @@ describe('credentials', () => {
     expect(calls).toEqual(['DB.batch']);
   });
 
+  it('of a SIP number that is older than transports have the transport auto', async () => {
+    const number = unusedNumber();
+    const id = await importSip(client, number);
+    await env.DB.prepare('UPDATE phone_numbers SET sip_transport = NULL WHERE phone_number_id = ?').bind(id).run();
+
+    expect(await read('readByPhoneNumber', { phone_number: number })).toMatchObject({
+      credentials: { sip_transport: 'auto' },
+    });
+  });
+
   it('of a number that was moved are those of its new integration', async () => {
     const other = await createIntegration(client, { ...twilio, auth_token: 'plaintext-other' });
     await call(client, 'PUT', `/api/phone-numbers/${phone_number_id}`, { body: { integration_id: other } });
