@@ -1,4 +1,7 @@
 ALTER TABLE `organizations` ADD `read_count` integer DEFAULT 0 NOT NULL;--> statement-breakpoint
+UPDATE `organizations` SET
+	`read_count` = (SELECT count(*) FROM `audit_events` WHERE `audit_events`.`organization_id` = `organizations`.`organization_id` AND `audit_events`.`action` = 'credentials.read'),
+	`audit_event_count` = `audit_event_count` - (SELECT count(*) FROM `audit_events` WHERE `audit_events`.`organization_id` = `organizations`.`organization_id` AND `audit_events`.`action` = 'credentials.read');--> statement-breakpoint
 DROP TRIGGER `audit_events_count_inserted`;--> statement-breakpoint
 CREATE TRIGGER `audit_events_count_inserted` AFTER INSERT ON `audit_events` BEGIN
 	UPDATE `organizations` SET

@@ -18,6 +18,12 @@ const statuses = {
   temporarily_unavailable: 503,
 };
 
+/** Any RPC can fail: Patchbay may be starting. */
+const failed = (error: unknown) => {
+  console.error(error);
+  return { ok: false, code: 'temporarily_unavailable' } as const;
+};
+
 export default {
   /** `GET /incoming?to=%2B14155550100`: a call to this number comes in. */
   async fetch(request, { CREDENTIALS_READER }) {
@@ -25,7 +31,7 @@ export default {
     if (pathname !== '/incoming') return Response.json({ code: 'not_found' }, { status: 404 });
     const phone_number = searchParams.get('to') ?? '';
 
-    const read = await CREDENTIALS_READER.readByPhoneNumber({ phone_number, purpose: 'answer call' });
+    const read = await CREDENTIALS_READER.readByPhoneNumber({ phone_number, purpose: 'answer call' }).catch(failed);
     if (!read.ok) return Response.json({ code: read.code }, { status: statuses[read.code] });
 
     const { credentials, organization_id, credentials_version, read_at } = read;

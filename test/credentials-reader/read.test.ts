@@ -259,6 +259,16 @@ describe('a read', () => {
     expect(calls).toEqual(['DB.batch', 'CREDENTIALS.get']);
   });
 
+  it('does not use ciphertext that it has kept for ten minutes', async () => {
+    await read(...byIntegration());
+    vi.useFakeTimers({ toFake: ['Date'], now: Date.now() + 601_000 });
+    const { bindings, calls } = countedBindings();
+
+    await startRead(...byIntegration(), { bindings });
+
+    expect(calls).toEqual(['DB.batch', 'CREDENTIALS.get']);
+  });
+
   it('writes nothing but the audit event', async () => {
     const before = await everythingKept();
 
@@ -429,6 +439,66 @@ describe('what cannot be read', () => {
 
     await env.CREDENTIALS.put(kv_key, right);
     expect(await read(...byIntegration())).toMatchObject({ ok: true, credentials: twilio });
+  });
+
+  it.each([false, true])('because its ciphertext was purged under it is read as it is now: fresh %s', async (fresh) => {
+    const { error } = logged();
+    let reads = 0;
+    const overtaken = (change: () => Promise<unknown>) =>
+      interceptedBindings(async (name, carryOut) => {
+        if (name === 'CREDENTIALS.get' && (reads += 1) === 1) {
+          await change();
+          await drainPurges(env);
+        }
+        return carryOut();
+      });
+    const bindings = overtaken(() => replace('plaintext-replaced'));
+
+    expect(await read(...byIntegration({ fresh }), { bindings })).toMatchObject({
+      ok: true,
+      credentials: { auth_token: 'plaintext-replaced' },
+    });
+    reads = 0;
+    await replace('plaintext-again');
+    expect(await read(...byIntegration({ fresh }), { bindings: overtaken(remove) })).toEqual({
+      ok: false,
+      code: 'integration_not_found',
+    });
+    expect(error()).not.toContainEqual(expect.objectContaining({ event: 'credentials_lost' }));
+  });
+
+  it('because it is replaced whenever it is read is temporarily unavailable', async () => {
+    const { error } = logged();
+    let replaced = 0;
+    const bindings = interceptedBindings(async (name, carryOut) => {
+      if (name === 'CREDENTIALS.get') {
+        await replace(`plaintext-${(replaced += 1)}`);
+        await drainPurges(env);
+      }
+      return carryOut();
+    });
+
+    expect(await read(...byIntegration({ fresh: true }), { bindings })).toEqual(unavailable);
+
+    expect(replaced).toBe(4);
+    expect(error()).not.toContainEqual(expect.objectContaining({ event: 'credentials_lost' }));
+  });
+
+  it('because it was not encrypted as an object is temporarily unavailable, and not a word of it is logged', async () => {
+    const { error } = logged();
+    const ring = await parseKekRing(env.CREDENTIALS_KEKS);
+    const kv_key = credentialsKey(organization_id, integration_id, await versionOf(integration_id));
+    vi.spyOn(JSON, 'stringify').mockImplementationOnce(() => 'plaintext of another form');
+    const { ciphertext, data_key } = await seal(ring, kv_key, twilio);
+    await env.CREDENTIALS.put(kv_key, ciphertext);
+    await env.DB.prepare('UPDATE integrations SET data_key = ? WHERE integration_id = ?')
+      .bind(data_key, integration_id)
+      .run();
+
+    expect(await read(...byIntegration())).toEqual(unavailable);
+
+    expect(error()).toEqual([expect.objectContaining({ event: 'credentials_unopened' })]);
+    expect(JSON.stringify(error())).not.toContain('plaintext');
   });
 
   it('because KV has lost its ciphertext is missing, and raises an alert', async () => {

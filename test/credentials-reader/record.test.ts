@@ -2,13 +2,24 @@
 import { env } from 'cloudflare:workers';
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { offboardOrganization } from '../../src/operator/organizations/offboard.ts';
+import { resumeOrganization, suspendOrganization } from '../../src/operator/organizations/suspend.ts';
 import { interceptedBindings, notedBindings } from '../bindings.ts';
-import { actionsOn, call, createIntegration, importNumber, newClient, page, rows, unusedNumber } from '../fixtures.ts';
+import {
+  actionsOn,
+  call,
+  createIntegration,
+  importNumber,
+  newClient,
+  page,
+  rows,
+  twilio,
+  unusedNumber,
+} from '../fixtures.ts';
 import type { Client } from '../fixtures.ts';
 import { importSip } from '../mutations.ts';
 import { read, startRead } from './reader.ts';
 
-const HOUR = 60 * 60;
+const DAY_MILLISECONDS = 24 * 60 * 60 * 1000;
 /** Only for what hangs. */
 const LAST_NET = { timeout: 240_000, interval: 10 };
 
@@ -35,9 +46,9 @@ async function recorded(): Promise<unknown[]> {
   return data.map(({ target_id, actor }) => [target_id, Object(actor).id]);
 }
 
-/** An isolate remembers for an hour what it has recorded. */
-function laterInThisIsolate(): void {
-  vi.useFakeTimers({ toFake: ['Date'], now: Date.now() + 2 * HOUR * 1000 });
+/** On the next day by this isolate's clock, which asks D1 again: it remembers until then what D1 has. */
+function tomorrowInThisIsolate(): void {
+  vi.useFakeTimers({ toFake: ['Date'], now: Date.now() + DAY_MILLISECONDS });
 }
 
 const setEvents = (assignment: string) =>
@@ -108,16 +119,25 @@ describe('a read', () => {
 
   it('is recorded once a day, whichever isolate reads, however many at once', async () => {
     await Promise.all(Array.from({ length: 5 }, () => read('read', request())));
-    laterInThisIsolate();
+    tomorrowInThisIsolate();
     await read('read', request());
 
     expect(await recorded()).toHaveLength(1);
   });
 
+  it('is recorded by an isolate whose clock is ahead of D1’s, once the day has come for D1', async () => {
+    tomorrowInThisIsolate();
+    await read('read', request());
+    await setEvents(`created_at = unixepoch('now', 'start of day') - 1`);
+    await read('read', request());
+
+    expect(await recorded()).toHaveLength(2);
+  });
+
   it('is recorded again on the next day', async () => {
     await read('read', request());
     await setEvents(`created_at = unixepoch('now', 'start of day') - 1`);
-    laterInThisIsolate();
+    tomorrowInThisIsolate();
     await read('read', request());
     await read('read', request());
 
@@ -191,6 +211,31 @@ describe('a read', () => {
   });
 
   it.each([
+    ['its suspension', () => suspendOrganization(env.DB, organization_id)],
+    [
+      'its new credentials',
+      () => call(client, 'PUT', `/api/integrations/${integration_id}`, { body: { credentials: twilio } }),
+    ],
+  ])('that is recorded late leaves no event behind %s, and the next one is recorded', async (_, change) => {
+    const stalled = Promise.withResolvers<void>();
+    let batches = 0;
+    const bindings = interceptedBindings(async (name, carryOut) => {
+      if (name === 'DB.batch' && (batches += 1) === 2) await stalled.promise;
+      return carryOut();
+    });
+    const { settle } = await startRead('read', request(), { bindings });
+    await vi.waitFor(() => expect(batches).toBe(2), LAST_NET);
+    await change();
+    stalled.resolve();
+    await settle();
+    expect(await actionsOn(integration_id)).not.toContain('credentials.read');
+
+    await resumeOrganization(env.DB, organization_id);
+    await read('read', request());
+    expect(await recorded()).toHaveLength(1);
+  });
+
+  it.each([
     ['its deletion', async () => void (await call(client, 'DELETE', `/api/integrations/${integration_id}`))],
     ['the offboarding of its organization', async () => void (await offboardOrganization(env.DB, organization_id))],
   ])('that is recorded late leaves no event behind %s', async (_, end) => {
@@ -207,6 +252,20 @@ describe('a read', () => {
     await settle();
 
     expect(await actionsOn(integration_id)).toEqual(['integration.created', 'integration.deleted']);
+  });
+});
+
+describe('a database that is nearly full', () => {
+  it('gets no event', async () => {
+    const bindings = interceptedBindings(async (_, carryOut) => {
+      const result = await carryOut();
+      if (!Array.isArray(result)) return result;
+      return result.map((one) => ({ ...one, meta: { ...one.meta, size_after: 9.6e9 } }));
+    });
+
+    expect(await read('read', request(), { bindings })).toMatchObject({ ok: true });
+
+    expect(await actionsOn(integration_id)).toEqual(['integration.created']);
   });
 });
 

@@ -1,4 +1,7 @@
-/** Structured logs: one JSON object on each line. Nothing that a client sent in a body or a header is logged. */
+/**
+ * Structured logs: one JSON object on each line. Nothing that a client sent in a body or a header is logged. Of a read by
+ * another Worker, its purpose and the ids that it asked for are.
+ */
 
 interface RequestLine {
   request_id: string;

@@ -52,7 +52,7 @@ export const findIntegration = query(
 const ofSubject = (column: 'credentials_version' | 'data_key' | 'kek_id') =>
   sql<string | null>`coalesce(${integrations[column]}, ${phone_numbers[column]})`.as(column);
 
-/** Here no organization is known before: a number is unique in the whole system. */
+/** It needs no organization: a number is unique in the whole system. */
 export const findByPhoneNumber = query((db, { phone_number }: Placeholders<{ phone_number: string }>) =>
   db
     .select({
@@ -63,7 +63,7 @@ export const findByPhoneNumber = query((db, { phone_number }: Placeholders<{ pho
       subject_id: sql<string>`coalesce(${phone_numbers.integration_id}, ${phone_numbers.phone_number_id})`.as(
         'subject_id',
       ),
-      provider: phone_numbers.provider,
+      provider: sql<ReadableProvider>`coalesce(${integrations.provider}, ${phone_numbers.provider})`.as('provider'),
       integration_status,
       credentials_version: ofSubject('credentials_version'),
       data_key: ofSubject('data_key'),

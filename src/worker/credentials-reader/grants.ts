@@ -34,9 +34,9 @@ export type Grant = z.output<typeof grants>[string];
 let known: { setting: string; grants: ReadonlyMap<string, Grant> } | undefined;
 
 /**
- * The setting is parsed once per isolate. If it is malformed, the alert `credentials_readers_invalid` is logged.
+ * If the setting is malformed, the alert `credentials_readers_invalid` is logged. Else it is parsed once per isolate.
  *
- * @returns undefined if the consumer may read nothing
+ * @returns undefined if the consumer is not named
  * @throws Error if the setting is malformed
  */
 export function grantOf({ CREDENTIALS_READERS: setting }: Bindings, consumer: string): Grant | undefined {

@@ -23,11 +23,18 @@ import { grantOf, mayReadOf } from './grants.ts';
 import type { Grant } from './grants.ts';
 import { recordRead } from './record.ts';
 
-/** An entry is at most some 10 KiB, and the cache holds at most twice as many. */
+/** The cache may hold twice as many. One has up to 10 KiB. */
 const MAX_KEPT_CIPHERTEXTS = 500;
+/** Only a restore of D1 can name ciphertext again that KV has no more. */
+const KEPT_MILLISECONDS = 600_000;
+/** After so many versions that were replaced while they were read, the read gives up. */
+const MAX_VERSIONS = 3;
 
 /** What opens it stays in D1: without its row's data key it is useless. */
-const keptCiphertexts = new QuickLRU<string, Uint8Array<ArrayBuffer>>({ maxSize: MAX_KEPT_CIPHERTEXTS });
+const keptCiphertexts = new QuickLRU<string, Uint8Array<ArrayBuffer>>({
+  maxSize: MAX_KEPT_CIPHERTEXTS,
+  maxAge: KEPT_MILLISECONDS,
+});
 
 const anyRequest = () => ({
   /** For the log. */
@@ -125,8 +132,8 @@ function validate<Schema extends z.ZodType>({ request_id, consumer }: ReaderCall
 interface Outcome {
   result: ReadResult;
   found?: Found;
-  /** KV has no ciphertext, although the row names one. */
-  isLost?: boolean;
+  /** KV has no ciphertext of the version that the row names. */
+  isMissing?: boolean;
 }
 
 const refused = (code: ReadRefusal, more: Omit<Outcome, 'result'> = {}): Outcome => ({
@@ -154,10 +161,9 @@ async function answer(
     outcome: result.ok ? 'ok' : result.code,
   });
   if (found && result.ok && consumer !== undefined) {
-    const { organization_id, subject_id, provider } = found;
-    const table = provider === 'sip' ? 'phone_numbers' : 'integrations';
+    const { organization_id } = found;
     const actor = { type: 'service', id: consumer, name: consumer } as const;
-    call.afterAnswer(() => recordRead(call.env, { organization_id, actor, request_id }, { table, subject_id }));
+    call.afterAnswer(() => recordRead(call.env, { organization_id, actor, request_id }, found));
   }
   return result;
 }
@@ -174,15 +180,18 @@ async function decide(call: ReaderCall, fresh: boolean, { asked, statement, notF
     const [[found]] = await ask({ env, told: { bookmark: null } }, (database) => batch(database, [statement]));
     return found ? open(call, grant, found) : refused(notFound);
   };
-  if (!fresh) {
-    const outcome = await read(nearest);
-    // The replica may be behind, and the primary name another version.
-    if (!outcome.isLost) return outcome;
-  }
-  const outcome = await read(onPrimary);
-  if (outcome.found && outcome.isLost) {
-    const { organization_id, subject_id } = outcome.found;
-    logAlert('credentials_lost', { organization_id, subject_id });
+  let outcome = await read(fresh ? onPrimary : nearest);
+  for (let versions = 1; outcome.isMissing; versions += 1) {
+    // It may have been replaced or deleted, meanwhile or before: only the primary knows.
+    const again = await read(onPrimary);
+    const isSame = again.found?.credentials_version === outcome.found?.credentials_version;
+    if (again.found && again.isMissing && isSame) {
+      const { organization_id, subject_id } = again.found;
+      logAlert('credentials_lost', { organization_id, subject_id });
+      return again;
+    }
+    if (versions === MAX_VERSIONS) return refused('temporarily_unavailable');
+    outcome = again;
   }
   return outcome;
 }
@@ -202,7 +211,7 @@ async function open({ env, request_id }: ReaderCall, grant: Grant, found: Found)
     const read = await readCredentials({ env, request_id }, stored, keptCiphertexts);
     if (!read.credentials) {
       return read.isMissing
-        ? refused('credentials_missing', { found, isLost: true })
+        ? refused('credentials_missing', { found, isMissing: true })
         : refused('temporarily_unavailable', { found });
     }
     secrets = read.credentials;

@@ -2,71 +2,83 @@
 import { and, eq, gte, not, sql } from 'drizzle-orm';
 import type { SQLiteColumn, SQLiteTable } from 'drizzle-orm/sqlite-core';
 import QuickLRU from 'quick-lru';
-import { unixNow } from '../core/time.ts';
+import { SECONDS_A_DAY, unixNow } from '../core/time.ts';
 import { batch } from '../d1/batch.ts';
 import { existsIn } from '../d1/columns.ts';
-import { audit_events, integrations, phone_numbers } from '../d1/schema.ts';
+import { isNearlyFull } from '../d1/database-size.ts';
+import { query } from '../d1/query.ts';
+import type { Placeholders } from '../d1/query.ts';
+import { audit_events, integrations, organizations, phone_numbers } from '../d1/schema.ts';
 import { eventParameters } from '../decision/call.ts';
 import type { Call, EventParameters } from '../decision/call.ts';
 import { eventRecorder, isOfTarget } from '../decision/event.ts';
 import type { Bindings } from '../env.ts';
+import type { Found } from './find.ts';
 
 const MAX_REMEMBERED = 1000;
-/** For how long an isolate does not ask D1 again. Only D1's clock tells when a day ends. */
-const REMEMBERED_SECONDS = 3600;
 
-/** What was read: an integration, or a SIP number. */
-export interface Subject {
-  table: 'integrations' | 'phone_numbers';
+interface RecordParameters extends EventParameters {
   subject_id: string;
+  /** Null for a SIP number without credentials. */
+  credentials_version: string | null;
 }
 
-type RecordParameters = EventParameters & { subject_id: string };
+/** Selects the consumer's event about the subject on this day (UTC), by D1's clock. */
+const isOfToday = ({ organization_id, subject_id, actor_id }: Placeholders<RecordParameters>) =>
+  and(
+    isOfTarget(audit_events, { organization_id, target_id: subject_id }, ['credentials.read']),
+    eq(audit_events.actor_id, actor_id),
+    gte(audit_events.created_at, sql`unixepoch('now', 'start of day')`),
+  );
 
-/**
- * Makes the statement that records a read, if the consumer has no such event of the subject yet on this day (UTC). It
- * does nothing if the subject is gone: nothing is recorded of it after its deletion.
- */
-const recorderOf = (table: SQLiteTable & { organization_id: SQLiteColumn }, id: SQLiteColumn) =>
+/** It records only what could be read again now: nothing after a deletion, a suspension or a rotation. */
+const recorderOf = (
+  table: SQLiteTable & Record<'organization_id' | 'credentials_version', SQLiteColumn>,
+  id: SQLiteColumn,
+) =>
   eventRecorder<RecordParameters>({
     table,
     target_id: id,
     action: 'credentials.read',
-    where: (db, { organization_id, subject_id, actor_id }) =>
+    where: (db, parameters) =>
       and(
-        eq(table.organization_id, organization_id),
-        eq(id, subject_id),
-        not(
-          existsIn(
-            db,
-            audit_events,
-            and(
-              isOfTarget(audit_events, { organization_id, target_id: subject_id }, ['credentials.read']),
-              eq(audit_events.actor_id, actor_id),
-              gte(audit_events.created_at, sql`unixepoch('now', 'start of day')`),
-            ),
-          ),
-        ),
+        eq(table.organization_id, parameters.organization_id),
+        eq(id, parameters.subject_id),
+        sql`${table.credentials_version} IS ${parameters.credentials_version}`,
+        eq(organizations.status, 'active'),
+        not(existsIn(db, audit_events, isOfToday(parameters))),
       ),
   });
 
-const recorders = {
-  integrations: recorderOf(integrations, integrations.integration_id),
-  phone_numbers: recorderOf(phone_numbers, phone_numbers.phone_number_id),
-};
+const recordOfIntegration = recorderOf(integrations, integrations.integration_id);
+const recordOfSipNumber = recorderOf(phone_numbers, phone_numbers.phone_number_id);
 
-/** When this isolate last recorded a read, in unix seconds, by consumer and subject. */
-const recordedAt = new QuickLRU<string, number>({ maxSize: MAX_REMEMBERED });
+const findRecorded = query((db, parameters: Placeholders<RecordParameters>) =>
+  db
+    .select({ day: sql<number>`unixepoch() / ${sql.raw(String(SECONDS_A_DAY))}`.as('day') })
+    .from(audit_events)
+    .where(isOfToday(parameters))
+    .limit(1),
+);
+
+/** The last day, by D1's clock, on which D1 had the event; by organization, subject and consumer. */
+const recordedOn = new QuickLRU<string, number>({ maxSize: MAX_REMEMBERED });
 
 /**
- * Records `credentials.read`, at most once a day for each consumer and subject.
+ * Records `credentials.read`, at most once a day (UTC) for each consumer and subject. While the database is nearly full,
+ * nothing is recorded.
  *
  * @throws DomainError `temporarily_unavailable`
  */
-export async function recordRead({ DB }: Bindings, call: Call, { table, subject_id }: Subject): Promise<void> {
-  const now = unixNow();
-  const read = `${call.actor.id} ${subject_id}`;
-  if (now - (recordedAt.get(read) ?? 0) < REMEMBERED_SECONDS) return;
-  await batch(DB, [recorders[table].bind({ ...eventParameters(call), subject_id })]);
-  recordedAt.set(read, now);
+export async function recordRead(
+  { DB }: Bindings,
+  call: Call,
+  { subject_id, provider, credentials_version }: Found,
+): Promise<void> {
+  const read = JSON.stringify([call.organization_id, subject_id, call.actor.id]);
+  if (recordedOn.get(read) === Math.floor(unixNow() / SECONDS_A_DAY) || isNearlyFull()) return;
+  const record = provider === 'sip' ? recordOfSipNumber : recordOfIntegration;
+  const parameters = { ...eventParameters(call), subject_id, credentials_version };
+  const [, [recorded]] = await batch(DB, [record.bind(parameters), findRecorded.bind(parameters)]);
+  if (recorded) recordedOn.set(read, recorded.day);
 }

@@ -81,7 +81,16 @@ export async function open(
   const dataKey = await decrypt(kekOf(ring, kek_id), kv_key, decodeBase64(data_key));
   const key = await importAesKey(dataKey).finally(() => dataKey.fill(0));
   const text = await decrypt(key, kv_key, ciphertext);
-  return z.record(z.string(), z.string()).parse(JSON.parse(new TextDecoder().decode(text)));
+  return parseCredentials(text);
+}
+
+function parseCredentials(text: Uint8Array): Readonly<Record<string, string>> {
+  try {
+    return z.record(z.string(), z.string()).parse(JSON.parse(new TextDecoder().decode(text)));
+  } catch {
+    // The parser's message quotes the secret.
+    throw new Error('What was encrypted is not an object of strings');
+  }
 }
 
 /** Whether {@link open} succeeds. */

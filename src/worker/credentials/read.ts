@@ -13,7 +13,7 @@ export interface KeptCiphertext {
   set(kv_key: string, ciphertext: Uint8Array<ArrayBuffer>): unknown;
 }
 
-/** `isMissing`: KV has no ciphertext, perhaps not any more. Else KV failed, or the ciphertext does not open. */
+/** `isMissing`: KV has no ciphertext. If it is false, KV failed, or the ciphertext does not open. */
 export type ReadCredentials =
   | { credentials: Readonly<Record<string, string>> }
   | { credentials?: never; isMissing: boolean };
