@@ -1,5 +1,6 @@
 import { env } from 'cloudflare:workers';
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
+import document from '../../docs/credentials-reader.md?raw';
 import { CALL_MILLISECONDS } from '../../src/worker/core/deadlines.ts';
 import { drainPurges } from '../../src/worker/credentials/drain.ts';
 import { seal } from '../../src/worker/credentials/envelope.ts';
@@ -7,6 +8,7 @@ import { parseKekRing } from '../../src/worker/credentials/kek-ring.ts';
 import { credentialsKey } from '../../src/worker/credentials/kv-key.ts';
 import { rewrapDataKeys } from '../../src/worker/credentials/rewrap.ts';
 import type { Bindings } from '../../src/worker/env.ts';
+import wrangler from '../../wrangler.toml?raw';
 import { countedBindings, failingBindings, interceptedBindings, laggingBindings } from '../bindings.ts';
 import {
   call,
@@ -588,6 +590,15 @@ describe('a grant', () => {
 });
 
 describe('the rate limit', () => {
+  it('is told to consumers as wrangler.toml has it', () => {
+    const [, limit, period] =
+      /name = "CREDENTIALS_READER_LIMIT"\s+namespace_id = "\d+"\s+simple = { limit = (\d+), period = (\d+) }/.exec(
+        wrangler,
+      ) ?? [];
+
+    expect(document).toContain(`more than ${Number(limit).toLocaleString('en')} times in ${period} s`);
+  });
+
   it('is each consumer’s own, and is asked before D1', async () => {
     const { info } = logged();
     const { bindings: counted, calls } = countedBindings();
