@@ -573,6 +573,8 @@ describe('a grant', () => {
 
     expect(await read(...byIntegration(), withGrants({ 'call-router': grant }))).toMatchObject({ ok: true });
     expect(await read(...byIntegration(), withGrants({}))).toEqual({ ok: false, code: 'not_granted' });
+    const bindings = { ...env, CREDENTIALS_READERS: '' };
+    expect(await read(...byIntegration(), { bindings })).toEqual({ ok: false, code: 'not_granted' });
     expect(await read(...byNumber(), withGrants({ other: grant }))).toEqual({ ok: false, code: 'not_granted' });
   });
 

@@ -10,7 +10,8 @@ import type { ReadByPhoneNumberRequest, ReaderCall, ReadRequest, ReadResult } fr
  * Gives credentials to other Workers of the same account, by a service binding (docs/credentials-reader.md). It is not
  * reachable by HTTP.
  *
- * Every answer is a {@link ReadResult}. Only a malformed request is thrown, as a TypeError that says what is wrong.
+ * Only a malformed request is thrown, as a TypeError that says what is wrong. Only index.ts imports this module: the
+ * commands run the others in Node, which has no `cloudflare:workers`.
  */
 export class CredentialsReader extends WorkerEntrypoint<Bindings, { consumer?: unknown }> {
   /** The credentials of an integration. */

@@ -50,6 +50,7 @@ export function grantOf({ CREDENTIALS_READERS: setting }: Bindings, consumer: st
 }
 
 function parseGrants(setting: string): ReadonlyMap<string, Grant> {
+  if (setting === '') return new Map();
   const parsed = parse(grants, parseJson(setting), 'field');
   if (parsed.faults) throw new Error(`CREDENTIALS_READERS is not valid: ${sentenceOf(parsed.faults, 'it')}`);
   return new Map(Object.entries(parsed.data));

@@ -43,7 +43,7 @@ const anyRequest = () => ({
   fresh: z.boolean().default(false),
 });
 
-// Ids and numbers that no integration and no number can have are not found, like any others.
+// A malformed id or number is answered as not found.
 const readRequest = z.lazy(() =>
   z.strictObject({ organization_id: z.string(), integration_id: z.string(), ...anyRequest() }),
 );
@@ -52,7 +52,6 @@ const readByPhoneNumberRequest = z.lazy(() => z.strictObject({ phone_number: z.s
 export type ReadRequest = z.input<typeof readRequest>;
 export type ReadByPhoneNumberRequest = z.input<typeof readByPhoneNumberRequest>;
 
-/** Why there are no credentials. */
 export type ReadRefusal =
   | 'integration_not_found'
   | 'phone_number_not_found'
@@ -71,7 +70,7 @@ export interface CredentialsRead {
   /** Null if the integration was asked for. */
   phone_number_id: string | null;
   provider: ReadableProvider;
-  /** The fields of `credentials` as the client sent them. Of a SIP number, those of its trunk that it has. */
+  /** The fields of the integration's credentials; of a SIP number, those of its trunk. None is empty. */
   credentials: Readonly<Record<string, string>>;
   /** Another one for each change of the credentials. Null for a SIP number without a password and a PIN. */
   credentials_version: string | null;
@@ -81,7 +80,7 @@ export interface CredentialsRead {
 
 export type ReadResult = CredentialsRead | { ok: false; code: ReadRefusal };
 
-/** One call of a consumer. */
+/** One call of a consumer, which is a Worker that reads credentials. */
 export interface ReaderCall {
   env: Bindings;
   /** As its binding names it; undefined if that is no name. */
@@ -178,7 +177,7 @@ async function decide(call: ReaderCall, fresh: boolean, { asked, statement, notF
 
   const read = async (ask: typeof nearest) => {
     const [[found]] = await ask({ env, told: { bookmark: null } }, (database) => batch(database, [statement]));
-    return found ? open(call, grant, found) : refused(notFound);
+    return found ? openFound(call, grant, found) : refused(notFound);
   };
   let outcome = await read(fresh ? onPrimary : nearest);
   for (let versions = 1; outcome.isMissing; versions += 1) {
@@ -197,7 +196,7 @@ async function decide(call: ReaderCall, fresh: boolean, { asked, statement, notF
 }
 
 /** What was found, with its credentials in plain text if the consumer may have them. */
-async function open({ env, request_id }: ReaderCall, grant: Grant, found: Found): Promise<Outcome> {
+async function openFound({ env, request_id }: ReaderCall, grant: Grant, found: Found): Promise<Outcome> {
   const { organization_id, subject_id, provider, credentials_version, data_key, kek_id } = found;
   if (!mayReadOf(grant, organization_id) || !grant.providers.includes(provider))
     return refused('not_granted', { found });
