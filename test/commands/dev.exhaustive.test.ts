@@ -71,7 +71,7 @@ it('shows the Worker’s log as it is with --json-logs, after the demo’s lines
   const request =
     '"method":"DELETE","route":"/api/integrations/:integration_id","status":401,"outcome":"missing_api_key"}';
   await vi.waitFor(async () => expect(await readFile(dev.log, 'utf8')).toContain(request), LAST_NET);
-  const [demo = '', ...requests] = (await readFile(dev.log, 'utf8')).split(/\/docs\n/);
+  const [demo = '', ...requests] = (await readFile(dev.log, 'utf8')).split(/npm run example\n/);
   expect(demo).not.toContain('"event"');
   for (const line of requests.join('').split('\n').filter(Boolean)) expect(JSON.parse(line)).toHaveProperty('event');
 });
