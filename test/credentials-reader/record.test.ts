@@ -51,6 +51,22 @@ function tomorrowInThisIsolate(): void {
   vi.useFakeTimers({ toFake: ['Date'], now: Date.now() + DAY_MILLISECONDS });
 }
 
+/** Reads, and lets the event be written when the returned function is called. */
+async function readAndRecordLater(): Promise<() => Promise<void>> {
+  const stalled = Promise.withResolvers<void>();
+  let batches = 0;
+  const bindings = interceptedBindings(async (name, carryOut) => {
+    if (name === 'DB.batch' && (batches += 1) === 2) await stalled.promise;
+    return carryOut();
+  });
+  const { settle } = await startRead('read', request(), { bindings });
+  await vi.waitFor(() => expect(batches).toBe(2), LAST_NET);
+  return () => {
+    stalled.resolve();
+    return settle();
+  };
+}
+
 const setEvents = (assignment: string) =>
   env.DB.prepare(`UPDATE audit_events SET ${assignment} WHERE organization_id = ? AND action = 'credentials.read'`)
     .bind(organization_id)
@@ -217,17 +233,9 @@ describe('a read', () => {
       () => call(client, 'PUT', `/api/integrations/${integration_id}`, { body: { credentials: twilio } }),
     ],
   ])('that is recorded late leaves no event behind %s, and the next one is recorded', async (_, change) => {
-    const stalled = Promise.withResolvers<void>();
-    let batches = 0;
-    const bindings = interceptedBindings(async (name, carryOut) => {
-      if (name === 'DB.batch' && (batches += 1) === 2) await stalled.promise;
-      return carryOut();
-    });
-    const { settle } = await startRead('read', request(), { bindings });
-    await vi.waitFor(() => expect(batches).toBe(2), LAST_NET);
+    const record = await readAndRecordLater();
     await change();
-    stalled.resolve();
-    await settle();
+    await record();
     expect(await actionsOn(integration_id)).not.toContain('credentials.read');
 
     await resumeOrganization(env.DB, organization_id);
@@ -239,17 +247,9 @@ describe('a read', () => {
     ['its deletion', async () => void (await call(client, 'DELETE', `/api/integrations/${integration_id}`))],
     ['the offboarding of its organization', async () => void (await offboardOrganization(env.DB, organization_id))],
   ])('that is recorded late leaves no event behind %s', async (_, end) => {
-    const stalled = Promise.withResolvers<void>();
-    let batches = 0;
-    const bindings = interceptedBindings(async (name, carryOut) => {
-      if (name === 'DB.batch' && (batches += 1) === 2) await stalled.promise;
-      return carryOut();
-    });
-    const { settle } = await startRead('read', request(), { bindings });
-    await vi.waitFor(() => expect(batches).toBe(2), LAST_NET);
+    const record = await readAndRecordLater();
     await end();
-    stalled.resolve();
-    await settle();
+    await record();
 
     expect(await actionsOn(integration_id)).toEqual(['integration.created', 'integration.deleted']);
   });
