@@ -6,10 +6,10 @@ import { readFile, rename, rm, writeFile } from 'node:fs/promises';
 import { extname } from 'node:path';
 import { isDeepStrictEqual, parseEnv } from 'node:util';
 import * as z from 'zod';
+import { parseJson } from '../../worker/core/json.ts';
 import { readRing } from '../keks/ring.ts';
 import type { Ring } from '../keks/ring.ts';
 import { CommandError } from './command-error.ts';
-import { parseJson } from './json.ts';
 
 const secrets = z.looseObject({ CREDENTIALS_KEKS: z.string() });
 

@@ -5,11 +5,11 @@
 import { open } from 'node:fs/promises';
 import { resolve } from 'node:path';
 import * as z from 'zod';
+import { parseJson } from '../../worker/core/json.ts';
 import { actorTypes, auditActions, endingActions, purgeStates } from '../../worker/core/vocabulary.ts';
 import type { AuditAction } from '../../worker/core/vocabulary.ts';
 import { readKeks } from '../../worker/credentials/data-keys.ts';
 import { CommandError } from '../command-line/command-error.ts';
-import { parseJson } from '../command-line/json.ts';
 import { confirmation, filePath, isConfirmed, place, readOptions, withBindings } from '../command-line/options.ts';
 import type { OperatorBindings } from '../command-line/platform.ts';
 import { readRingFile } from '../command-line/ring-file.ts';

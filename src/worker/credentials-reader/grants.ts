@@ -4,6 +4,7 @@
  */
 import * as z from 'zod';
 import { organizationIdPattern } from '../core/ids.ts';
+import { parseJson } from '../core/json.ts';
 import { logError } from '../core/log.ts';
 import { parse, sentenceOf } from '../core/parse.ts';
 import { readableProviders } from '../core/vocabulary.ts';
@@ -51,17 +52,11 @@ export function grantOf({ CREDENTIALS_READERS: setting }: Bindings, consumer: st
 
 function parseGrants(setting: string): ReadonlyMap<string, Grant> {
   if (setting === '') return new Map();
-  const parsed = parse(grants, parseJson(setting), 'field');
+  const json = parseJson(setting);
+  if (json === undefined) throw new Error('CREDENTIALS_READERS is not JSON');
+  const parsed = parse(grants, json, 'field');
   if (parsed.faults) throw new Error(`CREDENTIALS_READERS is not valid: ${sentenceOf(parsed.faults, 'it')}`);
   return new Map(Object.entries(parsed.data));
-}
-
-function parseJson(text: string): unknown {
-  try {
-    return JSON.parse(text);
-  } catch {
-    throw new Error('CREDENTIALS_READERS is not JSON');
-  }
 }
 
 export const mayReadOf = ({ organizations }: Grant, organization_id: string) =>

@@ -12,6 +12,7 @@
  */
 import { decodeBase64, encodeBase64 } from 'hono/utils/encode';
 import * as z from 'zod';
+import { parseJson } from '../core/json.ts';
 import { importAesKey, kekOf, KEY_BYTES } from './kek-ring.ts';
 import type { KekRing } from './kek-ring.ts';
 
@@ -19,6 +20,10 @@ const NONCE_BYTES = 12;
 
 /** The credentials of one integration or SIP number: names and secret values. Undefined values are not stored. */
 export type Credentials = Readonly<Record<string, string | undefined>>;
+
+/** {@link Credentials} as they were stored. */
+export type OpenedCredentials = Readonly<z.output<typeof openedCredentials>>;
+const openedCredentials = z.record(z.string(), z.string());
 
 /** A data key as a row stores it. */
 export interface WrappedDataKey {
@@ -77,20 +82,13 @@ export async function open(
   kv_key: string,
   { data_key, kek_id }: WrappedDataKey,
   ciphertext: Uint8Array<ArrayBuffer>,
-): Promise<Readonly<Record<string, string>>> {
+): Promise<OpenedCredentials> {
   const dataKey = await decrypt(kekOf(ring, kek_id), kv_key, decodeBase64(data_key));
   const key = await importAesKey(dataKey).finally(() => dataKey.fill(0));
   const text = await decrypt(key, kv_key, ciphertext);
-  return parseCredentials(text);
-}
-
-function parseCredentials(text: Uint8Array): Readonly<Record<string, string>> {
-  try {
-    return z.record(z.string(), z.string()).parse(JSON.parse(new TextDecoder().decode(text)));
-  } catch {
-    // The parser's message quotes the secret.
-    throw new Error('What was encrypted is not an object of strings');
-  }
+  const { success, data } = openedCredentials.safeParse(parseJson(new TextDecoder().decode(text)));
+  if (!success) throw new Error('What was encrypted is not an object of strings');
+  return data;
 }
 
 /** Whether {@link open} succeeds. */

@@ -1,6 +1,7 @@
 /** The ring of key-encryption keys (KEKs): the secret `CREDENTIALS_KEKS`, parsed. */
 import { decodeBase64, encodeBase64 } from 'hono/utils/encode';
 import * as z from 'zod';
+import { parseJson } from '../core/json.ts';
 
 /** The length of every key, KEKs and data keys, for AES-256. */
 export const KEY_BYTES = 32;
@@ -74,15 +75,6 @@ export function kekOf({ keys }: KekRing, id: string): CryptoKey {
 
 export function importAesKey(bytes: BufferSource): Promise<CryptoKey> {
   return crypto.subtle.importKey('raw', bytes, 'AES-GCM', false, ['encrypt', 'decrypt']);
-}
-
-function parseJson(text: string): unknown {
-  try {
-    return JSON.parse(text);
-  } catch {
-    // The parser's message quotes the secret.
-    return undefined;
-  }
 }
 
 let parsedRing: { secret: string; ring: KekRing } | undefined;

@@ -1,4 +1,4 @@
-/** What the text means as JSON; undefined if it is none. The parser's own error would quote the text, which may be secret. */
+/** Parses JSON; undefined for what is none. The parser's own message quotes the text, which may hold secrets. */
 export function parseJson(text: string): unknown {
   try {
     return JSON.parse(text);
