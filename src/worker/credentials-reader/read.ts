@@ -11,6 +11,7 @@ import { passes } from '../core/rate-limiter.ts';
 import { visibleName } from '../core/text.ts';
 import { toIso, unixNow } from '../core/time.ts';
 import type { ReadableProvider } from '../core/vocabulary.ts';
+import type { OpenedCredentials } from '../credentials/envelope.ts';
 import { readCredentials } from '../credentials/read.ts';
 import { batch } from '../d1/batch.ts';
 import type { BoundQuery } from '../d1/query.ts';
@@ -71,7 +72,7 @@ export interface CredentialsRead {
   phone_number_id: string | null;
   provider: ReadableProvider;
   /** The fields of the integration's credentials; of a SIP number, those of its trunk. None is empty. */
-  credentials: Readonly<Record<string, string>>;
+  credentials: OpenedCredentials;
   /** Another one for each change of the credentials. Null for a SIP number without a password and a PIN. */
   credentials_version: string | null;
   /** When they were read; ISO 8601 in UTC. */
@@ -197,26 +198,21 @@ async function decide(call: ReaderCall, fresh: boolean, { asked, statement, notF
 
 /** What was found, with its credentials in plain text if the consumer may have them. */
 async function openFound({ env, request_id }: ReaderCall, grant: Grant, found: Found): Promise<Outcome> {
-  const { organization_id, subject_id, provider, credentials_version, data_key, kek_id } = found;
+  const { organization_id, provider, credentials_version } = found;
   if (!mayReadOf(grant, organization_id) || !grant.providers.includes(provider))
     return refused('not_granted', { found });
   if (found.organization_status !== 'active') return refused('organization_inactive', { found });
   if (found.integration_status === 'credentials_missing') return refused('credentials_missing', { found });
 
   const read_at = toIso(unixNow());
-  let secrets: Readonly<Record<string, string>> = {};
-  if (credentials_version !== null && data_key !== null && kek_id !== null) {
-    const stored = { organization_id, subject_id, credentials_version, data_key, kek_id };
-    const read = await readCredentials({ env, request_id }, stored, keptCiphertexts);
-    if (!read.credentials) {
-      return read.isMissing
-        ? refused('credentials_missing', { found, isMissing: true })
-        : refused('temporarily_unavailable', { found });
-    }
-    secrets = read.credentials;
+  const read = await readCredentials({ env, request_id }, found, keptCiphertexts);
+  if (!read.credentials) {
+    return read.isMissing
+      ? refused('credentials_missing', { found, isMissing: true })
+      : refused('temporarily_unavailable', { found });
   }
   const { integration_id, phone_number_id } = found;
-  const credentials = provider === 'sip' ? { ...trunkOf(found), ...secrets } : secrets;
+  const credentials = provider === 'sip' ? { ...trunkOf(found), ...read.credentials } : read.credentials;
   return {
     result: {
       ok: true,

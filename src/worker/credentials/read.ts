@@ -4,6 +4,7 @@ import type { Call } from '../decision/call.ts';
 import type { Bindings } from '../env.ts';
 import type { StoredDataKey } from './data-keys.ts';
 import { open } from './envelope.ts';
+import type { OpenedCredentials } from './envelope.ts';
 import { kekRing } from './kek-ring.ts';
 import { credentialsKey } from './kv-key.ts';
 
@@ -14,12 +15,15 @@ export interface KeptCiphertext {
 }
 
 /** `isMissing`: KV has no ciphertext. If it is false, KV failed, or the ciphertext does not open. */
-export type ReadCredentials =
-  | { credentials: Readonly<Record<string, string>> }
-  | { credentials?: never; isMissing: boolean };
+export type ReadCredentials = { credentials: OpenedCredentials } | { credentials?: never; isMissing: boolean };
+
+/** The version that a row names. A SIP number may have no credentials, and then all columns of them are null. */
+type Named = Pick<StoredDataKey, 'organization_id' | 'subject_id'> & {
+  [Column in 'credentials_version' | 'data_key' | 'kek_id']: StoredDataKey[Column] | null;
+};
 
 /**
- * Reads one version of a subject's credentials.
+ * Reads one version of a subject's credentials; none for a subject that has none.
  *
  * If it cannot, it logs `credentials_unread`, or the alert `credentials_unopened` if the ciphertext is there: the ring
  * lacks its key-encryption key, or ciphertext, data key and place do not belong together.
@@ -28,14 +32,15 @@ export type ReadCredentials =
  */
 export async function readCredentials(
   { env, request_id }: Pick<Call, 'request_id'> & { env: Bindings },
-  { organization_id, subject_id, credentials_version, ...dataKey }: Omit<StoredDataKey, 'table'>,
+  { organization_id, subject_id, credentials_version, data_key, kek_id }: Named,
   kept?: KeptCiphertext,
 ): Promise<ReadCredentials> {
+  if (credentials_version === null || data_key === null || kek_id === null) return { credentials: {} };
   const kv_key = credentialsKey(organization_id, subject_id, credentials_version);
   let ciphertext = kept?.get(kv_key);
   try {
     ciphertext ??= await getCiphertext(env, kv_key);
-    const credentials = await open(await kekRing(env.CREDENTIALS_KEKS), kv_key, dataKey, ciphertext);
+    const credentials = await open(await kekRing(env.CREDENTIALS_KEKS), kv_key, { data_key, kek_id }, ciphertext);
     kept?.set(kv_key, ciphertext);
     return { credentials };
   } catch (error) {

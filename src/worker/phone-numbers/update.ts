@@ -290,10 +290,9 @@ interface Held {
 async function readHeld(call: ApiCall, parameters: UpdateParameters): Promise<Held> {
   const [[row]] = await batch(call.env.DB, [findCredentials.bind(parameters)]);
   const { credentials_version = null, data_key = null, kek_id = null } = row ?? {};
-  if (credentials_version === null || data_key === null || kek_id === null) return { version: null, credentials: {} };
   const { organization_id, phone_number_id: subject_id } = parameters;
-  const stored = { organization_id, subject_id, credentials_version, data_key, kek_id };
-  const { credentials } = await readCredentials(call, stored);
+  const named = { organization_id, subject_id, credentials_version, data_key, kek_id };
+  const { credentials } = await readCredentials(call, named);
   return { version: credentials_version, credentials };
 }
 
