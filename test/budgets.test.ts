@@ -59,13 +59,13 @@ interface Request extends Omit<Mutation, 'method'> {
 type StartCall = (bindings: Bindings) => Promise<{ settle(): Promise<void> }>;
 
 const costsOf = (client: Client, { method, path, body }: Request, headers = {}): Promise<Costs> =>
-  costsOfCall(async (bindings) => {
+  costsOfCall(true, async (bindings) => {
     const answer = await start(client, method, path, { body, bindings, headers });
     if (answer.status >= 400 && answer.status !== 409) throw new Error(answer.text);
     return answer;
   });
 
-async function costsOfCall(startCall: StartCall): Promise<Costs> {
+async function costsOfCall(isRequest: boolean, startCall: StartCall): Promise<Costs> {
   const trips: string[] = [];
   const counted = { statements: 0, kvReads: 0, kvWrites: 0, kvDeletes: 0, rowsRead: 0, rowsWritten: 0 };
   const bindings = interceptedBindings(async (name, carryOut) => {
@@ -84,7 +84,7 @@ async function costsOfCall(startCall: StartCall): Promise<Costs> {
   const answer = await startCall(bindings);
   const before = [...trips];
   await answer.settle();
-  return { trips: before, ...counted, isRequest: true };
+  return { trips: before, ...counted, isRequest };
 }
 
 function dollarsPerMillion({ kvReads, kvWrites, kvDeletes, rowsRead, rowsWritten, isRequest }: Costs): number {
@@ -238,8 +238,7 @@ async function readerCosts(): Promise<{ name: string; costs: Costs }[]> {
   ];
   const all = [];
   for (const [name, [method, request]] of readers) {
-    const costs = await costsOfCall((bindings) => startRead(method, request, { bindings }));
-    all.push({ name, costs: { ...costs, isRequest: false } });
+    all.push({ name, costs: await costsOfCall(false, (bindings) => startRead(method, request, { bindings })) });
   }
   return all;
 }

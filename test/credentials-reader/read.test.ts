@@ -23,11 +23,8 @@ import {
 } from '../fixtures.ts';
 import type { Client } from '../fixtures.ts';
 import { importSip, sip } from '../mutations.ts';
-import { callReader, read, startRead } from './reader.ts';
+import { callReader, LAST_NET, read, startRead } from './reader.ts';
 import type { Method } from './reader.ts';
-
-/** Only for what hangs. */
-const LAST_NET = { timeout: 240_000, interval: 10 };
 
 let client: Client;
 let organization_id: string;

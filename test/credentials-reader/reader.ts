@@ -1,8 +1,12 @@
 /** Reads as another Worker does. */
 import { createExecutionContext, waitOnExecutionContext } from 'cloudflare:test';
 import { env } from 'cloudflare:workers';
+import { readByIntegration } from '../../src/worker/credentials-reader/read.ts';
 import type { Bindings } from '../../src/worker/env.ts';
 import { CredentialsReader } from '../../src/worker/index.ts';
+
+/** Only for a wait that would never end. */
+export const LAST_NET = { timeout: 240_000, interval: 10 };
 
 export type Method = 'read' | 'readByPhoneNumber';
 
@@ -33,4 +37,20 @@ export async function read(...parameters: Parameters<typeof startRead>): Promise
   const { result, settle } = await startRead(...parameters);
   await settle();
   return result;
+}
+
+/** Reads an integration from the primary, and leaves nothing on record. */
+export function readFresh(organization_id: string, integration_id: string) {
+  // Each time another consumer: one would reach its rate limit.
+  const consumer = `test-${crypto.randomUUID()}`;
+  const grants = { [consumer]: { providers: ['twilio'], organizations: [organization_id] } };
+  return readByIntegration(
+    {
+      env: { ...env, CREDENTIALS_READERS: JSON.stringify(grants) },
+      consumer,
+      request_id: crypto.randomUUID(),
+      afterAnswer: () => {},
+    },
+    { organization_id, integration_id, purpose: 'test', fresh: true },
+  );
 }

@@ -17,12 +17,9 @@ import {
 } from '../fixtures.ts';
 import type { Client } from '../fixtures.ts';
 import { importSip } from '../mutations.ts';
-import { read, startRead } from './reader.ts';
+import { LAST_NET, read, startRead } from './reader.ts';
 
 const DAY_MILLISECONDS = 24 * 60 * 60 * 1000;
-/** Only for what hangs. */
-const LAST_NET = { timeout: 240_000, interval: 10 };
-
 let client: Client;
 let organization_id: string;
 let integration_id: string;

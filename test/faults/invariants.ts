@@ -1,10 +1,10 @@
 /** What must hold of an organization's data after any fault, interruption or race. */
 import { env } from 'cloudflare:workers';
 import { expect } from 'vitest';
-import { readByIntegration } from '../../src/worker/credentials-reader/read.ts';
 import { open } from '../../src/worker/credentials/envelope.ts';
 import { parseKekRing } from '../../src/worker/credentials/kek-ring.ts';
 import { credentialsKey } from '../../src/worker/credentials/kv-key.ts';
+import { readFresh } from '../credentials-reader/reader.ts';
 
 type Row = Record<string, unknown>;
 
@@ -68,17 +68,9 @@ async function isReadable(row: Row, ring: string): Promise<boolean> {
 /** What another Worker reads from the primary is what is stored now, and nothing of an integration that is gone. */
 export async function assertFreshReads(organization_id: string, integration_ids: readonly string[]): Promise<void> {
   const { integrations } = await dataOf(organization_id);
-  const consumer = organization_id.replaceAll('_', '-');
-  const grants = { [consumer]: { providers: ['twilio'], organizations: [organization_id] } };
-  const call = {
-    env: { ...env, CREDENTIALS_READERS: JSON.stringify(grants) },
-    consumer,
-    request_id: crypto.randomUUID(),
-    afterAnswer: () => {},
-  };
   for (const integration_id of integration_ids) {
     const row = integrations.find((one) => one['integration_id'] === integration_id);
-    const result = await readByIntegration(call, { organization_id, integration_id, purpose: 'test', fresh: true });
+    const result = await readFresh(organization_id, integration_id);
     const { credentials_version } = row ?? {};
     expect(result, 'what another Worker reads').toMatchObject(
       row

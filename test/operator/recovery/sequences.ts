@@ -16,10 +16,10 @@ import type { Replayed } from '../../../src/operator/recovery/replay.ts';
 import { forgetOldEvents } from '../../../src/worker/audit/retention.ts';
 import { forgetKey } from '../../../src/worker/callers/key-cache.ts';
 import { hashKey } from '../../../src/worker/callers/raw-key.ts';
-import { readByIntegration } from '../../../src/worker/credentials-reader/read.ts';
 import { drainPurges } from '../../../src/worker/credentials/drain.ts';
 import type { Bindings } from '../../../src/worker/env.ts';
 import { interceptedBindings, stallingBindings } from '../../bindings.ts';
+import { readFresh } from '../../credentials-reader/reader.ts';
 import {
   call,
   createIntegration,
@@ -345,22 +345,13 @@ async function assertEnded(world: World): Promise<void> {
 
 /** Another Worker reads what is active, and nothing that a deletion named, even where its row had to be kept. */
 async function assertReads(world: World, organizations: Row[]): Promise<void> {
-  // Each time another: one would reach its rate limit.
-  const consumer = `restored-${crypto.randomUUID()}`;
-  const CREDENTIALS_READERS = JSON.stringify({ [consumer]: { providers: ['twilio'], organizations: '*' } });
-  const reading = {
-    env: { ...env, CREDENTIALS_READERS },
-    consumer,
-    request_id: crypto.randomUUID(),
-    afterAnswer: () => {},
-  };
   for (const row of await rows('integrations')) {
-    const [organization_id, integration_id] = [row['organization_id'], row['integration_id']];
-    const { ok } = await readByIntegration(reading, { organization_id, integration_id, purpose: 'test', fresh: true });
+    const [organization_id, integration_id] = [String(row['organization_id']), String(row['integration_id'])];
+    const { ok } = await readFresh(organization_id, integration_id);
     const organization = organizations.find((one) => one['organization_id'] === organization_id);
     const isActive = row['status'] === 'active' && organization?.['status'] === 'active';
     expect({ integration_id, ok }, 'what another Worker reads').toEqual({ integration_id, ok: isActive });
-    const isEnded = world.gone.has(String(integration_id)) && !world.renewed.has(String(integration_id));
+    const isEnded = world.gone.has(integration_id) && !world.renewed.has(integration_id);
     expect({ integration_id, back: ok && isEnded }, 'what a deletion named').toEqual({ integration_id, back: false });
   }
 }
