@@ -10,7 +10,7 @@ import type { Noun } from '../worker/core/parse.ts';
 import { rolesHolding } from '../worker/core/permissions.ts';
 import { roles } from '../worker/core/vocabulary.ts';
 import { beginsRoute } from '../worker/http/route.ts';
-import type { RouteDescription } from '../worker/http/route.ts';
+import type { ObjectSchema, RouteDescription } from '../worker/http/route.ts';
 import { validate } from '../worker/http/validation.ts';
 import { VERSION } from '../worker/version.ts';
 import { apiKeyOperations } from './api-keys.ts';
@@ -150,7 +150,7 @@ function examplesOf({ permission, validates }: Route): Examples {
 
 const wrongIds = { integration_id: 'intg_1', phone_number_id: 'phon_1', key_id: 'apikey_1' };
 
-function refusalOf(schema: z.ZodType, value: unknown, noun: Noun): JsonObject {
+function refusalOf(schema: ObjectSchema, value: unknown, noun: Noun): JsonObject {
   try {
     validate(schema, value, noun);
   } catch (error) {
@@ -174,7 +174,7 @@ const sentences: Record<string, string> = {
   descendants:
     'Whether to revoke also the active keys that it created, and those that they created. If one of them has a higher ' +
     'role than the calling key, nothing is revoked.',
-  verify: 'Accepted, but has no effect yet.',
+  verify: 'Accepted, but has no effect here: nobody is asked.',
 };
 
 const parameterSchemas = z.object({
@@ -182,7 +182,7 @@ const parameterSchemas = z.object({
   required: z.array(z.string()).default([]),
 });
 
-function parametersIn(components: Components, place: 'path' | 'query', schema: z.ZodType | undefined): JsonObject[] {
+function parametersIn(components: Components, place: 'path' | 'query', schema: ObjectSchema | undefined): JsonObject[] {
   if (!schema) return [];
   const { properties, required } = parameterSchemas.parse(components.add(schema));
   return Object.entries(properties).map(([name, { description: text = sentences[name], ...rest }]) => ({

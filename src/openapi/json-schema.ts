@@ -11,18 +11,18 @@ export const referTo = (kind: 'schemas' | 'responses' | 'headers', name: string)
 });
 
 /** Gives the schema a name, under which it becomes a component. */
-export function named<Schema extends z.ZodType>(id: string, schema: Schema, title?: string): Schema {
+export function named<Schema extends z.core.$ZodType>(id: string, schema: Schema, title?: string): Schema {
   z.globalRegistry.add(schema, { ...z.globalRegistry.get(schema), id, ...(title !== undefined && { title }) });
   return schema;
 }
 
 /** Describes fields of an object's schema, in the document alone: the Worker does not need the sentences. */
-export function described(schema: z.ZodLazy<z.ZodObject>, sentences: Record<string, string>): void {
-  // oxlint-disable-next-line no-underscore-dangle -- `unwrap()` makes another schema each time
-  const { shape } = schema._zod.innerType;
+export function described(schema: z.core.$ZodLazy<z.core.$ZodObject>, sentences: Record<string, string>): void {
+  // oxlint-disable-next-line no-underscore-dangle -- the Worker's schemas have no methods for this
+  const { shape } = schema._zod.innerType._zod.def;
   for (const [name, description] of Object.entries(sentences)) {
     const field = shape[name];
-    if (!(field instanceof z.ZodType)) throw new Error(`There is no field ${name}`);
+    if (!field) throw new Error(`There is no field ${name}`);
     z.globalRegistry.add(field, { ...z.globalRegistry.get(field), description });
   }
 }
@@ -36,12 +36,12 @@ interface Alternative {
 }
 
 /** Splits an object's schema into a union of objects, each with the fields of one alternative. */
-export function separated(schema: z.ZodType, alternatives: Alternative[]): void {
+export function separated(schema: z.core.$ZodType, alternatives: Alternative[]): void {
   z.globalRegistry.add(schema, { ...z.globalRegistry.get(schema), alternatives });
 }
 
 /** @throws Error if the schema has no name */
-export function nameOf(schema: z.ZodType): string {
+export function nameOf(schema: z.core.$ZodType): string {
   const id = z.globalRegistry.get(schema)?.id;
   if (id === undefined) throw new Error('The schema has no name');
   return id;
@@ -57,7 +57,7 @@ export class Schemas {
   readonly components: Record<string, JsonObject> = {};
 
   /** A schema as JSON Schema, of the input before defaults and transformations. */
-  add(schema: z.ZodType): JsonObject {
+  add(schema: z.core.$ZodType): JsonObject {
     const text = JSON.stringify(z.toJSONSchema(z.object({ schema }), { io: 'input' })).replaceAll(
       '#/$defs/',
       '#/components/schemas/',

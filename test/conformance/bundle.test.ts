@@ -18,6 +18,7 @@ describe('the bundle', () => {
 
   it.each([
     ['messages in other languages', 'Eingabe: erwartet'],
+    ['what makes JSON Schema of schemas', 'json-schema.org'],
     ['the OpenAPI document', 'Delete an integration and its credentials'],
     ['the reference page', 'swagger'],
     ['what is written in package.json', 'devDependencies'],

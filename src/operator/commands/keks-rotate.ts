@@ -47,7 +47,7 @@ const usage = `Usage: npm run keks:rotate -- [--step ${steps.join('|')}] [--kek 
 const schema = z
   .strictObject({
     step: z.enum(steps).optional(),
-    kek: text(1, 100).optional(),
+    kek: z.optional(text(1, 100)),
     'secrets-file': filePath.optional(),
     ...place,
     ...confirmation,

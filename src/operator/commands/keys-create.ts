@@ -23,9 +23,7 @@ const schema = z.strictObject({
   role: z.enum(roles),
   name: visibleName(100),
   tier: z.enum(tiers).optional(),
-  'expires-at': rfc3339()
-    .refine((time) => time > unixNow(), 'must be in the future')
-    .optional(),
+  'expires-at': z.optional(rfc3339().check(z.refine((time) => time > unixNow(), 'must be in the future'))),
   json: z.boolean().default(false),
   ...place,
 });

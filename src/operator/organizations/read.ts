@@ -2,11 +2,10 @@ import { and, eq, sql } from 'drizzle-orm';
 import type { SQL } from 'drizzle-orm';
 import type { SQLiteTable } from 'drizzle-orm/sqlite-core';
 import { batch } from '../../worker/d1/batch.ts';
-import { columnsOf } from '../../worker/d1/columns.ts';
 import { query } from '../../worker/d1/query.ts';
 import type { Builder, Placeholders } from '../../worker/d1/query.ts';
 import { api_keys, integrations, organizations, phone_numbers } from '../../worker/d1/schema.ts';
-import { isOrganization, organizationState } from '../../worker/organizations/organization.ts';
+import { isOrganization, organizationColumns } from '../../worker/organizations/organization.ts';
 import type { OrganizationState } from '../../worker/organizations/organization.ts';
 
 /** An organization with the counts of what it has. */
@@ -26,7 +25,7 @@ const findHoldings = query((db, parameters: Placeholders<{ organization_id: stri
   const { organization_id } = parameters;
   return db
     .select({
-      ...columnsOf(organizations, organizationState.unwrap()),
+      ...organizationColumns(),
       active_keys: countOf(
         db,
         api_keys,

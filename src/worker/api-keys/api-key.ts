@@ -1,31 +1,31 @@
 import { and, eq, sql } from 'drizzle-orm';
-import * as z from 'zod';
+import * as z from 'zod/mini';
 import { toIso } from '../core/time.ts';
 import { keyStatuses, roles } from '../core/vocabulary.ts';
 import { columnsOf } from '../d1/columns.ts';
 import type { Placeholders } from '../d1/query.ts';
 import { api_keys } from '../d1/schema.ts';
 
+const fields = () => ({
+  key_id: z.string(),
+  organization_id: z.string(),
+  user_id: z.string(),
+  name: z.string(),
+  role: z.enum(roles),
+  prefix: z.string(),
+  status: z.enum(keyStatuses),
+  created_at: z.int(),
+  last_used_at: z.nullable(z.int()),
+  expires_at: z.nullable(z.int()),
+});
+
 /** An API key as it is in the `state` of its audit events. */
-export const apiKeyState = z.lazy(() =>
-  z.object({
-    key_id: z.string(),
-    organization_id: z.string(),
-    user_id: z.string(),
-    name: z.string(),
-    role: z.enum(roles),
-    prefix: z.string(),
-    status: z.enum(keyStatuses),
-    created_at: z.int(),
-    last_used_at: z.int().nullable(),
-    expires_at: z.int().nullable(),
-  }),
-);
+export const apiKeyState = z.lazy(() => z.object(fields()));
 
 export type ApiKeyState = z.output<typeof apiKeyState>;
 
 /** The columns that {@link presentApiKey} needs. */
-export const apiKeyColumns = () => columnsOf(api_keys, apiKeyState.unwrap());
+export const apiKeyColumns = () => columnsOf(api_keys, fields());
 
 /** Selects one API key of one organization. */
 export const isApiKey = ({ organization_id, key_id }: Placeholders<{ organization_id: string; key_id: string }>) =>

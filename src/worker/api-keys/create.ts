@@ -1,5 +1,5 @@
 import { and, isNull, lte, not, or, sql } from 'drizzle-orm';
-import * as z from 'zod';
+import * as z from 'zod/mini';
 import { displayedPrefix, hashKey, newRawKey } from '../callers/raw-key.ts';
 import { DomainError } from '../core/errors.ts';
 import { optional } from '../core/fields.ts';
@@ -30,7 +30,7 @@ export const newApiKey = z.lazy(() =>
   z.strictObject({
     name: visibleName(100),
     role: z.enum(roles),
-    expires_at: optional(rfc3339().refine((time) => time > unixNow(), 'must be in the future')),
+    expires_at: optional(rfc3339().check(z.refine((time) => time > unixNow(), 'must be in the future'))),
   }),
 );
 

@@ -1,5 +1,5 @@
 import { asc } from 'drizzle-orm';
-import * as z from 'zod';
+import * as z from 'zod/mini';
 import { keysetList, pageParameters } from '../d1/list.ts';
 import { api_keys } from '../d1/schema.ts';
 import { apiKeyColumns } from './api-key.ts';

@@ -1,6 +1,6 @@
 import { and, asc, eq, gt, inArray, lte, not, or, sql } from 'drizzle-orm';
 import { alias } from 'drizzle-orm/sqlite-core';
-import * as z from 'zod';
+import * as z from 'zod/mini';
 import { dropKeys, isAlive } from '../callers/key-cache.ts';
 import { DomainError } from '../core/errors.ts';
 import { isAbove } from '../core/permissions.ts';
@@ -18,7 +18,7 @@ import { apiKeyColumns, apiKeyState, isApiKey, isKeyOf, presentApiKey } from './
 import type { ApiKey, ApiKeyState } from './api-key.ts';
 
 export const revocation = z.strictObject({
-  descendants: z.enum(['true', 'false']).exactOptional(),
+  descendants: z.exactOptional(z.enum(['true', 'false'])),
 });
 
 interface RevokeParameters extends MutationParameters {

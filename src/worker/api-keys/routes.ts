@@ -1,4 +1,4 @@
-import * as z from 'zod';
+import * as z from 'zod/mini';
 import { idSchema } from '../core/ids.ts';
 import { answer } from '../http/answer.ts';
 import { newRoutes } from '../http/new-routes.ts';

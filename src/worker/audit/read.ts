@@ -1,5 +1,5 @@
 import { asc, eq, lt } from 'drizzle-orm';
-import * as z from 'zod';
+import * as z from 'zod/mini';
 import { apiKeyState, presentApiKey } from '../api-keys/api-key.ts';
 import type { ApiKey } from '../api-keys/api-key.ts';
 import { idSchema } from '../core/ids.ts';
@@ -28,24 +28,29 @@ const together = `only one of ${alternatives.join(', ')} may be given`;
 export const auditEventsQuery = z.lazy(() =>
   z
     .strictObject({
-      action: z.enum(auditActions).exactOptional(),
-      target_id: z
-        .string()
-        .regex(
-          /^(?:(?:intg|phon|apikey)_[a-f0-9]{12}|org_[A-Za-z0-9_-]{1,40})$/,
-          'must be the id of an integration, a phone number, an API key or an organization',
-        )
-        .exactOptional(),
-      actor_key_id: idSchema('apikey').exactOptional(),
-      since: timeOfEvents().exactOptional(),
-      until: timeOfEvents().exactOptional(),
+      action: z.exactOptional(z.enum(auditActions)),
+      target_id: z.exactOptional(
+        z
+          .string()
+          .check(
+            z.regex(
+              /^(?:(?:intg|phon|apikey)_[a-f0-9]{12}|org_[A-Za-z0-9_-]{1,40})$/,
+              'must be the id of an integration, a phone number, an API key or an organization',
+            ),
+          ),
+      ),
+      actor_key_id: z.exactOptional(idSchema('apikey')),
+      since: z.exactOptional(timeOfEvents()),
+      until: z.exactOptional(timeOfEvents()),
       ...pageParameters(),
     })
-    .superRefine((given, context) => {
-      const named = alternatives.filter((name) => given[name] !== undefined);
-      if (named.length > 1)
-        for (const name of named) context.addIssue({ code: 'custom', path: [name], message: together });
-    }),
+    .check(
+      z.superRefine((given, context) => {
+        const named = alternatives.filter((name) => given[name] !== undefined);
+        if (named.length > 1)
+          for (const name of named) context.addIssue({ code: 'custom', path: [name], message: together });
+      }),
+    ),
 );
 
 /** Before any time and any sequence. */
@@ -139,6 +144,7 @@ export function presentAuditEvent(event: AuditEventRow) {
     request_id: event.request_id,
     state,
     changes: presentChanges(event, row, state),
+    reason: event.reason,
     created_at: toIso(event.created_at),
   };
 }

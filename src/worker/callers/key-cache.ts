@@ -14,7 +14,7 @@
 import { and, eq, gt, isNull, lt, or, sql } from 'drizzle-orm';
 import pMap from 'p-map';
 import QuickLRU from 'quick-lru';
-import * as z from 'zod';
+import * as z from 'zod/mini';
 import { MAX_CONNECTIONS } from '../core/connections.ts';
 import { DomainError } from '../core/errors.ts';
 import { logError } from '../core/log.ts';
@@ -50,7 +50,7 @@ const cachedCaller = z.object({
   user_id: z.string(),
   role: z.enum(roles),
   /** Unix seconds; null for a key that does not expire. */
-  expires_at: z.int().nullable(),
+  expires_at: z.nullable(z.int()),
   /** Unix seconds. From then on D1 must be asked again. */
   deadline: z.int(),
 });

@@ -1,6 +1,7 @@
 /** Validates values with Zod, and says what is wrong with them in our own words. */
 import { closestMatch } from 'leven';
-import * as z from 'zod';
+import * as z from 'zod/mini';
+import { $ZodObject } from 'zod/v4/core';
 import type { Fault } from './errors.ts';
 import { isAbsent } from './fields.ts';
 
@@ -12,7 +13,7 @@ const MAX_NAMED = 10;
 const MAX_EDITS = 3;
 
 /** What the schema makes of the value, or else what is wrong with it. */
-export function parse<Schema extends z.ZodType>(
+export function parse<Schema extends z.ZodMiniType>(
   schema: Schema,
   value: unknown,
   noun: Noun,
@@ -21,7 +22,7 @@ export function parse<Schema extends z.ZodType>(
   const knownNames = new Map<unknown, string[]>();
   const { success, data, error } = schema.safeParse(value, {
     error: (issue) => {
-      if (issue.code === 'unrecognized_keys' && issue.inst instanceof z.ZodObject) {
+      if (issue.code === 'unrecognized_keys' && issue.inst instanceof $ZodObject) {
         knownNames.set(issue.keys, namesOf(issue.inst));
       }
       return messageOf(issue, noun);
@@ -39,7 +40,11 @@ export function parse<Schema extends z.ZodType>(
 const IS_REQUIRED = 'is required';
 
 /** Names that an object may have. */
-const namesOf = ({ shape }: z.ZodObject) => Object.keys(shape).filter((name) => !isAbsent(shape[name]));
+function namesOf(schema: $ZodObject): string[] {
+  // oxlint-disable-next-line no-underscore-dangle -- what schemas of the commands and of the Worker have in common
+  const { shape } = schema._zod.def;
+  return Object.entries(shape).flatMap(([name, field]) => (isAbsent(field) ? [] : [name]));
+}
 
 /** Replaces Zod's own messages, which speak of JavaScript's types. */
 function messageOf(issue: z.core.$ZodRawIssue, noun: Noun): string {

@@ -1,4 +1,4 @@
-import * as z from 'zod';
+import * as z from 'zod/mini';
 
 /** The time in whole unix seconds: the unit of every stored time. */
 export function unixNow(): number {
@@ -54,11 +54,13 @@ export function toUnix(time: string): number | undefined {
 /** Accepts an RFC 3339 time, and makes unix seconds of it (docs/contract.md, Conventions). */
 export const rfc3339 = (message = 'must be an RFC 3339 time, like 2030-01-15T10:30:00Z or 2030-01-15T12:30:00+02:00') =>
   z
-    .string()
-    .transform((text, context) => {
-      const time = toUnix(text);
-      if (time !== undefined) return time;
-      context.addIssue({ code: 'custom', message });
-      return z.NEVER;
-    })
-    .meta({ format: 'date-time' });
+    .pipe(
+      z.string(),
+      z.transform((text, context) => {
+        const time = toUnix(text);
+        if (time !== undefined) return time;
+        context.issues.push({ code: 'custom', message, input: text });
+        return z.NEVER;
+      }),
+    )
+    .register(z.globalRegistry, { format: 'date-time' });

@@ -11,7 +11,7 @@
  * | data key   | 12                      | 32 + 16, in base64    |
  */
 import { decodeBase64, encodeBase64 } from 'hono/utils/encode';
-import * as z from 'zod';
+import * as z from 'zod/mini';
 import { parseJson } from '../core/json.ts';
 import { importAesKey, kekOf, KEY_BYTES } from './kek-ring.ts';
 import type { KekRing } from './kek-ring.ts';

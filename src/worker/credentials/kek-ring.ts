@@ -1,6 +1,6 @@
 /** The ring of key-encryption keys (KEKs): the secret `CREDENTIALS_KEKS`, parsed. */
 import { decodeBase64, encodeBase64 } from 'hono/utils/encode';
-import * as z from 'zod';
+import * as z from 'zod/mini';
 import { parseJson } from '../core/json.ts';
 
 /** The length of every key, KEKs and data keys, for AES-256. */
@@ -19,14 +19,11 @@ const ringSecret = z.lazy(() =>
     .strictObject({
       current: z.string(),
       keys: z.record(
-        z.string().min(1),
-        z
-          .base64()
-          .transform(decodeBase64)
-          .refine((bytes) => bytes.length === KEY_BYTES),
+        z.string().check(z.minLength(1)),
+        z.pipe(z.base64(), z.transform(decodeBase64)).check(z.refine((bytes) => bytes.length === KEY_BYTES)),
       ),
     })
-    .refine(({ current, keys }) => Object.hasOwn(keys, current)),
+    .check(z.refine(({ current, keys }) => Object.hasOwn(keys, current))),
 );
 
 /**

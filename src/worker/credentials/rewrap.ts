@@ -1,5 +1,5 @@
 /** The rotation of key-encryption keys (KEKs): re-wraps data keys with the current one. It changes no ciphertext. */
-import * as z from 'zod';
+import * as z from 'zod/mini';
 import { logAlert, logEvent } from '../core/log.ts';
 import type { Bindings } from '../env.ts';
 import { countDataKeys, dataKeysUnder, readKeks, replaceDataKeys } from './data-keys.ts';

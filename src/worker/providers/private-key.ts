@@ -1,6 +1,6 @@
 /** Private keys in PEM (RFC 7468). */
 import { decodeBase64 } from 'hono/utils/encode';
-import * as z from 'zod';
+import * as z from 'zod/mini';
 import { secretFormat } from '../core/text.ts';
 
 const MAX_LENGTH = 4096;
@@ -14,12 +14,14 @@ const pem = /^-----BEGIN PRIVATE KEY-----\n((?:[A-Za-z0-9+/]+={0,2}\n)+)-----END
 export const privateKey = () =>
   z
     .string()
-    .overwrite((text) => text.replaceAll(/\\r\\n|\\n|\r\n/g, '\n'))
-    .superRefine((text, context) => {
-      const message = faultOf(text);
-      if (message !== undefined) context.addIssue({ code: 'custom', message });
-    })
-    .meta({ minLength: 1, maxLength: MAX_LENGTH, ...secretFormat });
+    .check(
+      z.overwrite((text) => text.replaceAll(/\\r\\n|\\n|\r\n/g, '\n')),
+      z.superRefine((text, context) => {
+        const message = faultOf(text);
+        if (message !== undefined) context.addIssue({ code: 'custom', message });
+      }),
+    )
+    .register(z.globalRegistry, { minLength: 1, maxLength: MAX_LENGTH, ...secretFormat });
 
 function faultOf(text: string): string | undefined {
   if (text.length <= MAX_LENGTH && pem.test(text)) return undefined;
