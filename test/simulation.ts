@@ -7,16 +7,34 @@ const { twilio: origin = '' } = z.record(z.string(), z.string()).parse(JSON.pars
 
 let secrets = 0;
 
+/** A secret that no other test has. */
+const newSecret = () => `plaintext-${crypto.randomUUID()}-${(secrets += 1)}`;
+
+const put = (path: string, body: object) => fetch(`${origin}${path}`, { method: 'PUT', body: JSON.stringify(body) });
+
 /** A secret that no other test has, which is answered so, time after time; the last answer stays. */
 export async function secretAnswering(...answers: SimulatedAnswer[]): Promise<string> {
-  const secret = `plaintext-${crypto.randomUUID()}-${(secrets += 1)}`;
+  const secret = newSecret();
   await answerNow(secret, ...answers);
+  return secret;
+}
+
+/** The same, of an account that has these numbers; without answers it is good. */
+export async function secretHolding(numbers: string[], ...answers: SimulatedAnswer[]): Promise<string> {
+  const secret = newSecret();
+  await holdNow(secret, numbers);
+  if (answers.length > 0) await answerNow(secret, ...answers);
   return secret;
 }
 
 /** From now on the secret is answered so. */
 export async function answerNow(secret: string, ...answers: SimulatedAnswer[]): Promise<void> {
-  await fetch(`${origin}/simulation/answers`, { method: 'PUT', body: JSON.stringify({ secret, answers }) });
+  await put('/simulation/answers', { secret, answers });
+}
+
+/** From now on the account of the secret has these numbers and no other. */
+export async function holdNow(secret: string, numbers: string[]): Promise<void> {
+  await put('/simulation/numbers', { secret, numbers });
 }
 
 const calls = z.object({

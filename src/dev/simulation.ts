@@ -1,6 +1,8 @@
 /**
- * Simulates the providers' hosts, so that credentials can be checked without an account and without a network. A word in the
- * secret says what the provider answers; any other secret is good.
+ * Simulates the providers' hosts, so that credentials can be checked and numbers listed without an account and without a
+ * network. A word in the secret says what the provider answers; any other secret is good. Its account has three numbers from
+ * +14155550100 on, or with `holds-1200` in the secret that many (up to 5000) from +14155560000 on, or those of
+ * `PUT /simulation/numbers {"secret": "…", "numbers": ["+1…"]}`.
  */
 import { once } from 'node:events';
 import { createServer } from 'node:http';
@@ -8,6 +10,8 @@ import type { IncomingHttpHeaders, IncomingMessage, ServerResponse } from 'node:
 import * as z from 'zod';
 import { providerNames } from '../worker/core/vocabulary.ts';
 import type { Provider } from '../worker/core/vocabulary.ts';
+import { numbersByWord, simulatedCall, WORDS } from './simulated-providers.ts';
+import type { SimulatedProvider } from './simulated-providers.ts';
 
 /** What a secret can ask for. Which word is found first counts. */
 export const simulatedAnswers = [
@@ -29,63 +33,6 @@ export type SimulatedAnswer = (typeof simulatedAnswers)[number];
 
 const ENDLESS_BYTES = 10 * 1024 * 1024;
 const MAX_CALLS_KEPT = 5000;
-const WORDS = 'words of the provider';
-
-interface Simulated {
-  /** The paths of its calls. */
-  path: RegExp;
-  good: object;
-  refused: object;
-  restricted: object;
-  limited: object;
-}
-
-const numbers = ['+14155550100', '+14155550101', '+14155550102'].map((phone_number, index) => ({
-  sid: `PN${String(index).padStart(32, '0')}`,
-  phone_number,
-  friendly_name: WORDS,
-  capabilities: { voice: true, sms: true, mms: false, fax: false },
-  status: 'in-use',
-}));
-
-const twilioError = (code: number, status: number) => ({
-  code,
-  message: WORDS,
-  more_info: `https://www.twilio.com/docs/errors/${code}`,
-  status,
-});
-const telnyxError = (code: string) => ({ errors: [{ code, title: WORDS, detail: WORDS }] });
-
-const simulated: Record<Provider, Simulated> = {
-  twilio: {
-    path: /^\/2010-04-01\/Accounts\/AC[^/]+\/IncomingPhoneNumbers\.json$/,
-    good: { incoming_phone_numbers: numbers, next_page_uri: null, page: 0, page_size: 50, start: 0, end: 2 },
-    refused: twilioError(20003, 401),
-    restricted: twilioError(20003, 403),
-    limited: twilioError(20429, 429),
-  },
-  telnyx: {
-    path: /^\/v2\/balance$/,
-    good: { data: { record_type: 'balance', balance: '300.00', currency: 'USD' } },
-    refused: telnyxError('10009'),
-    restricted: telnyxError('10010'),
-    limited: telnyxError('10011'),
-  },
-  vonage: {
-    path: /^\/account\/get-balance$/,
-    good: { value: 10.28, autoReload: false },
-    refused: { 'error-code': '401', 'error-code-label': WORDS },
-    restricted: { 'error-code': '403', 'error-code-label': WORDS },
-    limited: { 'error-code': '429', 'error-code-label': WORDS },
-  },
-  plivo: {
-    path: /^\/v1\/Account\/[^/]+\/$/,
-    good: { account_type: 'standard', auth_id: 'MA0123456789ABCDEFGH', name: WORDS, cash_credits: '10', api_id: 'x' },
-    refused: { error: WORDS },
-    restricted: { error: WORDS },
-    limited: { error: WORDS },
-  },
-};
 
 /** A call, as the tests look at it. */
 export interface SimulatedCall {
@@ -95,10 +42,12 @@ export interface SimulatedCall {
 }
 
 const script = z.object({ secret: z.string(), answers: z.array(z.enum(simulatedAnswers)).min(1) });
+const holding = z.object({ secret: z.string(), numbers: z.array(z.string()) });
 
 /** Starts the simulation on 127.0.0.1. All providers have the same origin, because their paths differ. */
 export async function startSimulation(port = 0) {
   const scripts = new Map<string, SimulatedAnswer[]>();
+  const held = new Map<string, string[]>();
   const calls: (SimulatedCall & { secret: string })[] = [];
 
   function answerFor(secret: string): SimulatedAnswer {
@@ -107,14 +56,20 @@ export async function startSimulation(port = 0) {
     return (left.length > 1 ? left.shift() : left[0]) ?? 'good';
   }
 
-  /** The tests say what comes next, and ask what came. */
+  /** The tests say what comes next and what an account has, and ask what came. */
   async function control(request: IncomingMessage, response: ServerResponse, url: URL): Promise<void> {
     if (url.pathname === '/simulation/calls') {
       return send(response, 200, { calls: calls.filter(({ secret }) => secret === url.searchParams.get('secret')) });
     }
     const chunks: Buffer[] = await request.toArray();
-    const { secret, answers } = script.parse(JSON.parse(Buffer.concat(chunks).toString()));
-    scripts.set(secret, answers);
+    const told: unknown = JSON.parse(Buffer.concat(chunks).toString());
+    if (url.pathname === '/simulation/numbers') {
+      const { secret, numbers } = holding.parse(told);
+      held.set(secret, numbers);
+    } else {
+      const { secret, answers } = script.parse(told);
+      scripts.set(secret, answers);
+    }
     return send(response, 200, {});
   }
 
@@ -122,13 +77,14 @@ export async function startSimulation(port = 0) {
     const path = request.url ?? '/';
     const url = new URL(path, 'http://127.0.0.1');
     if (url.pathname.startsWith('/simulation/')) return control(request, response, url);
-    const provider = providerNames.find((name) => simulated[name].path.test(url.pathname));
-    if (!provider) return send(response, 404, {});
+    const call = simulatedCall(url);
+    if (!call) return send(response, 404, {});
+    const { name, provider, good } = call;
     const secret = secretOf(request.headers.authorization);
-    if (secret === undefined) return send(response, 401, simulated[provider].refused);
-    calls.push({ provider, path, headers: request.headers, secret });
+    if (secret === undefined) return send(response, 401, provider.refused);
+    calls.push({ provider: name, path, headers: request.headers, secret });
     if (calls.length > MAX_CALLS_KEPT) calls.shift();
-    return answerAs(answerFor(secret), simulated[provider], response);
+    return answerAs(answerFor(secret), provider, good(url, held.get(secret) ?? numbersByWord(secret)), response);
   }
 
   const server = createServer((request, response) => void answer(request, response));
@@ -150,12 +106,13 @@ export async function startSimulation(port = 0) {
 
 function answerAs(
   word: SimulatedAnswer,
-  { good, refused, restricted, limited }: Simulated,
+  { refused, restricted, limited, missing = {} }: SimulatedProvider,
+  good: object | undefined,
   response: ServerResponse,
 ): void {
   switch (word) {
     case 'good':
-      return send(response, 200, good);
+      return good ? send(response, 200, good) : send(response, 404, missing);
     case 'refused':
       return send(response, 401, refused);
     case 'refused-in-plain-text':
@@ -167,7 +124,7 @@ function answerAs(
     case 'broken':
       return send(response, 500, { message: WORDS });
     case 'redirects':
-      return send(response, 302, good, { Location: '/v2/balance' });
+      return send(response, 302, good ?? missing, { Location: '/v2/balance' });
     case 'plain-text':
       return send(response, 200, WORDS);
     case 'another-shape':
