@@ -6,7 +6,7 @@ import { open } from 'node:fs/promises';
 import { resolve } from 'node:path';
 import * as z from 'zod';
 import { parseJson } from '../../worker/core/json.ts';
-import { actorTypes, auditActions, endingActions, purgeStates } from '../../worker/core/vocabulary.ts';
+import { actorTypes, auditActions, endingActions, eventReasons, purgeStates } from '../../worker/core/vocabulary.ts';
 import type { AuditAction } from '../../worker/core/vocabulary.ts';
 import { readKeks } from '../../worker/credentials/data-keys.ts';
 import { CommandError } from '../command-line/command-error.ts';
@@ -54,6 +54,7 @@ const auditEvent = z.strictObject({
   actor_id: z.string().nullable().default(null),
   actor_name: z.string().nullable().default(null),
   changes: z.string().nullable().default(null),
+  reason: z.enum(eventReasons).nullable().default(null),
 });
 
 const purge = z.strictObject({

@@ -22,7 +22,7 @@ type StoredTable = (typeof storedTables)[number];
 /** The size of a typical row with its index entries. `test/storage.test.ts` measures it. */
 export const bytesPerRow: Record<StoredTable, number> = {
   integrations: 850,
-  phone_numbers: 490,
+  phone_numbers: 800,
   api_keys: 430,
   audit_events: 1000,
   idempotency_keys: 330,

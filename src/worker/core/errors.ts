@@ -16,6 +16,17 @@ export interface Reference {
   phone_number: string;
 }
 
+/** What came of one number of a call that imports several. */
+export interface NumberResult {
+  phone_number: string;
+  status: 'imported' | 'failed';
+  /** Null if it failed. */
+  phone_number_id: string | null;
+  /** Why it failed: the code and the detail of the error. Null if it was imported. */
+  code: ProblemCode | null;
+  detail: string | null;
+}
+
 /** The members that each code adds to the body of its answer. */
 export interface ProblemMembers {
   missing_api_key: object;
@@ -36,6 +47,10 @@ export interface ProblemMembers {
   integration_not_found: object;
   /** The provider answered 401, perhaps with a code of its own. */
   credentials_refused: { provider_status: number | null; provider_code: string | null };
+  /** The provider knows the credentials, and does not permit the call. */
+  credentials_limited: { provider_status: number | null; provider_code: string | null };
+  /** The provider did not answer, or with something that says nothing. */
+  provider_unavailable: object;
   /** The hint of the account that the integration has. */
   provider_account_differs: { account_hint: string | null };
   /** Too many credentials of this organization were refused by their providers. */
@@ -45,6 +60,10 @@ export interface ProblemMembers {
   integration_in_use: { references: Reference[]; reference_count: number; reference_count_exact: boolean };
   phone_number_not_found: object;
   phone_number_exists: object;
+  /** The account of the integration does not hold the number. */
+  phone_number_not_in_account: object;
+  /** Of all numbers of a call, none was imported. */
+  phone_numbers_not_imported: { data: { results: NumberResult[] } };
   phone_number_assigned: { assigned_agent_id: string };
   api_key_not_found: object;
   /** The key is revoked or expired, so it cannot be rotated. */

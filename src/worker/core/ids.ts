@@ -1,6 +1,6 @@
 import { customAlphabet } from 'nanoid';
 import { v7 } from 'uuid';
-import * as z from 'zod';
+import * as z from 'zod/mini';
 
 const twelveHexDigits = customAlphabet('0123456789abcdef', 12);
 
@@ -15,11 +15,14 @@ export function newId<Prefix extends IdPrefix>(prefix: Prefix): `${Prefix}_${str
 export function idSchema(prefix: IdPrefix) {
   return z
     .string()
-    .regex(new RegExp(`^${prefix}_[a-f0-9]{12}$`), `must be ${prefix}_ followed by 12 lower-case hex digits`);
+    .check(z.regex(new RegExp(`^${prefix}_[a-f0-9]{12}$`), `must be ${prefix}_ followed by 12 lower-case hex digits`));
 }
 
 /** Agents live in another system, so their ids have its form (docs/contract.md, Conventions). */
 export const agentIdPattern = /^agent_[A-Za-z0-9_-]{1,64}$/;
+
+/** E.164. */
+export const phoneNumberPattern = /^\+[1-9]\d{6,14}$/;
 
 /** `org_` and 1–40 of `[A-Za-z0-9_-]` (docs/contract.md, Conventions). */
 export const organizationIdPattern = /^org_[A-Za-z0-9_-]{1,40}$/;

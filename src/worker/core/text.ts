@@ -2,7 +2,7 @@
  * Rules for text that clients send (docs/contract.md, Text). What breaks a rule is refused and never repaired: a secret
  * that we changed would no longer be the secret that was sent.
  */
-import * as z from 'zod';
+import * as z from 'zod/mini';
 
 /** What is wrong with a text, as the end of a sentence that begins with the field's name; undefined if nothing is. */
 export type TextRule = (text: string) => string | undefined;
@@ -17,15 +17,17 @@ export function text(minimum: number, maximum: number, ...rules: TextRule[]) {
     plain.test(value) ? undefined : `must be ${minimum} to ${maximum} characters long, without control characters`;
   return z
     .string()
-    .superRefine((value, context) => {
-      for (const rule of [isPlain, ...rules]) {
-        const message = rule(value);
-        if (message === undefined) continue;
-        context.addIssue({ code: 'custom', message });
-        return;
-      }
-    })
-    .meta({ minLength: minimum, maxLength: maximum });
+    .check(
+      z.superRefine((value, context) => {
+        for (const rule of [isPlain, ...rules]) {
+          const message = rule(value);
+          if (message === undefined) continue;
+          context.addIssue({ code: 'custom', message });
+          return;
+        }
+      }),
+    )
+    .register(z.globalRegistry, { minLength: minimum, maxLength: maximum });
 }
 
 /** A name that people read. */
@@ -37,7 +39,7 @@ export const secretFormat = { format: 'password', writeOnly: true };
 
 /** A password, token or key. */
 export const secretText = (maximum: number, ...rules: TextRule[]) =>
-  text(1, maximum, isTrimmed, isUnquoted, isWithoutScheme, isUnmasked, ...rules).meta(secretFormat);
+  text(1, maximum, isTrimmed, isUnquoted, isWithoutScheme, isUnmasked, ...rules).check(z.meta(secretFormat));
 
 /** The name of a user, which goes with a secret. */
 export const userName = (maximum: number, ...rules: TextRule[]) =>
@@ -83,3 +85,9 @@ const isWithoutScheme: TextRule = (value) =>
 /** What a form shows in place of a secret, perhaps with the secret's last characters. */
 const isUnmasked: TextRule = (value) =>
   /[•●∙⦁·]{2}|\*{4}|^[*•●∙⦁·]+$/.test(value) ? 'must be the secret itself, not the dots that hide it' : undefined;
+
+/** Text of somebody else, made fit to be shown: what is left of it without characters that control or turn text. */
+export function shownText(value: string, maximum: number): string | null {
+  const shown = value.replaceAll(/[\p{Cc}\p{Cs}\p{Zl}\p{Zp}\u061C\u200E\u200F\u202A-\u202E\u2066-\u2069]/gu, '').trim();
+  return shown === '' ? null : Array.from(shown).slice(0, maximum).join('');
+}

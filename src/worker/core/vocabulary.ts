@@ -1,6 +1,6 @@
 /** The allowed values of columns and of fields in answers, and their types. */
 
-/** To add a provider, add its name here and its row in providers/providers.ts. */
+/** To add a provider, add its name here and its rows in providers/providers.ts and providers/numbers.ts. */
 export const providerNames = ['twilio', 'telnyx', 'vonage', 'plivo'] as const;
 export type Provider = (typeof providerNames)[number];
 
@@ -35,6 +35,13 @@ export const verdicts = ['accepted', 'doubted', 'refused'] as const;
 export type Verdict = (typeof verdicts)[number];
 
 export const phoneNumberStatuses = ['free', 'assigned'] as const;
+
+/**
+ * Whether the account of a phone number's integration holds the number. `unconfirmed`: it was not asked, could not say, or
+ * does not hold it any more. SIP numbers are unconfirmed, because they have no account.
+ */
+export const ownerships = ['confirmed', 'unconfirmed'] as const;
+export type Ownership = (typeof ownerships)[number];
 
 /**
  * The states of an outbox row. `intended`: a create or an update is under way. It may still make its ciphertext live,
@@ -80,6 +87,10 @@ export const auditActions = [
 ] as const;
 export type AuditAction = (typeof auditActions)[number];
 
+/** Why something was done that its organization did not ask for. */
+export const eventReasons = ['ownership_confirmed_elsewhere'] as const;
+export type EventReason = (typeof eventReasons)[number];
+
 /**
  * The actions that delete, revoke, or change an organization's status. A restore of D1 undoes them; a replay redoes
  * them.
@@ -96,5 +107,5 @@ export const endingActions = [
 ] as const satisfies AuditAction[];
 
 /** What is limited. The organization's row has a counter for each, and a limit where an operator has set one. */
-export const quotas = ['integrations', 'phone_numbers', 'sip_numbers', 'api_keys', 'audit_events'] as const;
+export const quotas = ['integrations', 'phone_numbers', 'unconfirmed_numbers', 'api_keys', 'audit_events'] as const;
 export type Quota = (typeof quotas)[number];

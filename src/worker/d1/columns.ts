@@ -2,7 +2,6 @@
 import { exists, getTableColumns, sql } from 'drizzle-orm';
 import type { Placeholder, SQL, SQLWrapper } from 'drizzle-orm';
 import type { SQLiteTable } from 'drizzle-orm/sqlite-core';
-import type * as z from 'zod';
 import type { Builder, Placeholders } from './query.ts';
 
 /** D1's limit: https://developers.cloudflare.com/d1/platform/limits/ (a local D1 takes more). */
@@ -40,11 +39,8 @@ export function existsIn(db: Builder, table: SQLiteTable, condition: SQL | undef
 
 type Row<Table extends SQLiteTable> = Table['$inferSelect'];
 
-/** A select list of the table's columns that the object schema names. */
-export function columnsOf<Table extends SQLiteTable, Shape extends Readonly<Record<string, z.ZodType>>>(
-  table: Table,
-  { shape }: z.ZodObject<Shape>,
-) {
+/** A select list of the table's columns that the shape of an object schema names. */
+export function columnsOf<Table extends SQLiteTable, Shape extends object>(table: Table, shape: Shape) {
   const named = Object.entries(getTableColumns(table)).filter(([name]) => Object.hasOwn(shape, name));
   return Object.fromEntries(named) as Pick<Table['_']['columns'], keyof Shape & keyof Table['_']['columns']>;
 }
@@ -66,9 +62,19 @@ export function rowValues<Table extends SQLiteTable>(table: Table, parameters: P
   return eachColumn(table, (name) => parameters[name]) as Pick<typeof parameters, keyof Row<Table>>;
 }
 
-/** Like {@link rowValues}, for a conditional insert: the select list of `insert().select()`. */
-export function rowColumns<Table extends SQLiteTable>(table: Table, parameters: Placeholders<RowParameters<Table>>) {
-  return eachColumn(table, (name) => sql`${parameters[name]}`.as(name)) as {
+/**
+ * Like {@link rowValues}, for a conditional insert: the select list of `insert().select()`.
+ *
+ * @param selected the columns that are selected, in place of a placeholder
+ */
+export function rowColumns<Table extends SQLiteTable, Selected extends keyof Row<Table> & string = never>(
+  table: Table,
+  parameters: Placeholders<Omit<RowParameters<Table>, Selected>>,
+  selected?: Readonly<Record<Selected, SQL>>,
+) {
+  const values: Readonly<Record<string, SQL | Placeholder>> = parameters;
+  const others: Readonly<Record<string, SQL>> = selected ?? {};
+  return eachColumn(table, (name) => (others[name] ?? sql`${values[name]}`).as(name)) as {
     [Name in keyof Row<Table>]: SQL.Aliased<Row<Table>[Name]>;
   };
 }

@@ -5,9 +5,8 @@
 import { and, eq, sql } from 'drizzle-orm';
 import type { Placeholder, SQL, SQLChunk } from 'drizzle-orm';
 import type { SQLiteColumn, SQLiteTable } from 'drizzle-orm/sqlite-core';
-import { decodeBase64Url, encodeBase64Url } from 'hono/utils/encode';
-import * as z from 'zod';
-import { invalid } from '../core/errors.ts';
+import * as z from 'zod/mini';
+import { readCursor, writeCursor } from '../core/cursor.ts';
 import { integer } from '../core/fields.ts';
 import { batch } from './batch.ts';
 import { boundedCount, toldCount } from './bounded-count.ts';
@@ -21,13 +20,14 @@ const DEFAULT_PAGE_SIZE = 20;
 
 /** The query parameters of every list. Each list adds its filters. */
 export const pageParameters = () => ({
-  cursor: z.string().exactOptional(),
-  page_size: z
-    .preprocess(
-      (text: string) => (/^[1-9]\d*$/.test(text) ? Number(text) : text),
+  cursor: z.exactOptional(z.string()),
+  page_size: z._default(
+    z.pipe(
+      z.transform((text: string) => (/^[1-9]\d*$/.test(text) ? Number(text) : text)),
       integer(1, MAX_PAGE_SIZE, `must be an integer from 1 to ${MAX_PAGE_SIZE}, given once`),
-    )
-    .default(DEFAULT_PAGE_SIZE),
+    ),
+    DEFAULT_PAGE_SIZE,
+  ),
 });
 
 export interface PageRequest {
@@ -44,7 +44,7 @@ export interface Pagination {
 }
 
 /** The names of a list's filters. */
-export type FilterOf<Query extends z.ZodType> = Exclude<keyof z.output<Query>, keyof PageRequest> & string;
+export type FilterOf<Query extends z.ZodMiniType> = Exclude<keyof z.output<Query>, keyof PageRequest> & string;
 
 type Key = (string | number)[];
 type Filters<Filter extends string> = Partial<Record<Filter, string | number>>;
@@ -72,7 +72,7 @@ const cursorContent = z.lazy(() =>
     /** The list that the cursor belongs to: JSON of its name, the organization and the filters. */
     list: z.string(),
     after: z.array(z.union([z.string(), z.number()])),
-    count: z.int().nonnegative(),
+    count: z.int().check(z.nonnegative()),
   }),
 );
 
@@ -127,7 +127,8 @@ export function keysetList<Filter extends string, Row>(name: string, definition:
     });
     const thisList = JSON.stringify([name, organization_id, given]);
     const first = start(filters);
-    const place = cursor === undefined ? undefined : readCursor(cursor, thisList, first);
+    const isOfList = (content: CursorContent) => content.list === thisList && hasTypesOf(first, content.after);
+    const place = cursor === undefined ? undefined : readCursor(cursor, cursorContent, isOfList);
 
     const { page, count } = statementsFor(given.map(([filter]) => filter));
     const parameters = {
@@ -160,18 +161,5 @@ const afterName = (index: number) => `after_${index}`;
 const tuple = (chunks: SQLChunk[]) => sql`(${sql.join(chunks, sql`, `)})`;
 const keyParameters = (key: Key) => Object.fromEntries(key.map((value, index) => [afterName(index), value]));
 
-function writeCursor(content: CursorContent): string {
-  return encodeBase64Url(new TextEncoder().encode(JSON.stringify(content)).buffer);
-}
-
 const hasTypesOf = (one: Key, other: Key) =>
   one.map((value) => typeof value).join() === other.map((value) => typeof value).join();
-
-/** @throws DomainError `validation_failed` */
-function readCursor(cursor: string, thisList: string, first: Key): CursorContent {
-  try {
-    const content = cursorContent.parse(JSON.parse(new TextDecoder().decode(decodeBase64Url(cursor))));
-    if (content.list === thisList && hasTypesOf(first, content.after)) return content;
-  } catch {}
-  throw invalid('cursor', 'must be a next_cursor of this list, sent with the same filters');
-}

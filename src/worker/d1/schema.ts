@@ -12,8 +12,10 @@ import type { SQLiteColumn } from 'drizzle-orm/sqlite-core';
 import {
   integrationStatuses,
   keyStatuses,
+  eventReasons,
   mediaEncryptions,
   organizationStatuses,
+  ownerships,
   phoneNumberStatuses,
   purgeStates,
   roles,
@@ -51,6 +53,7 @@ export const organizations = sqliteTable(
     integration_count: counter(),
     /** Includes SIP numbers. */
     phone_number_count: counter(),
+    /** Replaced by `unconfirmed_number_count`. The next migration drops it, when no Worker reads it any more. */
     sip_number_count: counter(),
     /** Keys that have not ended. */
     api_key_count: counter(),
@@ -60,6 +63,7 @@ export const organizations = sqliteTable(
     /** Quotas that an operator has set. Null: the default of the tier (organizations/quotas.ts). */
     max_integrations: integer(),
     max_phone_numbers: integer(),
+    /** Replaced by `max_unconfirmed_numbers`, as above. */
     max_sip_numbers: integer(),
     max_api_keys: integer(),
     max_audit_events: integer(),
@@ -78,6 +82,9 @@ export const organizations = sqliteTable(
     checks_stopped_until: integer().notNull().default(0),
     /** Events `credentials.read`. */
     read_count: counter(),
+    /** SIP numbers among them. */
+    unconfirmed_number_count: counter(),
+    max_unconfirmed_numbers: integer(),
   },
   (table) => [
     check(
@@ -251,6 +258,9 @@ export const phone_numbers = sqliteTable(
     revision: revision(),
     /** Null for a number that is not a SIP number. */
     sip_transport: text({ enum: sipTransports }),
+    ownership: text({ enum: ownerships }).notNull().default('unconfirmed'),
+    /** When the cron asks the account about the number (phone-numbers/ownership.ts). Null: it does not. */
+    ownership_due_at: integer().default(1),
   },
   (table) => [
     foreignKey({
@@ -273,6 +283,30 @@ export const phone_numbers = sqliteTable(
       table.status,
       table.phone_number,
     ),
+    index('phone_numbers_by_ownership').on(table.organization_id, table.ownership, table.phone_number),
+    index('phone_numbers_by_status_ownership').on(
+      table.organization_id,
+      table.status,
+      table.ownership,
+      table.phone_number,
+    ),
+    index('phone_numbers_by_integration_ownership').on(
+      table.integration_id,
+      table.organization_id,
+      table.ownership,
+      table.phone_number,
+    ),
+    index('phone_numbers_by_integration_status_ownership').on(
+      table.integration_id,
+      table.organization_id,
+      table.status,
+      table.ownership,
+      table.phone_number,
+    ),
+    // Finds the numbers that the cron must ask about; those of one integration are together.
+    index('phone_numbers_by_ownership_due_at')
+      .on(table.ownership_due_at, table.integration_id)
+      .where(isNotNull(table.ownership_due_at)),
     index('phone_numbers_by_kek').on(table.kek_id).where(isNotNull(table.kek_id)),
     check(
       'phone_numbers_phone_number',
@@ -283,6 +317,7 @@ export const phone_numbers = sqliteTable(
     check('phone_numbers_supports', sql`${table.supports_inbound} IN (0, 1) AND ${table.supports_outbound} IN (0, 1)`),
     check('phone_numbers_media_encryption', oneOf(table.media_encryption, mediaEncryptions)),
     check('phone_numbers_sip_transport', oneOf(table.sip_transport, sipTransports)),
+    check('phone_numbers_ownership', oneOf(table.ownership, ownerships)),
     check(
       'phone_numbers_credentials',
       sql`(${table.credentials_version} IS NULL) = (${table.data_key} IS NULL) AND (${table.data_key} IS NULL) = (${table.kek_id} IS NULL)`,
@@ -319,6 +354,8 @@ export const audit_events = sqliteTable(
      * For an update: JSON of the columns that it set, with their new values, without secrets. Null for other events.
      */
     changes: text(),
+    /** Null for what the organization or an operator asked for. */
+    reason: text({ enum: eventReasons }),
   },
   (table) => [
     primaryKey({ columns: [table.organization_id, table.event_id] }),

@@ -11,10 +11,10 @@
 import { and, eq, getTableColumns, gt, inArray, lt, sql } from 'drizzle-orm';
 import type { SQL, SQLWrapper } from 'drizzle-orm';
 import type { SQLiteColumn, SQLiteTable } from 'drizzle-orm/sqlite-core';
-import * as z from 'zod';
+import * as z from 'zod/mini';
 import { DomainError } from '../core/errors.ts';
 import { BATCH_ID_LENGTH } from '../core/ids.ts';
-import type { ActorType, AuditAction } from '../core/vocabulary.ts';
+import type { ActorType, AuditAction, EventReason } from '../core/vocabulary.ts';
 import { actThenRead } from '../d1/batch.ts';
 import { existsIn, jsonObject } from '../d1/columns.ts';
 import { query } from '../d1/query.ts';
@@ -30,6 +30,10 @@ export const isDecision = ({ organization_id, event_id }: Placeholders<EventKey>
 
 /** The start of an event's id, which all events of one batch share. */
 const batchIdOf = (event_id: SQLWrapper) => sql`substr(${event_id}, 1, ${sql.raw(String(BATCH_ID_LENGTH))})`;
+
+/** The id of a batch's event about a further target (core/ids.ts); `event_id` is that of any of its events. */
+export const eventIdBesideOf = (event_id: SQLWrapper, target_id: SQLWrapper) =>
+  sql<string>`${batchIdOf(event_id)} || substr(${target_id}, -12)`;
 
 /** Selects all events that one batch recorded; `event_id` is the id of any of them. */
 export const isOfBatch = ({
@@ -87,7 +91,7 @@ export const decisionSaw = (db: Builder, parameters: Placeholders<EventKey>, rev
 
 interface Recorder<Parameters> {
   /** The table of the targets. */
-  table: SQLiteTable;
+  table: SQLiteTable & { organization_id: SQLiteColumn };
   /** The column with a target's id. */
   target_id: SQLiteColumn;
   /** What happened; an SQL expression if the statement itself decides it. */
@@ -95,11 +99,24 @@ interface Recorder<Parameters> {
   /** Selects the targets. It may use the organization's row, which is joined. */
   where: (db: Builder, parameters: Placeholders<Parameters>) => SQL | undefined;
   /** For an update: the new values of the columns that it sets. */
-  changes?: (parameters: Placeholders<Parameters>) => Readonly<Record<string, SQL>>;
+  changes?: (parameters: Placeholders<Parameters>, db: Builder) => Readonly<Record<string, SQL>>;
   /**
    * Whether there may be more than one target. Then the id of each event ends with the last digits of its target's id.
    */
   many?: boolean;
+  /**
+   * For what the service does to another organization because of a call: the reason, and ids of its own, so that the event
+   * tells nothing of that call.
+   */
+  aside?: (parameters: Placeholders<Parameters>) => Aside;
+}
+
+const theSystem = { actor_type: sql`'system'`, actor_id: sql`NULL`, actor_name: sql`NULL`, actor_key_id: sql`NULL` };
+
+interface Aside {
+  reason: EventReason;
+  event_id: SQLWrapper;
+  request_id: SQLWrapper;
 }
 
 /**
@@ -117,15 +134,17 @@ export function eventRecorder<Parameters extends EventParameters>({
   where,
   changes,
   many = false,
+  aside,
 }: Recorder<Parameters>): CompiledQuery<Parameters, unknown> {
   return query((db, parameters: Placeholders<Parameters>) => {
-    const { organization_id, event_id, actor_type, actor_id, actor_name, actor_key_id, request_id } = parameters;
-    const place = many ? sql`row_number() OVER ()` : sql`1`;
+    const other = aside?.(parameters);
+    const { event_id, request_id } = other ?? parameters;
+    const { actor_type, actor_id, actor_name, actor_key_id } = other ? theSystem : parameters;
+    const trail = other ? sql`${table.organization_id}` : sql`${parameters.organization_id}`;
+    const place = many ? sql`row_number() OVER (PARTITION BY ${trail})` : sql`1`;
     const columns = {
-      organization_id: sql<string>`${organization_id}`.as('organization_id'),
-      event_id: (many ? sql<string>`${batchIdOf(event_id)} || substr(${target_id}, -12)` : sql<string>`${event_id}`).as(
-        'event_id',
-      ),
+      organization_id: sql<string>`${trail}`.as('organization_id'),
+      event_id: (many ? eventIdBesideOf(event_id, target_id) : sql<string>`${event_id}`).as('event_id'),
       action: (typeof action === 'string' ? sql<AuditAction>`${sql.raw(`'${action}'`)}` : action(db, parameters)).as(
         'action',
       ),
@@ -138,9 +157,10 @@ export function eventRecorder<Parameters extends EventParameters>({
       actor_type: sql<ActorType>`${actor_type}`.as('actor_type'),
       actor_id: sql<string | null>`${actor_id}`.as('actor_id'),
       actor_name: sql<string | null>`${actor_name}`.as('actor_name'),
-      changes: (changes ? jsonObject(changes(parameters)) : sql<null>`NULL`).as('changes'),
+      changes: (changes ? jsonObject(changes(parameters, db)) : sql<null>`NULL`).as('changes'),
+      reason: sql<EventReason | null>`${other ? sql.raw(`'${other.reason}'`) : sql`NULL`}`.as('reason'),
     };
-    const isOfTrail = eq(organizations.organization_id, organization_id);
+    const isOfTrail = eq(organizations.organization_id, trail);
     const isTarget = where(db, parameters);
     const selected =
       table === organizations
@@ -164,6 +184,7 @@ const unrecorded = [
   'last_verdict',
   'recheck_from',
   'checking_until',
+  'ownership_due_at',
 ];
 
 /** The state of an event leaves out secrets, counters, and what the service keeps only for itself. */

@@ -7,7 +7,8 @@
  * there is no such row yet ({@link isUnanswered}). So of several equal requests one acts, and the others find its row.
  * An Idempotency-Key counts for one API key, method and path.
  */
-import { and, eq, inArray, lte, not, sql } from 'drizzle-orm';
+import { and, eq, gte, inArray, lt, lte, not, sql } from 'drizzle-orm';
+import type { SQLWrapper } from 'drizzle-orm';
 import { DomainError } from '../core/errors.ts';
 import { SECONDS_A_DAY, unixNow } from '../core/time.ts';
 import { existsIn } from '../d1/columns.ts';
@@ -35,7 +36,7 @@ export function scopeOf({ idempotency }: ApiCall): Pick<ScopeParameters, 'idempo
 }
 
 /** Selects the row that is remembered under the request's Idempotency-Key; no row if the request has none. */
-export const isRemembered = (parameters: Placeholders<ScopeParameters>) =>
+export const isRemembered = (parameters: Readonly<Record<keyof ScopeParameters, SQLWrapper>>) =>
   and(
     eq(idempotency_keys.organization_id, parameters.organization_id),
     eq(idempotency_keys.actor_key_id, parameters.actor_key_id),
@@ -47,6 +48,30 @@ export const isRemembered = (parameters: Placeholders<ScopeParameters>) =>
 /** Predicate: the request has no Idempotency-Key, or no request has acted under it yet. */
 export const isUnanswered = (db: Builder, parameters: Placeholders<ScopeParameters>) =>
   not(existsIn(db, idempotency_keys, isRemembered(parameters)));
+
+/**
+ * The path under which one of the parts of a call is remembered, where each part acts by itself. No request can have such a
+ * path.
+ */
+export const pathOfPart = (path: string, part: string) => `${path}#${part}`;
+
+/** Selects the rows that are remembered under the request's Idempotency-Key: its own, and those of its parts. */
+export const isRememberedInPart = ({
+  organization_id,
+  actor_key_id,
+  idempotency_key,
+  method,
+  path,
+}: Placeholders<ScopeParameters>) =>
+  and(
+    eq(idempotency_keys.organization_id, organization_id),
+    eq(idempotency_keys.actor_key_id, actor_key_id),
+    eq(idempotency_keys.idempotency_key, idempotency_key),
+    eq(idempotency_keys.method, method),
+    gte(idempotency_keys.path, path),
+    // '$' sorts after '#'.
+    lt(idempotency_keys.path, sql`${path} || '$'`),
+  );
 
 /** @throws DomainError `idempotency_key_reused` if another request acted under the Idempotency-Key */
 export function assertSameRequest({ idempotency }: ApiCall, fingerprint: string | null): void {

@@ -14,12 +14,12 @@ import { isOrganization } from './organization.ts';
 
 /** The limits of each tier, unless an operator has set others in the organization's row. */
 export const quotaDefaults: Record<Tier, Record<Quota, number>> = {
-  starter: { integrations: 50, phone_numbers: 1_000, sip_numbers: 50, api_keys: 50, audit_events: 40_000 },
-  pro: { integrations: 500, phone_numbers: 20_000, sip_numbers: 1_000, api_keys: 1_000, audit_events: 400_000 },
+  starter: { integrations: 50, phone_numbers: 1_000, unconfirmed_numbers: 50, api_keys: 50, audit_events: 40_000 },
+  pro: { integrations: 500, phone_numbers: 20_000, unconfirmed_numbers: 1_000, api_keys: 1_000, audit_events: 400_000 },
   enterprise: {
     integrations: 10_000,
     phone_numbers: 1_000_000,
-    sip_numbers: 100_000,
+    unconfirmed_numbers: 100_000,
     api_keys: 10_000,
     audit_events: 4_000_000,
   },
@@ -28,7 +28,7 @@ export const quotaDefaults: Record<Tier, Record<Quota, number>> = {
 const columns: Record<Quota, { held: SQLiteColumn; limit: SQLiteColumn }> = {
   integrations: { held: organizations.integration_count, limit: organizations.max_integrations },
   phone_numbers: { held: organizations.phone_number_count, limit: organizations.max_phone_numbers },
-  sip_numbers: { held: organizations.sip_number_count, limit: organizations.max_sip_numbers },
+  unconfirmed_numbers: { held: organizations.unconfirmed_number_count, limit: organizations.max_unconfirmed_numbers },
   api_keys: { held: organizations.api_key_count, limit: organizations.max_api_keys },
   audit_events: { held: organizations.audit_event_count, limit: organizations.max_audit_events },
 };
@@ -41,6 +41,9 @@ export function limitOf(quota: Quota): SQL<number> {
   const { limit } = columns[quota];
   return sql<number>`coalesce(${limit}, CASE ${organizations.tier} ${sql.join(byTier, sql` `)} END)`;
 }
+
+/** How many more the organization may have; negative if it has too many. For a statement that selects from `organizations`. */
+export const roomFor = (quota: Quota) => sql<number>`(${limitOf(quota)} - ${columns[quota].held})`;
 
 const isFull = (quota: Quota) => sql`${columns[quota].held} >= ${limitOf(quota)}`;
 
