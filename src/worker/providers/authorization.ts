@@ -7,3 +7,6 @@ export const basic = (user: string, password: string) =>
 
 /** RFC 6750. */
 export const bearer = (token: string) => `Bearer ${token}`;
+
+/** Whether the header can have this value. What is not ASCII would be printed by the runtime. */
+export const fitsHeader = (authorization: string) => /^[\x20-\x7e]+$/.test(authorization);

@@ -1,8 +1,11 @@
 /** Asks a provider whether it accepts credentials. */
+import * as z from 'zod/mini';
+import { parseJson } from '../core/json.ts';
 import type { Provider, VerificationStatus } from '../core/vocabulary.ts';
 import type { Credentials } from '../credentials/envelope.ts';
 import type { Bindings } from '../env.ts';
-import { exchange, jsonOf } from './exchange.ts';
+import { fitsHeader } from './authorization.ts';
+import { exchange } from './exchange.ts';
 import type { ProviderAnswer } from './exchange.ts';
 import { rowOf } from './providers.ts';
 
@@ -14,6 +17,9 @@ export interface CheckOutcome {
   /** The provider's own code of an error; null if it named none. */
   provider_code: string | null;
 }
+
+/** There was no answer. */
+export const unreachable: CheckOutcome = { status: 'unreachable', provider_status: null, provider_code: null };
 
 /**
  * - `verified`: the provider accepts the credentials.
@@ -29,11 +35,10 @@ export async function checkCredentials(
   provider: Provider,
   credentials: Credentials,
 ): Promise<CheckOutcome> {
-  let outcome: CheckOutcome = { status: 'unreachable', provider_status: null, provider_code: null };
+  let outcome = unreachable;
   for (const [index, request] of rowOf(provider).checksOf(credentials).entries()) {
-    // A header's value that is not ASCII would be printed by the runtime.
-    if (!/^[\x20-\x7e]+$/.test(request.authorization)) return { ...outcome, status: 'unverified' };
-    const next = outcomeOf(provider, await exchange(env, provider, request));
+    if (!fitsHeader(request.authorization)) return { ...outcome, status: 'unverified' };
+    const { outcome: next } = judge(provider, await exchange(env, provider, request), rowOf(provider).answers.accepted);
     if (index === 0 || next.status !== 'verified') outcome = next;
     if (outcome.status === 'refused' || outcome.status === 'unreachable') break;
   }
@@ -42,17 +47,27 @@ export async function checkCredentials(
 
 const isCode = /^[\w.-]{1,32}$/;
 
-/** Takes nothing from the provider's body but its code. */
-function outcomeOf(provider: Provider, answer: ProviderAnswer | undefined): CheckOutcome {
-  if (!answer) return { status: 'unreachable', provider_status: null, provider_code: null };
-  const { accepted, error, hasLimited } = rowOf(provider).answers;
+/**
+ * What an answer means. Nothing is taken from the provider's body but its code and, of an answer that is `verified`, what
+ * the schema makes of it.
+ *
+ * @param accepted the body of a 200
+ */
+export function judge<Accepted>(
+  provider: Provider,
+  answer: ProviderAnswer | undefined,
+  accepted: z.core.$ZodType<Accepted>,
+): { outcome: CheckOutcome; data?: Accepted } {
+  if (!answer) return { outcome: unreachable };
+  const { error, hasLimited } = rowOf(provider).answers;
   const { status: provider_status, body } = answer;
-  const value = body === null ? undefined : jsonOf(body);
+  const value = body === null ? undefined : parseJson(body);
   const { success: isError, data: code } = error.safeParse(value);
   const provider_code = code !== null && code !== undefined && isCode.test(code) ? code : null;
-  const says = (status: CheckOutcome['status']): CheckOutcome => ({ status, provider_status, provider_code });
+  const says = (status: CheckOutcome['status']) => ({ outcome: { status, provider_status, provider_code } });
   if (body === null) return says('unreachable');
-  if (provider_status === 200 && accepted.safeParse(value).success) return says('verified');
+  const { success: isAccepted, data } = z.safeParse(accepted, value);
+  if (provider_status === 200 && isAccepted) return { ...says('verified'), data };
   if (provider_status === 401 && isError) return says('refused');
   if (provider_status === 403 && isError && hasLimited) return says('limited');
   return says('unreachable');

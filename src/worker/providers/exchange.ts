@@ -1,11 +1,13 @@
 /** The only way out to the providers' hosts. */
-import * as z from 'zod';
+import * as z from 'zod/mini';
+import { parseJson } from '../core/json.ts';
 import { logAlert, logError } from '../core/log.ts';
 import { providerNames } from '../core/vocabulary.ts';
 import type { Provider } from '../core/vocabulary.ts';
 import type { Bindings } from '../env.ts';
 import { VERSION } from '../version.ts';
-import type { CheckRequest } from './providers.ts';
+import { fitsHeader } from './authorization.ts';
+import type { ProviderRequest } from './providers.ts';
 
 /** For the whole exchange, its retry included. */
 const EXCHANGE_MILLISECONDS = 5_000;
@@ -25,15 +27,15 @@ export interface ProviderAnswer {
  *
  * Logs the alert `provider_origins_refused` if `PROVIDER_ORIGINS` cannot be used.
  *
- * @returns undefined if there was no answer within 5 seconds
+ * @returns undefined if there was no answer within 5 seconds, or if the header cannot have the authorization
  */
 export async function exchange(
   env: Bindings,
   provider: Provider,
-  { origin, path, authorization }: CheckRequest,
+  { origin, path, authorization }: ProviderRequest,
 ): Promise<ProviderAnswer | undefined> {
   const base = originOf(env, provider, origin);
-  if (base === undefined) return undefined;
+  if (base === undefined || !fitsHeader(authorization)) return undefined;
   const ending = new AbortController();
   const timer = setTimeout(() => ending.abort(), EXCHANGE_MILLISECONDS);
   try {
@@ -76,12 +78,14 @@ async function readBody({ body }: Response): Promise<string | null> {
   return text + decoder.decode();
 }
 
-const originsSchema = z.lazy(() => z.partialRecord(z.enum(providerNames), z.string().refine(isLoopbackOrigin)));
+const originsSchema = z.lazy(() =>
+  z.partialRecord(z.enum(providerNames), z.string().check(z.refine(isLoopbackOrigin))),
+);
 
 /** The provider's own origin, or the one that `PROVIDER_ORIGINS` puts in its place. */
 function originOf({ PROVIDER_ORIGINS }: Bindings, provider: Provider, origin: string): string | undefined {
   if (PROVIDER_ORIGINS === '') return origin;
-  const { data } = originsSchema.safeParse(jsonOf(PROVIDER_ORIGINS));
+  const { data } = originsSchema.safeParse(parseJson(PROVIDER_ORIGINS));
   if (data) return data[provider] ?? origin;
   logAlert('provider_origins_refused', {
     reason: 'PROVIDER_ORIGINS must be JSON of providers and loopback origins, like {"twilio":"http://127.0.0.1:8788"}',
@@ -92,13 +96,4 @@ function originOf({ PROVIDER_ORIGINS }: Bindings, provider: Provider, origin: st
 function isLoopbackOrigin(text: string): boolean {
   const url = URL.parse(text);
   return url?.origin === text && /^(?:(?:.+\.)?localhost|127(?:\.\d+){3}|\[::1\])$/.test(url.hostname);
-}
-
-/** The value of a text that is JSON; undefined for any other text. */
-export function jsonOf(text: string): unknown {
-  try {
-    return JSON.parse(text);
-  } catch {
-    return undefined;
-  }
 }

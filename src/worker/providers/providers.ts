@@ -1,8 +1,8 @@
 /**
  * The telephony providers: the form of their credentials, and how they are asked whether they accept them. A new provider
- * needs one row here, and its name in core/vocabulary.ts.
+ * needs one row here, one in numbers.ts, and its name in core/vocabulary.ts.
  */
-import * as z from 'zod';
+import * as z from 'zod/mini';
 import { invalid } from '../core/errors.ts';
 import { onceTheRestIsRight, optional, withDefault } from '../core/fields.ts';
 import { secretText } from '../core/text.ts';
@@ -24,13 +24,15 @@ const idNameOf = (value: string) => Object.entries(idForms).find(([, { form }]) 
 /** An id of this form. */
 function id(name: keyof typeof idForms) {
   const { begins, rest, form } = idForms[name];
-  return z.string().regex(form, {
-    error: ({ input }) => {
-      const other = idNameOf(String(input));
-      const explanation = other === undefined ? '' : `: this is ${other}; ${name} begins with ${begins}`;
-      return `must be ${begins} followed by ${rest}${explanation}`;
-    },
-  });
+  return z.string().check(
+    z.regex(form, {
+      error: ({ input }) => {
+        const other = idNameOf(String(input));
+        const explanation = other === undefined ? '' : `: this is ${other}; ${name} begins with ${begins}`;
+        return `must be ${begins} followed by ${rest}${explanation}`;
+      },
+    }),
+  );
 }
 
 const isNoId: TextRule = (value) => {
@@ -49,8 +51,8 @@ const twilioOrigins = {
 
 const twilioRegion = z.enum(['us1', 'ie1', 'au1']);
 
-/** A call by which a provider is asked whether it accepts credentials. */
-export interface CheckRequest {
+/** A call to a provider. It is always a GET. */
+export interface ProviderRequest {
   /** Scheme and host. */
   origin: string;
   path: string;
@@ -60,16 +62,16 @@ export interface CheckRequest {
 
 interface ProviderRow {
   category: Category;
-  credentials: z.ZodType<{ provider: Provider }>;
+  credentials: z.ZodMiniType<{ provider: Provider }>;
   /** The account's identifier; undefined if the credentials have none. */
   accountOf: (credentials: Credentials) => string | undefined;
   /** All of them must be accepted. */
-  checksOf: (credentials: Credentials) => CheckRequest[];
+  checksOf: (credentials: Credentials) => ProviderRequest[];
   /** The bodies of its answers. */
   answers: {
-    accepted: z.ZodType;
+    accepted: z.ZodMiniType;
     /** Takes the provider's own code out of the body. */
-    error: z.ZodType<string | null>;
+    error: z.ZodMiniType<string | null>;
     /** Whether a 403 says that the credentials are known, and the call is not permitted. */
     hasLimited: boolean;
   };
@@ -88,16 +90,18 @@ export const providers = {
           api_key_secret: optional(secret()),
           region: withDefault(twilioRegion, 'us1'),
         })
-        .superRefine(({ auth_token, api_key_sid, api_key_secret }, context) => {
-          const lacks = (path: string[], message: string) => context.addIssue({ code: 'custom', path, message });
-          if (api_key_sid !== undefined && api_key_secret === undefined) {
-            lacks(['api_key_secret'], 'is required if api_key_sid is given');
-          } else if (api_key_secret !== undefined && api_key_sid === undefined) {
-            lacks(['api_key_sid'], 'is required if api_key_secret is given');
-          } else if (auth_token === undefined && api_key_sid === undefined) {
-            lacks([], 'must have auth_token, or api_key_sid and api_key_secret, or all three');
-          }
-        }, onceTheRestIsRight),
+        .check(
+          z.superRefine(({ auth_token, api_key_sid, api_key_secret }, context) => {
+            const lacks = (path: string[], message: string) => context.addIssue({ code: 'custom', path, message });
+            if (api_key_sid !== undefined && api_key_secret === undefined) {
+              lacks(['api_key_secret'], 'is required if api_key_sid is given');
+            } else if (api_key_secret !== undefined && api_key_sid === undefined) {
+              lacks(['api_key_sid'], 'is required if api_key_secret is given');
+            } else if (auth_token === undefined && api_key_sid === undefined) {
+              lacks([], 'must have auth_token, or api_key_sid and api_key_secret, or all three');
+            }
+          }, onceTheRestIsRight),
+        ),
     ),
     accountOf: ({ account_sid }) => account_sid,
     // A key may not read the account itself, but it may list the account's numbers.
@@ -118,7 +122,10 @@ export const providers = {
     },
     answers: {
       accepted: z.object({ incoming_phone_numbers: z.array(z.unknown()) }),
-      error: z.object({ code: z.int() }).transform(({ code }) => String(code)),
+      error: z.pipe(
+        z.object({ code: z.int() }),
+        z.transform(({ code }) => String(code)),
+      ),
       hasLimited: true,
     },
   },
@@ -128,7 +135,9 @@ export const providers = {
       z.strictObject({
         provider: z.literal('telnyx'),
         api_key: secret(),
-        public_key: optional(z.string().regex(/^[A-Za-z0-9+/]{42}[AEIMQUYcgkosw048]=$/, 'must be base64 of 32 bytes')),
+        public_key: optional(
+          z.string().check(z.regex(/^[A-Za-z0-9+/]{42}[AEIMQUYcgkosw048]=$/, 'must be base64 of 32 bytes')),
+        ),
       }),
     ),
     accountOf: () => undefined,
@@ -137,9 +146,10 @@ export const providers = {
     ],
     answers: {
       accepted: z.object({ data: z.object({ record_type: z.literal('balance') }) }),
-      error: z
-        .object({ errors: z.array(z.object({ code: z.string() })).min(1) })
-        .transform(({ errors: [first] }) => first?.code ?? null),
+      error: z.pipe(
+        z.object({ errors: z.array(z.object({ code: z.string() })).check(z.minLength(1)) }),
+        z.transform(({ errors: [first] }) => first?.code ?? null),
+      ),
       hasLimited: true,
     },
   },
@@ -154,20 +164,24 @@ export const providers = {
           application_id: optional(
             z
               .string()
-              .regex(
-                /^[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}$/,
-                'must be a UUID, as in the application’s settings',
+              .check(
+                z.regex(
+                  /^[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}$/,
+                  'must be a UUID, as in the application’s settings',
+                ),
               ),
           ),
           private_key: optional(privateKey()),
           signature_secret: optional(secret()),
         })
-        .superRefine(({ application_id, private_key }, context) => {
-          if ((application_id === undefined) === (private_key === undefined)) return;
-          const [lacking, given] =
-            private_key === undefined ? ['private_key', 'application_id'] : ['application_id', 'private_key'];
-          context.addIssue({ code: 'custom', path: [lacking], message: `is required if ${given} is given` });
-        }, onceTheRestIsRight),
+        .check(
+          z.superRefine(({ application_id, private_key }, context) => {
+            if ((application_id === undefined) === (private_key === undefined)) return;
+            const [lacking, given] =
+              private_key === undefined ? ['private_key', 'application_id'] : ['application_id', 'private_key'];
+            context.addIssue({ code: 'custom', path: [lacking], message: `is required if ${given} is given` });
+          }, onceTheRestIsRight),
+        ),
     ),
     accountOf: ({ api_key }) => api_key,
     checksOf: ({ api_key = '', api_secret = '' }) => [
@@ -175,7 +189,10 @@ export const providers = {
     ],
     answers: {
       accepted: z.object({ value: z.number() }),
-      error: z.object({ 'error-code': z.string() }).transform((body) => body['error-code']),
+      error: z.pipe(
+        z.object({ 'error-code': z.string() }),
+        z.transform((body) => body['error-code']),
+      ),
       hasLimited: false,
     },
   },
@@ -199,7 +216,10 @@ export const providers = {
     answers: {
       accepted: z.object({ auth_id: z.string() }),
       // A refusal is JSON or plain text, without a code.
-      error: z.unknown().transform(() => null),
+      error: z.pipe(
+        z.unknown(),
+        z.transform(() => null),
+      ),
       hasLimited: false,
     },
   },
