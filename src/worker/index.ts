@@ -9,6 +9,7 @@ import { watchSize } from './d1/database-size.ts';
 import { deleteOldRememberedAnswers } from './decision/remembered-answers.ts';
 import type { Bindings } from './env.ts';
 import { RECHECK_CRON, recheckCredentials } from './integrations/recheck.ts';
+import { recheckOwnership } from './phone-numbers/recheck.ts';
 
 export { CredentialsReader } from './credentials-reader/entrypoint.ts';
 
@@ -30,7 +31,7 @@ const tasks: Record<string, Task> = {
 };
 
 /** Providers may be slow, and must not hold up the other tasks. */
-const recheckTasks: Record<string, Task> = { recheck: recheckCredentials };
+const recheckTasks: Record<string, Task> = { ownership: recheckOwnership, recheck: recheckCredentials };
 
 export default {
   fetch: (request: Request, env: Bindings, context: ExecutionContext) =>

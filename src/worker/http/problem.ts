@@ -14,7 +14,7 @@ interface Answer<Members> {
 const quotaNames: Record<Quota, string> = {
   integrations: 'integrations',
   phone_numbers: 'phone numbers',
-  sip_numbers: 'SIP numbers',
+  unconfirmed_numbers: 'unconfirmed phone numbers',
   api_keys: 'active API keys',
   audit_events: 'audit events',
 };
@@ -24,6 +24,8 @@ const exceedsDetails = {
   expires_at: 'An API key cannot create or rotate a key that expires later than itself.',
   user: 'An API key can rotate only keys of its own user, unless its role is admin.',
 };
+
+const withCode = (provider_code: string | null) => (provider_code === null ? '' : ` (its code is ${provider_code})`);
 
 const UNAVAILABLE_RETRY_AFTER_SECONDS = 5;
 
@@ -125,7 +127,18 @@ const answers: { [Code in ProblemCode]: Answer<ProblemMembers[Code]> } = {
     status: 422,
     title: 'Credentials are refused',
     detail: ({ provider_code }) =>
-      `The provider refused the credentials${provider_code === null ? '' : ` with its code ${provider_code}`}. Nothing was stored. Add ?verify=false to store credentials without asking the provider.`,
+      `The provider refused the credentials${withCode(provider_code)}. Nothing was stored. Correct them; a call that takes ?verify=false can be sent without asking the provider.`,
+  },
+  credentials_limited: {
+    status: 422,
+    title: 'Credentials are limited',
+    detail: ({ provider_code }) =>
+      `The provider knows the credentials, but does not permit this call${withCode(provider_code)}: they are restricted, or the account is suspended.`,
+  },
+  provider_unavailable: {
+    status: 502,
+    title: 'Provider is unavailable',
+    detail: 'The provider did not answer, or not as documented. Nothing was changed. Try again later.',
   },
   provider_account_differs: {
     status: 409,
@@ -154,6 +167,17 @@ const answers: { [Code in ProblemCode]: Answer<ProblemMembers[Code]> } = {
     status: 404,
     title: 'Phone number not found',
     detail: 'There is no such phone number in this organization.',
+  },
+  phone_number_not_in_account: {
+    status: 422,
+    title: 'Phone number is not in the account',
+    detail:
+      'The account of the integration does not hold this phone number. With ?verify=false the account is not asked, and the number stays unconfirmed.',
+  },
+  phone_numbers_not_imported: {
+    status: 422,
+    title: 'No phone number was imported',
+    detail: 'None of the phone numbers was imported. data.results says why, for each of them.',
   },
   phone_number_assigned: {
     status: 409,
@@ -205,15 +229,21 @@ function inUseDetail({
   return `Integration is still referenced by phone numbers: [${named}]${more}. Remove or reassign them first.`;
 }
 
+/** What is wrong, as a sentence for people. */
+export function detailOf<Code extends ProblemCode>({ code, members }: DomainError<Code>): string {
+  const { detail } = answers[code];
+  return typeof detail === 'string' ? detail : detail(members);
+}
+
 /** The status, headers and body of the answer to a domain error. */
 export function problemAnswer<Code extends ProblemCode>(error: DomainError<Code>, request_id: string) {
-  const { status, title, detail, headers } = answers[error.code];
+  const { status, title, headers } = answers[error.code];
   const body = {
     type: `urn:patchbay:problem:${error.code}`,
     title,
     status,
     code: error.code,
-    detail: typeof detail === 'string' ? detail : detail(error.members),
+    detail: detailOf(error),
     ...error.members,
     request_id,
   };

@@ -3,7 +3,7 @@
  * validation of its input, or the header of its kind of call.
  */
 import type { Context, MiddlewareHandler } from 'hono';
-import * as z from 'zod';
+import * as z from 'zod/mini';
 import { DomainError } from '../core/errors.ts';
 import { holds } from '../core/permissions.ts';
 import type { Permission } from '../core/permissions.ts';
@@ -13,7 +13,7 @@ import { readBookmark } from './bookmark.ts';
 import { readIdempotencyKey } from './idempotency-key.ts';
 import { readBody, readQuery, validate } from './validation.ts';
 
-type ObjectSchema = z.ZodType<object>;
+export type ObjectSchema = z.ZodMiniType<object>;
 
 /** The schemas of a call's input. Without a schema, no such input is accepted. */
 interface InputSchemas {
@@ -37,8 +37,10 @@ export const beginsRoute = (handler: object): handler is { route: RouteDescripti
 /** For the typed client: a kind of input must be given, unless all its fields are optional. */
 type Named<Target extends string, Input> = object extends Input ? { [T in Target]?: Input } : { [T in Target]: Input };
 
-type InputOf<Target extends string, Schema> = Schema extends z.ZodType ? Named<Target, z.input<Schema>> : object;
-type OutputOf<Target extends string, Schema> = Schema extends z.ZodType ? { [T in Target]: z.output<Schema> } : object;
+type InputOf<Target extends string, Schema> = Schema extends z.ZodMiniType ? Named<Target, z.input<Schema>> : object;
+type OutputOf<Target extends string, Schema> = Schema extends z.ZodMiniType
+  ? { [T in Target]: z.output<Schema> }
+  : object;
 
 type RouteMiddleware<Given extends InputSchemas> = MiddlewareHandler<
   AppEnv,
@@ -51,10 +53,19 @@ type RouteMiddleware<Given extends InputSchemas> = MiddlewareHandler<
 
 const noQueryParameters = z.strictObject({});
 
-/** For a call with a body and no query parameters of its own. The typed client does not offer `verify`. */
-const changeParameters = z.strictObject({
-  verify: z.enum(['true', 'false']).exactOptional(),
-});
+/** Makes the query string of calls that may ask a provider before they act. */
+export const verifyQuery = () =>
+  z.lazy(() =>
+    z.strictObject({
+      verify: z.exactOptional(z.enum(['true', 'false'])),
+    }),
+  );
+
+/** Whether the call wants the provider asked. */
+export const verifies = ({ verify }: z.output<ReturnType<typeof verifyQuery>>) => verify !== 'false';
+
+/** Of calls that ask nobody. */
+const changeParameters = verifyQuery();
 
 /**
  * Middleware of a route that reads. It requires the permission, validates the input, and reads `X-D1-Bookmark`.

@@ -1,7 +1,7 @@
 /** Validates what a client sent, or throws a problem that says what is wrong. */
 import type { Context } from 'hono';
 import { bodyLimit } from 'hono/body-limit';
-import type * as z from 'zod';
+import type * as z from 'zod/mini';
 import { DomainError } from '../core/errors.ts';
 import { parse } from '../core/parse.ts';
 import type { Noun } from '../core/parse.ts';
@@ -21,7 +21,7 @@ const limitBody = bodyLimit({
  *
  * @throws DomainError `unsupported_media_type`, `payload_too_large`, `malformed_json`, `validation_failed`
  */
-export async function readBody<Schema extends z.ZodType>(
+export async function readBody<Schema extends z.ZodMiniType>(
   schema: Schema,
   c: Context<AppEnv>,
 ): Promise<z.output<Schema>> {
@@ -38,7 +38,7 @@ export async function readBody<Schema extends z.ZodType>(
  *
  * @throws DomainError `validation_failed`
  */
-export function readQuery<Schema extends z.ZodType>(schema: Schema, url: string): z.output<Schema> {
+export function readQuery<Schema extends z.ZodMiniType>(schema: Schema, url: string): z.output<Schema> {
   const [, query = ''] = url.split(/\?(.*)/s);
   const given = Map.groupBy(new URLSearchParams(query), ([name]) => name);
   const values = [...given].map(([name, pairs]) => {
@@ -75,7 +75,7 @@ function parseJson(bytes: ArrayBuffer): unknown {
 }
 
 /** @throws DomainError `validation_failed` */
-export function validate<Schema extends z.ZodType>(
+export function validate<Schema extends z.ZodMiniType>(
   schema: Schema,
   value: unknown,
   noun: Noun = 'field',

@@ -1,5 +1,5 @@
 import { and, not } from 'drizzle-orm';
-import * as z from 'zod';
+import * as z from 'zod/mini';
 import { newId } from '../core/ids.ts';
 import { visibleName } from '../core/text.ts';
 import { unixNow } from '../core/time.ts';

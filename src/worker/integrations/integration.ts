@@ -1,5 +1,5 @@
 import { and, eq } from 'drizzle-orm';
-import * as z from 'zod';
+import * as z from 'zod/mini';
 import { toIso } from '../core/time.ts';
 import { categories, integrationStatuses, providerNames, verificationStatuses } from '../core/vocabulary.ts';
 import { columnsOf } from '../d1/columns.ts';
@@ -7,31 +7,33 @@ import { query } from '../d1/query.ts';
 import type { Placeholders } from '../d1/query.ts';
 import { integrations } from '../d1/schema.ts';
 
+const fields = () => ({
+  integration_id: z.string(),
+  organization_id: z.string(),
+  name: z.string(),
+  provider: z.enum(providerNames),
+  category: z.enum(categories),
+  status: z.enum(integrationStatuses),
+  credentials_version: z.string(),
+  created_at: z.int(),
+  updated_at: z.int(),
+  account_hint: z._default(z.nullable(z.string()), null),
+  verification_status: z._default(z.enum(verificationStatuses), 'unverified'),
+  verification_checked_at: z._default(z.nullable(z.int()), null),
+  verification_provider_status: z._default(z.nullable(z.int()), null),
+  verification_provider_code: z._default(z.nullable(z.string()), null),
+});
+
 /** An integration as it is in the `state` of its audit events. Events older than verification lack what has a default. */
-export const integrationState = z.lazy(() =>
-  z.object({
-    integration_id: z.string(),
-    organization_id: z.string(),
-    name: z.string(),
-    provider: z.enum(providerNames),
-    category: z.enum(categories),
-    status: z.enum(integrationStatuses),
-    credentials_version: z.string(),
-    created_at: z.int(),
-    updated_at: z.int(),
-    account_hint: z.string().nullable().default(null),
-    verification_status: z.enum(verificationStatuses).default('unverified'),
-    verification_checked_at: z.int().nullable().default(null),
-    verification_provider_status: z.int().nullable().default(null),
-    verification_provider_code: z.string().nullable().default(null),
-  }),
-);
+export const integrationState = z.lazy(() => z.object(fields()));
 
 export type IntegrationState = Omit<z.output<typeof integrationState>, 'credentials_version'>;
 
 /** The columns that {@link presentIntegration} needs. */
-export const integrationColumns = () =>
-  columnsOf(integrations, integrationState.unwrap().omit({ credentials_version: true }));
+export const integrationColumns = () => {
+  const { credentials_version: _, ...shown } = fields();
+  return columnsOf(integrations, shown);
+};
 
 interface IntegrationParameters {
   organization_id: string;
@@ -43,10 +45,15 @@ interface IntegrationParameters {
 export const isIntegration = ({ organization_id, integration_id }: Placeholders<IntegrationParameters>) =>
   and(eq(integrations.organization_id, organization_id), eq(integrations.integration_id, integration_id));
 
-/** The provider of one integration. It explains refusals: without a row, there is no such integration. */
-export const findProvider = query((db, parameters: Placeholders<IntegrationParameters>) =>
-  db.select({ provider: integrations.provider }).from(integrations).where(isIntegration(parameters)),
+/** What a number's integration must be. It explains refusals: without a row, there is no such integration. */
+export const findTarget = query((db, parameters: Placeholders<IntegrationParameters>) =>
+  db
+    .select({ provider: integrations.provider, credentials_version: integrations.credentials_version })
+    .from(integrations)
+    .where(isIntegration(parameters)),
 );
+
+export type Target = Pick<typeof integrations.$inferSelect, 'provider' | 'credentials_version'>;
 
 /**
  * A deleted integration as clients see it, with the members in the order of docs/contract.md (DELETE

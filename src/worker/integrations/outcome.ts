@@ -5,6 +5,7 @@
 import { and, eq, sql } from 'drizzle-orm';
 import type { Placeholder, SQL } from 'drizzle-orm';
 import type { SQLiteColumn } from 'drizzle-orm/sqlite-core';
+import { unixNow } from '../core/time.ts';
 import type { AuditAction, Verdict } from '../core/vocabulary.ts';
 import { existsIn, newValues } from '../d1/columns.ts';
 import { query } from '../d1/query.ts';
@@ -12,11 +13,13 @@ import type { Builder, Placeholders } from '../d1/query.ts';
 import { integrations, organizations } from '../d1/schema.ts';
 import type { EventParameters } from '../decision/call.ts';
 import { eventRecorder } from '../decision/event.ts';
+import type { Bindings } from '../env.ts';
 import { isOrganization } from '../organizations/organization.ts';
 import type { Account } from '../providers/account.ts';
+import type { CheckOutcome } from '../providers/check.ts';
 import { isIntegration } from './integration.ts';
 import { refusalCounter } from './refusals.ts';
-import { shownColumns } from './verification.ts';
+import { shownColumns, verificationOf } from './verification.ts';
 import type { Verification } from './verification.ts';
 
 export interface OutcomeParameters extends EventParameters, Account, Verification {
@@ -43,6 +46,45 @@ export function consequencesOf(before: Verdict | null, after: Verdict | null) {
     return { action: 'integration.verification_recovered' as const, counts };
   }
   return { action: null, counts };
+}
+
+/** After a first refusal of credentials that had been accepted. */
+export const DOUBTED_AGAIN_SECONDS = 600;
+/** After an answer that said nothing, and for credentials that could not be read. */
+export const UNKNOWN_AGAIN_SECONDS = 3600;
+
+/**
+ * How long a provider's answer counts for the cron, in seconds; 0: the cron does not ask by itself.
+ *
+ * @throws Error if the setting is not a number of hours
+ */
+export function periodOf({ REVERIFY_HOURS }: Bindings): number {
+  if (!/^\d{1,4}$/.test(REVERIFY_HOURS)) throw new Error('REVERIFY_HOURS must be a whole number from 0 to 9999');
+  return Number(REVERIFY_HOURS) * 3600;
+}
+
+/**
+ * What is written of an outcome that no client asked for. A refusal of credentials that had been accepted may be a mistake
+ * of the provider: they are only doubted, and checked again after 10 minutes.
+ *
+ * @param period of {@link periodOf}
+ */
+export function unaskedOutcome(
+  before: Verification,
+  outcome: CheckOutcome,
+  period: number,
+): Verification & Pick<OutcomeParameters, 'action' | 'counts' | 'recheck_from'> {
+  const now = unixNow();
+  if (outcome.status === 'refused' && before.last_verdict === 'accepted') {
+    const recheck_from = now - period + DOUBTED_AGAIN_SECONDS;
+    return { ...before, last_verdict: 'doubted', action: null, counts: 0, recheck_from };
+  }
+  const verification = verificationOf(outcome, now, before.last_verdict);
+  return {
+    ...verification,
+    ...consequencesOf(before.last_verdict, verification.last_verdict),
+    recheck_from: outcome.status === 'unreachable' ? now - period + Math.min(period, UNKNOWN_AGAIN_SECONDS) : now,
+  };
 }
 
 /** Of rows that are older than the column, the account is known once their credentials have been opened. */

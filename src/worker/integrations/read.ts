@@ -1,5 +1,5 @@
 import { asc, eq } from 'drizzle-orm';
-import * as z from 'zod';
+import * as z from 'zod/mini';
 import { DomainError } from '../core/errors.ts';
 import { categories, integrationStatuses, providerNames, verificationStatuses } from '../core/vocabulary.ts';
 import { batch } from '../d1/batch.ts';
@@ -29,10 +29,10 @@ export async function readIntegration(call: ReadingCall, integration_id: string)
 
 export const integrationsQuery = z.lazy(() =>
   z.strictObject({
-    provider: z.enum(providerNames).exactOptional(),
-    category: z.enum(categories).exactOptional(),
-    status: z.enum(integrationStatuses).exactOptional(),
-    verification: z.enum(verificationStatuses).exactOptional(),
+    provider: z.exactOptional(z.enum(providerNames)),
+    category: z.exactOptional(z.enum(categories)),
+    status: z.exactOptional(z.enum(integrationStatuses)),
+    verification: z.exactOptional(z.enum(verificationStatuses)),
     ...pageParameters(),
   }),
 );

@@ -15,20 +15,17 @@ import type { Bindings } from '../env.ts';
 import { accountOf } from '../providers/account.ts';
 import { isWithinBudget } from '../providers/budget.ts';
 import { checkCredentials } from '../providers/check.ts';
-import type { CheckOutcome } from '../providers/check.ts';
 import { rowOf } from '../providers/providers.ts';
 import { isIntegration } from './integration.ts';
-import { consequencesOf, outcomeWriter } from './outcome.ts';
+import { DOUBTED_AGAIN_SECONDS, outcomeWriter, periodOf, unaskedOutcome, UNKNOWN_AGAIN_SECONDS } from './outcome.ts';
 import type { OutcomeParameters } from './outcome.ts';
 import { logRefusal } from './refusals.ts';
-import { verificationOf } from './verification.ts';
-import type { Verification } from './verification.ts';
 
 /** The second expression in wrangler.toml. */
 export const RECHECK_CRON = '*/2 * * * *';
 const RUN_SECONDS = 120;
-/** A check that is under way then ends before the next run begins. */
-const MILLISECONDS_PER_RUN = 90_000;
+/** The questions about phone numbers come before it, for 30 seconds at most. A check that is under way then takes 10. */
+const MILLISECONDS_PER_RUN = 75_000;
 /** An invocation has six connections (core/connections.ts): these, and two to spare. */
 const CHECKS_AT_ONCE = 4;
 /** A check takes four statements, and D1 allows 1,000 in one invocation of a Worker. */
@@ -36,10 +33,6 @@ const CHECKS_PER_RUN = 200;
 const CHECKS_PER_TURN = 20;
 /** Longer than a run. */
 const LEASE_SECONDS = 300;
-/** After a first refusal of credentials that had been accepted. */
-const DOUBTED_AGAIN_SECONDS = 600;
-/** After a check that said nothing, and for credentials that could not be read. */
-const UNKNOWN_AGAIN_SECONDS = 3600;
 
 interface ClaimParameters {
   /** Unix seconds. */
@@ -136,12 +129,6 @@ const { countRefusal, record, write } = outcomeWriter<OutcomeParameters>(() => e
 
 type Claimed = typeof integrations.$inferSelect & { tier: Tier; account_salt: string };
 
-/** @throws Error if the setting is not a number of hours */
-function periodOf({ REVERIFY_HOURS }: Bindings): number {
-  if (!/^\d{1,4}$/.test(REVERIFY_HOURS)) throw new Error('REVERIFY_HOURS must be a whole number from 0 to 9999');
-  return Number(REVERIFY_HOURS) * 3600;
-}
-
 /**
  * A task of the cron, in an invocation of its own: checks credentials with their providers, those first that were checked
  * longest ago. Each is due `REVERIFY_HOURS` after its last check. A run checks twice as many as it must on average, so that
@@ -207,7 +194,7 @@ async function recheck(
     }
     const outcome = await checkCredentials(env, provider, credentials);
     const account = await accountOf(provider, credentials, row.account_salt);
-    const parameters = { ...event, ...row, ...account, ...outcomeParameters(row, outcome, period) };
+    const parameters = { ...event, ...row, ...account, ...unaskedOutcome(row, outcome, period) };
     const [counted] = await batch(env.DB, [
       countRefusal.bind(parameters),
       record.bind(parameters),
@@ -229,25 +216,6 @@ const eventOf = ({ organization_id }: Claimed) =>
     actor: { type: 'system', id: null, name: null },
     request_id: crypto.randomUUID(),
   });
-
-/** What is written of an outcome. */
-function outcomeParameters(
-  row: Claimed,
-  outcome: CheckOutcome,
-  period: number,
-): Verification & Pick<OutcomeParameters, 'action' | 'counts' | 'recheck_from'> {
-  const now = unixNow();
-  if (outcome.status === 'refused' && row.last_verdict === 'accepted') {
-    const recheck_from = now - period + DOUBTED_AGAIN_SECONDS;
-    return { ...row, last_verdict: 'doubted', action: null, counts: 0, recheck_from };
-  }
-  const verification = verificationOf(outcome, now, row.last_verdict);
-  return {
-    ...verification,
-    ...consequencesOf(row.last_verdict, verification.last_verdict),
-    recheck_from: outcome.status === 'unreachable' ? now - period + Math.min(period, UNKNOWN_AGAIN_SECONDS) : now,
-  };
-}
 
 /** Without an outcome. If it fails, the claim ends by itself. */
 async function giveBack(env: Bindings, row: Claimed, recheck_from: number): Promise<undefined> {

@@ -1,29 +1,24 @@
-import * as z from 'zod';
+import * as z from 'zod/mini';
 import { idSchema } from '../core/ids.ts';
 import { answer } from '../http/answer.ts';
 import { newRoutes } from '../http/new-routes.ts';
-import { mutates, reads } from '../http/route.ts';
+import { mutates, reads, verifies, verifyQuery } from '../http/route.ts';
 import { createIntegration, newIntegration } from './create.ts';
 import { deleteIntegration } from './delete.ts';
 import { presentIntegration } from './integration.ts';
+import { listProviderNumbers, providerNumbersQuery } from './provider-numbers.ts';
 import { integrationsQuery, listIntegrations, readIntegration } from './read.ts';
 import { integrationChanges, updateIntegration } from './update.ts';
 import { verifyIntegration } from './verify.ts';
 
 const path = z.object({ integration_id: idSchema('intg') });
 
-/** The query string of calls that may bring credentials. */
-export const credentialsQuery = z.lazy(() =>
-  z.strictObject({
-    verify: z.enum(['true', 'false']).exactOptional(),
-  }),
-);
-
-const asks = ({ verify }: z.output<typeof credentialsQuery>) => verify !== 'false';
+/** Of calls that may bring credentials. */
+export const credentialsQuery = verifyQuery();
 
 export const integrationRoutes = newRoutes()
   .post('/', mutates('integrations:create', { query: credentialsQuery, body: newIntegration }), async (c) => {
-    const data = await createIntegration(c.get('call'), c.req.valid('json'), asks(c.req.valid('query')));
+    const data = await createIntegration(c.get('call'), c.req.valid('json'), verifies(c.req.valid('query')));
     return answer(c, 201, { success: true, message: 'Integration created successfully', data });
   })
   .get('/', reads('integrations:read', { query: integrationsQuery }), async (c) => {
@@ -43,9 +38,18 @@ export const integrationRoutes = newRoutes()
         c.get('call'),
         integration_id,
         c.req.valid('json'),
-        asks(c.req.valid('query')),
+        verifies(c.req.valid('query')),
       );
       return answer(c, 200, { success: true, message: 'Integration updated successfully', data });
+    },
+  )
+  .get(
+    '/:integration_id/provider-numbers',
+    reads('phone_numbers:create', { path, query: providerNumbersQuery }),
+    async (c) => {
+      const { integration_id } = c.req.valid('param');
+      const { data, pagination } = await listProviderNumbers(c.get('call'), integration_id, c.req.valid('query'));
+      return answer(c, 200, { success: true, data, pagination });
     },
   )
   .post('/:integration_id/verify', mutates('integrations:update', { path }), async (c) => {

@@ -1,6 +1,6 @@
 import { and, eq, isNull, or, sql } from 'drizzle-orm';
 import type { SQL } from 'drizzle-orm';
-import * as z from 'zod';
+import * as z from 'zod/mini';
 import { DomainError, invalid } from '../core/errors.ts';
 import { onceTheRestIsRight } from '../core/fields.ts';
 import { visibleName } from '../core/text.ts';
@@ -31,14 +31,16 @@ import type { UsedAccount } from './verification.ts';
 export const integrationChanges = z.lazy(() =>
   z
     .strictObject({
-      name: visibleName(100).exactOptional(),
-      credentials: providerCredentials.exactOptional(),
+      name: z.exactOptional(visibleName(100)),
+      credentials: z.exactOptional(providerCredentials),
     })
-    .refine(({ name, credentials }) => name !== undefined || credentials !== undefined, {
-      error: 'must have name, credentials, or both',
-      ...onceTheRestIsRight,
-    })
-    .meta({ minProperties: 1 }),
+    .check(
+      z.refine(({ name, credentials }) => name !== undefined || credentials !== undefined, {
+        error: 'must have name, credentials, or both',
+        ...onceTheRestIsRight,
+      }),
+    )
+    .register(z.globalRegistry, { minProperties: 1 }),
 );
 
 type Changes = z.output<typeof integrationChanges>;

@@ -60,16 +60,12 @@ export function verificationOf(
 }
 
 /**
- * Takes the calls that a check makes from the organization's budget.
+ * Takes so many calls to a provider from the organization's budget.
  *
  * @throws DomainError `rate_limited`
  */
-export async function takeFromBudget(
-  { env, caller, told }: ApiCall,
-  provider: Provider,
-  credentials: Credentials,
-): Promise<void> {
-  if (await isWithinBudget(env, caller, rowOf(provider).checksOf(credentials).length)) return;
+export async function takeFromBudget({ env, caller, told }: ApiCall, count: number): Promise<void> {
+  if (await isWithinBudget(env, caller, count)) return;
   const calls = providerLimits[caller.tier].requests;
   told.exhausted = { name: `${caller.tier}_provider`, calls, period_seconds: BUDGET_PERIOD_SECONDS };
   throw new DomainError('rate_limited', { retry_after_seconds: BUDGET_PERIOD_SECONDS });
@@ -113,7 +109,7 @@ export function checkBeforePut(call: ApiCall, provider: Provider, credentials: C
     assertSameAccount(begun, account);
     if (!asks) return;
     assertNotStopped(call, begun.checks_stopped_until, unixNow());
-    await takeFromBudget(call, provider, credentials);
+    await takeFromBudget(call, rowOf(provider).checksOf(credentials).length);
   }
 
   async function check({ kv_key }: Begun): Promise<Verification> {

@@ -1,8 +1,7 @@
 import { sql } from 'drizzle-orm';
 import { DomainError } from '../core/errors.ts';
 import { unixNow } from '../core/time.ts';
-import { readCredentials } from '../credentials/read.ts';
-import { beforeDecision, beginAgain, notDone } from '../credentials/store.ts';
+import { beforeDecision, beginAgain } from '../credentials/store.ts';
 import { batch } from '../d1/batch.ts';
 import { query } from '../d1/query.ts';
 import type { Placeholders } from '../d1/query.ts';
@@ -17,11 +16,13 @@ import { isOrganization } from '../organizations/organization.ts';
 import { assertRoom, fullQuota } from '../organizations/quotas.ts';
 import { accountOf } from '../providers/account.ts';
 import { checkCredentials } from '../providers/check.ts';
+import { rowOf } from '../providers/providers.ts';
+import { openCredentials } from './account.ts';
 import { integrationColumns, integrationState, isIntegration, presentIntegration } from './integration.ts';
 import type { Integration } from './integration.ts';
 import { consequencesOf, outcomeWriter } from './outcome.ts';
 import type { OutcomeParameters } from './outcome.ts';
-import { assertNotStopped, logRefusal } from './refusals.ts';
+import { logRefusal } from './refusals.ts';
 import { takeFromBudget, unverified, verificationOf } from './verification.ts';
 
 type StoredRow = typeof integrations.$inferSelect;
@@ -139,11 +140,8 @@ async function check(
   row: StoredRow,
   { account_salt, checks_stopped_until }: { account_salt: string; checks_stopped_until: number },
 ): Promise<VerifyParameters> {
-  if (row.status === 'credentials_missing') throw new DomainError('credentials_missing', {});
-  assertNotStopped(call, checks_stopped_until, unixNow());
-  const { credentials } = await readCredentials(call, { ...row, subject_id: row.integration_id });
-  if (!credentials) throw notDone({ kv_key: null });
-  await takeFromBudget(call, row.provider, credentials);
+  const credentials = await openCredentials(call, row, checks_stopped_until);
+  await takeFromBudget(call, rowOf(row.provider).checksOf(credentials).length);
   const outcome = await checkCredentials(call.env, row.provider, credentials);
   const now = unixNow();
   const verification = verificationOf(outcome, now, row.last_verdict);

@@ -1,12 +1,12 @@
 import { and, eq, not, sql } from 'drizzle-orm';
 import type { SQL } from 'drizzle-orm';
-import * as z from 'zod';
-import { DomainError, invalid } from '../core/errors.ts';
+import * as z from 'zod/mini';
+import { DomainError } from '../core/errors.ts';
 import { absent, onceTheRestIsRight, optional, withDefault } from '../core/fields.ts';
 import { idSchema, newId } from '../core/ids.ts';
 import { unixNow } from '../core/time.ts';
 import { providerNames } from '../core/vocabulary.ts';
-import type { Provider, Quota } from '../core/vocabulary.ts';
+import type { Quota } from '../core/vocabulary.ts';
 import { intentStands, spendIntent, withdrawIntent } from '../credentials/outbox.ts';
 import type { IntentParameters } from '../credentials/outbox.ts';
 import { beginAgain, credentialsWriter, notDone } from '../credentials/store.ts';
@@ -14,16 +14,15 @@ import { existsIn, rowColumns } from '../d1/columns.ts';
 import type { RowParameters } from '../d1/columns.ts';
 import { query } from '../d1/query.ts';
 import type { Builder, Placeholders } from '../d1/query.ts';
-import { integrations, organizations, phone_numbers } from '../d1/schema.ts';
+import { organizations, phone_numbers } from '../d1/schema.ts';
 import type { ApiCall } from '../decision/call.ts';
 import { mayDecide } from '../decision/caller.ts';
 import { eventRecorder, hasDecided } from '../decision/event.ts';
 import { mutation, mutationParameters } from '../decision/mutation.ts';
 import type { MutationParameters } from '../decision/mutation.ts';
-import { findProvider, isIntegration } from '../integrations/integration.ts';
 import { isOrganization } from '../organizations/organization.ts';
 import { assertRoom, fullQuota, hasRoomFor } from '../organizations/quotas.ts';
-import type { FullQuota } from '../organizations/quotas.ts';
+import { importNumbers } from './import-numbers.ts';
 import { e164, isPhoneNumber, noCredentials, phoneNumberState, presentPhoneNumber } from './phone-number.ts';
 import type { PhoneNumber } from './phone-number.ts';
 import { sipFields } from './sip-trunk.ts';
@@ -68,29 +67,30 @@ export const throughSip = z.lazy(() => {
       inbound_pin: optional(fields.inbound_pin),
       media_encryption: withDefault(fields.media_encryption, 'allow'),
     })
-    .refine(({ supports_outbound, sip_server_address }) => !supports_outbound || sip_server_address !== undefined, {
-      path: ['sip_server_address'],
-      error: 'is required if supports_outbound is true',
-      ...onceTheRestIsRight,
-    })
-    .refine(({ sip_username, sip_password }) => sip_username === undefined || sip_password !== undefined, {
-      path: ['sip_password'],
-      error: 'is required if sip_username is given',
-      ...onceTheRestIsRight,
-    })
-    .refine(({ sip_username, sip_password }) => sip_password === undefined || sip_username !== undefined, {
-      path: ['sip_username'],
-      error: 'is required if sip_password is given',
-      ...onceTheRestIsRight,
-    });
+    .check(
+      z.refine(({ supports_outbound, sip_server_address }) => !supports_outbound || sip_server_address !== undefined, {
+        path: ['sip_server_address'],
+        error: 'is required if supports_outbound is true',
+        ...onceTheRestIsRight,
+      }),
+      z.refine(({ sip_username, sip_password }) => sip_username === undefined || sip_password !== undefined, {
+        path: ['sip_password'],
+        error: 'is required if sip_username is given',
+        ...onceTheRestIsRight,
+      }),
+      z.refine(({ sip_username, sip_password }) => sip_password === undefined || sip_username !== undefined, {
+        path: ['sip_username'],
+        error: 'is required if sip_password is given',
+        ...onceTheRestIsRight,
+      }),
+    );
 });
 
 export const newPhoneNumber = z.discriminatedUnion('provider', [throughIntegration, throughSip]);
 
 type NewPhoneNumber = z.output<typeof newPhoneNumber>;
 
-const quotas: Quota[] = ['phone_numbers', 'audit_events'];
-const sipQuotas: Quota[] = [...quotas, 'sip_numbers'];
+const quotas: Quota[] = ['phone_numbers', 'audit_events', 'unconfirmed_numbers'];
 
 type ImportParameters = MutationParameters & RowParameters<typeof phone_numbers> & IntentParameters;
 
@@ -107,13 +107,11 @@ const findHolder = query((db, parameters: Placeholders<{ phone_number: string }>
 
 const storeCredentials = credentialsWriter<MutationParameters & { phone_number: string }>(
   'phone_numbers:create',
-  (db, parameters) => and(hasRoomFor(sipQuotas), not(existsIn(db, phone_numbers, isHeld(parameters)))),
+  (db, parameters) => and(hasRoomFor(quotas), not(existsIn(db, phone_numbers, isHeld(parameters)))),
 );
 
-/**
- * Makes the statement that inserts the number, if the caller may and `isReady` holds. An existing number is left alone.
- */
-const insertNumberIf = (isReady: (db: Builder, parameters: Placeholders<ImportParameters>) => SQL | undefined) =>
+/** Makes the statement that inserts the number, if the caller may and `isReady` holds. An existing number is left alone. */
+const insertNumberIf = (isReady?: (db: Builder, parameters: Placeholders<ImportParameters>) => SQL) =>
   query((db, parameters: Placeholders<ImportParameters>) =>
     db
       .insert(phone_numbers)
@@ -125,24 +123,14 @@ const insertNumberIf = (isReady: (db: Builder, parameters: Placeholders<ImportPa
             and(
               isOrganization(parameters),
               mayDecide('phone_numbers:create', db, parameters),
-              isReady(db, parameters),
+              hasRoomFor(quotas),
+              isReady?.(db, parameters),
               not(hasDecided(db, parameters)),
             ),
           ),
       )
       .onConflictDoNothing({ target: phone_numbers.phone_number }),
   );
-
-const insertThroughIntegration = insertNumberIf((db, parameters) =>
-  and(
-    existsIn(db, integrations, and(isIntegration(parameters), eq(integrations.provider, parameters.provider))),
-    hasRoomFor(quotas),
-  ),
-);
-const insertSip = insertNumberIf(() => hasRoomFor(sipQuotas));
-const insertSipWithCredentials = insertNumberIf((db, parameters) =>
-  and(hasRoomFor(sipQuotas), intentStands(db, parameters)),
-);
 
 const recordImport = eventRecorder<ImportParameters>({
   table: phone_numbers,
@@ -151,49 +139,53 @@ const recordImport = eventRecorder<ImportParameters>({
   where: (_, parameters) => isPhoneNumber(parameters),
 });
 
-const found = { target: findProvider, holders: findHolder, full: fullQuota(quotas) };
-const foundOfSip = { ...found, full: fullQuota(sipQuotas) };
+const found = { holders: findHolder, full: fullQuota(quotas) };
 
-const decideThroughIntegration = mutation('phone_numbers:create', {
-  statements: [insertThroughIntegration, recordImport],
-  found,
-});
-const decideSip = mutation('phone_numbers:create', { statements: [insertSip, recordImport], found: foundOfSip });
+const decideSip = mutation('phone_numbers:create', { statements: [insertNumberIf(), recordImport], found });
 const decideSipWithCredentials = mutation('phone_numbers:create', {
-  statements: [insertSipWithCredentials, recordImport, withdrawIntent, spendIntent],
-  found: foundOfSip,
+  statements: [insertNumberIf(intentStands), recordImport, withdrawIntent, spendIntent],
+  found,
 });
 
 /**
- * Imports a phone number, through an integration or by SIP (docs/contract.md, Phone numbers).
+ * Imports a phone number, through an integration (import-numbers.ts) or by SIP (docs/contract.md, Phone numbers).
  *
- * It takes one batch. If there are SIP credentials, their intent and ciphertext come before it, as for a new
+ * By SIP it takes one batch. If there are credentials, their intent and ciphertext come before it, as for a new
  * integration.
  *
- * @throws DomainError `validation_failed` for an integration of another provider, `integration_not_found`,
- *   `phone_number_exists`, `quota_exceeded`, and the errors of every mutation (decision/mutation.ts)
+ * @param verify whether the account of the integration is asked for the number
+ * @throws DomainError `phone_number_exists`, `phone_number_not_in_account`, `quota_exceeded`, the errors of
+ *   {@link importNumbers}, and those of every mutation (decision/mutation.ts)
  */
-export async function importPhoneNumber(call: ApiCall, request: NewPhoneNumber): Promise<PhoneNumber> {
-  const event = { ...mutationParameters(call), phone_number: request.phone_number };
-  return beginAgain(() => attemptImport(call, event, request));
+export async function importPhoneNumber(call: ApiCall, request: NewPhoneNumber, verify: boolean): Promise<PhoneNumber> {
+  const { phone_number } = request;
+  if (request.provider === 'sip') {
+    const event = { ...mutationParameters(call), phone_number };
+    return beginAgain(() => importSip(call, event, request));
+  }
+  const outcomes = await importNumbers(call, { ...request, phone_numbers: [phone_number] }, verify, false);
+  const outcome = outcomes.get(phone_number);
+  if (!outcome || outcome instanceof DomainError) throw outcome;
+  return presentPhoneNumber(outcome);
 }
 
-async function attemptImport(
+async function importSip(
   call: ApiCall,
   event: MutationParameters & { phone_number: string },
-  request: NewPhoneNumber,
+  request: z.output<typeof throughSip>,
 ): Promise<PhoneNumber> {
   const phone_number_id = newId('phon');
   const credentials = credentialsOf(request);
   const stored = credentials ? await storeCredentials(call, event, phone_number_id, credentials) : noCredentials;
 
-  const parameters = {
+  const decide = credentials ? decideSipWithCredentials : decideSip;
+  const answer = await decide(call, {
     ...event,
     now: unixNow(),
     phone_number_id,
-    provider: request.provider,
-    integration_id: request.integration_id ?? null,
-    status: 'free' as const,
+    provider: 'sip',
+    integration_id: null,
+    status: 'free',
     assigned_agent_id: null,
     supports_inbound: Number(request.supports_inbound),
     supports_outbound: Number(request.supports_outbound),
@@ -201,36 +193,23 @@ async function attemptImport(
     sip_username: request.sip_username ?? null,
     sip_server_address: request.sip_server_address ?? null,
     inbound_room_name: request.inbound_room_name ?? null,
-    media_encryption: request.media_encryption ?? null,
-    sip_transport: request.sip_transport ?? null,
+    media_encryption: request.media_encryption,
+    sip_transport: request.sip_transport,
     ...stored,
     created_at: event.event_time,
     updated_at: event.event_time,
     revision: 1,
-  };
-  const decide =
-    request.provider !== 'sip' ? decideThroughIntegration : credentials ? decideSipWithCredentials : decideSip;
-  const answer = await decide(call, parameters);
-  if (answer.outcome === 'undecided') throw refusal(request, answer.found) ?? notDone(stored);
+    ownership: 'unconfirmed',
+    ownership_due_at: null,
+  });
+  if (answer.outcome === 'undecided') {
+    if (answer.found.holders.length > 0) throw new DomainError('phone_number_exists', {});
+    assertRoom(answer.found.full);
+    throw notDone(stored);
+  }
   return presentPhoneNumber(phoneNumberState.parse(JSON.parse(answer.event.state)));
 }
 
-/** Why a phone number was not imported, by what the batch found. */
-function refusal(
-  request: NewPhoneNumber,
-  { target: [target], holders, full }: { target: { provider: Provider }[]; holders: object[]; full: FullQuota[] },
-): DomainError | undefined {
-  if (request.provider !== 'sip') {
-    if (!target) return new DomainError('integration_not_found', {});
-    if (target.provider !== request.provider) {
-      return invalid('integration_id', "must be an integration of the phone number's provider");
-    }
-  }
-  if (holders.length > 0) return new DomainError('phone_number_exists', {});
-  assertRoom(full);
-  return undefined;
-}
-
-function credentialsOf({ sip_password, inbound_pin }: NewPhoneNumber) {
+function credentialsOf({ sip_password, inbound_pin }: z.output<typeof throughSip>) {
   return sip_password === undefined && inbound_pin === undefined ? undefined : { sip_password, inbound_pin };
 }

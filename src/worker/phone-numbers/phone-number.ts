@@ -1,41 +1,48 @@
 import { and, eq } from 'drizzle-orm';
-import * as z from 'zod';
+import * as z from 'zod/mini';
+import { phoneNumberPattern } from '../core/ids.ts';
 import { toIso } from '../core/time.ts';
-import { mediaEncryptions, phoneNumberStatuses, providerNames, sipTransports } from '../core/vocabulary.ts';
+import { mediaEncryptions, ownerships, phoneNumberStatuses, providerNames, sipTransports } from '../core/vocabulary.ts';
 import { columnsOf } from '../d1/columns.ts';
 import type { Placeholders } from '../d1/query.ts';
 import { phone_numbers } from '../d1/schema.ts';
 
 export const e164 = z
   .string()
-  .regex(/^\+[1-9]\d{6,14}$/, 'must be in E.164 format: + and 7 to 15 digits, the first of them not 0');
+  .check(z.regex(phoneNumberPattern, 'must be in E.164 format: + and 7 to 15 digits, the first of them not 0'));
 
-const sqliteBoolean = () => z.int().transform(Boolean);
+const sqliteBoolean = () =>
+  z.pipe(
+    z.int(),
+    z.transform((value) => value !== 0),
+  );
+
+const fields = () => ({
+  phone_number_id: z.string(),
+  organization_id: z.string(),
+  integration_id: z.nullable(z.string()),
+  phone_number: z.string(),
+  provider: z.enum([...providerNames, 'sip']),
+  status: z.enum(phoneNumberStatuses),
+  assigned_agent_id: z.nullable(z.string()),
+  supports_inbound: sqliteBoolean(),
+  supports_outbound: sqliteBoolean(),
+  sip_trunk_name: z.nullable(z.string()),
+  sip_username: z.nullable(z.string()),
+  sip_server_address: z.nullable(z.string()),
+  /** The events of earlier versions lack it. */
+  sip_transport: z._default(z.nullable(z.enum(sipTransports)), null),
+  inbound_room_name: z.nullable(z.string()),
+  media_encryption: z.nullable(z.enum(mediaEncryptions)),
+  credentials_version: z.nullable(z.string()),
+  created_at: z.int(),
+  updated_at: z.int(),
+  /** The events of earlier versions lack it. */
+  ownership: z._default(z.enum(ownerships), 'unconfirmed'),
+});
 
 /** A phone number as it is in the `state` of its audit events. */
-export const phoneNumberState = z.lazy(() =>
-  z.object({
-    phone_number_id: z.string(),
-    organization_id: z.string(),
-    integration_id: z.string().nullable(),
-    phone_number: z.string(),
-    provider: z.enum([...providerNames, 'sip']),
-    status: z.enum(phoneNumberStatuses),
-    assigned_agent_id: z.string().nullable(),
-    supports_inbound: sqliteBoolean(),
-    supports_outbound: sqliteBoolean(),
-    sip_trunk_name: z.string().nullable(),
-    sip_username: z.string().nullable(),
-    sip_server_address: z.string().nullable(),
-    /** The events of earlier versions lack it. */
-    sip_transport: z.enum(sipTransports).nullable().default(null),
-    inbound_room_name: z.string().nullable(),
-    media_encryption: z.enum(mediaEncryptions).nullable(),
-    credentials_version: z.string().nullable(),
-    created_at: z.int(),
-    updated_at: z.int(),
-  }),
-);
+export const phoneNumberState = z.lazy(() => z.object(fields()));
 
 export type PhoneNumberState = Omit<z.output<typeof phoneNumberState>, 'credentials_version'>;
 
@@ -52,8 +59,10 @@ export const isPhoneNumber = ({ organization_id, phone_number_id }: Placeholders
 export const noCredentials = { kv_key: null, credentials_version: null, data_key: null, kek_id: null };
 
 /** The columns that {@link presentPhoneNumber} needs. */
-export const phoneNumberColumns = () =>
-  columnsOf(phone_numbers, phoneNumberState.unwrap().omit({ credentials_version: true }));
+export const phoneNumberColumns = () => {
+  const { credentials_version: _, ...shown } = fields();
+  return columnsOf(phone_numbers, shown);
+};
 
 /** A phone number as clients see it, without its credentials. Members that its provider does not have are null. */
 export function presentPhoneNumber(state: PhoneNumberState) {
@@ -73,6 +82,7 @@ export function presentPhoneNumber(state: PhoneNumberState) {
     sip_transport: state.sip_transport ?? (state.provider === 'sip' ? ('auto' as const) : null),
     inbound_room_name: state.inbound_room_name,
     media_encryption: state.media_encryption,
+    ownership: state.ownership,
     created_at: toIso(state.created_at),
     updated_at: toIso(state.updated_at),
   };

@@ -1,8 +1,8 @@
 import { asc, eq } from 'drizzle-orm';
-import * as z from 'zod';
+import * as z from 'zod/mini';
 import { DomainError } from '../core/errors.ts';
 import { idSchema } from '../core/ids.ts';
-import { phoneNumberStatuses } from '../core/vocabulary.ts';
+import { ownerships, phoneNumberStatuses } from '../core/vocabulary.ts';
 import { batch } from '../d1/batch.ts';
 import { keysetList, pageParameters } from '../d1/list.ts';
 import type { FilterOf } from '../d1/list.ts';
@@ -30,8 +30,9 @@ export async function readPhoneNumber(call: ReadingCall, phone_number_id: string
 
 export const phoneNumbersQuery = z.lazy(() =>
   z.strictObject({
-    status: z.enum(phoneNumberStatuses).exactOptional(),
-    integration_id: idSchema('intg').exactOptional(),
+    status: z.exactOptional(z.enum(phoneNumberStatuses)),
+    integration_id: z.exactOptional(idSchema('intg')),
+    ownership: z.exactOptional(z.enum(ownerships)),
     ...pageParameters(),
   }),
 );
@@ -45,6 +46,7 @@ export const listPhoneNumbers = keysetList<FilterOf<typeof phoneNumbersQuery>, P
   predicates: {
     status: (value) => eq(phone_numbers.status, value),
     integration_id: (value) => eq(phone_numbers.integration_id, value),
+    ownership: (value) => eq(phone_numbers.ownership, value),
   },
   page: (db, isListed, limit) =>
     db

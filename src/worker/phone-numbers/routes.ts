@@ -1,21 +1,38 @@
-import * as z from 'zod';
+import * as z from 'zod/mini';
+import { DomainError } from '../core/errors.ts';
+import type { NumberResult } from '../core/errors.ts';
 import { idSchema } from '../core/ids.ts';
 import { answer } from '../http/answer.ts';
 import { newRoutes } from '../http/new-routes.ts';
-import { mutates, reads } from '../http/route.ts';
+import { detailOf } from '../http/problem.ts';
+import { mutates, reads, verifies, verifyQuery } from '../http/route.ts';
+import { importPhoneNumbers, newPhoneNumbers } from './bulk.ts';
 import { deletePhoneNumber } from './delete.ts';
+import type { ImportOutcome } from './import-numbers.ts';
 import { importPhoneNumber, newPhoneNumber } from './import.ts';
 import { presentPhoneNumber } from './phone-number.ts';
 import { listPhoneNumbers, phoneNumbersQuery, readPhoneNumber } from './read.ts';
 import { phoneNumberChanges, updatePhoneNumber } from './update.ts';
+import { verifyPhoneNumber } from './verify.ts';
 
 const path = z.object({ phone_number_id: idSchema('phon') });
 
+/** Of calls that may bring a number to an account. */
+export const accountQuery = verifyQuery();
+
 export const phoneNumberRoutes = newRoutes()
-  .post('/', mutates('phone_numbers:create', { body: newPhoneNumber }), async (c) => {
-    const data = await importPhoneNumber(c.get('call'), c.req.valid('json'));
+  .post('/', mutates('phone_numbers:create', { query: accountQuery, body: newPhoneNumber }), async (c) => {
+    const data = await importPhoneNumber(c.get('call'), c.req.valid('json'), verifies(c.req.valid('query')));
     const message = `Phone number imported successfully with ${data.provider}`;
     return answer(c, 201, { success: true, message, data });
+  })
+  .post('/bulk', mutates('phone_numbers:create', { query: accountQuery, body: newPhoneNumbers }), async (c) => {
+    const outcomes = await importPhoneNumbers(c.get('call'), c.req.valid('json'), verifies(c.req.valid('query')));
+    const results = outcomes.map(({ phone_number, outcome }) => presentResult(phone_number, outcome));
+    const count = results.filter(({ status }) => status === 'imported').length;
+    if (count === 0) throw new DomainError('phone_numbers_not_imported', { data: { results } });
+    const message = `${count} of ${results.length} phone numbers imported successfully`;
+    return answer(c, 200, { success: true, message, data: { results } });
   })
   .get('/', reads('phone_numbers:read', { query: phoneNumbersQuery }), async (c) => {
     const { rows, pagination } = await listPhoneNumbers(c.get('call'), c.req.valid('query'));
@@ -25,11 +42,31 @@ export const phoneNumberRoutes = newRoutes()
     const data = await readPhoneNumber(c.get('call'), c.req.valid('param').phone_number_id);
     return answer(c, 200, { success: true, data });
   })
-  .put('/:phone_number_id', mutates('phone_numbers:update', { path, body: phoneNumberChanges }), async (c) => {
-    const data = await updatePhoneNumber(c.get('call'), c.req.valid('param').phone_number_id, c.req.valid('json'));
-    return answer(c, 200, { success: true, message: 'Phone number updated successfully', data });
+  .put(
+    '/:phone_number_id',
+    mutates('phone_numbers:update', { path, query: accountQuery, body: phoneNumberChanges }),
+    async (c) => {
+      const { phone_number_id } = c.req.valid('param');
+      const data = await updatePhoneNumber(
+        c.get('call'),
+        phone_number_id,
+        c.req.valid('json'),
+        verifies(c.req.valid('query')),
+      );
+      return answer(c, 200, { success: true, message: 'Phone number updated successfully', data });
+    },
+  )
+  .post('/:phone_number_id/verify', mutates('phone_numbers:update', { path }), async (c) => {
+    const data = await verifyPhoneNumber(c.get('call'), c.req.valid('param').phone_number_id);
+    return answer(c, 200, { success: true, message: 'Phone number checked successfully', data });
   })
   .delete('/:phone_number_id', mutates('phone_numbers:delete', { path }), async (c) => {
     const data = await deletePhoneNumber(c.get('call'), c.req.valid('param').phone_number_id);
     return answer(c, 200, { success: true, message: 'Phone number deleted successfully', data });
   });
+
+function presentResult(phone_number: string, outcome: ImportOutcome): NumberResult {
+  return outcome instanceof DomainError
+    ? { phone_number, status: 'failed', phone_number_id: null, code: outcome.code, detail: detailOf(outcome) }
+    : { phone_number, status: 'imported', phone_number_id: outcome.phone_number_id, code: null, detail: null };
+}

@@ -1,5 +1,5 @@
 /** What a SIP trunk needs: the address of its server, to which the platform connects, and its user. */
-import * as z from 'zod';
+import * as z from 'zod/mini';
 import { secretFormat, secretText, text, userName, visibleName } from '../core/text.ts';
 import type { TextRule } from '../core/text.ts';
 import { mediaEncryptions, sipTransports } from '../core/vocabulary.ts';
@@ -74,12 +74,12 @@ export const sipFields = () => ({
   sip_trunk_name: visibleName(100),
   sip_username: userName(100, isSipUser),
   sip_password: secretText(256),
-  sip_server_address: text(1, 259, isServerAddress).toLowerCase(),
+  sip_server_address: text(1, 259, isServerAddress).check(z.toLowerCase()),
   sip_transport: z.enum(sipTransports),
   inbound_room_name: visibleName(100),
   inbound_pin: z
     .string()
-    .regex(/^\d{4,10}$/, 'must be 4 to 10 digits, 0 to 9')
-    .meta(secretFormat),
+    .check(z.regex(/^\d{4,10}$/, 'must be 4 to 10 digits, 0 to 9'))
+    .register(z.globalRegistry, secretFormat),
   media_encryption: z.enum(mediaEncryptions),
 });

@@ -1,49 +1,55 @@
 import { and, eq, ne, or, sql } from 'drizzle-orm';
 import type { Placeholder, SQL } from 'drizzle-orm';
+import { alias } from 'drizzle-orm/sqlite-core';
 import type { SQLiteColumn } from 'drizzle-orm/sqlite-core';
-import * as z from 'zod';
+import * as z from 'zod/mini';
 import { DomainError } from '../core/errors.ts';
 import type { Fault } from '../core/errors.ts';
 import { onceTheRestIsRight } from '../core/fields.ts';
 import { agentIdPattern, idSchema } from '../core/ids.ts';
 import { unixNow } from '../core/time.ts';
-import type { Provider, Quota } from '../core/vocabulary.ts';
+import type { Ownership, Provider, Quota } from '../core/vocabulary.ts';
 import { purge } from '../credentials/drain.ts';
 import type { Credentials } from '../credentials/envelope.ts';
 import { credentialsKey } from '../credentials/kv-key.ts';
 import { enqueuePurges, intentStands, spendIntent, withdrawIntent } from '../credentials/outbox.ts';
 import type { IntentParameters } from '../credentials/outbox.ts';
 import { readCredentials } from '../credentials/read.ts';
-import { beginAgain, credentialsWriter, notDone } from '../credentials/store.ts';
+import { beforeDecision, beginAgain, credentialsWriter, notDone } from '../credentials/store.ts';
 import { batch } from '../d1/batch.ts';
 import { existsIn } from '../d1/columns.ts';
 import { query } from '../d1/query.ts';
 import type { Builder, Placeholders } from '../d1/query.ts';
 import { integrations, phone_numbers } from '../d1/schema.ts';
 import type { ApiCall } from '../decision/call.ts';
-import { mayDecide } from '../decision/caller.ts';
-import { decisionSaw, eventRecorder, updateTime } from '../decision/event.ts';
+import { assertCallerMay, callerKey, mayDecide } from '../decision/caller.ts';
+import { changesOf, decisionSaw, eventRecorder, updateTime } from '../decision/event.ts';
 import { mutation, mutationParameters } from '../decision/mutation.ts';
 import type { Decision, MutationParameters } from '../decision/mutation.ts';
-import { findProvider, isIntegration } from '../integrations/integration.ts';
+import { isUnanswered } from '../decision/remembered-answers.ts';
+import { askForNumbers, findAccount } from '../integrations/account.ts';
+import { findTarget, isIntegration } from '../integrations/integration.ts';
+import type { Target } from '../integrations/integration.ts';
 import { assertRoom, fullQuota, hasRoomFor } from '../organizations/quotas.ts';
 import type { FullQuota } from '../organizations/quotas.ts';
+import { isStillTrue } from './ownership.ts';
+import type { AskedParameters } from './ownership.ts';
 import { isPhoneNumber, noCredentials, phoneNumberState, presentPhoneNumber } from './phone-number.ts';
 import type { PhoneNumber, PhoneNumberState } from './phone-number.ts';
 import { sipFields } from './sip-trunk.ts';
 
 /** A field that may be given, or given as null. */
-const orNull = <Schema extends z.ZodType>(schema: Schema) => schema.nullable().exactOptional();
+const orNull = <Schema extends z.ZodMiniType>(schema: Schema) => z.exactOptional(z.nullable(schema));
 
 export const phoneNumberChanges = z.lazy(() => {
   const fields = sipFields();
   return z
     .strictObject({
       integration_id: orNull(idSchema('intg')),
-      supports_inbound: z.boolean().exactOptional(),
-      supports_outbound: z.boolean().exactOptional(),
+      supports_inbound: z.exactOptional(z.boolean()),
+      supports_outbound: z.exactOptional(z.boolean()),
       assigned_agent_id: orNull(
-        z.string().regex(agentIdPattern, 'must be agent_ followed by 1 to 64 of A–Z, a–z, 0–9, _ and -'),
+        z.string().check(z.regex(agentIdPattern, 'must be agent_ followed by 1 to 64 of A–Z, a–z, 0–9, _ and -')),
       ),
       sip_trunk_name: orNull(fields.sip_trunk_name),
       sip_username: orNull(fields.sip_username),
@@ -54,11 +60,13 @@ export const phoneNumberChanges = z.lazy(() => {
       inbound_pin: orNull(fields.inbound_pin),
       media_encryption: orNull(fields.media_encryption),
     })
-    .refine((changes) => Object.keys(changes).length > 0, {
-      error: 'must change at least one field',
-      ...onceTheRestIsRight,
-    })
-    .meta({ minProperties: 1 });
+    .check(
+      z.refine((changes) => Object.keys(changes).length > 0, {
+        error: 'must change at least one field',
+        ...onceTheRestIsRight,
+      }),
+    )
+    .register(z.globalRegistry, { minProperties: 1 });
 });
 
 type Changes = z.output<typeof phoneNumberChanges>;
@@ -75,7 +83,7 @@ const sipMembers = [
   ['media_encryption', false],
 ] as const;
 
-interface UpdateParameters extends MutationParameters {
+interface UpdateParameters extends MutationParameters, AskedParameters {
   phone_number_id: string;
   integration_id: string | null;
   /** JSON of all that is given but the credentials: columns and their new values. */
@@ -88,6 +96,8 @@ interface UpdateParameters extends MutationParameters {
   /** Whether the credentials must still be of `read_version`: 0 or 1. */
   has_read: number;
   read_version: string | null;
+  /** What the account of the new integration says; null: it was not asked, or did not say. */
+  ownership: Ownership | null;
 }
 
 type CredentialsParameters = UpdateParameters &
@@ -102,12 +112,16 @@ const findPhoneNumber = query((db, parameters: Placeholders<UpdateParameters>) =
       sip_username: phone_numbers.sip_username,
       sip_server_address: phone_numbers.sip_server_address,
       credentials_version: phone_numbers.credentials_version,
+      ownership: phone_numbers.ownership,
     })
     .from(phone_numbers)
     .where(isPhoneNumber(parameters)),
 );
 
-type FoundNumber = Pick<PhoneNumberState, 'provider' | 'supports_outbound' | 'sip_username' | 'sip_server_address'> & {
+type FoundNumber = Pick<
+  PhoneNumberState,
+  'provider' | 'ownership' | 'supports_outbound' | 'sip_username' | 'sip_server_address'
+> & {
   credentials_version: string | null;
 };
 
@@ -141,19 +155,41 @@ const changeable = [
   phone_numbers.media_encryption,
 ];
 
-const newValues = (parameters: Placeholders<UpdateParameters>): Readonly<Record<string, SQL>> => ({
+/** Predicate: the number moves to an integration of another account, or of one that is not known to be the same. */
+const changesAccount = ({ organization_id, integration_id }: Placeholders<UpdateParameters>, db: Builder) => {
+  const [before, after] = [alias(integrations, 'before'), alias(integrations, 'after')];
+  const isSame = db
+    .select({ one: sql`1` })
+    .from(before)
+    .innerJoin(after, eq(after.account_fingerprint, before.account_fingerprint))
+    .where(
+      and(
+        eq(before.organization_id, organization_id),
+        eq(before.integration_id, phone_numbers.integration_id),
+        eq(after.organization_id, organization_id),
+        eq(after.integration_id, integration_id),
+      ),
+    );
+  return sql`(${integration_id} IS NOT NULL AND ${integration_id} <> ${phone_numbers.integration_id} AND NOT EXISTS ${isSame})`;
+};
+
+const newOwnership = (parameters: Placeholders<UpdateParameters>, db: Builder) =>
+  sql`iif(${changesAccount(parameters, db)}, coalesce(${parameters.ownership}, 'unconfirmed'), ${phone_numbers.ownership})`;
+
+const newValues = (parameters: Placeholders<UpdateParameters>, db: Builder): Readonly<Record<string, SQL>> => ({
   ...Object.fromEntries(changeable.map((column) => [column.name, newValue(parameters, column)])),
   status: sql`iif(${newValue(parameters, phone_numbers.assigned_agent_id)} IS NULL, 'free', 'assigned')`,
+  ownership: newOwnership(parameters, db),
 });
 
-const withVersion = (parameters: Placeholders<CredentialsParameters>) => ({
-  ...newValues(parameters),
+const withVersion = (parameters: Placeholders<CredentialsParameters>, db: Builder) => ({
+  ...newValues(parameters, db),
   credentials_version: sql`${parameters.credentials_version}`,
 });
 
-/** Selects the integration that the number is to move to, if it has the number's organization and provider. */
+/** Selects the integration that the number is to move to, if it suits the number and is as it was when it was asked. */
 const isSuitable = (parameters: Placeholders<UpdateParameters>) =>
-  and(isIntegration(parameters), eq(integrations.provider, phone_numbers.provider));
+  and(isIntegration(parameters), eq(integrations.provider, phone_numbers.provider), isStillTrue(parameters));
 
 /** Selects the number if it can have what is given (docs/contract.md, Phone numbers). {@link refusal} explains it. */
 const canHaveIt = (db: Builder, parameters: Placeholders<UpdateParameters>) =>
@@ -172,13 +208,15 @@ const canHaveIt = (db: Builder, parameters: Placeholders<UpdateParameters>) =>
   );
 
 const quotas: Quota[] = ['audit_events'];
+/** For a number that was confirmed and will not be. */
+const unconfirmed: Quota[] = ['unconfirmed_numbers'];
 
 const storeCredentials = credentialsWriter<UpdateParameters>('phone_numbers:update', (db, parameters) =>
   and(existsIn(db, phone_numbers, canHaveIt(db, parameters)), hasRoomFor(quotas)),
 );
 
 const recordIf = <Parameters extends UpdateParameters>(
-  changes: (parameters: Placeholders<Parameters>) => Readonly<Record<string, SQL>>,
+  changes: (parameters: Placeholders<Parameters>, db: Builder) => Readonly<Record<string, SQL>>,
   isReady?: (db: Builder, parameters: Placeholders<Parameters>) => SQL,
 ) =>
   eventRecorder<Parameters>({
@@ -190,6 +228,11 @@ const recordIf = <Parameters extends UpdateParameters>(
         canHaveIt(db, parameters),
         mayDecide('phone_numbers:update', db, parameters),
         hasRoomFor(quotas),
+        or(
+          eq(phone_numbers.ownership, 'unconfirmed'),
+          sql`${newOwnership(parameters, db)} = 'confirmed'`,
+          hasRoomFor(unconfirmed),
+        ),
         isReady?.(db, parameters),
       ),
     changes,
@@ -200,24 +243,32 @@ const updateTo = (db: Builder, parameters: Placeholders<UpdateParameters>, value
     .update(phone_numbers)
     .set({
       ...values,
+      ownership_due_at: sql`iif(${changesAccount(parameters, db)}, iif(${parameters.ownership} = 'confirmed', NULL, ${parameters.now}), ${phone_numbers.ownership_due_at})`,
       updated_at: updateTime(db, parameters, phone_numbers.updated_at),
       revision: sql`${phone_numbers.revision} + 1`,
     })
     .where(and(isPhoneNumber(parameters), decisionSaw(db, parameters, phone_numbers.revision)));
 
 const applyChanges = query((db, parameters: Placeholders<UpdateParameters>) =>
-  updateTo(db, parameters, newValues(parameters)),
+  updateTo(db, parameters, newValues(parameters, db)),
 );
 
 const applyWithCredentials = query((db, parameters: Placeholders<CredentialsParameters>) =>
   updateTo(db, parameters, {
-    ...withVersion(parameters),
+    ...withVersion(parameters, db),
     data_key: sql`${parameters.data_key}`,
     kek_id: sql`${parameters.kek_id}`,
   }),
 );
 
-const found = { number: findPhoneNumber, target: findProvider, full: fullQuota(quotas) };
+const findFull = fullQuota(quotas);
+
+const found = {
+  number: findPhoneNumber,
+  target: findTarget,
+  full: findFull,
+  unconfirmedFull: fullQuota(unconfirmed),
+};
 
 const decideKeeping = mutation<UpdateParameters, typeof found>('phone_numbers:update', {
   statements: [recordIf(newValues), applyChanges],
@@ -238,21 +289,24 @@ const decideReplacement = mutation<CredentialsParameters, typeof found>('phone_n
  * Changes a phone number: its integration, what it supports, its agent, or its SIP trunk (docs/contract.md, Phone
  * numbers).
  *
- * It takes one batch. If there are new SIP credentials, their intent and ciphertext come before it, as for an
- * integration's. They are stored together, so where only one is given, the other is read first. The batch then asks
- * that nobody has replaced what was read.
+ * It takes one batch. If the number moves to another account, that account is asked for it before. If there are new SIP
+ * credentials, their intent and ciphertext come before, as for an integration's. They are stored together, so where only
+ * one is given, the other is read first. The batch then asks that nobody has replaced what was read.
  *
+ * @param verify whether the account is asked; else a number that moves to another account is unconfirmed
  * @returns the phone number after the update
  * @throws DomainError `phone_number_not_found`, `integration_not_found`, `validation_failed` for what the number cannot
- *   have, `quota_exceeded`, and the errors of every mutation (decision/mutation.ts)
+ *   have, `quota_exceeded`, `phone_number_not_in_account`, `credentials_missing`, `credentials_refused`,
+ *   `verification_limited`, `rate_limited`, and the errors of every mutation (decision/mutation.ts)
  */
 export async function updatePhoneNumber(
   call: ApiCall,
   phone_number_id: string,
   changes: Changes,
+  verify: boolean,
 ): Promise<PhoneNumber> {
   const { sip_password, inbound_pin, ...visible } = changes;
-  const parameters = {
+  const given: UpdateParameters = {
     ...mutationParameters(call),
     phone_number_id,
     integration_id: changes.integration_id ?? null,
@@ -262,21 +316,71 @@ export async function updatePhoneNumber(
     has_password: sip_password === undefined ? null : Number(sip_password !== null),
     has_read: 0,
     read_version: null,
+    ownership: null,
+    asked_version: null,
+    asked_at: null,
   };
-  const event =
-    sip_password === undefined && inbound_pin === undefined
-      ? await updateKeeping(call, parameters, changes)
-      : await beginAgain(() => updateWithCredentials(call, parameters, changes));
+  const event = await beginAgain(async () => {
+    const parameters = verify && isValue(changes.integration_id) ? await askAccount(call, given) : given;
+    return sip_password === undefined && inbound_pin === undefined
+      ? updateKeeping(call, parameters, changes)
+      : updateWithCredentials(call, parameters, changes);
+  });
 
   const before = phoneNumberState.parse(JSON.parse(event.state));
-  const after = { ...before, ...visible, updated_at: Math.max(before.updated_at, event.created_at) };
-  return presentPhoneNumber({ ...after, status: after.assigned_agent_id === null ? 'free' : 'assigned' });
+  const after = phoneNumberState.parse({ ...JSON.parse(event.state), ...changesOf(event) });
+  return presentPhoneNumber({ ...after, updated_at: Math.max(before.updated_at, event.created_at) });
+}
+
+/** The number, if it would change its account, and no earlier call did so under the Idempotency-Key. */
+const findMoving = query((db, parameters: Placeholders<UpdateParameters>) =>
+  db
+    .select({ phone_number: phone_numbers.phone_number })
+    .from(phone_numbers)
+    .where(
+      and(
+        isPhoneNumber(parameters),
+        sql`${changesAccount(parameters, db)}`,
+        existsIn(db, integrations, isSuitable(parameters)),
+        isUnanswered(db, parameters),
+      ),
+    ),
+);
+
+/** Asks the account to which the number would move. D1 confirms the caller first. */
+async function askAccount(call: ApiCall, given: UpdateParameters): Promise<UpdateParameters> {
+  const { integration_id } = given;
+  if (integration_id === null) return given;
+  const [[caller], [number], [account], full] = await beforeDecision(
+    batch(call.env.DB, [
+      callerKey.bind(given),
+      findMoving.bind(given),
+      findAccount.bind({ ...given, integration_id }),
+      findFull.bind(given),
+    ]),
+  );
+  assertCallerMay('phone_numbers:update', call, caller);
+  if (!number || !account) return given;
+  assertRoom(full);
+  const { held, absent } = await askForNumbers(call, account, [number.phone_number]);
+  if (absent.has(number.phone_number)) throw new DomainError('phone_number_not_in_account', {});
+  return {
+    ...given,
+    // The account may have been slow: the caller's key must still be alive now.
+    now: unixNow(),
+    ownership: held.has(number.phone_number) ? 'confirmed' : 'unconfirmed',
+    asked_version: account.credentials_version,
+    asked_at: unixNow(),
+  };
 }
 
 async function updateKeeping(call: ApiCall, parameters: UpdateParameters, changes: Changes): Promise<Decision> {
   const answer = await decideKeeping(call, parameters);
-  if (answer.outcome === 'undecided')
-    throw refusal(changes, answer.found) ?? new DomainError('temporarily_unavailable', { outcome: 'not_done' });
+  if (answer.outcome === 'undecided') {
+    throw (
+      refusal(changes, parameters, answer.found) ?? new DomainError('temporarily_unavailable', { outcome: 'not_done' })
+    );
+  }
   return answer.event;
 }
 
@@ -304,7 +408,7 @@ async function updateWithCredentials(call: ApiCall, given: UpdateParameters, cha
   const answer = await decide(call, { ...parameters, ...stored, now: unixNow() });
   if (answer.outcome === 'undecided') {
     const isOutdated = held && answer.found.number[0]?.credentials_version !== held.version;
-    throw refusal(changes, answer.found) ?? notDone(isOutdated ? noCredentials : stored);
+    throw refusal(changes, parameters, answer.found) ?? notDone(isOutdated ? noCredentials : stored);
   }
   const { organization_id, credentials_version } = phoneNumberState.parse(JSON.parse(answer.event.state));
   if (decide !== decideKeeping && answer.outcome === 'decided' && credentials_version !== null) {
@@ -346,17 +450,21 @@ async function prepare(
 /** Why a phone number was not updated, by what the batch found. */
 function refusal(
   changes: Changes,
+  { asked_version }: UpdateParameters,
   {
     number: [number],
     target: [target],
     full,
-  }: { number: FoundNumber[]; target: { provider: Provider }[]; full: FullQuota[] },
+    unconfirmedFull,
+  }: { number: FoundNumber[]; target: Target[]; full: FullQuota[]; unconfirmedFull: FullQuota[] },
 ): DomainError | undefined {
   if (!number) return new DomainError('phone_number_not_found', {});
   if (isValue(changes.integration_id) && !target) return new DomainError('integration_not_found', {});
   const errors = [...integrationFaults(changes, number, target), ...sipFaults(changes, number)];
   if (errors.length > 0) return new DomainError('validation_failed', { errors });
   assertRoom(full);
+  if (target && asked_version !== null && target.credentials_version !== asked_version) return notDone(noCredentials);
+  if (target && number.ownership === 'confirmed') assertRoom(unconfirmedFull);
   return undefined;
 }
 
