@@ -40,7 +40,9 @@ const ORGANIZATION = 'org_demo';
 const IN_USE = 'Twilio Production';
 const SPARE = 'Telnyx Spare';
 /** What examples/call-router may read: everything of the demo's organization. */
-const READERS = { 'call-router': { providers: readableProviders, organizations: [ORGANIZATION] } };
+const READERS = {
+  'call-router': { providers: readableProviders, organizations: [ORGANIZATION], unconfirmed: true },
+};
 /** From the range that is reserved for fiction. */
 const PHONE_NUMBERS = ['+14155550100', '+14155550101'];
 
@@ -103,13 +105,14 @@ async function ensureDevVars(): Promise<void> {
 async function seed(directory: string, simulatedOrigins: string | undefined): Promise<Demo> {
   const { env: bindings, dispose } = await openLocal(directory);
   const env = { ...bindings, PROVIDER_ORIGINS: simulatedOrigins ?? '' };
-  const integrationsPath = `/api/integrations${simulatedOrigins === undefined ? '?verify=false' : ''}`;
+  const asking = simulatedOrigins === undefined ? '?verify=false' : '';
   try {
     const raw_key = await ensureKey(env, directory);
     const [existing] = await batch(env.DB, [listDemoIntegrations.bind({ organization_id: ORGANIZATION })]);
     const ensureIntegration = async (name: string, credentials: object): Promise<string> =>
       existing.find((integration) => integration.name === name)?.integration_id ??
-      createdIntegration.parse(await post(env, raw_key, integrationsPath, { name, credentials })).data.integration_id;
+      createdIntegration.parse(await post(env, raw_key, `/api/integrations${asking}`, { name, credentials })).data
+        .integration_id;
 
     const in_use = await ensureIntegration(IN_USE, {
       provider: 'twilio',
@@ -120,7 +123,8 @@ async function seed(directory: string, simulatedOrigins: string | undefined): Pr
     const [imported] = await batch(env.DB, [listDemoNumbers.bind({ organization_id: ORGANIZATION })]);
     for (const phone_number of PHONE_NUMBERS) {
       if (imported.some((number) => number.phone_number === phone_number)) continue;
-      await post(env, raw_key, '/api/phone-numbers', { phone_number, provider: 'twilio', integration_id: in_use });
+      const body = { phone_number, provider: 'twilio', integration_id: in_use };
+      await post(env, raw_key, `/api/phone-numbers${asking}`, body);
     }
     return { raw_key, in_use, spare };
   } finally {

@@ -86,6 +86,7 @@ describe('credentials', () => {
       organization_id,
       integration_id,
       phone_number_id: null,
+      ownership: null,
       provider: 'twilio',
       credentials: twilio,
       credentials_version: await versionOf(integration_id),
@@ -111,6 +112,7 @@ describe('credentials', () => {
       organization_id,
       integration_id,
       phone_number_id,
+      ownership: 'unconfirmed',
       provider: 'twilio',
       credentials: twilio,
       credentials_version: await versionOf(integration_id),
@@ -136,6 +138,7 @@ describe('credentials', () => {
       organization_id,
       integration_id: null,
       phone_number_id: id,
+      ownership: 'unconfirmed',
       provider: 'sip',
       credentials: {
         provider: 'sip',
@@ -180,7 +183,9 @@ describe('credentials', () => {
 
   it('of a number that was moved are those of its new integration', async () => {
     const other = await createIntegration(client, { ...twilio, auth_token: 'plaintext-other' });
-    await call(client, 'PUT', `/api/phone-numbers/${phone_number_id}`, { body: { integration_id: other } });
+    await call(client, 'PUT', `/api/phone-numbers/${phone_number_id}?verify=false`, {
+      body: { integration_id: other },
+    });
 
     expect(await read(...byNumber())).toMatchObject({
       integration_id: other,

@@ -87,6 +87,7 @@ describe('a read', () => {
         request_id: expect.stringMatching(/^[0-9a-f-]{36}$/),
         state: Object(body).data,
         changes: null,
+        reason: null,
         created_at: expect.any(String),
       },
     ]);

@@ -1,6 +1,6 @@
 /** Finds what a consumer asks for, in one statement that reads at most five rows. */
 import { and, eq, sql } from 'drizzle-orm';
-import type { ReadableProvider } from '../core/vocabulary.ts';
+import type { Ownership, ReadableProvider } from '../core/vocabulary.ts';
 import { query } from '../d1/query.ts';
 import type { Placeholders } from '../d1/query.ts';
 import { integrations, organizations, phone_numbers } from '../d1/schema.ts';
@@ -16,6 +16,8 @@ export interface Found extends Pick<typeof phone_numbers.$inferSelect, Columns |
   /** Whose credentials they are: the integration, or the SIP number. */
   subject_id: string;
   provider: ReadableProvider;
+  /** Null if an integration was asked for. */
+  ownership: Ownership | null;
   /** Null for a SIP number. */
   integration_status: (typeof integrations.$inferSelect)['status'] | null;
 }
@@ -32,6 +34,7 @@ export const findIntegration = query(
         organization_status,
         integration_id: integrations.integration_id,
         phone_number_id: none('phone_number_id'),
+        ownership: none('ownership'),
         subject_id: sql<string>`${integrations.integration_id}`.as('subject_id'),
         provider: integrations.provider,
         integration_status,
@@ -60,6 +63,7 @@ export const findByPhoneNumber = query((db, { phone_number }: Placeholders<{ pho
       organization_status,
       integration_id: phone_numbers.integration_id,
       phone_number_id: phone_numbers.phone_number_id,
+      ownership: phone_numbers.ownership,
       subject_id: sql<string>`coalesce(${phone_numbers.integration_id}, ${phone_numbers.phone_number_id})`.as(
         'subject_id',
       ),

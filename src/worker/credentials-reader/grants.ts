@@ -2,7 +2,7 @@
  * What each consumer may read: the variable `CREDENTIALS_READERS` (docs/operations.md, Configuration). A consumer only
  * names itself, in its own configuration; what it may read stands in ours.
  */
-import * as z from 'zod';
+import * as z from 'zod/mini';
 import { organizationIdPattern } from '../core/ids.ts';
 import { parseJson } from '../core/json.ts';
 import { logError } from '../core/log.ts';
@@ -15,11 +15,13 @@ export const consumerPattern = /^[a-z0-9][a-z0-9_-]{0,62}$/;
 
 const grants = z.lazy(() =>
   z.record(
-    z.string().regex(consumerPattern),
+    z.string().check(z.regex(consumerPattern)),
     z.strictObject({
       providers: z.array(z.enum(readableProviders)),
+      /** Whether it may read for numbers that no account is known to hold; SIP numbers are among them. */
+      unconfirmed: z._default(z.boolean(), false),
       organizations: z.union(
-        [z.literal('*'), z.array(z.string().regex(organizationIdPattern, 'must be an id like org_abc123'))],
+        [z.literal('*'), z.array(z.string().check(z.regex(organizationIdPattern, 'must be an id like org_abc123')))],
         { error: 'must be "*", or an array of ids like org_abc123' },
       ),
     }),

@@ -3,14 +3,14 @@
  * is one statement in D1 and, if this isolate does not keep the ciphertext, one read in KV.
  */
 import QuickLRU from 'quick-lru';
-import * as z from 'zod';
+import * as z from 'zod/mini';
 import { idSchema, organizationIdPattern } from '../core/ids.ts';
 import { logAlert, logError, logRead } from '../core/log.ts';
 import { parse, sentenceOf } from '../core/parse.ts';
 import { passes } from '../core/rate-limiter.ts';
 import { visibleName } from '../core/text.ts';
 import { toIso, unixNow } from '../core/time.ts';
-import type { ReadableProvider } from '../core/vocabulary.ts';
+import type { Ownership, ReadableProvider } from '../core/vocabulary.ts';
 import type { OpenedCredentials } from '../credentials/envelope.ts';
 import { readCredentials } from '../credentials/read.ts';
 import { batch } from '../d1/batch.ts';
@@ -41,7 +41,7 @@ const anyRequest = () => ({
   /** For the log. */
   purpose: visibleName(100),
   /** Whether the primary is asked, and not the nearest replica. */
-  fresh: z.boolean().default(false),
+  fresh: z._default(z.boolean(), false),
 });
 
 // A malformed id or number is answered as not found.
@@ -70,6 +70,8 @@ export interface CredentialsRead {
   integration_id: string | null;
   /** Null if the integration was asked for. */
   phone_number_id: string | null;
+  /** Whether the account is known to hold the number. Null if the integration was asked for. */
+  ownership: Ownership | null;
   provider: ReadableProvider;
   /** The fields of the integration's credentials; of a SIP number, those of its trunk. None is empty. */
   credentials: OpenedCredentials;
@@ -122,7 +124,7 @@ export function readByPhoneNumber(call: ReaderCall, given: unknown): Promise<Rea
   });
 }
 
-function validate<Schema extends z.ZodType>({ request_id, consumer }: ReaderCall, schema: Schema, given: unknown) {
+function validate<Schema extends z.ZodMiniType>({ request_id, consumer }: ReaderCall, schema: Schema, given: unknown) {
   const parsed = parse(schema, given, 'field');
   if (!parsed.faults) return parsed.data;
   logRead({ request_id, consumer, outcome: 'invalid_request' });
@@ -198,9 +200,9 @@ async function decide(call: ReaderCall, fresh: boolean, { asked, statement, notF
 
 /** What was found, with its credentials in plain text if the consumer may have them. */
 async function openFound({ env, request_id }: ReaderCall, grant: Grant, found: Found): Promise<Outcome> {
-  const { organization_id, provider, credentials_version } = found;
-  if (!mayReadOf(grant, organization_id) || !grant.providers.includes(provider))
-    return refused('not_granted', { found });
+  const { organization_id, provider, credentials_version, ownership } = found;
+  const isGranted = mayReadOf(grant, organization_id) && grant.providers.includes(provider);
+  if (!isGranted || (ownership === 'unconfirmed' && !grant.unconfirmed)) return refused('not_granted', { found });
   if (found.organization_status !== 'active') return refused('organization_inactive', { found });
   if (found.integration_status === 'credentials_missing') return refused('credentials_missing', { found });
 
@@ -219,6 +221,7 @@ async function openFound({ env, request_id }: ReaderCall, grant: Grant, found: F
       organization_id,
       integration_id,
       phone_number_id,
+      ownership,
       provider,
       credentials,
       credentials_version,
