@@ -1,7 +1,7 @@
 import * as z from 'zod';
 import { REDACTED } from '../worker/audit/read.ts';
 import type { AuditEvent } from '../worker/audit/read.ts';
-import { actorTypes, auditActions, organizationStatuses, tiers } from '../worker/core/vocabulary.ts';
+import { actorTypes, auditActions, eventReasons, organizationStatuses, tiers } from '../worker/core/vocabulary.ts';
 import type { Organization } from '../worker/organizations/organization.ts';
 import { apiKeySchema } from './api-keys.ts';
 import { integrationExample, integrationSchema } from './integrations.ts';
@@ -50,6 +50,14 @@ const auditEventSchema = z
           'For an update: each field of `state` that it changed, with the old and the new value. Replaced `credentials` are ' +
           `shown as \`${REDACTED}\`. Null for any other event.`,
       }),
+    reason: z
+      .enum(eventReasons)
+      .nullable()
+      .meta({
+        description:
+          'Why the service did it by itself. `ownership_confirmed_elsewhere`: the number was unconfirmed, and is in the account ' +
+          'of somebody else. Null for what was asked for.',
+      }),
     created_at: time,
   })
   .meta({ id: 'AuditEvent' }) satisfies z.ZodType<AuditEvent>;
@@ -65,6 +73,7 @@ const auditEventExample: AuditEvent = {
   request_id: '26e0718a-cc31-4b5b-8be4-4946ebdcbd1c',
   state: integrationExample,
   changes: null,
+  reason: null,
   created_at: '2024-01-15T10:30:00Z',
 };
 

@@ -2,11 +2,13 @@ import * as z from 'zod';
 import { categories, integrationStatuses, providerNames, verificationStatuses } from '../worker/core/vocabulary.ts';
 import { presentDeletedIntegration, presentIntegration } from '../worker/integrations/integration.ts';
 import type { DeletedIntegration, Integration } from '../worker/integrations/integration.ts';
+import { presentProviderNumber } from '../worker/integrations/provider-numbers.ts';
+import type { ProviderNumber } from '../worker/integrations/provider-numbers.ts';
 import { credentialsQuery } from '../worker/integrations/routes.ts';
 import { integrationChanges } from '../worker/integrations/update.ts';
 import { providerCredentials, providers } from '../worker/providers/providers.ts';
 import { described, named, separated } from './json-schema.ts';
-import { action, entity, id, page, time } from './operation.ts';
+import { action, entity, id, page, pageWithoutCount, time } from './operation.ts';
 import type { Operations } from './operation.ts';
 
 named('IntegrationCredentials', providerCredentials);
@@ -115,6 +117,36 @@ const exampleState = {
 
 export const integrationExample = presentIntegration(exampleState);
 
+const providerNumberSchema = z
+  .object({
+    phone_number: z.string().regex(/^\+[1-9]\d{6,14}$/),
+    provider_number_id: z.string().meta({ description: 'The provider’s own name of the number.' }),
+    friendly_name: z.string().max(64).nullable().meta({ description: 'Null if the provider has none.' }),
+    capabilities: z.object({ voice: z.boolean(), sms: z.boolean() }),
+    import_status: z.enum(['available', 'imported', 'taken']).meta({
+      description:
+        '`imported`: this organization has it. `taken`: the account of another organization holds it too, and has been ' +
+        'confirmed. `available`: it can be imported.',
+    }),
+    phone_number_id: id('phon').nullable().meta({ description: 'Null unless it is `imported`.' }),
+  })
+  .meta({
+    id: 'ProviderNumber',
+    title: 'Number of the account',
+    description: 'A phone number as the account at the provider has it.',
+  }) satisfies z.ZodType<ProviderNumber>;
+
+const providerNumberExample = presentProviderNumber(
+  {
+    isSure: true,
+    phone_number: '+1234567890',
+    provider_number_id: 'PN0123456789abcdef0123456789abcdef',
+    friendly_name: 'Front desk',
+    capabilities: { voice: true, sms: true },
+  },
+  { phone_number: '+1234567890', phone_number_id: 'phon_a1b2c3d4e5f6', ownership: 'confirmed' },
+);
+
 const credentials = {
   provider: 'twilio',
   account_sid: 'AC0123456789abcdef0123456789abcdef',
@@ -186,6 +218,23 @@ export const integrationOperations: Operations = {
       'verification_limited',
       'provider_account_differs',
       'quota_exceeded',
+    ],
+  },
+  'GET /api/integrations/{integration_id}/provider-numbers': {
+    operationId: 'listProviderNumbers',
+    tag,
+    summary: 'List the account’s phone numbers',
+    description:
+      'Asks the provider now, and lists the numbers in its order. A number that vanishes between two pages hides no other. ' +
+      'Import what you need with `POST /api/phone-numbers/bulk`.',
+    answer: pageWithoutCount(providerNumberSchema, providerNumberExample),
+    problems: [
+      'integration_not_found',
+      'credentials_missing',
+      'credentials_refused',
+      'credentials_limited',
+      'verification_limited',
+      'provider_unavailable',
     ],
   },
   'POST /api/integrations/{integration_id}/verify': {

@@ -65,6 +65,27 @@ export function page(data: z.ZodType, example: unknown): Answer {
   };
 }
 
+/** A page of entities that are not counted. */
+export function pageWithoutCount(data: z.ZodType, example: unknown): Answer {
+  const pagination = paginationSchema.omit({ total_count: true, total_count_exact: true });
+  return {
+    status: 200,
+    schema: named(
+      `${nameOf(data)}Page`,
+      z.object({
+        success: z.literal(true),
+        data: z.array(data),
+        pagination: named('PaginationWithoutCount', pagination),
+      }),
+    ),
+    example: {
+      success: true,
+      data: [example],
+      pagination: { next_cursor: null, has_more: false, page_size: 20 },
+    },
+  };
+}
+
 const messageSchema = z.string().meta({ description: 'A sentence for people.' });
 
 /** The result of an action, which has a name. */

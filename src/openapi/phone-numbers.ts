@@ -1,13 +1,34 @@
 import * as z from 'zod';
-import { mediaEncryptions, phoneNumberStatuses, providerNames, sipTransports } from '../worker/core/vocabulary.ts';
+import { DomainError } from '../worker/core/errors.ts';
+import {
+  mediaEncryptions,
+  ownerships,
+  phoneNumberStatuses,
+  providerNames,
+  sipTransports,
+} from '../worker/core/vocabulary.ts';
+import { detailOf } from '../worker/http/problem.ts';
+import { newPhoneNumbers } from '../worker/phone-numbers/bulk.ts';
 import { throughIntegration, throughSip } from '../worker/phone-numbers/import.ts';
 import { presentPhoneNumber } from '../worker/phone-numbers/phone-number.ts';
 import type { PhoneNumber } from '../worker/phone-numbers/phone-number.ts';
+import { accountQuery } from '../worker/phone-numbers/routes.ts';
 import { phoneNumberChanges } from '../worker/phone-numbers/update.ts';
+import { importResultsSchema } from './import-results.ts';
 import { described, named } from './json-schema.ts';
 import { action, agentId, entity, id, page, time } from './operation.ts';
 import type { Operations } from './operation.ts';
 
+described(accountQuery, {
+  verify:
+    'Whether the account of the integration is asked if it holds the number. `true` if it is absent; with `false` the number ' +
+    'is unconfirmed.',
+});
+described(newPhoneNumbers, {
+  phone_numbers: 'In E.164 format. A number that is given twice is imported once.',
+  supports_inbound: 'Of all these numbers.',
+  supports_outbound: 'Of all these numbers.',
+});
 named('NewProviderNumber', throughIntegration, 'Through an integration');
 named('NewSipNumber', throughSip, 'By SIP');
 
@@ -62,6 +83,11 @@ export const phoneNumberSchema = z
     sip_transport: z.enum(sipTransports).nullable().meta(ofSip),
     inbound_room_name: z.string().nullable().meta(ofSip),
     media_encryption: z.enum(mediaEncryptions).nullable().meta(ofSip),
+    ownership: z.enum(ownerships).meta({
+      description:
+        '`confirmed`: the account of the integration holds the number. `unconfirmed`: it was not asked, could not say, or ' +
+        'does not hold it any more. A SIP number is unconfirmed.',
+    }),
     created_at: time,
     updated_at: time,
   })
@@ -87,6 +113,7 @@ export const phoneNumberExample = presentPhoneNumber({
   sip_transport: null,
   inbound_room_name: null,
   media_encryption: null,
+  ownership: 'confirmed',
   created_at: 1_705_314_600,
   updated_at: 1_705_314_600,
 });
@@ -97,7 +124,9 @@ export const phoneNumberOperations: Operations = {
     tag,
     summary: 'Import a phone number',
     description:
-      'Imports through an integration of the number’s provider, or by SIP. No two organizations can have the same number.',
+      'Imports through an integration of the number’s provider, or by SIP. The account of the integration is asked whether it ' +
+      'holds the number. No two organizations can have the same number: one that the account holds is taken from an ' +
+      'organization that has it unconfirmed.',
     body: {
       name: 'NewPhoneNumber',
       examples: {
@@ -123,7 +152,59 @@ export const phoneNumberOperations: Operations = {
       },
     },
     answer: action(201, 'Phone number imported successfully with twilio', phoneNumberSchema, phoneNumberExample),
-    problems: ['integration_not_found', 'phone_number_exists', 'quota_exceeded'],
+    problems: [
+      'integration_not_found',
+      'phone_number_exists',
+      'quota_exceeded',
+      'credentials_missing',
+      'phone_number_not_in_account',
+      'credentials_refused',
+      'verification_limited',
+    ],
+  },
+  'POST /api/phone-numbers/bulk': {
+    operationId: 'importPhoneNumbers',
+    tag,
+    summary: 'Import phone numbers',
+    description:
+      'Imports up to 100 numbers through an integration, each of them wholly or not at all, and says what came of each. A ' +
+      'repeat under the same `Idempotency-Key` gives the same answer for those that were imported, and tries the others again.',
+    body: {
+      name: 'NewPhoneNumbers',
+      examples: {
+        two: {
+          integration_id: 'intg_a1b2c3d4e5f6',
+          phone_numbers: [phoneNumberExample.phone_number, '+12345678901'],
+          supports_inbound: true,
+        },
+      },
+    },
+    answer: action(200, '1 of 2 phone numbers imported successfully', importResultsSchema, {
+      results: [
+        {
+          phone_number: phoneNumberExample.phone_number,
+          status: 'imported',
+          phone_number_id: phoneNumberExample.phone_number_id,
+          code: null,
+          detail: null,
+        },
+        {
+          phone_number: '+12345678901',
+          status: 'failed',
+          phone_number_id: null,
+          code: 'phone_number_exists',
+          detail: detailOf(new DomainError('phone_number_exists', {})),
+        },
+      ],
+    }),
+    problems: [
+      'integration_not_found',
+      'quota_exceeded',
+      'credentials_missing',
+      'phone_numbers_not_imported',
+      'credentials_refused',
+      'verification_limited',
+    ],
   },
   'GET /api/phone-numbers': {
     operationId: 'listPhoneNumbers',
@@ -145,7 +226,8 @@ export const phoneNumberOperations: Operations = {
     summary: 'Update a phone number',
     description:
       'Moves the number to another integration, changes what it supports, assigns it to an agent or unassigns it, or ' +
-      'changes its SIP trunk. `status` follows `assigned_agent_id`. A new `sip_password` or `inbound_pin` replaces the old ' +
+      'changes its SIP trunk. If the new integration is of another account, that is asked whether it holds the number. ' +
+      '`status` follows `assigned_agent_id`. A new `sip_password` or `inbound_pin` replaces the old ' +
       'one, which cannot be read any more, and leaves the other as it is.',
     body: {
       name: 'PhoneNumberChanges',
@@ -160,7 +242,32 @@ export const phoneNumberOperations: Operations = {
       },
     },
     answer: action(200, 'Phone number updated successfully', phoneNumberSchema, phoneNumberExample),
-    problems: ['phone_number_not_found', 'integration_not_found', 'quota_exceeded'],
+    problems: [
+      'phone_number_not_found',
+      'integration_not_found',
+      'quota_exceeded',
+      'credentials_missing',
+      'phone_number_not_in_account',
+      'credentials_refused',
+      'verification_limited',
+    ],
+  },
+  'POST /api/phone-numbers/{phone_number_id}/verify': {
+    operationId: 'verifyPhoneNumber',
+    tag,
+    summary: 'Confirm a phone number',
+    description:
+      'Asks the account of the number’s integration now whether it holds the number, and stores what it says as `ownership`.',
+    answer: action(200, 'Phone number checked successfully', phoneNumberSchema, phoneNumberExample),
+    problems: [
+      'phone_number_not_found',
+      'quota_exceeded',
+      'credentials_missing',
+      'credentials_refused',
+      'credentials_limited',
+      'verification_limited',
+      'provider_unavailable',
+    ],
   },
   'DELETE /api/phone-numbers/{phone_number_id}': {
     operationId: 'deletePhoneNumber',

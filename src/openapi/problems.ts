@@ -4,7 +4,8 @@ import { DomainError } from '../worker/core/errors.ts';
 import type { ProblemCode, ProblemMembers } from '../worker/core/errors.ts';
 import { rolesHolding } from '../worker/core/permissions.ts';
 import { quotas } from '../worker/core/vocabulary.ts';
-import { problemAnswer } from '../worker/http/problem.ts';
+import { detailOf, problemAnswer } from '../worker/http/problem.ts';
+import { importResultsSchema } from './import-results.ts';
 import { agentId, id } from './operation.ts';
 
 const REQUEST_ID = '26e0718a-cc31-4b5b-8be4-4946ebdcbd1c';
@@ -56,6 +57,14 @@ const problems: { [Code in ProblemCode]: { members: z.ZodRawShape; example: Prob
     },
     example: { provider_status: 401, provider_code: '20003' },
   },
+  credentials_limited: {
+    members: {
+      provider_status: z.int().nullable().meta({ description: 'The HTTP status that the provider answered with.' }),
+      provider_code: z.string().nullable().meta({ description: 'The provider’s own code of the error.' }),
+    },
+    example: { provider_status: 403, provider_code: '20003' },
+  },
+  provider_unavailable: none,
   provider_account_differs: {
     members: { account_hint: z.string().nullable().meta({ description: 'Of the account that the integration has.' }) },
     example: { account_hint: 'AC…89ef' },
@@ -79,6 +88,23 @@ const problems: { [Code in ProblemCode]: { members: z.ZodRawShape; example: Prob
   },
   phone_number_not_found: none,
   phone_number_exists: none,
+  phone_number_not_in_account: none,
+  phone_numbers_not_imported: {
+    members: { data: importResultsSchema },
+    example: {
+      data: {
+        results: [
+          {
+            phone_number: '+1234567890',
+            status: 'failed',
+            phone_number_id: null,
+            code: 'phone_number_not_in_account',
+            detail: detailOf(new DomainError('phone_number_not_in_account', {})),
+          },
+        ],
+      },
+    },
+  },
   phone_number_assigned: {
     members: { assigned_agent_id: agentId },
     example: { assigned_agent_id: 'agent_a1b2c3d4e5f6' },
