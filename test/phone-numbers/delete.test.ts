@@ -62,7 +62,7 @@ describe('a phone number that no agent holds', () => {
 
   it('leaves no row, and one event of its deletion with its last state; others stay', async () => {
     const other = await importNumber(client, integration_id, unusedNumber());
-    const { data_key: _, kek_id: __, ...state } = await rowOf('phone_numbers', phone_number_id);
+    const { data_key: _, kek_id: __, ownership_due_at: ___, ...state } = await rowOf('phone_numbers', phone_number_id);
     const { integrations, CREDENTIALS } = await resources();
     const oneLess = integrations.map((row) =>
       row['integration_id'] === integration_id ? { ...row, phone_number_count: 1 } : row,
@@ -165,7 +165,7 @@ describe('a SIP number', () => {
 describe('a phone number that an agent holds', () => {
   it('is refused, and whole after the refusal, which is on record with its state', async () => {
     await assign(AGENT);
-    const { data_key: _, kek_id: __, ...state } = await rowOf('phone_numbers', phone_number_id);
+    const { data_key: _, kek_id: __, ownership_due_at: ___, ...state } = await rowOf('phone_numbers', phone_number_id);
     const before = await resources();
 
     const { status, text, headers } = await deleteNumber();

@@ -63,7 +63,7 @@ describe('a phone number', () => {
         `"phone_number":"${phone_number}","provider":"twilio","integration_id":"${integration_id}","status":"free",` +
         '"assigned_agent_id":null,"supports_inbound":false,"supports_outbound":false,"sip_trunk_name":null,' +
         '"sip_username":null,"sip_server_address":null,"sip_transport":null,"inbound_room_name":null,"media_encryption":null,' +
-        '"created_at":"2024-01-15T10:30:00Z","updated_at":"2024-01-15T10:30:01Z"}}',
+        '"ownership":"unconfirmed","created_at":"2024-01-15T10:30:00Z","updated_at":"2024-01-15T10:30:01Z"}}',
     );
   });
 
