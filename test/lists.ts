@@ -1,10 +1,13 @@
-/** Every list of the API, and every set of the filters that it has: from the OpenAPI document, lest one be forgotten. */
+/**
+ * Every list of what is stored, and every set of the filters that it has: from the OpenAPI document, lest one be forgotten.
+ * (The numbers of an account are listed by its provider.)
+ */
 import { requests } from './requests.ts';
 
 export const lists = requests.flatMap(({ method, path, query }) => {
   const names = query.map((parameter) => parameter.path);
   const filters = names.filter((name) => name !== 'cursor' && name !== 'page_size');
-  return method === 'GET' && names.includes('cursor') ? [{ path, filters }] : [];
+  return method === 'GET' && names.includes('cursor') && !path.includes('{') ? [{ path, filters }] : [];
 });
 
 /** Of these a list takes one. */

@@ -3,6 +3,7 @@ import { env } from 'cloudflare:workers';
 import * as z from 'zod';
 import { call, changeKey, createIntegration, importNumber, newClient, twilio, unusedNumber } from './fixtures.ts';
 import type { Client } from './fixtures.ts';
+import { secretHolding } from './simulation.ts';
 
 export interface Mutation {
   method: 'POST' | 'PUT' | 'DELETE';
@@ -55,6 +56,20 @@ async function usedIntegration(client: Client) {
   return { integration_id, phone_number, phone_number_id: await importNumber(client, integration_id, phone_number) };
 }
 
+/** An integration whose account holds these numbers. */
+const integrationHolding = async (client: Client, ...phone_numbers: string[]) =>
+  createIntegration(client, { ...otherAccount(), auth_token: await secretHolding(phone_numbers) });
+
+/** Credentials of an account that no other integration is of. */
+const otherAccount = () => ({ ...twilio, account_sid: `AC${crypto.randomUUID().replaceAll('-', '')}` });
+
+/** @returns the number */
+async function importSipNumber(client: Client): Promise<string> {
+  const phone_number = unusedNumber();
+  await importSip(client, phone_number);
+  return phone_number;
+}
+
 const otherKey = (client: Client, role: 'admin' | 'user' = 'user') =>
   newClient({ organization_id: client.organization_id, role });
 
@@ -83,6 +98,17 @@ const checking = (integration_id: string): Mutation => ({
   path: `/api/integrations/${integration_id}/verify`,
 });
 const importing = (body: object): Mutation => ({ method: 'POST', path: '/api/phone-numbers', body });
+/** Without asking the account. */
+const importingUnasked = (body: object): Mutation => ({
+  method: 'POST',
+  path: '/api/phone-numbers?verify=false',
+  body,
+});
+const importingMany = (body: object): Mutation => ({ method: 'POST', path: '/api/phone-numbers/bulk', body });
+const checkingNumber = (phone_number_id: string): Mutation => ({
+  method: 'POST',
+  path: `/api/phone-numbers/${phone_number_id}/verify`,
+});
 const creatingKey = (body: object): Mutation => ({ method: 'POST', path: '/api/api-keys', body });
 const updating = (integration_id: string, body: object): Mutation => ({
   method: 'PUT',
@@ -195,11 +221,62 @@ export const mutations: Case[] = [
     name: 'the import of a number through an integration',
     status: 201,
     prepare: async (client) =>
-      importing({
+      importingUnasked({
         phone_number: unusedNumber(),
         provider: 'twilio',
         integration_id: await createIntegration(client),
       }),
+  },
+  {
+    name: 'the import of a number that its account holds',
+    status: 201,
+    prepare: async (client) => {
+      const phone_number = unusedNumber();
+      const integration_id = await integrationHolding(client, phone_number);
+      return importing({ phone_number, provider: 'twilio', integration_id });
+    },
+  },
+  {
+    name: 'the import of a number that its account does not hold',
+    status: 422,
+    dependsOnProvider: true,
+    prepare: async (client) =>
+      importing({
+        phone_number: unusedNumber(),
+        provider: 'twilio',
+        integration_id: await integrationHolding(client, unusedNumber()),
+      }),
+  },
+  {
+    name: 'the import of a number that another organization has without its account',
+    status: 201,
+    dependsOnProvider: true,
+    prepare: async (client) => {
+      const phone_number = await importSipNumber(await newClient());
+      const integration_id = await integrationHolding(client, phone_number);
+      return importing({ phone_number, provider: 'twilio', integration_id });
+    },
+  },
+  {
+    name: 'the import of 20 numbers',
+    status: 200,
+    prepare: async (client) => {
+      const phone_numbers = Array.from({ length: 20 }, unusedNumber);
+      return importingMany({ integration_id: await integrationHolding(client, ...phone_numbers), phone_numbers });
+    },
+  },
+  {
+    name: 'the import of several numbers that exist',
+    status: 422,
+    prepare: async (client) => {
+      const { phone_number, integration_id } = await usedIntegration(client);
+      return importingMany({ integration_id, phone_numbers: [phone_number, phone_number] });
+    },
+  },
+  {
+    name: 'the import of several numbers through no integration',
+    status: 404,
+    prepare: async () => importingMany({ integration_id: NO_INTEGRATION, phone_numbers: [unusedNumber()] }),
   },
   {
     name: 'the import of a SIP number',
@@ -216,7 +293,7 @@ export const mutations: Case[] = [
     status: 409,
     prepare: async (client) => {
       const { phone_number, integration_id } = await usedIntegration(client);
-      return importing({ phone_number, provider: 'twilio', integration_id });
+      return importingUnasked({ phone_number, provider: 'twilio', integration_id });
     },
   },
   {
@@ -247,6 +324,43 @@ export const mutations: Case[] = [
       const { phone_number_id } = await usedIntegration(client);
       return updatingNumber(phone_number_id, { integration_id: await createIntegration(client) });
     },
+  },
+  {
+    name: 'the reassignment of a number to another account, which holds it',
+    status: 200,
+    prepare: async (client) => {
+      const { phone_number, phone_number_id } = await usedIntegration(client);
+      return updatingNumber(phone_number_id, { integration_id: await integrationHolding(client, phone_number) });
+    },
+  },
+  {
+    name: 'the reassignment of a number to another account, which does not hold it',
+    status: 422,
+    dependsOnProvider: true,
+    prepare: async (client) => {
+      const { phone_number_id } = await usedIntegration(client);
+      return updatingNumber(phone_number_id, { integration_id: await integrationHolding(client, unusedNumber()) });
+    },
+  },
+  {
+    name: 'the check of a number that its account holds',
+    status: 200,
+    dependsOnProvider: true,
+    prepare: async (client) => {
+      const phone_number = unusedNumber();
+      const integration_id = await integrationHolding(client, phone_number);
+      return checkingNumber(await importNumber(client, integration_id, phone_number));
+    },
+  },
+  {
+    name: 'the check of a SIP number',
+    status: 422,
+    prepare: async (client) => checkingNumber(await importSip(client)),
+  },
+  {
+    name: 'the check of no number',
+    status: 404,
+    prepare: async () => checkingNumber(NO_NUMBER),
   },
   {
     name: 'the assignment of a number to an agent',

@@ -24,6 +24,9 @@ interface JsonSchema {
   properties?: Record<string, JsonSchema> | undefined;
   required?: string[] | undefined;
   oneOf?: JsonSchema[] | undefined;
+  items?: JsonSchema | undefined;
+  minItems?: number | undefined;
+  maxItems?: number | undefined;
 }
 
 const jsonSchema: z.ZodType<JsonSchema> = z.lazy(() =>
@@ -40,6 +43,9 @@ const jsonSchema: z.ZodType<JsonSchema> = z.lazy(() =>
     properties: z.record(z.string(), jsonSchema).optional(),
     required: z.array(z.string()).optional(),
     oneOf: z.array(jsonSchema).optional(),
+    items: jsonSchema.optional(),
+    minItems: z.number().optional(),
+    maxItems: z.number().optional(),
   }),
 );
 
@@ -111,6 +117,9 @@ function proposed(schema: JsonSchema): fc.Arbitrary<unknown> {
   }
   if (schema.oneOf) return fc.oneof(...schema.oneOf.map(proposed));
   if (Array.isArray(schema.type)) return fc.oneof(...schema.type.map((type) => proposed({ ...schema, type })));
+  if (schema.items) {
+    return fc.array(proposed(schema.items), { minLength: schema.minItems ?? 0, maxLength: schema.maxItems ?? 100 });
+  }
   if (schema.type === 'integer') return fc.integer({ min: schema.minimum ?? 0, max: schema.maximum ?? 1000 });
   if (schema.type === 'boolean') return fc.boolean();
   if (schema.type === 'null') return fc.constant(null);

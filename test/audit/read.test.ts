@@ -158,7 +158,7 @@ describe('an audit event', () => {
         '"provider":"twilio","category":"telephony","status":"active","created_at":"2024-01-15T10:30:00Z",' +
         '"updated_at":"2024-01-15T10:30:01Z","account_hint":"AC…cdef","verification":{"status":"verified",' +
         '"checked_at":"2024-01-15T10:30:00Z","provider_status":200,"provider_code":null,' +
-        '"detail":"The provider accepted the credentials."}},"changes":null,"created_at":"2024-01-15T10:30:02Z"}],' +
+        '"detail":"The provider accepted the credentials."}},"changes":null,"reason":null,"created_at":"2024-01-15T10:30:02Z"}],' +
         '"pagination":{"next_cursor":null,"has_more":false,"page_size":20,"total_count":1,"total_count_exact":true}}',
     );
   });
@@ -301,7 +301,7 @@ describe('an audit event', () => {
     const [from, to] = [await createIntegration(client), await createIntegration(client)];
     const phone_number_id = await importNumber(client, from, unusedNumber());
     const path = `/api/phone-numbers/${phone_number_id}`;
-    await put(path, { integration_id: to, supports_inbound: true });
+    await put(`${path}?verify=false`, { integration_id: to, supports_inbound: true });
     await put(path, { assigned_agent_id: AGENT });
     await put(path, { assigned_agent_id: null, supports_inbound: true });
 

@@ -59,7 +59,7 @@ export const create = (headers: Headers): LoadRequest => ({
 
 export const reassign = (headers: Headers, phone_number_id: string, integration_id: string): LoadRequest => ({
   method: 'PUT',
-  path: `/api/phone-numbers/${phone_number_id}`,
+  path: `/api/phone-numbers/${phone_number_id}?verify=false`,
   headers: withBody(headers),
   body: JSON.stringify({ integration_id }),
   status: 200,

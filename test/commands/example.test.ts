@@ -83,6 +83,7 @@ describe('the example', () => {
             actor_key_id: null,
             state: { integration_id: dev.banner.in_use, name: 'Twilio Production' },
             changes: null,
+            reason: null,
           },
         ],
       },

@@ -260,7 +260,7 @@ describe('Prism', () => {
       ['POST', '/api/phone-numbers', admin, problem(409, 'phone_number_exists'), { ...sip, phone_number: number }],
       [
         'PUT',
-        `/api/phone-numbers/${phone_number_id}`,
+        `/api/phone-numbers/${phone_number_id}?verify=false`,
         admin,
         problem(404, 'integration_not_found'),
         { integration_id: unknown },

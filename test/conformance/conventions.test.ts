@@ -275,7 +275,7 @@ describe('where two errors apply', () => {
       winner: '404 for the integration',
       over: '409 for the number',
       request: {
-        path: '/api/phone-numbers',
+        path: '/api/phone-numbers?verify=false',
         body: { phone_number: taken, provider: 'twilio', integration_id: MISSING },
       },
       status: 404,

@@ -115,7 +115,9 @@ describe('the OpenAPI document', () => {
       const { key_id } = createdKey.parse(key.body).data.key;
       const ids = { integration_id, phone_number_id, key_id };
       const concrete = path.replace(/\{(\w+)\}/, (_, name: keyof typeof ids) => ids[name]);
-      const answer = await server.call(admin, method, concrete, { body });
+      // The account need not have a number that no other test has.
+      const query = 'integration_id' in value ? '?verify=false' : '';
+      const answer = await server.call(admin, method, `${concrete}${query}`, { body });
 
       expect(answer).toMatchObject({ status, body: { success: true } });
     },

@@ -202,7 +202,7 @@ export function joinServer(...organizations: string[]) {
 
     async importNumber(client: Client, integration_id: string, phone_number: string): Promise<string> {
       const body = { phone_number, provider: 'twilio', integration_id };
-      const answer = await call(client, 'POST', '/api/phone-numbers', { body });
+      const answer = await call(client, 'POST', '/api/phone-numbers?verify=false', { body });
       return importedNumber.parse(answer.body).data.phone_number_id;
     },
   };

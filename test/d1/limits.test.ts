@@ -132,6 +132,7 @@ const valueOf: Record<string, string> = {
   provider: 'twilio',
   category: 'telephony',
   verification: 'verified',
+  ownership: 'confirmed',
   integration_id: 'intg_000000000000',
   action: 'integration.created',
   target_id: 'intg_000000000000',

@@ -54,7 +54,8 @@ const operations = Object.entries(
   .filter(([path]) => path.startsWith('/api'))
   .flatMap(([path, methods]) => Object.keys(methods).map((method) => ({ method: method.toUpperCase(), path })));
 
-const reads = operations.filter(({ method }) => method === 'GET');
+// The numbers of an account are asked for with credentials, and so by the primary's word.
+const reads = operations.filter(({ method, path }) => method === 'GET' && !path.endsWith('/provider-numbers'));
 const concrete = (path: string) => path.replace(/\{(\w+)\}/, (_, name: string) => ids[name] ?? '');
 
 describe('a read', () => {

@@ -55,6 +55,7 @@ describe('an audit event', () => {
       created_at: expect.any(Number),
       sequence: 3,
       changes: null,
+      reason: null,
     });
   });
 
@@ -104,6 +105,7 @@ describe('an audit event', () => {
       'updated_at',
       'revision',
       'sip_transport',
+      'ownership',
     ]);
   });
 });

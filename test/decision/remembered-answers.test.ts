@@ -127,7 +127,9 @@ describe.each(acting)('$name', ({ status, prepare }) => {
     const stored = await everythingThatCounts();
     await send(client, mutation, key);
     expect(await everythingThatCounts()).toEqual(stored);
-    expect(stored.tables['idempotency_keys']?.filter((row) => row['idempotency_key'] === key)).toHaveLength(1);
+    // What acts in parts is remembered in parts.
+    const paths = stored.tables['idempotency_keys']?.filter((row) => row['idempotency_key'] === key);
+    expect(paths).toHaveLength(Object(mutation.body).phone_numbers?.length ?? 1);
   });
 
   it('is told from a repeat of it without the key, which is judged anew', async () => {
@@ -199,7 +201,7 @@ const withBodies = acting.filter(({ name }) => !/delet|revo|check/.test(name));
 
 /** The same JSON value, written otherwise. */
 function written(value: unknown): string {
-  if (typeof value !== 'object' || value === null) return JSON.stringify(value);
+  if (typeof value !== 'object' || value === null || Array.isArray(value)) return JSON.stringify(value);
   const members = Object.entries(value).toReversed();
   return `{ ${members.map(([name, member]) => `${JSON.stringify(name)} :\t${written(member)}`).join(',\n')} }`;
 }
@@ -228,7 +230,8 @@ describe.each(withBodies)('$name', ({ status, prepare }) => {
     await send(client, mutation, key);
     const before = await whatHappened();
 
-    const other = await send(client, { ...mutation, path: `${mutation.path}?verify=false` }, key);
+    const [path = '', query] = mutation.path.split('?');
+    const other = await send(client, { ...mutation, path: query ? path : `${path}?verify=false` }, key);
 
     expect(other).toMatchObject({ status: 422, body: { code: 'idempotency_key_reused', status: 422 } });
     expect(await whatHappened()).toEqual(before);

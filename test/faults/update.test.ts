@@ -139,7 +139,11 @@ const updates: Update[] = [
 ];
 
 describe.each(updates)('an update of $named', ({ target, batches, body, second, event }) => {
-  const update = (bindings = env, sent = body()) => call(client, 'PUT', target().path, { body: sent, bindings });
+  const update = (bindings = env, sent = body()) => {
+    // The account of the other integration need not have the number.
+    const query = target().table === 'phone_numbers' ? '?verify=false' : '';
+    return call(client, 'PUT', `${target().path}${query}`, { body: sent, bindings });
+  };
   const row = () => rowOf(target().table, target().id);
   const events = async () => (await actionsOn(target().id)).slice(1);
   const deciding = (deal: (carryOut: () => Promise<unknown>) => Promise<unknown>) => nthBatch(batches, deal);

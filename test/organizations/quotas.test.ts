@@ -23,7 +23,7 @@ import type { Mutation } from '../mutations.ts';
 const counters: Record<Quota, string> = {
   integrations: 'integration_count',
   phone_numbers: 'phone_number_count',
-  sip_numbers: 'sip_number_count',
+  unconfirmed_numbers: 'unconfirmed_number_count',
   api_keys: 'api_key_count',
   audit_events: 'audit_event_count',
 };
@@ -50,7 +50,7 @@ const takers: [Quota, string, (client: Client) => Promise<Mutation>][] = [
     'the import of a number through an integration',
     async (client) => ({
       method: 'POST',
-      path: '/api/phone-numbers',
+      path: '/api/phone-numbers?verify=false',
       body: { phone_number: unusedNumber(), provider: 'twilio', integration_id: await createIntegration(client) },
     }),
   ],
@@ -60,12 +60,12 @@ const takers: [Quota, string, (client: Client) => Promise<Mutation>][] = [
     async () => ({ method: 'POST', path: '/api/phone-numbers', body: sip() }),
   ],
   [
-    'sip_numbers',
+    'unconfirmed_numbers',
     'the import of a SIP number with credentials',
     async () => ({ method: 'POST', path: '/api/phone-numbers', body: sip() }),
   ],
   [
-    'sip_numbers',
+    'unconfirmed_numbers',
     'the import of a SIP number without credentials',
     async () => ({
       method: 'POST',
@@ -223,7 +223,8 @@ const count = z.object({ n: z.number() });
 const recounts: Record<string, string> = {
   integration_count: 'SELECT count(*) AS n FROM integrations WHERE organization_id = ?1',
   phone_number_count: 'SELECT count(*) AS n FROM phone_numbers WHERE organization_id = ?1',
-  sip_number_count: 'SELECT count(*) AS n FROM phone_numbers WHERE organization_id = ?1 AND integration_id IS NULL',
+  unconfirmed_number_count:
+    "SELECT count(*) AS n FROM phone_numbers WHERE organization_id = ?1 AND ownership = 'unconfirmed'",
   api_key_count: 'SELECT count(*) AS n FROM api_keys WHERE organization_id = ?1 AND ended_at IS NULL',
   audit_event_count: `SELECT count(*) AS n FROM audit_events WHERE organization_id = ?1 AND action NOT LIKE '%refused'`,
   refusal_count: `SELECT count(*) AS n FROM audit_events WHERE organization_id = ?1 AND action LIKE '%refused'`,
@@ -282,7 +283,11 @@ describe('what an organization holds', () => {
     const organization = await counted(client);
     const integrations = await countedOnIntegrations(client);
 
-    expect(organization.recounted).toMatchObject({ integration_count: 2, phone_number_count: 2, sip_number_count: 0 });
+    expect(organization.recounted).toMatchObject({
+      integration_count: 2,
+      phone_number_count: 2,
+      unconfirmed_number_count: 2,
+    });
     expect(organization.recounted).toMatchObject({ api_key_count: 1 });
     expect(organization.kept).toEqual(organization.recounted);
     expect(integrations.kept).toEqual([1, 1]);

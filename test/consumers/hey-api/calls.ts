@@ -12,11 +12,20 @@ export const makeCalls: MakeCalls = ({ url, apiKey, organizationId }) => {
       return data?.data.integration_id ?? '';
     },
     async importNumber(integration_id, phone_number) {
-      const { data } = await importPhoneNumber({ headers, body: { provider: 'twilio', integration_id, phone_number } });
+      const { data } = await importPhoneNumber({
+        headers,
+        query: { verify: 'false' },
+        body: { provider: 'twilio', integration_id, phone_number },
+      });
       return data?.data.phone_number_id ?? '';
     },
     async reassign(phone_number_id, integration_id) {
-      const { response } = await updatePhoneNumber({ headers, path: { phone_number_id }, body: { integration_id } });
+      const { response } = await updatePhoneNumber({
+        headers,
+        path: { phone_number_id },
+        query: { verify: 'false' },
+        body: { integration_id },
+      });
       return { status: response?.status ?? 0 };
     },
     async deleteIntegration(integration_id) {

@@ -19,11 +19,17 @@ export const makeCalls: MakeCalls = ({ url, apiKey, organizationId }) => {
     },
     async importNumber(integration_id, phone_number) {
       const body = { provider: 'twilio', integration_id, phone_number } as const;
-      const answer = await importPhoneNumber(body, organization, undefined, options);
+      const answer = await importPhoneNumber(body, organization, { verify: 'false' }, options);
       return answer.status === 201 ? answer.data.data.phone_number_id : '';
     },
     async reassign(phone_number_id, integration_id) {
-      const { status } = await updatePhoneNumber(phone_number_id, { integration_id }, organization, undefined, options);
+      const { status } = await updatePhoneNumber(
+        phone_number_id,
+        { integration_id },
+        organization,
+        { verify: 'false' },
+        options,
+      );
       return { status };
     },
     async deleteIntegration(integration_id) {

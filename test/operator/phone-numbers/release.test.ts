@@ -66,12 +66,12 @@ describe('a released phone number', () => {
     const stranger = await newClient();
     const through = await createIntegration(stranger);
     const body = { phone_number, provider: 'twilio', integration_id: through };
-    expect((await call(stranger, 'POST', '/api/phone-numbers', { body })).status).toBe(409);
+    expect((await call(stranger, 'POST', '/api/phone-numbers?verify=false', { body })).status).toBe(409);
 
     expect(await release()).toMatchObject({ phone_number, client_id: client.organization_id });
 
     expect(await read()).toBe(404);
-    expect((await call(stranger, 'POST', '/api/phone-numbers', { body })).status).toBe(201);
+    expect((await call(stranger, 'POST', '/api/phone-numbers?verify=false', { body })).status).toBe(201);
   });
 
   it('leaves its integration, which can be deleted now', async () => {
@@ -91,7 +91,7 @@ describe('a released phone number', () => {
   });
 
   it('has one event, of an operator, with the state just before, which its holder’s admin sees', async () => {
-    const { data_key: _, kek_id: __, ...state } = await rowOf('phone_numbers', phone_number_id);
+    const { data_key: _, kek_id: __, ownership_due_at: ___, ...state } = await rowOf('phone_numbers', phone_number_id);
 
     await release();
 
