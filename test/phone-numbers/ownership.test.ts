@@ -161,6 +161,17 @@ describe('an import', () => {
     expect(await callsWith(secret)).toEqual([]);
   });
 
+  it('through no integration is a 404, also of a number that the organization has', async () => {
+    await importSip(client, phone_number);
+
+    for (const query of ['', '?verify=false']) {
+      expect(await importing('intg_000000000000', { query })).toMatchObject({
+        status: 404,
+        body: { code: 'integration_not_found' },
+      });
+    }
+  });
+
   it('asks again where the credentials were replaced while the account was asked', async () => {
     const { integration_id, secret } = await newAccount(client, [phone_number]);
     const { bindings, stalls, letGo } = stallingBindings('provider.fetch');

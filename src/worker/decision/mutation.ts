@@ -15,7 +15,7 @@ import type { ApiCall, EventParameters } from './call.ts';
 import { assertCallerMay, isLivingCaller } from './caller.ts';
 import type { CallerKey, CallerParameters } from './caller.ts';
 import { assertNothingInDoubt, isDecision, isOfBatch, isRefusal } from './event.ts';
-import { assertSameRequest, isRemembered, scopeOf } from './remembered-answers.ts';
+import { assertSameRequest, isRemembered, rememberedRow, scopeOf } from './remembered-answers.ts';
 
 /** What the statements of every mutation are bound to. Each mutation adds its own parameters. */
 export interface MutationParameters extends EventParameters, CallerParameters {
@@ -65,16 +65,7 @@ const remember = query((db, parameters: Placeholders<MutationParameters & { fing
     .insert(idempotency_keys)
     .select(
       db
-        .select({
-          organization_id: audit_events.organization_id,
-          actor_key_id: sql<string>`${parameters.actor_key_id}`.as('actor_key_id'),
-          idempotency_key: sql<string>`${parameters.idempotency_key}`.as('idempotency_key'),
-          method: sql<string>`${parameters.method}`.as('method'),
-          path: sql<string>`${parameters.path}`.as('path'),
-          event_id: audit_events.event_id,
-          fingerprint: sql<string>`${parameters.fingerprint}`.as('fingerprint'),
-          created_at: audit_events.created_at,
-        })
+        .select(rememberedRow(parameters, parameters.path))
         .from(audit_events)
         .where(and(isDecision(parameters), not(isRefusal))),
     )

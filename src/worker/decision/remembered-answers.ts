@@ -15,7 +15,7 @@ import { existsIn } from '../d1/columns.ts';
 import { deleteInTurns, ROWS_PER_STATEMENT } from '../d1/delete-old.ts';
 import { query } from '../d1/query.ts';
 import type { Builder, Placeholders } from '../d1/query.ts';
-import { idempotency_keys } from '../d1/schema.ts';
+import { audit_events, idempotency_keys } from '../d1/schema.ts';
 import type { Bindings } from '../env.ts';
 import type { ApiCall } from './call.ts';
 
@@ -44,6 +44,26 @@ export const isRemembered = (parameters: Readonly<Record<keyof ScopeParameters, 
     eq(idempotency_keys.method, parameters.method),
     eq(idempotency_keys.path, parameters.path),
   );
+
+/** The select list of the row that remembers an event, whose own row it uses. */
+export const rememberedRow = (
+  {
+    actor_key_id,
+    idempotency_key,
+    method,
+    fingerprint,
+  }: Placeholders<ScopeParameters & { fingerprint: string | null }>,
+  path: SQLWrapper,
+) => ({
+  organization_id: audit_events.organization_id,
+  actor_key_id: sql<string>`${actor_key_id}`.as('actor_key_id'),
+  idempotency_key: sql<string>`${idempotency_key}`.as('idempotency_key'),
+  method: sql<string>`${method}`.as('method'),
+  path: sql<string>`${path}`.as('path'),
+  event_id: audit_events.event_id,
+  fingerprint: sql<string>`${fingerprint}`.as('fingerprint'),
+  created_at: audit_events.created_at,
+});
 
 /** Predicate: the request has no Idempotency-Key, or no request has acted under it yet. */
 export const isUnanswered = (db: Builder, parameters: Placeholders<ScopeParameters>) =>

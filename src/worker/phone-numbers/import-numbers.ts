@@ -38,7 +38,13 @@ import { assertCallerMay, callerKey, mayDecide } from '../decision/caller.ts';
 import { assertNothingInDoubt, eventIdBesideOf, eventRecorder, isOfBatch } from '../decision/event.ts';
 import { mutationParameters } from '../decision/mutation.ts';
 import type { MutationParameters } from '../decision/mutation.ts';
-import { assertSameRequest, isRemembered, isRememberedInPart, pathOfPart } from '../decision/remembered-answers.ts';
+import {
+  assertSameRequest,
+  isRemembered,
+  isRememberedInPart,
+  pathOfPart,
+  rememberedRow,
+} from '../decision/remembered-answers.ts';
 import { askForNumbers, findAccount } from '../integrations/account.ts';
 import { findTarget, isIntegration } from '../integrations/integration.ts';
 import type { Target } from '../integrations/integration.ts';
@@ -268,16 +274,7 @@ const remember = query((db, parameters: Placeholders<ImportParameters>) =>
     .insert(idempotency_keys)
     .select(
       db
-        .select({
-          organization_id: audit_events.organization_id,
-          actor_key_id: sql<string>`${parameters.actor_key_id}`.as('actor_key_id'),
-          idempotency_key: sql<string>`${parameters.idempotency_key}`.as('idempotency_key'),
-          method: sql<string>`${parameters.method}`.as('method'),
-          path: sql<string>`${itemOf('path')}`.as('path'),
-          event_id: audit_events.event_id,
-          fingerprint: sql<string>`${parameters.fingerprint}`.as('fingerprint'),
-          created_at: audit_events.created_at,
-        })
+        .select(rememberedRow(parameters, itemOf('path')))
         .from(audit_events)
         .innerJoin(sql`json_each(${parameters.items})`, sql`${itemOf('phone_number_id')} = ${audit_events.target_id}`)
         .where(isOfBatch(parameters)),
@@ -343,7 +340,7 @@ const findUnconfirmedFull = fullQuota(['unconfirmed_numbers']);
  *   `credentials_missing`, `credentials_refused`, `verification_limited`, `rate_limited`, and the errors of every mutation
  *   (decision/mutation.ts)
  */
-export function importNumbers(
+export async function importNumbers(
   call: ApiCall,
   request: ImportRequest,
   asks: boolean,
@@ -353,7 +350,12 @@ export function importNumbers(
   const pathOf = (phone_number: string) => (path !== null && inParts ? pathOfPart(path, phone_number) : path);
   // All attempts have the same event ids, so that none imports what another has imported.
   const event = { ...mutationParameters(call), integration_id: request.integration_id };
-  return beginAgain(() => attempt(call, event, request, asks, pathOf));
+  try {
+    return await beginAgain(() => attempt(call, event, request, asks, pathOf));
+  } catch (error) {
+    call.told.replayed = false;
+    throw error;
+  }
 }
 
 type Event = MutationParameters & Pick<ImportRequest, 'integration_id'>;
@@ -421,20 +423,21 @@ async function askAccount(
   );
   assertCallerMay('phone_numbers:create', call, caller[0]);
   addDone(call, { recorded, remembered }, outcomes);
-  for (const { phone_number, is_ours } of holders) {
-    if (is_ours && !outcomes.has(phone_number)) outcomes.set(phone_number, new DomainError('phone_number_exists', {}));
-  }
-  const left = request.phone_numbers.filter((phone_number) => !outcomes.has(phone_number));
-  if (left.length === 0) return undefined;
+  const leftOver = () => request.phone_numbers.filter((phone_number) => !outcomes.has(phone_number));
+  if (leftOver().length === 0) return undefined;
   try {
     assertTarget(request, row);
+    const ours = holders.filter(({ is_ours, phone_number }) => is_ours && !outcomes.has(phone_number));
+    for (const { phone_number } of ours) outcomes.set(phone_number, new DomainError('phone_number_exists', {}));
+    const left = leftOver();
+    if (left.length === 0) return undefined;
     assertRoom(full);
     const { held, absent } = await askForNumbers(call, row, left);
     for (const phone_number of absent) outcomes.set(phone_number, new DomainError('phone_number_not_in_account', {}));
     return { asked_version: row.credentials_version, asked_at: unixNow(), held, holders };
   } catch (error) {
     const refusal = refusalOfTheOthers({ remembered }, error);
-    for (const phone_number of left) outcomes.set(phone_number, refusal);
+    for (const phone_number of leftOver()) outcomes.set(phone_number, refusal);
     return undefined;
   }
 }
