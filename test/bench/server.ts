@@ -104,7 +104,9 @@ async function workerOptions({ name, worker, model, times }: Contender, minified
         ENTERPRISE_MUTATIONS_LIMIT: unlimited(`${name}-enterprise-mutations`),
         IP_LIMIT: unlimited(`${name}-ip`),
         CREDENTIALS_READER_LIMIT: unlimited(`${name}-reader`),
-        CREDENTIALS_READERS: text(JSON.stringify({ bench: { providers: ['twilio'], organizations: '*' } })),
+        CREDENTIALS_READERS: text(
+          JSON.stringify({ bench: { providers: ['twilio'], organizations: '*', unconfirmed: true } }),
+        ),
         CORS_ORIGINS: text(''),
         AUDIT_RETENTION_DAYS: text('400'),
         CREDENTIALS_KEKS: text(keks),
