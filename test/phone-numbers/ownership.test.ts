@@ -257,6 +257,21 @@ describe('a number that another organization has unconfirmed', () => {
     });
   });
 
+  it('has its credentials in the outbox by the same commit, where KV fails after the answer', async () => {
+    const lost = await importSip(other, phone_number);
+    const { integration_id } = await newAccount(client, [phone_number]);
+
+    await importing(integration_id, {
+      bindings: interceptedBindings((name, carryOut) =>
+        name === 'CREDENTIALS.delete' ? Promise.reject(new Error('KV fails')) : carryOut(),
+      ),
+    });
+
+    const owed = (await resources()).credential_purges;
+    expect(owed).toMatchObject([{ organization_id: other.organization_id, state: 'owed' }]);
+    expect(String(owed[0]?.['kv_key'])).toContain(lost);
+  });
+
   it('tells its former holder why, and nothing about the new one', async () => {
     const lost = await importSip(other, phone_number);
 
@@ -627,7 +642,7 @@ describe('POST /api/phone-numbers/{phone_number_id}/verify', () => {
     await holdNow(secret, []);
     const tries: (() => Promise<unknown>)[] = [];
     const bindings = interceptedBindings((name, carryOut, { statements }) => {
-      const decides = name === 'DB.batch' && statements.some(({ sql }) => sql.startsWith('update'));
+      const decides = name === 'DB.batch' && statements.some(({ sql }) => sql.startsWith('update "phone_numbers"'));
       if (!decides) return carryOut();
       tries.push(carryOut);
       throw new Error('D1_ERROR: Network connection lost.');
@@ -637,7 +652,8 @@ describe('POST /api/phone-numbers/{phone_number_id}/verify', () => {
     expect(await verify(id, { bindings })).toMatchObject({ status: 503, body: { outcome: 'unknown' } });
     vi.useRealTimers();
 
-    await tries.at(-1)?.();
+    expect(tries.length).toBeGreaterThan(0);
+    await tries[0]?.();
 
     expect(await ownershipOf(id)).toBe('confirmed');
   });
@@ -698,13 +714,14 @@ describe('many contested numbers', () => {
 
   it('that stayed open are looked up alone again, not sought in a list that shifts', async () => {
     const many = Array.from({ length: 260 }, (_, index) => `+${14_156_000_000 + index}`);
-    const [contested = '', open = ''] = many.slice(250);
+    const contested = many.slice(250, 252);
     const theirs = await newAccount(other, many, { provider: 'telnyx' });
-    await importing(theirs.integration_id, { by: other, number: contested, provider: 'telnyx' });
-    await importing(theirs.integration_id, { by: other, number: open, provider: 'telnyx', query: '?verify=false' });
-    const ours = await newAccount(client, [contested]);
+    const ours = await newAccount(client, contested);
+    const importBoth = (by: Client, { integration_id }: { integration_id: string }) =>
+      call(by, 'POST', '/api/phone-numbers/bulk', { body: { integration_id, phone_numbers: contested } });
+    await importBoth(other, theirs);
     await answerNow(theirs.secret, 'broken');
-    await importing(ours.integration_id, { number: contested });
+    await importBoth(client, ours);
     await cron();
     await answerNow(theirs.secret, 'good');
     vi.useFakeTimers({ toFake: ['Date'], now: Date.now() + 1.1 * HOUR });
@@ -718,10 +735,12 @@ describe('many contested numbers', () => {
       }),
     );
 
-    const { results } = await env.DB.prepare('SELECT ownership FROM phone_numbers WHERE phone_number = ?')
-      .bind(contested)
+    const { results } = await env.DB.prepare(
+      'SELECT ownership, ownership_due_at FROM phone_numbers WHERE organization_id = ?',
+    )
+      .bind(other.organization_id)
       .all();
-    expect(results).toEqual([{ ownership: 'confirmed' }]);
+    expect(results).toEqual(contested.map(() => ({ ownership: 'confirmed', ownership_due_at: null })));
   });
 });
 
