@@ -569,6 +569,23 @@ describe('POST /api/phone-numbers/{phone_number_id}/verify', () => {
   const verify = (id: string, { by = client, bindings = env, headers = {} } = {}) =>
     call(by, 'POST', `/api/phone-numbers/${id}/verify`, { bindings, headers });
 
+  it.each([{}, { 'Idempotency-Key': 'verify-1' }])(
+    'answers what a GET then shows, also repeated: %j',
+    async (headers) => {
+      const { integration_id } = await newAccount(client, [phone_number]);
+      const id = await held(integration_id, client, '?verify=false');
+      await env.DB.prepare('UPDATE phone_numbers SET updated_at = created_at - 60 WHERE phone_number_id = ?')
+        .bind(id)
+        .run();
+
+      const first = await verify(id, { headers });
+
+      const shown = await call(client, 'GET', `/api/phone-numbers/${id}`);
+      expect(first.body.data).toEqual(shown.body.data);
+      expect((await verify(id, { headers })).body.data).toEqual(shown.body.data);
+    },
+  );
+
   it('confirms what the account holds, with an event', async () => {
     const { integration_id } = await newAccount(client, [phone_number]);
     const id = await held(integration_id, client, '?verify=false');

@@ -6,6 +6,8 @@ import { mediaEncryptions, ownerships, phoneNumberStatuses, providerNames, sipTr
 import { columnsOf } from '../d1/columns.ts';
 import type { Placeholders } from '../d1/query.ts';
 import { phone_numbers } from '../d1/schema.ts';
+import { changesOf } from '../decision/event.ts';
+import type { Decision } from '../decision/mutation.ts';
 
 export const e164 = z
   .string()
@@ -86,6 +88,13 @@ export function presentPhoneNumber(state: PhoneNumberState) {
     created_at: toIso(state.created_at),
     updated_at: toIso(state.updated_at),
   };
+}
+
+/** A phone number as the update left it that this event records. */
+export function presentUpdated(event: Decision) {
+  const before = phoneNumberState.parse(JSON.parse(event.state));
+  const after = phoneNumberState.parse({ ...JSON.parse(event.state), ...changesOf(event) });
+  return presentPhoneNumber({ ...after, updated_at: Math.max(before.updated_at, event.created_at) });
 }
 
 export type PhoneNumber = ReturnType<typeof presentPhoneNumber>;

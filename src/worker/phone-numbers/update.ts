@@ -23,7 +23,7 @@ import type { Builder, Placeholders } from '../d1/query.ts';
 import { integrations, phone_numbers } from '../d1/schema.ts';
 import type { ApiCall } from '../decision/call.ts';
 import { assertCallerMay, callerKey, mayDecide } from '../decision/caller.ts';
-import { changesOf, decisionSaw, eventRecorder, updateTime } from '../decision/event.ts';
+import { decisionSaw, eventRecorder, updateTime } from '../decision/event.ts';
 import { mutation, mutationParameters } from '../decision/mutation.ts';
 import type { Decision, MutationParameters } from '../decision/mutation.ts';
 import { isUnanswered } from '../decision/remembered-answers.ts';
@@ -34,7 +34,7 @@ import { assertRoom, fullQuota, hasRoomFor } from '../organizations/quotas.ts';
 import type { FullQuota } from '../organizations/quotas.ts';
 import { isStillTrue } from './ownership.ts';
 import type { AskedParameters } from './ownership.ts';
-import { isPhoneNumber, noCredentials, phoneNumberState, presentPhoneNumber } from './phone-number.ts';
+import { isPhoneNumber, noCredentials, phoneNumberState, presentUpdated } from './phone-number.ts';
 import type { PhoneNumber, PhoneNumberState } from './phone-number.ts';
 import { sipFields } from './sip-trunk.ts';
 
@@ -326,10 +326,7 @@ export async function updatePhoneNumber(
       ? updateKeeping(call, parameters, changes)
       : updateWithCredentials(call, parameters, changes);
   });
-
-  const before = phoneNumberState.parse(JSON.parse(event.state));
-  const after = phoneNumberState.parse({ ...JSON.parse(event.state), ...changesOf(event) });
-  return presentPhoneNumber({ ...after, updated_at: Math.max(before.updated_at, event.created_at) });
+  return presentUpdated(event);
 }
 
 /** The number, if it would change its account, and no earlier call did so under the Idempotency-Key. */

@@ -9,7 +9,6 @@ import type { Placeholders } from '../d1/query.ts';
 import { integrations, organizations, phone_numbers } from '../d1/schema.ts';
 import type { ApiCall } from '../decision/call.ts';
 import { assertCallerMay, callerKey, mayDecide } from '../decision/caller.ts';
-import { changesOf } from '../decision/event.ts';
 import { mutation, mutationParameters } from '../decision/mutation.ts';
 import type { MutationParameters } from '../decision/mutation.ts';
 import { isUnanswered } from '../decision/remembered-answers.ts';
@@ -24,8 +23,8 @@ import {
   isPhoneNumber,
   noCredentials,
   phoneNumberColumns,
-  phoneNumberState,
   presentPhoneNumber,
+  presentUpdated,
 } from './phone-number.ts';
 import type { PhoneNumber, PhoneNumberState } from './phone-number.ts';
 
@@ -103,11 +102,7 @@ async function attempt(call: ApiCall, event: TargetParameters): Promise<PhoneNum
   }
   const asked = isUnansweredYet && number ? await ask(call, number, account) : nothing;
   const answer = await decide(call, { ...event, ...asked, now: unixNow() });
-  if (answer.outcome !== 'undecided') {
-    return presentPhoneNumber(
-      phoneNumberState.parse({ ...JSON.parse(answer.event.state), ...changesOf(answer.event) }),
-    );
-  }
+  if (answer.outcome !== 'undecided') return presentUpdated(answer.event);
   const [current] = answer.found.current;
   if (!current) throw new DomainError('phone_number_not_found', {});
   if (current.ownership !== asked.ownership) throw notDone(noCredentials);
