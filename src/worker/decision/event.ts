@@ -22,10 +22,10 @@ import type { Builder, CompiledQuery, Placeholders } from '../d1/query.ts';
 import { audit_events, organizations } from '../d1/schema.ts';
 import type { EventParameters } from './call.ts';
 
-type EventKey = Pick<EventParameters, 'organization_id' | 'event_id'>;
+type EventKey = Readonly<Record<'organization_id' | 'event_id', SQLWrapper>>;
 
 /** Selects the event that decides a batch. */
-export const isDecision = ({ organization_id, event_id }: Placeholders<EventKey>) =>
+export const isDecision = ({ organization_id, event_id }: EventKey) =>
   and(eq(audit_events.organization_id, organization_id), eq(audit_events.event_id, event_id));
 
 /** The start of an event's id, which all events of one batch share. */
@@ -75,14 +75,14 @@ export const isOfTarget = (
 export const isRefusal = sql`${audit_events.action} GLOB '*_refused'`;
 
 /** Predicate: the event that decides exists, with this action if one is given. */
-export const hasDecided = (db: Builder, parameters: Placeholders<EventKey>, action?: AuditAction) =>
+export const hasDecided = (db: Builder, parameters: EventKey, action?: AuditAction) =>
   existsIn(db, audit_events, and(isDecision(parameters), action && eq(audit_events.action, action)));
 
 /**
  * Predicate of an update: the event that decides exists, and the row still has the revision that the event saw. So a
  * late try, which finds the event of an earlier try, does not overwrite a row that has been updated since.
  */
-export const decisionSaw = (db: Builder, parameters: Placeholders<EventKey>, revision: SQLiteColumn) =>
+export const decisionSaw = (db: Builder, parameters: EventKey, revision: SQLiteColumn) =>
   existsIn(
     db,
     audit_events,
@@ -195,7 +195,7 @@ const stateOf = (table: SQLiteTable) =>
   jsonObject(Object.fromEntries(Object.entries(getTableColumns(table)).filter(([name]) => isRecorded(name))));
 
 /** For an update: the time of the event that decides, unless the row already has a later one. */
-export const updateTime = (db: Builder, parameters: Placeholders<EventKey>, updated_at: SQLiteColumn) =>
+export const updateTime = (db: Builder, parameters: EventKey, updated_at: SQLiteColumn) =>
   sql<number>`max(${updated_at}, ${db
     .select({ created_at: audit_events.created_at })
     .from(audit_events)

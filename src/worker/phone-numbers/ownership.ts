@@ -11,9 +11,9 @@ import type { Ownership } from '../core/vocabulary.ts';
 import { existsIn } from '../d1/columns.ts';
 import { query } from '../d1/query.ts';
 import type { Builder, Placeholders } from '../d1/query.ts';
-import { audit_events, integrations, phone_numbers } from '../d1/schema.ts';
+import { integrations, phone_numbers } from '../d1/schema.ts';
 import type { EventParameters } from '../decision/call.ts';
-import { eventIdBesideOf, eventRecorder } from '../decision/event.ts';
+import { decisionSaw, eventIdBesideOf, eventRecorder, updateTime } from '../decision/event.ts';
 
 /** The `ownership_due_at` of a confirmed number that another account seems to hold. It comes before any time. */
 export const CONTESTED = 0;
@@ -82,28 +82,17 @@ export function ownershipWriter<Parameters extends OwnershipParameters>(
   });
 
   const write = query((db, parameters: Placeholders<Parameters>) => {
-    const event_id = many
-      ? eventIdBesideOf(parameters.event_id, phone_numbers.phone_number_id)
-      : sql`${parameters.event_id}`;
-    const event = db
-      .select({ created_at: audit_events.created_at })
-      .from(audit_events)
-      .where(
-        and(
-          eq(audit_events.organization_id, parameters.organization_id),
-          eq(audit_events.event_id, event_id),
-          eq(sql`json_extract(${audit_events.state}, '$.revision')`, phone_numbers.revision),
-        ),
-      );
+    const event_id = many ? eventIdBesideOf(parameters.event_id, phone_numbers.phone_number_id) : parameters.event_id;
+    const decision = { organization_id: parameters.organization_id, event_id };
     return db
       .update(phone_numbers)
       .set({
         ownership: answerOf(parameters),
         ownership_due_at: sql`iif(${answerOf(parameters)} = 'confirmed', NULL, ${parameters.due_at})`,
-        updated_at: sql`max(${phone_numbers.updated_at}, ${event})`,
+        updated_at: updateTime(db, decision, phone_numbers.updated_at),
         revision: sql`${phone_numbers.revision} + 1`,
       })
-      .where(and(isAsAsked(db, parameters), sql`EXISTS ${event}`));
+      .where(and(isAsAsked(db, parameters), decisionSaw(db, decision, phone_numbers.revision)));
   });
 
   return { record, write };
