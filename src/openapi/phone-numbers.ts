@@ -12,14 +12,14 @@ import { newPhoneNumbers } from '../worker/phone-numbers/bulk.ts';
 import { throughIntegration, throughSip } from '../worker/phone-numbers/import.ts';
 import { presentPhoneNumber } from '../worker/phone-numbers/phone-number.ts';
 import type { PhoneNumber } from '../worker/phone-numbers/phone-number.ts';
-import { accountQuery } from '../worker/phone-numbers/routes.ts';
+import { ownershipQuery } from '../worker/phone-numbers/routes.ts';
 import { phoneNumberChanges } from '../worker/phone-numbers/update.ts';
 import { importResultsSchema } from './import-results.ts';
 import { described, named } from './json-schema.ts';
 import { action, agentId, entity, id, page, time } from './operation.ts';
 import type { Operations } from './operation.ts';
 
-described(accountQuery, {
+described(ownershipQuery, {
   verify:
     'Whether the account of the integration is asked if it holds the number. `true` if it is absent; with `false` the number ' +
     'is unconfirmed.',

@@ -24,7 +24,7 @@ import type { EventParameters } from './call.ts';
 
 type EventKey = Readonly<Record<'organization_id' | 'event_id', SQLWrapper>>;
 
-/** Selects the event that decides a batch. */
+/** Selects the event that decides a batch, or another one of it by its id. */
 export const isDecision = ({ organization_id, event_id }: EventKey) =>
   and(eq(audit_events.organization_id, organization_id), eq(audit_events.event_id, event_id));
 

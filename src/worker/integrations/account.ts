@@ -58,11 +58,10 @@ export type AccountRow = typeof integrations.$inferSelect &
  */
 export async function openCredentials(
   call: ApiCall,
-  row: typeof integrations.$inferSelect,
-  checks_stopped_until: number,
+  row: typeof integrations.$inferSelect & Pick<AccountRow, 'checks_stopped_until'>,
 ): Promise<OpenedCredentials> {
   if (row.status === 'credentials_missing') throw new DomainError('credentials_missing', {});
-  assertNotStopped(call, checks_stopped_until, unixNow());
+  assertNotStopped(call, row.checks_stopped_until, unixNow());
   const { credentials } = await readCredentials(call, { ...row, subject_id: row.integration_id });
   if (!credentials) throw notDone({ kv_key: null });
   return credentials;
@@ -117,7 +116,7 @@ export async function askForNumbers(
 ): Promise<Holdings> {
   const { env, caller } = call;
   const { provider } = row;
-  const credentials = await openCredentials(call, row, row.checks_stopped_until);
+  const credentials = await openCredentials(call, row);
   await takeFromBudget(call, 1);
   let calls = 0;
   const ask = async (request: ProviderRequest) => {

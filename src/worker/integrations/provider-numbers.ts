@@ -4,6 +4,7 @@ import * as z from 'zod/mini';
 import { readCursor, writeCursor } from '../core/cursor.ts';
 import { DomainError } from '../core/errors.ts';
 import type { Ownership } from '../core/vocabulary.ts';
+import type { OpenedCredentials } from '../credentials/envelope.ts';
 import { beforeDecision, beginAgain } from '../credentials/store.ts';
 import { batch } from '../d1/batch.ts';
 import { pageParameters } from '../d1/list.ts';
@@ -110,7 +111,7 @@ async function openAccount(call: ApiCall, integration_id: string) {
   );
   assertCallerMay('phone_numbers:create', call, caller);
   if (!row) throw new DomainError('integration_not_found', {});
-  return { row, credentials: await openCredentials(call, row, row.checks_stopped_until) };
+  return { row, credentials: await openCredentials(call, row) };
 }
 
 type Position = Place & { after: string[] };
@@ -119,7 +120,7 @@ type Position = Place & { after: string[] };
 async function readNumbers(
   call: ApiCall,
   row: AccountRow,
-  credentials: Awaited<ReturnType<typeof openAccount>>['credentials'],
+  credentials: OpenedCredentials,
   start: Position,
   count: number,
 ): Promise<{ numbers: AccountNumber[]; next: Position | null }> {

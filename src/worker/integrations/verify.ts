@@ -140,7 +140,7 @@ async function check(
   row: StoredRow,
   { account_salt, checks_stopped_until }: { account_salt: string; checks_stopped_until: number },
 ): Promise<VerifyParameters> {
-  const credentials = await openCredentials(call, row, checks_stopped_until);
+  const credentials = await openCredentials(call, { ...row, checks_stopped_until });
   await takeFromBudget(call, rowOf(row.provider).checksOf(credentials).length);
   const outcome = await checkCredentials(call.env, row.provider, credentials);
   const now = unixNow();

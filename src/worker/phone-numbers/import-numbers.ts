@@ -35,7 +35,7 @@ import {
 } from '../d1/schema.ts';
 import type { ApiCall } from '../decision/call.ts';
 import { assertCallerMay, callerKey, mayDecide } from '../decision/caller.ts';
-import { assertNothingInDoubt, eventIdBesideOf, eventRecorder, isOfBatch } from '../decision/event.ts';
+import { assertNothingInDoubt, eventIdBesideOf, eventRecorder, isDecision, isOfBatch } from '../decision/event.ts';
 import { mutationParameters } from '../decision/mutation.ts';
 import type { MutationParameters } from '../decision/mutation.ts';
 import {
@@ -117,9 +117,8 @@ const isKept = (db: Builder, { organization_id }: Placeholders<ImportParameters>
 const isDone = (db: Builder, parameters: Placeholders<ImportParameters>) => {
   const { organization_id, actor_key_id, idempotency_key, method } = parameters;
   const event_id = eventIdBesideOf(parameters.event_id, itemOf('phone_number_id'));
-  const isOfItem = and(eq(audit_events.organization_id, organization_id), eq(audit_events.event_id, event_id));
   const scope = { organization_id, actor_key_id, idempotency_key, method, path: itemOf('path') };
-  return sql`(${existsIn(db, audit_events, isOfItem)} OR ${existsIn(db, idempotency_keys, isRemembered(scope))})`;
+  return sql`(${existsIn(db, audit_events, isDecision({ organization_id, event_id }))} OR ${existsIn(db, idempotency_keys, isRemembered(scope))})`;
 };
 
 /** Predicate: another request has imported something under the Idempotency-Key. */
@@ -183,8 +182,7 @@ const recordRelease = eventRecorder<ImportParameters>({
 const isReleased = (db: Builder, parameters: Placeholders<ImportParameters>) => {
   const event_id = eventIdBesideOf(parameters.release_event_id, phone_numbers.phone_number_id);
   const isRelease = and(
-    eq(audit_events.organization_id, phone_numbers.organization_id),
-    eq(audit_events.event_id, event_id),
+    isDecision({ organization_id: phone_numbers.organization_id, event_id }),
     eq(audit_events.target_id, phone_numbers.phone_number_id),
   );
   return and(inArray(phone_numbers.phone_number, numbersOf(parameters)), existsIn(db, audit_events, isRelease));

@@ -18,15 +18,15 @@ import { verifyPhoneNumber } from './verify.ts';
 const path = z.object({ phone_number_id: idSchema('phon') });
 
 /** Of calls that may bring a number to an account. */
-export const accountQuery = verifyQuery();
+export const ownershipQuery = verifyQuery();
 
 export const phoneNumberRoutes = newRoutes()
-  .post('/', mutates('phone_numbers:create', { query: accountQuery, body: newPhoneNumber }), async (c) => {
+  .post('/', mutates('phone_numbers:create', { query: ownershipQuery, body: newPhoneNumber }), async (c) => {
     const data = await importPhoneNumber(c.get('call'), c.req.valid('json'), verifies(c.req.valid('query')));
     const message = `Phone number imported successfully with ${data.provider}`;
     return answer(c, 201, { success: true, message, data });
   })
-  .post('/bulk', mutates('phone_numbers:create', { query: accountQuery, body: newPhoneNumbers }), async (c) => {
+  .post('/bulk', mutates('phone_numbers:create', { query: ownershipQuery, body: newPhoneNumbers }), async (c) => {
     const outcomes = await importPhoneNumbers(c.get('call'), c.req.valid('json'), verifies(c.req.valid('query')));
     const results = outcomes.map(({ phone_number, outcome }) => presentResult(phone_number, outcome));
     const count = results.filter(({ status }) => status === 'imported').length;
@@ -44,7 +44,7 @@ export const phoneNumberRoutes = newRoutes()
   })
   .put(
     '/:phone_number_id',
-    mutates('phone_numbers:update', { path, query: accountQuery, body: phoneNumberChanges }),
+    mutates('phone_numbers:update', { path, query: ownershipQuery, body: phoneNumberChanges }),
     async (c) => {
       const { phone_number_id } = c.req.valid('param');
       const data = await updatePhoneNumber(
