@@ -104,6 +104,14 @@ interface Recorder<Parameters> {
    * Whether there may be more than one target. Then the id of each event ends with the last digits of its target's id.
    */
   many?: boolean;
+  /** Of many: the column in whose order their events are in the trail. */
+  order?: SQLiteColumn;
+  /** Of many: the first one's event decides, and has the batch's own id. */
+  firstDecides?: boolean;
+  /** Of an event that decides: how many events the batch puts before it in the trail. */
+  precededBy?: SQLWrapper;
+  /** Of many: they come before the event that decides, which has left room for them ({@link Recorder.precededBy}). */
+  precedeDecision?: boolean;
   /**
    * For what the service does to another organization because of a call: the reason, and ids of its own, so that the event
    * tells nothing of that call.
@@ -134,6 +142,10 @@ export function eventRecorder<Parameters extends EventParameters>({
   where,
   changes,
   many = false,
+  order,
+  firstDecides = false,
+  precededBy = sql`0`,
+  precedeDecision = false,
   aside,
 }: Recorder<Parameters>): CompiledQuery<Parameters, unknown> {
   return query((db, parameters: Placeholders<Parameters>) => {
@@ -141,10 +153,19 @@ export function eventRecorder<Parameters extends EventParameters>({
     const { event_id, request_id } = other ?? parameters;
     const { actor_type, actor_id, actor_name, actor_key_id } = other ? theSystem : parameters;
     const trail = other ? sql`${table.organization_id}` : sql`${parameters.organization_id}`;
-    const place = many ? sql`row_number() OVER (PARTITION BY ${trail})` : sql`1`;
+    const inOrder = order ? sql` ORDER BY ${order}` : sql``;
+    const place = many ? sql<number>`row_number() OVER (PARTITION BY ${trail}${inOrder})` : sql<number>`1`;
+    const beside = eventIdBesideOf(event_id, target_id);
+    const ofMany = firstDecides ? sql<string>`iif(${place} = 1, ${event_id}, ${beside})` : beside;
+    const { created_at, sequence } = precedeDecision
+      ? precedingPlace(db, parameters, place)
+      : {
+          created_at: sql<number>`max(${organizations.last_event_at}, unixepoch())`,
+          sequence: sql<number>`${organizations.last_sequence} + ${precededBy} + ${place}`,
+        };
     const columns = {
       organization_id: sql<string>`${trail}`.as('organization_id'),
-      event_id: (many ? eventIdBesideOf(event_id, target_id) : sql<string>`${event_id}`).as('event_id'),
+      event_id: (many ? ofMany : sql<string>`${event_id}`).as('event_id'),
       action: (typeof action === 'string' ? sql<AuditAction>`${sql.raw(`'${action}'`)}` : action(db, parameters)).as(
         'action',
       ),
@@ -152,8 +173,8 @@ export function eventRecorder<Parameters extends EventParameters>({
       actor_key_id: sql<string | null>`${actor_key_id}`.as('actor_key_id'),
       request_id: sql<string>`${request_id}`.as('request_id'),
       state: stateOf(table).as('state'),
-      created_at: sql<number>`max(${organizations.last_event_at}, unixepoch())`.as('created_at'),
-      sequence: sql<number>`${organizations.last_sequence} + ${place}`.as('sequence'),
+      created_at: created_at.as('created_at'),
+      sequence: sequence.as('sequence'),
       actor_type: sql<ActorType>`${actor_type}`.as('actor_type'),
       actor_id: sql<string | null>`${actor_id}`.as('actor_id'),
       actor_name: sql<string | null>`${actor_name}`.as('actor_name'),
@@ -168,6 +189,16 @@ export function eventRecorder<Parameters extends EventParameters>({
         : db.select(columns).from(table).crossJoin(organizations).where(and(isTarget, isOfTrail));
     return db.insert(audit_events).select(selected).onConflictDoNothing();
   });
+}
+
+/** The time and the sequence of an event that comes just before the event that decides, at this place among all of these. */
+function precedingPlace(db: Builder, parameters: EventKey, place: SQL<number>) {
+  const ofDecision = <Column extends SQLiteColumn>(column: Column) =>
+    sql<number>`(${db.select({ value: column }).from(audit_events).where(isDecision(parameters))})`;
+  return {
+    created_at: ofDecision(audit_events.created_at),
+    sequence: sql<number>`${ofDecision(audit_events.sequence)} - count(*) OVER () - 1 + ${place}`,
+  };
 }
 
 const unrecorded = [
