@@ -236,11 +236,19 @@ function operation(components: Components, route: Route, described: OperationDes
     responses: {
       [answer.status]: {
         description: answer.status === 201 ? 'Created.' : 'Done.',
-        headers: refersToHeaders(headersOfSuccess(kind)),
-        content: { 'application/json': { schema: components.add(answer.schema), example: answer.example } },
+        headers: refersToHeaders(headersOfSuccess(kind, described.headers)),
+        content: { 'application/json': contentOf(components, answer) },
       },
       ...components.problemsByStatus(codes, examplesOf(route)),
     },
+  };
+}
+
+function contentOf(components: Components, { schema, example, dryRun }: OperationDescription['answer']): JsonObject {
+  if (!dryRun) return { schema: components.add(schema), example };
+  return {
+    schema: { anyOf: [components.add(schema), components.add(dryRun.schema)] },
+    examples: { default: { value: example }, dry_run: { value: dryRun.example } },
   };
 }
 

@@ -1,5 +1,6 @@
 /** The headers of answers, and the parameters in headers, with what each says and which answers carry it. */
 import { organizationIdPattern } from '../worker/core/ids.ts';
+import { REASSIGNED_HEADER, REMOVED_HEADER } from '../worker/http/answer.ts';
 import { BOOKMARK_HEADER, bookmarkFormat } from '../worker/http/bookmark.ts';
 import { referTo } from './json-schema.ts';
 
@@ -38,6 +39,14 @@ export const headers = {
     required: true,
     schema: { type: 'string', pattern: bookmarkFormat.source },
   },
+  [REASSIGNED_HEADER]: {
+    description: 'With `reassign_to`: how many phone numbers went to that integration.',
+    schema: { type: 'integer', minimum: 0 },
+  },
+  [REMOVED_HEADER]: {
+    description: 'With `remove_phone_numbers`: how many phone numbers were deleted.',
+    schema: { type: 'integer', minimum: 0 },
+  },
   'Retry-After': {
     description: 'How many seconds to wait.',
     required: true,
@@ -50,14 +59,15 @@ export const headers = {
   },
 };
 
-type HeaderName = keyof typeof headers;
+export type HeaderName = keyof typeof headers;
 
 /** Statuses of problems that may come before the caller, and so the limit that counts, is known. */
 const perhapsBeforeLimits = [500, 503];
 
 /** The headers of a success under `/api`. */
-export const headersOfSuccess = (kind: 'reads' | 'mutates'): string[] => [
+export const headersOfSuccess = (kind: 'reads' | 'mutates', others: HeaderName[] = []): string[] => [
   ...always,
+  ...others,
   'RateLimit-Policy',
   BOOKMARK_HEADER,
   ...(kind === 'mutates' ? ['Idempotency-Replayed'] : []),

@@ -1,14 +1,26 @@
 import * as z from 'zod';
-import { categories, integrationStatuses, providerNames, verificationStatuses } from '../worker/core/vocabulary.ts';
+import { DomainError, targetFaults } from '../worker/core/errors.ts';
+import {
+  categories,
+  integrationStatuses,
+  phoneNumberStatuses,
+  providerNames,
+  verificationStatuses,
+} from '../worker/core/vocabulary.ts';
+import { deletionQuery } from '../worker/integrations/deletion.ts';
 import { presentDeletedIntegration, presentIntegration } from '../worker/integrations/integration.ts';
-import type { DeletedIntegration, Integration } from '../worker/integrations/integration.ts';
+import type { DeletedIntegration, Integration, ListedIntegration } from '../worker/integrations/integration.ts';
+import { blockerCodes } from '../worker/integrations/preview.ts';
 import { presentProviderNumber } from '../worker/integrations/provider-numbers.ts';
 import type { ProviderNumber } from '../worker/integrations/provider-numbers.ts';
-import { credentialsQuery } from '../worker/integrations/routes.ts';
+import { presentReference } from '../worker/integrations/references.ts';
+import type { IntegrationReference } from '../worker/integrations/references.ts';
+import { credentialsQuery, presentPreview } from '../worker/integrations/routes.ts';
+import type { DeletionPreview } from '../worker/integrations/routes.ts';
 import { integrationChanges } from '../worker/integrations/update.ts';
 import { providerCredentials, providers } from '../worker/providers/providers.ts';
 import { described, named, separated } from './json-schema.ts';
-import { action, entity, id, page, pageWithoutCount, time } from './operation.ts';
+import { action, agentId, entity, id, page, pageWithoutCount, time } from './operation.ts';
 import type { Operations } from './operation.ts';
 
 named('IntegrationCredentials', providerCredentials);
@@ -20,6 +32,17 @@ described(integrationChanges, {
 described(credentialsQuery, {
   verify:
     'Whether the provider is asked if it accepts the credentials. What it refuses is not stored. `true` if it is absent.',
+});
+described(deletionQuery, {
+  dry_run: 'Whether to say only what the delete would do.',
+  reassign_to:
+    'The integration that gets all phone numbers, of the same organization and provider. Needs `phone_numbers:update` too.',
+  remove_phone_numbers:
+    'Whether to delete all phone numbers too. Refused if an agent holds one of them. Needs `phone_numbers:delete` too.',
+  expect_references: 'How many phone numbers must use the integration. If it is another number, nothing is done.',
+  verify:
+    'Whether the account of the integration in `reassign_to` is asked if it holds the phone numbers, unless it is known to be ' +
+    'the same account. `true` if it is absent; with `false` they are unconfirmed.',
 });
 described(providers.twilio.credentials, { region: 'The region of the Auth Token and the API key.' });
 described(providers.telnyx.credentials, { public_key: 'Verifies the signatures of webhooks.' });
@@ -99,6 +122,10 @@ export const integrationSchema = z
     description: 'An account at a telephony provider. No answer contains its credentials.',
   }) satisfies z.ZodType<Integration>;
 
+const listedIntegrationSchema = integrationSchema
+  .extend({ phone_number_count: z.int().min(0).meta({ description: 'How many phone numbers use it: exact.' }) })
+  .meta({ id: 'ListedIntegration', title: 'Integration in a list' }) satisfies z.ZodType<ListedIntegration>;
+
 const exampleState = {
   integration_id: 'intg_a1b2c3d4e5f6',
   organization_id: 'org_abc123',
@@ -147,6 +174,61 @@ const providerNumberExample = presentProviderNumber(
   { phone_number: '+1234567890', phone_number_id: 'phon_a1b2c3d4e5f6', ownership: 'confirmed' },
 );
 
+const referenceSchema = z
+  .object({
+    type: z.literal('phone_number'),
+    phone_number_id: id('phon'),
+    phone_number: z.string().regex(/^\+[1-9]\d{6,14}$/),
+    status: z.enum(phoneNumberStatuses),
+    assigned_agent_id: agentId.nullable(),
+  })
+  .meta({ id: 'IntegrationReference', title: 'Reference to an integration' }) satisfies z.ZodType<IntegrationReference>;
+
+const referenceExample = presentReference({
+  phone_number_id: 'phon_a1b2c3d4e5f6',
+  phone_number: '+1234567890',
+  status: 'free',
+  assigned_agent_id: null,
+});
+
+const previewSchema = z
+  .object({
+    would_delete: z.boolean(),
+    integration: integrationSchema,
+    reference_count: z.int().min(0).max(1000),
+    reference_count_exact: z.boolean(),
+    references: z.array(referenceSchema).max(100).meta({ description: 'The first 100, ascending.' }),
+    would_reassign: z.int().min(0).max(1000),
+    would_remove: z.int().min(0).max(1000),
+    blocked_by: z
+      .array(
+        z.object({
+          code: z.enum(blockerCodes).meta({ description: 'Of the error that the delete would get.' }),
+          title: z.string(),
+          phone_number_id: id('phon').nullable(),
+          phone_number: z.string().nullable(),
+          assigned_agent_id: agentId.nullable(),
+          reason: z.enum(targetFaults).nullable(),
+        }),
+      )
+      .max(100)
+      .meta({ description: 'What stands against the delete: an entry for each phone number that it is about.' }),
+  })
+  .meta({ id: 'DeletionPreview', title: 'Preview of a deletion' }) satisfies z.ZodType<DeletionPreview>;
+
+const previewExample = presentPreview('refuse', {
+  blocker: new DomainError('integration_in_use', {
+    references: [{ phone_number_id: 'phon_a1b2c3d4e5f6', phone_number: '+1234567890' }],
+    reference_count: 1,
+    reference_count_exact: true,
+    references_url: '/api/integrations/intg_a1b2c3d4e5f6/references',
+  }),
+  integration: integrationExample,
+  reference_count: 1,
+  reference_count_exact: true,
+  references: [referenceExample],
+});
+
 const credentials = {
   provider: 'twilio',
   account_sid: 'AC0123456789abcdef0123456789abcdef',
@@ -192,7 +274,7 @@ export const integrationOperations: Operations = {
     tag,
     summary: 'List integrations',
     description: 'Oldest first.',
-    answer: page(integrationSchema, integrationExample),
+    answer: page(listedIntegrationSchema, { ...integrationExample, phone_number_count: 1 }, 'Integration'),
   },
   'GET /api/integrations/{integration_id}': {
     operationId: 'getIntegration',
@@ -237,6 +319,14 @@ export const integrationOperations: Operations = {
       'provider_unavailable',
     ],
   },
+  'GET /api/integrations/{integration_id}/references': {
+    operationId: 'listReferences',
+    tag,
+    summary: 'List what uses an integration',
+    description: 'Its phone numbers, ascending. While there are any, the integration cannot be deleted alone.',
+    answer: page(referenceSchema, referenceExample),
+    problems: ['integration_not_found'],
+  },
   'POST /api/integrations/{integration_id}/verify': {
     operationId: 'verifyIntegration',
     tag,
@@ -253,13 +343,30 @@ export const integrationOperations: Operations = {
     summary: 'Delete an integration and its credentials',
     description:
       'Refused while phone numbers reference it: `detail` and `references` name the first 100 in ascending order. ' +
-      'Reassign them with `PUT /api/phone-numbers/{phone_number_id}`, or delete them, and try again.',
-    answer: action(
-      200,
-      'Integration deleted successfully',
-      deletedIntegrationSchema,
-      presentDeletedIntegration(exampleState),
-    ),
-    problems: ['integration_not_found', 'integration_in_use'],
+      'With `reassign_to` or `remove_phone_numbers` the same step reassigns or deletes them all, at most 10,000: wholly, or ' +
+      'nothing is done. With `dry_run=true` nothing is done, and the answer says what would be.',
+    answer: {
+      ...action(
+        200,
+        'Integration deleted successfully',
+        deletedIntegrationSchema,
+        presentDeletedIntegration(exampleState),
+      ),
+      dryRun: action(200, 'Integration would not be deleted', previewSchema, previewExample),
+    },
+    headers: ['X-Reassigned-Count', 'X-Removed-Count'],
+    problems: [
+      'integration_not_found',
+      'precondition_failed',
+      'integration_in_use',
+      'phone_number_assigned',
+      'invalid_reassign_target',
+      'too_many_references',
+      'too_many_to_verify',
+      'credentials_missing',
+      'credentials_refused',
+      'verification_limited',
+      'quota_exceeded',
+    ],
   },
 };

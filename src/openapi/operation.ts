@@ -6,6 +6,7 @@ import * as z from 'zod';
 import type { ProblemCode } from '../worker/core/errors.ts';
 import { agentIdPattern } from '../worker/core/ids.ts';
 import type { Pagination } from '../worker/d1/list.ts';
+import type { HeaderName } from './headers.ts';
 import { nameOf, named } from './json-schema.ts';
 
 /** The status and body of a success, with an example. */
@@ -13,6 +14,8 @@ interface Answer {
   status: 200 | 201;
   schema: z.ZodType;
   example: unknown;
+  /** What a dry run answers instead. */
+  dryRun?: Answer;
 }
 
 export interface OperationDescription {
@@ -23,6 +26,8 @@ export interface OperationDescription {
   /** The name of the body's schema, and examples of bodies that are accepted, by name. */
   body?: { name: string; examples: Record<string, object> };
   answer: Answer;
+  /** Headers of the success that only this operation has. */
+  headers?: HeaderName[];
   /** The problems of this operation that its route does not imply. */
   problems?: ProblemCode[];
 }
@@ -49,12 +54,16 @@ export function entity(data: z.ZodType, example: unknown): Answer {
   };
 }
 
-/** A page of entities, which have a name. */
-export function page(data: z.ZodType, example: unknown): Answer {
+/**
+ * A page of entities, which have a name.
+ *
+ * @param name of the entities, if it is not that of their schema
+ */
+export function page(data: z.ZodType, example: unknown, name = nameOf(data)): Answer {
   return {
     status: 200,
     schema: named(
-      `${nameOf(data)}Page`,
+      `${name}Page`,
       z.object({ success: z.literal(true), data: z.array(data), pagination: paginationSchema }),
     ),
     example: {

@@ -1,6 +1,6 @@
 /** The problems in the document: the members of each code, and an example that the Worker's own map makes. */
 import * as z from 'zod';
-import { DomainError } from '../worker/core/errors.ts';
+import { DomainError, targetFaults } from '../worker/core/errors.ts';
 import type { ProblemCode, ProblemMembers } from '../worker/core/errors.ts';
 import { rolesHolding } from '../worker/core/permissions.ts';
 import { quotas } from '../worker/core/vocabulary.ts';
@@ -13,6 +13,9 @@ const REQUEST_ID = '26e0718a-cc31-4b5b-8be4-4946ebdcbd1c';
 const none = { members: {}, example: {} };
 
 const permissions = Object.keys(rolesHolding);
+
+const referenceSchema = z.object({ phone_number_id: id('phon'), phone_number: z.string() });
+const reference = { phone_number_id: 'phon_a1b2c3d4e5f6', phone_number: '+1234567890' };
 
 const problems: { [Code in ProblemCode]: { members: z.ZodRawShape; example: ProblemMembers[Code] } } = {
   missing_api_key: none,
@@ -73,18 +76,33 @@ const problems: { [Code in ProblemCode]: { members: z.ZodRawShape; example: Prob
   credentials_missing: none,
   integration_in_use: {
     members: {
-      references: z
-        .array(z.object({ phone_number_id: id('phon'), phone_number: z.string() }))
-        .max(100)
-        .meta({ description: 'The first 100 phone numbers, ascending.' }),
+      references: z.array(referenceSchema).max(100).meta({ description: 'The first 100 phone numbers, ascending.' }),
       reference_count: z.int().min(0).max(1000),
       reference_count_exact: z.boolean(),
+      references_url: z.string().meta({ description: 'The path of the list of all of them.' }),
     },
     example: {
-      references: [{ phone_number_id: 'phon_a1b2c3d4e5f6', phone_number: '+1234567890' }],
+      references: [reference],
       reference_count: 1,
       reference_count_exact: true,
+      references_url: '/api/integrations/intg_a1b2c3d4e5f6/references',
     },
+  },
+  invalid_reassign_target: {
+    members: {
+      reason: z.enum(targetFaults),
+      phone_numbers: z
+        .array(referenceSchema)
+        .max(100)
+        .meta({ description: 'The first 100 phone numbers that do not fit, ascending.' }),
+    },
+    example: { reason: 'phone_number_not_in_account', phone_numbers: [reference] },
+  },
+  too_many_references: { members: { limit: z.int() }, example: { limit: 10_000 } },
+  too_many_to_verify: none,
+  precondition_failed: {
+    members: { precondition: z.enum(['If-Match', 'expect_references']) },
+    example: { precondition: 'expect_references' },
   },
   phone_number_not_found: none,
   phone_number_exists: none,
@@ -106,7 +124,14 @@ const problems: { [Code in ProblemCode]: { members: z.ZodRawShape; example: Prob
     },
   },
   phone_number_assigned: {
-    members: { assigned_agent_id: agentId },
+    members: {
+      assigned_agent_id: agentId.meta({ description: 'Of the first phone number, if there are several.' }),
+      phone_numbers: z
+        .array(referenceSchema.extend({ assigned_agent_id: agentId }))
+        .max(100)
+        .optional()
+        .meta({ description: 'Of a call that would delete several: the first 100 that agents hold, ascending.' }),
+    },
     example: { assigned_agent_id: 'agent_a1b2c3d4e5f6' },
   },
   api_key_not_found: none,

@@ -131,7 +131,7 @@ describe('an integration that phone numbers reference', () => {
         `"code":"integration_in_use","detail":"Integration is still referenced by phone numbers: ['${first}', '${second}']. ` +
         `Remove or reassign them first.","references":[{"phone_number_id":"${firstId}","phone_number":"${first}"},` +
         `{"phone_number_id":"${secondId}","phone_number":"${second}"}],"reference_count":2,"reference_count_exact":true,` +
-        `"request_id":"${headers.get('X-Request-Id')}"}`,
+        `"references_url":"/api/integrations/${integration_id}/references","request_id":"${headers.get('X-Request-Id')}"}`,
     );
   });
 

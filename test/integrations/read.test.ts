@@ -1,6 +1,6 @@
 import { env } from 'cloudflare:workers';
 import { beforeEach, describe, expect, it } from 'vitest';
-import { call, createIntegration, everythingKept, newClient, page, rowOf } from '../fixtures.ts';
+import { call, createIntegration, everythingKept, fillNumbers, newClient, page, rowOf } from '../fixtures.ts';
 import type { Client } from '../fixtures.ts';
 
 let client: Client;
@@ -108,12 +108,13 @@ describe('the list of integrations', () => {
     );
   });
 
-  it('shows each integration as it is read alone, to the character', async () => {
+  it('shows each integration as it is read alone, to the character, with how many numbers use it', async () => {
     const integration_id = await createIntegration(client);
     const { data } = JSON.parse((await read(integration_id)).text);
+    await fillNumbers(client, integration_id, 1001);
 
     expect((await call(client, 'GET', all)).text).toBe(
-      `{"success":true,"data":[${JSON.stringify(data)}],"pagination":{"next_cursor":null,"has_more":false,` +
+      `{"success":true,"data":[${JSON.stringify({ ...data, phone_number_count: 1001 })}],"pagination":{"next_cursor":null,"has_more":false,` +
         '"page_size":20,"total_count":1,"total_count_exact":true}}',
     );
   });

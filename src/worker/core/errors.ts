@@ -16,6 +16,23 @@ export interface Reference {
   phone_number: string;
 }
 
+/** A phone number that an agent holds. */
+export interface AssignedReference extends Reference {
+  assigned_agent_id: string;
+}
+
+/**
+ * Why an integration cannot get the phone numbers of another: there is none in the organization, it is the same one, it is
+ * of another provider, or its account does not hold all of them.
+ */
+export const targetFaults = [
+  'integration_not_found',
+  'same_integration',
+  'other_provider',
+  'phone_number_not_in_account',
+] as const;
+export type TargetFault = (typeof targetFaults)[number];
+
 /** What came of one number of a call that imports several. */
 export interface NumberResult {
   phone_number: string;
@@ -57,14 +74,28 @@ export interface ProblemMembers {
   verification_limited: { retry_after_seconds: number };
   /** A restore of the database could not bring the credentials back. */
   credentials_missing: object;
-  integration_in_use: { references: Reference[]; reference_count: number; reference_count_exact: boolean };
+  integration_in_use: {
+    references: Reference[];
+    reference_count: number;
+    reference_count_exact: boolean;
+    /** The path of the list of all of them. */
+    references_url: string;
+  };
+  /** The phone numbers are those that do not fit, at most 100. */
+  invalid_reassign_target: { reason: TargetFault; phone_numbers: Reference[] };
+  /** One call can act on so many phone numbers. */
+  too_many_references: { limit: number };
+  /** Calls to the provider are limited, and so many phone numbers would take more of them. */
+  too_many_to_verify: object;
+  precondition_failed: { precondition: 'If-Match' | 'expect_references' };
   phone_number_not_found: object;
   phone_number_exists: object;
   /** The account of the integration does not hold the number. */
   phone_number_not_in_account: object;
   /** Of all numbers of a call, none was imported. */
   phone_numbers_not_imported: { data: { results: NumberResult[] } };
-  phone_number_assigned: { assigned_agent_id: string };
+  /** `phone_numbers`: of several, those that agents hold, at most 100. The agent is that of the first. */
+  phone_number_assigned: { assigned_agent_id: string; phone_numbers?: AssignedReference[] };
   api_key_not_found: object;
   /** The key is revoked or expired, so it cannot be rotated. */
   api_key_inactive: object;
@@ -88,6 +119,12 @@ export class DomainError<Code extends ProblemCode = ProblemCode> extends Error {
     this.members = members;
   }
 }
+
+/** Whether an error has this code, and so its members. */
+export const isProblem = <Codes extends ProblemCode, Code extends Codes>(
+  error: DomainError<Codes>,
+  code: Code,
+): error is DomainError<Code> => error.code === code;
 
 /** The error for one value that is not valid. */
 export function invalid(path: string, message: string): DomainError {

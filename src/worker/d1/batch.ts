@@ -5,7 +5,10 @@ import { MAX_TRIES, retry } from '../core/retry.ts';
 import type { BoundQuery, Rows } from './query.ts';
 
 /** D1, or a session on it. */
-export type Database = Pick<D1Database, 'prepare' | 'batch'>;
+export interface Database extends Pick<D1Database, 'prepare'> {
+  /** @param milliseconds a deadline of its own (core/deadlines.ts) */
+  batch<Row>(statements: D1PreparedStatement[], milliseconds?: number): Promise<D1Result<Row>[]>;
+}
 
 const MAX_TRIES_WHEN_OVERLOADED = 2;
 
@@ -36,13 +39,14 @@ type ResultsOf<Named extends Reads> = { [Name in keyof Named]: ResultOf<Named[Na
 async function run(
   database: Database,
   queries: readonly BoundQuery<unknown>[],
+  milliseconds?: number,
 ): Promise<{ rows: Rows[]; inDoubt: boolean }> {
   const writes = queries.some((bound) => bound.writes);
   let inDoubt = false;
   try {
     const statements = queries.map(({ sql: text, parameters }) => database.prepare(text).bind(...parameters));
     const answers = await retry(
-      () => database.batch<Record<string, unknown>>(statements),
+      () => database.batch<Record<string, unknown>>(statements, milliseconds),
       (error) => {
         const failure = classify(error);
         if (failure === 'sql') return 1;
@@ -77,13 +81,16 @@ export async function batch<const Queries extends readonly BoundQuery<unknown>[]
 /**
  * Runs the statements in order, and then the reads, in one D1 batch as {@link run} does. The reads see what the
  * statements did.
+ *
+ * @param milliseconds the batch's deadline, if not that of every call
  */
 export async function actThenRead<Named extends Reads>(
   database: Database,
   statements: readonly BoundQuery<unknown>[],
   reads: Named,
+  milliseconds?: number,
 ): Promise<{ read: ResultsOf<Named>; inDoubt: boolean }> {
-  const { rows, inDoubt } = await run(database, [...statements, ...Object.values(reads)]);
+  const { rows, inDoubt } = await run(database, [...statements, ...Object.values(reads)], milliseconds);
   const rowsRead = rows.slice(statements.length).values();
   const read = Object.entries(reads).map(([name, bound]) => [name, bound.mapRows(rowsRead.next().value ?? [])]);
   return { read: Object.fromEntries(read) as ResultsOf<Named>, inDoubt };

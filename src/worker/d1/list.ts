@@ -8,10 +8,10 @@ import type { SQLiteColumn, SQLiteTable } from 'drizzle-orm/sqlite-core';
 import * as z from 'zod/mini';
 import { readCursor, writeCursor } from '../core/cursor.ts';
 import { integer } from '../core/fields.ts';
-import { batch } from './batch.ts';
+import { actThenRead } from './batch.ts';
 import { boundedCount, toldCount } from './bounded-count.ts';
 import { query } from './query.ts';
-import type { Builder, Compilable } from './query.ts';
+import type { Builder, Compilable, CompiledQuery } from './query.ts';
 import { nearest } from './replica-session.ts';
 import type { ReadingCall } from './replica-session.ts';
 
@@ -61,6 +61,8 @@ interface ListDefinition<Filter extends string, Row> {
   start: (filters: Filters<Filter>) => Key;
   /** The predicate of each filter; undefined if `start` already applies the filter. */
   predicates: Record<Filter, ((value: Placeholder) => SQL) | undefined>;
+  /** Finds the row that all of the list belongs to, by the filters. */
+  owner?: CompiledQuery<Bound, unknown[]>;
   /** Selects the rows of `isListed`, ordered by the key. */
   page: (db: Builder, isListed: SQL | undefined, limit: Placeholder) => Compilable<Row[]>;
 }
@@ -86,11 +88,11 @@ type CursorContent = z.output<typeof cursorContent>;
  * would use no index.
  *
  * @param name keeps cursors of other lists from being accepted
- * @returns a function that throws DomainError `temporarily_unavailable`, and `validation_failed` for a cursor that is
+ * @returns a function whose `hasOwner` is false if there is an `owner` to find and it was not found, and that throws DomainError `temporarily_unavailable`, and `validation_failed` for a cursor that is
  *   malformed or belongs to another list
  */
 export function keysetList<Filter extends string, Row>(name: string, definition: ListDefinition<Filter, Row>) {
-  const { table, key, keyOf, start, predicates } = definition;
+  const { table, key, keyOf, start, predicates, owner } = definition;
   // oxlint-disable-next-line typescript/no-unsafe-type-assertion -- Object.keys knows only strings
   const filterNames = Object.keys(predicates) as Filter[];
   const compiled = new Map<string, ReturnType<typeof compile>>();
@@ -117,7 +119,7 @@ export function keysetList<Filter extends string, Row>(name: string, definition:
   return async function list(
     call: ReadingCall,
     request: PageRequest & Filters<Filter>,
-  ): Promise<{ rows: Row[]; pagination: Pagination }> {
+  ): Promise<{ rows: Row[]; pagination: Pagination; hasOwner: boolean }> {
     const { organization_id } = call;
     const { cursor, page_size } = request;
     const filters: Filters<Filter> = request;
@@ -137,17 +139,23 @@ export function keysetList<Filter extends string, Row>(name: string, definition:
       ...keyParameters(place?.after ?? first),
       limit: page_size + 1,
     };
-    const [found, counted] = place
-      ? [...(await nearest(call, (database) => batch(database, [page.bind(parameters)]))), [place]]
-      : await nearest(call, (database) => batch(database, [page.bind(parameters), count.bind(parameters)]));
+    const { read } = await nearest(call, (database) =>
+      actThenRead(database, [], {
+        found: page.bind(parameters),
+        ...(place ? {} : { counted: count.bind(parameters) }),
+        ...(owner && { owners: owner.bind(parameters) }),
+      }),
+    );
 
-    const rows = found.slice(0, page_size);
-    const last = found.length > page_size ? rows.at(-1) : undefined;
-    const total = toldCount(counted[0]?.count ?? 0);
+    const rows = read.found.slice(0, page_size);
+    const last = read.found.length > page_size ? rows.at(-1) : undefined;
+    const counted = place ?? read.counted?.[0];
+    const total = toldCount(counted?.count ?? 0);
     return {
       rows,
+      hasOwner: read.owners?.length !== 0,
       pagination: {
-        next_cursor: last ? writeCursor({ list: thisList, after: keyOf(last), count: counted[0]?.count ?? 0 }) : null,
+        next_cursor: last ? writeCursor({ list: thisList, after: keyOf(last), count: counted?.count ?? 0 }) : null,
         has_more: last !== undefined,
         page_size,
         total_count: total.count,

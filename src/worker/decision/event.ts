@@ -109,7 +109,7 @@ interface Recorder<Parameters> {
   /** Of many: the first one's event decides, and has the batch's own id. */
   firstDecides?: boolean;
   /** Of an event that decides: how many events the batch puts before it in the trail. */
-  precededBy?: SQLWrapper;
+  precededBy?: (db: Builder, parameters: Placeholders<Parameters>) => SQL<number>;
   /** Of many: they come before the event that decides, which has left room for them ({@link Recorder.precededBy}). */
   precedeDecision?: boolean;
   /**
@@ -144,7 +144,7 @@ export function eventRecorder<Parameters extends EventParameters>({
   many = false,
   order,
   firstDecides = false,
-  precededBy = sql`0`,
+  precededBy = () => sql`0`,
   precedeDecision = false,
   aside,
 }: Recorder<Parameters>): CompiledQuery<Parameters, unknown> {
@@ -161,7 +161,7 @@ export function eventRecorder<Parameters extends EventParameters>({
       ? precedingPlace(db, parameters, place)
       : {
           created_at: sql<number>`max(${organizations.last_event_at}, unixepoch())`,
-          sequence: sql<number>`${organizations.last_sequence} + ${precededBy} + ${place}`,
+          sequence: sql<number>`${organizations.last_sequence} + ${precededBy(db, parameters)} + ${place}`,
         };
     const columns = {
       organization_id: sql<string>`${trail}`.as('organization_id'),
@@ -191,13 +191,18 @@ export function eventRecorder<Parameters extends EventParameters>({
   });
 }
 
+const ofDecision = (column: SQLiteColumn, db: Builder, parameters: EventKey) =>
+  sql<number>`(${db.select({ value: column }).from(audit_events).where(isDecision(parameters))})`;
+
+/** Predicate of the organization: the event that decides is its newest. So it is not from an earlier try. */
+export const isNewestOfTrail = (db: Builder, parameters: EventKey) =>
+  sql`${organizations.last_sequence} = ${ofDecision(audit_events.sequence, db, parameters)}`;
+
 /** The time and the sequence of an event that comes just before the event that decides, at this place among all of these. */
 function precedingPlace(db: Builder, parameters: EventKey, place: SQL<number>) {
-  const ofDecision = <Column extends SQLiteColumn>(column: Column) =>
-    sql<number>`(${db.select({ value: column }).from(audit_events).where(isDecision(parameters))})`;
   return {
-    created_at: ofDecision(audit_events.created_at),
-    sequence: sql<number>`${ofDecision(audit_events.sequence)} - count(*) OVER () - 1 + ${place}`,
+    created_at: ofDecision(audit_events.created_at, db, parameters),
+    sequence: sql<number>`${ofDecision(audit_events.sequence, db, parameters)} - count(*) OVER () - 1 + ${place}`,
   };
 }
 
@@ -227,10 +232,7 @@ const stateOf = (table: SQLiteTable) =>
 
 /** For an update: the time of the event that decides, unless the row already has a later one. */
 export const updateTime = (db: Builder, parameters: EventKey, updated_at: SQLiteColumn) =>
-  sql<number>`max(${updated_at}, ${db
-    .select({ created_at: audit_events.created_at })
-    .from(audit_events)
-    .where(isDecision(parameters))})`;
+  sql<number>`max(${updated_at}, ${ofDecision(audit_events.created_at, db, parameters)})`;
 
 const storedObject = z.record(z.string(), z.unknown());
 

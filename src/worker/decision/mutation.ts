@@ -37,6 +37,8 @@ interface Definition<Parameters, Found extends Reads<Parameters>> {
   statements: readonly CompiledQuery<Parameters, unknown>[];
   /** Reads that explain a refusal. They run after the statements. */
   found: Found;
+  /** The batch's deadline, if it may take longer than others. */
+  milliseconds?: number;
 }
 
 /** The event that decided a request. */
@@ -145,7 +147,7 @@ const nothing: DecisionRow = { event: null, fingerprint: null, caller: null };
  */
 export function mutation<Parameters extends MutationParameters, Named extends Reads<Parameters>>(
   permission: Permission,
-  { statements, found: reads }: Definition<Parameters, Named>,
+  { statements, found: reads, milliseconds }: Definition<Parameters, Named>,
 ) {
   return async function decide(call: ApiCall, parameters: Parameters): Promise<Outcome<ResultsOf<Named>>> {
     const acting: BoundQuery<unknown>[] = statements.map((statement) => statement.bind(parameters));
@@ -154,7 +156,12 @@ export function mutation<Parameters extends MutationParameters, Named extends Re
     }
     const reading = Object.entries(reads).map(([name, read]) => [name, read.bind(parameters)] as const);
     const { read, inDoubt } = await onPrimary(call, (database) =>
-      actThenRead(database, acting, { ...Object.fromEntries(reading), decision: findDecision.bind(parameters) }),
+      actThenRead(
+        database,
+        acting,
+        { ...Object.fromEntries(reading), decision: findDecision.bind(parameters) },
+        milliseconds,
+      ),
     );
     const { decision, ...rest } = read;
     // oxlint-disable-next-line typescript/no-unsafe-type-assertion -- Object.fromEntries forgets the names

@@ -6,6 +6,10 @@ import type { ApiCall } from '../decision/call.ts';
 import type { AnswerHeaders, AppEnv } from './app-env.ts';
 import { BOOKMARK_HEADER } from './bookmark.ts';
 
+/** How many phone numbers a delete of an integration has moved to another, or removed. */
+export const REASSIGNED_HEADER = 'X-Reassigned-Count';
+export const REMOVED_HEADER = 'X-Removed-Count';
+
 /**
  * The headers of every answer. They follow OWASP's advice for APIs, whose answers no browser renders.
  *

@@ -1,6 +1,7 @@
 import type { Context } from 'hono';
 import { cors } from 'hono/cors';
 import { createMiddleware } from 'hono/factory';
+import { REASSIGNED_HEADER, REMOVED_HEADER } from './answer.ts';
 import type { AppEnv } from './app-env.ts';
 import { BOOKMARK_HEADER } from './bookmark.ts';
 
@@ -27,6 +28,8 @@ export const allowOrigins = createMiddleware<AppEnv>((c, next) => {
       'RateLimit-Policy',
       'Retry-After',
       BOOKMARK_HEADER,
+      REASSIGNED_HEADER,
+      REMOVED_HEADER,
       'X-Request-Id',
     ],
     maxAge: PREFLIGHT_MAX_AGE_SECONDS,

@@ -1,6 +1,6 @@
 /** Maps the codes of domain errors to answers (RFC 9457). */
 import type { ContentfulStatusCode } from 'hono/utils/http-status';
-import type { DomainError, ProblemCode, ProblemMembers } from '../core/errors.ts';
+import type { DomainError, ProblemCode, ProblemMembers, Reference, TargetFault } from '../core/errors.ts';
 import { sentenceOf } from '../core/parse.ts';
 import type { Quota } from '../core/vocabulary.ts';
 
@@ -26,6 +26,27 @@ const exceedsDetails = {
 };
 
 const withCode = (provider_code: string | null) => (provider_code === null ? '' : ` (its code is ${provider_code})`);
+
+const targetDetails: Record<TargetFault, string> = {
+  integration_not_found: 'There is no integration with the id in reassign_to in this organization.',
+  same_integration: 'The integration in reassign_to is the one that is to be deleted. Name another.',
+  other_provider: 'The integration in reassign_to must be of the same provider as the one that is to be deleted.',
+  phone_number_not_in_account:
+    'The account of the integration in reassign_to does not hold all phone numbers. With ?verify=false the account is not asked, and they stay unconfirmed.',
+};
+
+const preconditionDetails = {
+  'If-Match': 'It has changed since the ETag in If-Match. Read it again, and send the new ETag.',
+  expect_references:
+    'Another number of phone numbers uses this integration than expect_references says. Preview the deletion again with ?dry_run=true.',
+};
+
+/** The numbers as the end of a detail. */
+const namesOf = (phone_numbers: Reference[]) =>
+  phone_numbers.length === 0 ? '' : ` These are: ${quoted(phone_numbers)}.`;
+
+const quoted = (phone_numbers: Reference[]) =>
+  `[${phone_numbers.map(({ phone_number }) => `'${phone_number}'`).join(', ')}]`;
 
 const UNAVAILABLE_RETRY_AFTER_SECONDS = 5;
 
@@ -123,6 +144,28 @@ const answers: { [Code in ProblemCode]: Answer<ProblemMembers[Code]> } = {
     title: 'Integration is in use',
     detail: inUseDetail,
   },
+  invalid_reassign_target: {
+    status: 422,
+    title: 'Integration cannot get the phone numbers',
+    detail: ({ reason, phone_numbers }) => targetDetails[reason] + namesOf(phone_numbers),
+  },
+  too_many_references: {
+    status: 422,
+    title: 'Too many phone numbers',
+    detail: ({ limit }) =>
+      `More than ${limit} phone numbers use this integration, and one call can act on no more. Move or delete some of them first.`,
+  },
+  too_many_to_verify: {
+    status: 422,
+    title: 'Too many phone numbers to verify',
+    detail:
+      'The account of the integration cannot be asked about so many phone numbers in one call. Send fewer; or send ?verify=false: then nobody is asked, and they stay unconfirmed.',
+  },
+  precondition_failed: {
+    status: 412,
+    title: 'Precondition failed',
+    detail: ({ precondition }) => preconditionDetails[precondition],
+  },
   credentials_refused: {
     status: 422,
     title: 'Credentials are refused',
@@ -182,8 +225,10 @@ const answers: { [Code in ProblemCode]: Answer<ProblemMembers[Code]> } = {
   phone_number_assigned: {
     status: 409,
     title: 'Phone number is assigned',
-    detail: ({ assigned_agent_id }) =>
-      `The phone number is assigned to agent '${assigned_agent_id}'. Unassign it first: set assigned_agent_id to null.`,
+    detail: ({ assigned_agent_id, phone_numbers }) =>
+      phone_numbers
+        ? `Phone numbers of the integration are assigned to agents. Unassign them first: set assigned_agent_id to null.${namesOf(phone_numbers)}`
+        : `The phone number is assigned to agent '${assigned_agent_id}'. Unassign it first: set assigned_agent_id to null.`,
   },
   api_key_not_found: {
     status: 404,
@@ -223,11 +268,13 @@ function inUseDetail({
   reference_count,
   reference_count_exact,
 }: ProblemMembers['integration_in_use']): string {
-  const named = references.map(({ phone_number }) => `'${phone_number}'`).join(', ');
   const unnamed = reference_count - references.length;
   const more = unnamed > 0 ? ` and ${reference_count_exact ? '' : 'more than '}${unnamed} more` : '';
-  return `Integration is still referenced by phone numbers: [${named}]${more}. Remove or reassign them first.`;
+  return `Integration is still referenced by phone numbers: ${quoted(references)}${more}. Remove or reassign them first.`;
 }
+
+/** What is wrong, in a few words. */
+export const titleOf = ({ code }: DomainError): string => answers[code].title;
 
 /** What is wrong, as a sentence for people. */
 export function detailOf<Code extends ProblemCode>({ code, members }: DomainError<Code>): string {

@@ -1,111 +1,223 @@
-import { and, asc, eq, sql } from 'drizzle-orm';
+import { and, sql } from 'drizzle-orm';
+import { BULK_CALL_MILLISECONDS } from '../core/deadlines.ts';
 import { DomainError } from '../core/errors.ts';
-import type { Reference } from '../core/errors.ts';
+import { unixNow } from '../core/time.ts';
 import { purge } from '../credentials/drain.ts';
 import { credentialsKey } from '../credentials/kv-key.ts';
 import { enqueuePurges } from '../credentials/outbox.ts';
+import { beginAgain, notDone } from '../credentials/store.ts';
 import { batch, isForeignKeyViolation } from '../d1/batch.ts';
-import { boundedCount, toldCount } from '../d1/bounded-count.ts';
-import { existsIn } from '../d1/columns.ts';
 import { query } from '../d1/query.ts';
-import type { Placeholders } from '../d1/query.ts';
-import { integrations, phone_numbers } from '../d1/schema.ts';
+import type { Builder, Placeholders } from '../d1/query.ts';
+import { audit_events, integrations, phone_numbers } from '../d1/schema.ts';
 import type { ApiCall } from '../decision/call.ts';
-import { mayDecide } from '../decision/caller.ts';
-import { eventRecorder, hasDecided } from '../decision/event.ts';
-import { mutation, mutationParameters } from '../decision/mutation.ts';
-import type { MutationParameters } from '../decision/mutation.ts';
+import {
+  decisionSaw,
+  eventIdBesideOf,
+  eventRecorder,
+  hasDecided,
+  isNewestOfTrail,
+  updateTime,
+} from '../decision/event.ts';
+import { isOtherEventOfDecision, mutation } from '../decision/mutation.ts';
+import type { Outcome } from '../decision/mutation.ts';
+import {
+  askTarget,
+  assertMay,
+  deletionParameters,
+  inUse,
+  isSameAccount,
+  newOwnership,
+  reasons,
+  rules,
+  wayOf,
+  whyRefused,
+  whyUndecided,
+} from './deletion.ts';
+import type { DeletionParameters, DeletionRequest, Reasons, Way } from './deletion.ts';
 import { integrationState, isIntegration, presentDeletedIntegration } from './integration.ts';
 import type { DeletedIntegration } from './integration.ts';
+import { isReference } from './references.ts';
 
-/** The most references that an answer names. */
-const MAX_NAMED = 100;
+type P = Placeholders<DeletionParameters>;
 
-interface DeleteParameters extends MutationParameters {
-  integration_id: string;
-}
+/** The event is the decision, and no other statement of the batch evaluates the rule. */
+const recordDecision = (way: Way) => {
+  const { isDecided, isRefused } = rules[way];
+  return eventRecorder<DeletionParameters>({
+    table: integrations,
+    target_id: integrations.integration_id,
+    action: (db, parameters) =>
+      sql`iif(${isRefused(db, parameters)}, 'integration.delete_refused', 'integration.deleted')`,
+    where: isDecided,
+    precededBy: (db, parameters) =>
+      way === 'refuse' ? sql`0` : sql`iif(${isRefused(db, parameters)}, 0, ${integrations.phone_number_count})`,
+  });
+};
 
-const isReference = ({ organization_id, integration_id }: Placeholders<DeleteParameters>) =>
-  and(eq(phone_numbers.organization_id, organization_id), eq(phone_numbers.integration_id, integration_id));
+/** Selects the phone numbers, if this very try of the batch has decided to delete their integration. */
+const isDecidedNow = (db: Builder, parameters: P) =>
+  and(isReference(parameters), hasDecided(db, parameters, 'integration.deleted'), isNewestOfTrail(db, parameters));
 
-const listReferences = query((db, parameters: Placeholders<DeleteParameters>) => {
-  const count = boundedCount(db, phone_numbers, isReference(parameters));
+/** The event of the number that a statement selects. */
+const ownEvent = ({ organization_id, event_id }: P) => ({
+  organization_id,
+  event_id: eventIdBesideOf(event_id, phone_numbers.phone_number_id),
+});
+
+const recordReassignments = eventRecorder<DeletionParameters>({
+  table: phone_numbers,
+  target_id: phone_numbers.phone_number_id,
+  action: 'phone_number.updated',
+  where: isDecidedNow,
+  changes: (parameters, db) => ({
+    integration_id: sql`${parameters.target_id}`,
+    ownership: newOwnership(db, parameters),
+  }),
+  many: true,
+  order: phone_numbers.phone_number,
+  precedeDecision: true,
+});
+
+const reassignNumbers = query((db, parameters: P) => {
+  const ownership = newOwnership(db, parameters);
+  const due_at = sql`iif(${ownership} = 'confirmed', NULL, ${parameters.now})`;
   return db
-    .select({
-      phone_number_id: phone_numbers.phone_number_id,
-      phone_number: phone_numbers.phone_number,
-      reference_count: sql<number>`${count}`.as('reference_count'),
+    .update(phone_numbers)
+    .set({
+      integration_id: sql`${parameters.target_id}`,
+      ownership,
+      ownership_due_at: sql`iif(${isSameAccount(db, parameters)}, ${phone_numbers.ownership_due_at}, ${due_at})`,
+      updated_at: updateTime(db, ownEvent(parameters), phone_numbers.updated_at),
+      revision: sql`${phone_numbers.revision} + 1`,
     })
-    .from(phone_numbers)
-    .where(isReference(parameters))
-    .orderBy(asc(phone_numbers.phone_number))
-    .limit(MAX_NAMED);
+    .where(and(isReference(parameters), decisionSaw(db, ownEvent(parameters), phone_numbers.revision)));
 });
 
-/** The rule: a delete is refused while a phone number references the integration. No other statement evaluates it. */
-const recordDecision = eventRecorder<DeleteParameters>({
-  table: integrations,
-  target_id: integrations.integration_id,
-  action: (db, parameters) =>
-    sql`iif(${existsIn(db, phone_numbers, isReference(parameters))}, 'integration.delete_refused', 'integration.deleted')`,
-  where: (db, parameters) => and(isIntegration(parameters), mayDecide('integrations:delete', db, parameters)),
+const recordRemovals = eventRecorder<DeletionParameters>({
+  table: phone_numbers,
+  target_id: phone_numbers.phone_number_id,
+  action: 'phone_number.deleted',
+  where: isDecidedNow,
+  many: true,
+  order: phone_numbers.phone_number,
+  precedeDecision: true,
 });
 
-const removeIntegration = query((db, parameters: Placeholders<DeleteParameters>) =>
+const removeNumbers = query((db, parameters: P) =>
+  db
+    .delete(phone_numbers)
+    .where(and(isReference(parameters), hasDecided(db, ownEvent(parameters), 'phone_number.deleted'))),
+);
+
+const removeIntegration = query((db, parameters: P) =>
   db.delete(integrations).where(and(isIntegration(parameters), hasDecided(db, parameters, 'integration.deleted'))),
 );
 
-// After a refusal the last two do nothing.
-const decide = mutation('integrations:delete', {
-  statements: [recordDecision, enqueuePurges, removeIntegration],
-  found: { references: listReferences },
-});
+/** How many phone numbers the call that decided has reassigned or removed. */
+const countOthers = query((db, parameters: P) =>
+  db
+    .select({ count: sql<number>`count(*)`.as('count') })
+    .from(audit_events)
+    .where(isOtherEventOfDecision(db, parameters)),
+);
+
+// Numbers with an integration have no credentials of their own, so only the integration's are enqueued.
+const plain = [recordDecision('refuse'), enqueuePurges, removeIntegration];
+const milliseconds = BULK_CALL_MILLISECONDS;
+
+const decideBy = {
+  refuse: mutation('integrations:delete', { statements: plain, found: reasons.refuse }),
+  expecting: mutation('integrations:delete', { statements: plain, found: reasons.expecting }),
+  reassign: mutation('integrations:delete', {
+    statements: [recordDecision('reassign'), enqueuePurges, recordReassignments, reassignNumbers, removeIntegration],
+    found: { ...reasons.reassign, others: countOthers },
+    milliseconds,
+  }),
+  remove: mutation('integrations:delete', {
+    statements: [recordDecision('remove'), enqueuePurges, recordRemovals, removeNumbers, removeIntegration],
+    found: { ...reasons.remove, others: countOthers },
+    milliseconds,
+  }),
+};
+
+type Found = Reasons & { others?: { count: number }[] };
+
+export interface Deleted {
+  integration: DeletedIntegration;
+  /** How many of its phone numbers were reassigned or removed. */
+  count: number;
+}
 
 /**
- * Deletes an integration and its stored credentials, unless a phone number references it (docs/contract.md, DELETE
- * /api/integrations/{integration_id}).
+ * Deletes an integration and its stored credentials (docs/contract.md, DELETE /api/integrations/{integration_id}). Its phone
+ * numbers refuse that, or the same batch reassigns or removes them.
  *
  * The row holds the data key, so nobody can read the credentials after the commit. The same batch puts their ciphertext
  * into the outbox, and it is removed from KV after the answer.
  *
+ * It takes one batch. If numbers go to another account, that account is asked for them, and a second batch decides.
+ *
  * @returns the integration as it was just before
- * @throws DomainError `integration_in_use`, `integration_not_found`, and the errors of every mutation
- *   (decision/mutation.ts)
+ * @throws DomainError `integration_in_use`, `phone_number_assigned`, `integration_not_found`, `permission_denied`,
+ *   `precondition_failed`, `too_many_references`, `quota_exceeded`, the errors of {@link askTarget}, and those of every
+ *   mutation (decision/mutation.ts)
  */
-export async function deleteIntegration(call: ApiCall, integration_id: string): Promise<DeletedIntegration> {
-  const parameters = { ...mutationParameters(call), integration_id };
-  const answer = await decide(call, parameters).catch((error: unknown) =>
-    refuseIfStillReferenced(error, call, parameters),
-  );
-  if (answer.outcome === 'undecided') throw new DomainError('integration_not_found', {});
-  if (answer.event.action === 'integration.delete_refused') {
-    const { references } = answer.found;
+export async function deleteIntegration(
+  call: ApiCall,
+  integration_id: string,
+  request: DeletionRequest,
+): Promise<Deleted> {
+  const way = wayOf(request);
+  assertMay(way, call.caller.role);
+  const parameters = deletionParameters(call, integration_id, request);
+  const { event, found } = await beginAgain(() => attempt(call, way, parameters));
+  if (event.action === 'integration.delete_refused') {
     // A retry can find its earlier refusal after the numbers have gone. We can no longer name them.
-    if (references.length === 0) throw new DomainError('temporarily_unavailable', { outcome: 'not_done' });
-    throw inUse(references);
+    throw whyRefused(integration_id, found) ?? new DomainError('temporarily_unavailable', { outcome: 'not_done' });
   }
 
-  const state = integrationState.parse(JSON.parse(answer.event.state));
+  const state = integrationState.parse(JSON.parse(event.state));
   const kv_key = credentialsKey(state.organization_id, integration_id, state.credentials_version);
   call.afterAnswer(() => purge(call.env, kv_key));
-  return presentDeletedIntegration(state);
+  return { integration: presentDeletedIntegration(state), count: found.others?.[0]?.count ?? 0 };
+}
+
+async function attempt(call: ApiCall, way: Way, parameters: DeletionParameters) {
+  const first = await decide(call, way, parameters);
+  if (first.outcome !== 'undecided') return first;
+  const asked = await askTarget(call, whyNot(way, parameters, first));
+  // The account may have been slow: the caller's key must still be alive now.
+  const second = await decide(call, way, { ...parameters, ...asked, now: unixNow() });
+  if (second.outcome !== 'undecided') return second;
+  whyNot(way, parameters, second);
+  throw notDone({ kv_key: null });
+}
+
+async function decide(call: ApiCall, way: Way, parameters: DeletionParameters): Promise<Outcome<Found>> {
+  const isExpecting = way === 'refuse' && parameters.expected_count !== null;
+  try {
+    return await decideBy[isExpecting ? 'expecting' : way](call, parameters);
+  } catch (error) {
+    if (!isForeignKeyViolation(error)) throw error;
+    // `ON DELETE RESTRICT` backs the rule up: if the two ever disagree, the batch is rolled back.
+    const [references] = await batch(call.env.DB, [reasons.refuse.references.bind(parameters)]);
+    throw inUse(parameters.integration_id, references);
+  }
 }
 
 /**
- * `ON DELETE RESTRICT` backs the rule up: if the two ever disagree, the batch is rolled back, and the delete is refused
- * here.
+ * What is found where nothing stands against the call.
+ *
+ * @throws the DomainError that does
  */
-async function refuseIfStillReferenced(error: unknown, { env }: ApiCall, parameters: DeleteParameters): Promise<never> {
-  if (!isForeignKeyViolation(error)) throw error;
-  const [references] = await batch(env.DB, [listReferences.bind(parameters)]);
-  throw inUse(references);
-}
-
-function inUse(rows: (Reference & { reference_count: number })[]): DomainError {
-  const { count, exact } = toldCount(rows[0]?.reference_count ?? 0);
-  return new DomainError('integration_in_use', {
-    references: rows.map(({ phone_number_id, phone_number }) => ({ phone_number_id, phone_number })),
-    reference_count: count,
-    reference_count_exact: exact,
-  });
+function whyNot(
+  way: Way,
+  parameters: DeletionParameters,
+  { caller, found }: Outcome<Found> & { outcome: 'undecided' },
+): Found {
+  assertMay(way, caller.role);
+  const error = whyUndecided(way, parameters, found);
+  if (error) throw error;
+  return found;
 }

@@ -92,6 +92,22 @@ export function presentIntegration(state: IntegrationState) {
 
 export type Integration = ReturnType<typeof presentIntegration>;
 
+/** The columns that {@link presentListedIntegration} needs. */
+export const listedIntegrationColumns = () => ({
+  ...integrationColumns(),
+  phone_number_count: integrations.phone_number_count,
+});
+
+export type ListedIntegrationState = IntegrationState & { phone_number_count: number };
+
+/** An integration in a list. Its own answers do not tell the count, because that changes without it. */
+export const presentListedIntegration = ({ phone_number_count, ...state }: ListedIntegrationState) => ({
+  ...presentIntegration(state),
+  phone_number_count,
+});
+
+export type ListedIntegration = ReturnType<typeof presentListedIntegration>;
+
 /** What the outcome of a check means, as a sentence for people. */
 function detailOf({ verification_status, verification_provider_status }: IntegrationState): string {
   switch (verification_status) {

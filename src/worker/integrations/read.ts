@@ -10,8 +10,8 @@ import type { Placeholders } from '../d1/query.ts';
 import type { ReadingCall } from '../d1/replica-session.ts';
 import { nearest } from '../d1/replica-session.ts';
 import { integrations } from '../d1/schema.ts';
-import { integrationColumns, isIntegration, presentIntegration } from './integration.ts';
-import type { Integration, IntegrationState } from './integration.ts';
+import { integrationColumns, isIntegration, listedIntegrationColumns, presentIntegration } from './integration.ts';
+import type { Integration, ListedIntegrationState } from './integration.ts';
 
 const findIntegration = query((db, parameters: Placeholders<{ organization_id: string; integration_id: string }>) =>
   db.select(integrationColumns()).from(integrations).where(isIntegration(parameters)),
@@ -38,7 +38,7 @@ export const integrationsQuery = z.lazy(() =>
 );
 
 /** The integrations, oldest first. */
-export const listIntegrations = keysetList<FilterOf<typeof integrationsQuery>, IntegrationState>('integrations', {
+export const listIntegrations = keysetList<FilterOf<typeof integrationsQuery>, ListedIntegrationState>('integrations', {
   table: integrations,
   key: [integrations.created_at, integrations.integration_id],
   keyOf: ({ created_at, integration_id }) => [created_at, integration_id],
@@ -51,7 +51,7 @@ export const listIntegrations = keysetList<FilterOf<typeof integrationsQuery>, I
   },
   page: (db, isListed, limit) =>
     db
-      .select(integrationColumns())
+      .select(listedIntegrationColumns())
       .from(integrations)
       .where(isListed)
       .orderBy(asc(integrations.created_at), asc(integrations.integration_id))

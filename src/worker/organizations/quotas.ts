@@ -3,12 +3,12 @@
  * and the limits that an operator has set (d1/schema.ts). So a check reads only that row.
  */
 import { and, not, or, sql } from 'drizzle-orm';
-import type { SQL } from 'drizzle-orm';
+import type { SQL, SQLWrapper } from 'drizzle-orm';
 import type { SQLiteColumn } from 'drizzle-orm/sqlite-core';
 import { DomainError } from '../core/errors.ts';
 import type { Quota, Tier } from '../core/vocabulary.ts';
 import { query } from '../d1/query.ts';
-import type { Placeholders } from '../d1/query.ts';
+import type { Builder, Placeholders } from '../d1/query.ts';
 import { organizations } from '../d1/schema.ts';
 import { isOrganization } from './organization.ts';
 
@@ -50,17 +50,34 @@ const isFull = (quota: Quota) => sql`${columns[quota].held} >= ${limitOf(quota)}
 /** Predicate: none of these quotas is reached. For a statement that selects from `organizations`. */
 export const hasRoomFor = (quotas: readonly Quota[]) => and(...quotas.map((quota) => not(isFull(quota))));
 
+/**
+ * Predicate: the organization may have so many more. If that is none, it always may. For a statement that selects from
+ * `organizations`.
+ */
+export const hasRoomForMany = (quota: Quota, count: SQLWrapper) => sql`${count} <= max(${roomFor(quota)}, 0)`;
+
 export interface FullQuota {
   quota: Quota;
   limit: number;
 }
 
 /** Makes the query that explains a refusal: the first of these quotas that is reached. */
-export const fullQuota = (quotas: readonly Quota[]) =>
-  query((db, parameters: Placeholders<{ organization_id: string }>) => {
-    const ofFirst = <Value>(value: (quota: Quota) => SQL<Value>) =>
+export const fullQuota = (quotas: readonly Quota[]) => lackingQuota(quotas, () => isFull);
+
+/**
+ * Makes the query that explains a refusal: the first of these quotas that has no room.
+ *
+ * @param lacks the predicate that a quota has no room
+ */
+export const lackingQuota = <Parameters extends { organization_id: string }, Name extends Quota>(
+  quotas: readonly Name[],
+  lacks: (db: Builder, parameters: Placeholders<Parameters>) => (quota: Name) => SQL,
+) =>
+  query((db, parameters: Placeholders<Parameters>) => {
+    const isLacking = lacks(db, parameters);
+    const ofFirst = <Value>(value: (quota: Name) => SQL<Value>) =>
       sql<Value>`CASE ${sql.join(
-        quotas.map((quota) => sql`WHEN ${isFull(quota)} THEN ${value(quota)}`),
+        quotas.map((quota) => sql`WHEN ${isLacking(quota)} THEN ${value(quota)}`),
         sql` `,
       )} END`;
     return db
@@ -69,7 +86,7 @@ export const fullQuota = (quotas: readonly Quota[]) =>
         limit: ofFirst(limitOf).as('limit'),
       })
       .from(organizations)
-      .where(and(isOrganization(parameters), or(...quotas.map(isFull))));
+      .where(and(isOrganization(parameters), or(...quotas.map(isLacking))));
   });
 
 /** @throws DomainError `quota_exceeded` if a quota is reached */
