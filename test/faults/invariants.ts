@@ -1,6 +1,7 @@
 /** What must hold of an organization's data after any fault, interruption or race. */
 import { env } from 'cloudflare:workers';
 import { expect } from 'vitest';
+import * as z from 'zod';
 import { open } from '../../src/worker/credentials/envelope.ts';
 import { parseKekRing } from '../../src/worker/credentials/kek-ring.ts';
 import { credentialsKey } from '../../src/worker/credentials/kv-key.ts';
@@ -115,3 +116,48 @@ export async function assertInvariants(organization_id: string, ring = env.CREDE
 
   expect(JSON.stringify(data), 'secrets in D1').not.toMatch(/plaintext-|bk_live_\w{50}/);
 }
+
+const trailEvent = z.object({
+  action: z.string(),
+  target_id: z.string(),
+  sequence: z.number(),
+  state: z.string(),
+  changes: z.string().nullable(),
+});
+const object = z.record(z.string(), z.unknown());
+
+/** The trail, read from its beginning, tells which numbers there are, and how they are. Only where nobody wrote to D1 itself. */
+export async function assertTrailTells(organization_id: string): Promise<void> {
+  const { phone_numbers, audit_events } = await dataOf(organization_id);
+  const trail = z
+    .array(trailEvent)
+    .parse(audit_events)
+    .toSorted((one, other) => one.sequence - other.sequence);
+  expect(
+    trail.map(({ sequence }) => sequence),
+    'the sequences of the trail',
+  ).toEqual(trail.map((_, index) => index + 1));
+
+  const told = new Map<string, Row>();
+  for (const { action, target_id, state, changes } of trail) {
+    if (!action.startsWith('phone_number.') || action.endsWith('_refused')) continue;
+    const before = object.parse(JSON.parse(state));
+    const known = told.get(target_id);
+    if (known) expect(visible(before), `${target_id} before ${action}`).toEqual(visible(known));
+    if (action === 'phone_number.deleted' || action === 'phone_number.released') told.delete(target_id);
+    else told.set(target_id, { ...before, ...object.parse(JSON.parse(changes ?? '{}')) });
+  }
+  const there = phone_numbers.map((row) => [row['phone_number_id'], visible(row)]);
+  const fromTrail = [...told].map(([id, row]) => [id, visible(row)]);
+  expect(Object.fromEntries(there), 'the numbers, and what the trail tells of them').toEqual(
+    Object.fromEntries(fromTrail),
+  );
+}
+
+const visible = ({ phone_number, integration_id, assigned_agent_id, status, ownership }: Row) => ({
+  phone_number,
+  integration_id,
+  assigned_agent_id,
+  status,
+  ownership,
+});

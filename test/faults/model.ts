@@ -23,9 +23,8 @@ import {
 import type { Answer, Client } from '../fixtures.ts';
 import { importSip, sip } from '../mutations.ts';
 import { Follower } from './follower.ts';
-import { assertFreshReads, assertInvariants, ciphertextsOf, dataOf } from './invariants.ts';
+import { assertFreshReads, assertInvariants, assertTrailTells, ciphertextsOf, dataOf } from './invariants.ts';
 
-const COMMANDS = { minLength: 20, maxLength: 28 };
 const LOST = 'D1_ERROR: Network connection lost.';
 
 /** What a mutation is about: the n-th of the things that there are when it begins. */
@@ -34,6 +33,8 @@ type Wish =
   | { does: 'replace'; integration: number }
   | { does: 'check'; integration: number }
   | { does: 'delete'; integration: number }
+  | { does: 'delete and reassign'; integration: number; target: number }
+  | { does: 'delete and remove'; integration: number }
   | { does: 'import'; number: number; integration: number }
   | { does: 'import by SIP'; number: number }
   | { does: 'reassign'; imported: number; integration: number }
@@ -50,7 +51,7 @@ interface Fault {
 }
 
 /** What of an answer the model looks at. */
-type Told = Pick<Answer, 'body' | 'text'>;
+type Told = Pick<Answer, 'body' | 'text'> & Partial<Pick<Answer, 'headers'>>;
 
 interface Request {
   method: string;
@@ -93,9 +94,14 @@ class Model {
   /** Statuses of what acted, by Idempotency-Key and caller. */
   readonly answered = new Map<string, number>();
 
+  numbersOf(integration_id: string): [phone_number_id: string, ModelNumber][] {
+    return [...this.numbers].filter(([, number]) => number.integration_id === integration_id);
+  }
+
   referencesTo(integration_id: string): string[] {
-    const numbers = [...this.numbers.values()].filter((number) => number.integration_id === integration_id);
-    return numbers.map(({ phone_number }) => phone_number).toSorted();
+    return this.numbersOf(integration_id)
+      .map(([, { phone_number }]) => phone_number)
+      .toSorted();
   }
 }
 
@@ -103,6 +109,11 @@ const created = z.object({ data: z.looseObject({}).default({}) });
 
 /** Nothing where the answer is an error, which the model is about to say. */
 const idOf = (answer: Told, name: string) => String(created.parse(answer.body).data[name]);
+
+/** Of a request that was told. */
+function expectCount({ headers }: Told, name: string, count: number): void {
+  if (headers) expect(headers.get(name), name).toBe(String(count));
+}
 
 /** The organization as it is: what the commands act on. */
 class Organization {
@@ -209,14 +220,17 @@ class Organization {
     this.underway.push(this.step('outbox due', due).then(() => drainPurges(bindings)));
   }
 
-  /** Whether this batch is the one that decided: it left an event. (A rotation leaves two, of which the first is told.) */
+  /**
+   * Whether this batch is the one that decided: it left an event. If it left several, that is the one about what the request
+   * names, or else the first.
+   */
   private async noteBatch(sent: Sent): Promise<void> {
     this.batches += 1;
     const batch = this.batches;
     if (!sent.answer) sent.lastBatch = batch;
     const left = (await this.readEvents()).filter(({ event_id }) => !this.events.has(event_id));
     for (const { event_id } of left) this.events.add(event_id);
-    const [event] = left;
+    const event = left.find(({ target_id }) => sent.path.includes(`/${target_id}`)) ?? left[0];
     if (!event) return;
     sent.decision ??= { batch, event };
     await assertFreshReads(this.organization_id, this.integrations);
@@ -312,6 +326,39 @@ function requestOf(wish: Wish, organization: Organization): Request {
           const named = references.map((number) => `'${number}'`).join(', ');
           expect(answer.text).toContain(`Integration is still referenced by phone numbers: [${named}]. Remove`);
           return 409;
+        },
+      };
+    }
+    case 'delete and reassign': {
+      const integration_id = nth(integrations, wish.integration);
+      const target = nth(integrations, wish.target);
+      return {
+        method: 'DELETE',
+        path: `/api/integrations/${integration_id}?reassign_to=${target}`,
+        expected: (model, answer) => {
+          if (!model.integrations.has(integration_id)) return 404;
+          if (target === integration_id || !model.integrations.has(target)) return 422;
+          const moved = model.numbersOf(integration_id);
+          for (const [, number] of moved) number.integration_id = target;
+          model.integrations.delete(integration_id);
+          expectCount(answer, 'X-Reassigned-Count', moved.length);
+          return 200;
+        },
+      };
+    }
+    case 'delete and remove': {
+      const integration_id = nth(integrations, wish.integration);
+      return {
+        method: 'DELETE',
+        path: `/api/integrations/${integration_id}?remove_phone_numbers=true`,
+        expected: (model, answer) => {
+          if (!model.integrations.has(integration_id)) return 404;
+          const removed = model.numbersOf(integration_id);
+          if (removed.some(([, { held }]) => held)) return 409;
+          for (const [phone_number_id] of removed) model.numbers.delete(phone_number_id);
+          model.integrations.delete(integration_id);
+          expectCount(answer, 'X-Removed-Count', removed.length);
+          return 200;
         },
       };
     }
@@ -535,22 +582,44 @@ const wish: fc.Arbitrary<Wish> = fc.oneof(
   fc.record({ does: fc.constant('rotate' as const), key: index }),
 );
 
+const wishOfNumbers: fc.Arbitrary<Wish> = fc.oneof(
+  fc.constant({ does: 'create' as const }),
+  {
+    weight: 4,
+    arbitrary: fc.record({ does: fc.constant('delete and reassign' as const), integration: index, target: index }),
+  },
+  { weight: 3, arbitrary: fc.record({ does: fc.constant('delete and remove' as const), integration: index }) },
+  fc.record({ does: fc.constant('delete' as const), integration: index }),
+  { weight: 3, arbitrary: fc.record({ does: fc.constant('import' as const), number: index, integration: index }) },
+  { weight: 2, arbitrary: fc.record({ does: fc.constant('reassign' as const), imported: index, integration: index }) },
+  {
+    weight: 2,
+    arbitrary: fc.record({
+      does: fc.constant('assign' as const),
+      imported: index,
+      agent: fc.constantFrom('agent_a1b2c3d4e5f6' as const, null),
+    }),
+  },
+  fc.record({ does: fc.constant('delete number' as const), imported: index }),
+);
+
 const fault = fc.option(
   fc.record({ call: fc.nat({ max: 5 }), kind: fc.constantFrom('before' as const, 'after' as const, 'late' as const) }),
   { freq: 2 },
 );
 
-const command = fc.oneof(
-  {
-    weight: 12,
-    arbitrary: fc
-      .tuple(wish, index, fc.boolean(), fault)
-      .map(([wanted, caller, keyed, met]) => new Mutate(wanted, caller, keyed, met)),
-  },
-  { weight: 2, arbitrary: fc.tuple(fc.nat({ max: 30 }), fault).map(([which, met]) => new Repeat(which, met)) },
-  fc.constant(new Drain()),
-  fc.constant(new CoolIsolate()),
-);
+const commandOf = (wished: fc.Arbitrary<Wish>) =>
+  fc.oneof(
+    {
+      weight: 12,
+      arbitrary: fc
+        .tuple(wished, index, fc.boolean(), fault)
+        .map(([wanted, caller, keyed, met]) => new Mutate(wanted, caller, keyed, met)),
+    },
+    { weight: 2, arbitrary: fc.tuple(fc.nat({ max: 30 }), fault).map(([which, met]) => new Repeat(which, met)) },
+    fc.constant(new Drain()),
+    fc.constant(new CoolIsolate()),
+  );
 
 async function newOrganization(scheduler: fc.Scheduler): Promise<{ organization: Organization; model: Model }> {
   const first = await newClient();
@@ -591,7 +660,7 @@ function assertExplained({ sent, drains }: Organization, model: Model): void {
     const isToldLast =
       answer?.status === 401 ||
       answer?.headers.has('Idempotency-Replayed') ||
-      answer?.text.includes('"code":"integration_in_use"');
+      /"code":"(?:integration_in_use|phone_number_assigned)".*"(?:references|phone_numbers)":/.test(answer?.text ?? '');
     return isToldLast ? lastBatch : (decision?.batch ?? lastBatch);
   };
   // A drain was faster than the request, or it was refused while an earlier try was under way.
@@ -669,6 +738,7 @@ async function assertInterleaved(
   await assertSame(organization, model);
   await assertFollowed(organization);
   await assertInvariants(organization_id);
+  await assertTrailTells(organization_id);
   await env.DB.prepare('UPDATE credential_purges SET due_at = 0').run();
   await drainPurges(env);
   await assertInvariants(organization_id);
@@ -678,9 +748,23 @@ async function assertInterleaved(
   expect(await ciphertextsOf(organization_id)).toHaveLength(live);
 }
 
+interface Variety {
+  wished: fc.Arbitrary<Wish>;
+  /** How many commands an interleaving has. */
+  commands: { minLength: number; maxLength: number };
+}
+
+const everything: Variety = { wished: wish, commands: { minLength: 20, maxLength: 28 } };
+
+/** What may happen to integrations and their numbers. */
+export const ofNumbers: Variety = { wished: wishOfNumbers, commands: { minLength: 7, maxLength: 12 } };
+
 /** What breaks among so many interleavings: nothing where all are as the model says. */
-export async function failureOf(parameters: { numRuns: number; seed?: number }) {
-  const interleavings = fc.asyncProperty(fc.scheduler(), fc.array(command, COMMANDS), assertInterleaved);
+export async function failureOf(
+  parameters: { numRuns: number; seed?: number },
+  { wished, commands }: Variety = everything,
+) {
+  const interleavings = fc.asyncProperty(fc.scheduler(), fc.array(commandOf(wished), commands), assertInterleaved);
   const { failed, counterexample, errorInstance, seed } = await fc.check(interleavings, {
     ...parameters,
     endOnFailure: true,
