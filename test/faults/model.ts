@@ -593,11 +593,11 @@ const wishOfNumbers: fc.Arbitrary<Wish> = fc.oneof(
   { weight: 3, arbitrary: fc.record({ does: fc.constant('import' as const), number: index, integration: index }) },
   { weight: 2, arbitrary: fc.record({ does: fc.constant('reassign' as const), imported: index, integration: index }) },
   {
-    weight: 2,
+    weight: 5,
     arbitrary: fc.record({
       does: fc.constant('assign' as const),
       imported: index,
-      agent: fc.constantFrom('agent_a1b2c3d4e5f6' as const, null),
+      agent: fc.constantFrom('agent_a1b2c3d4e5f6' as const, 'agent_a1b2c3d4e5f6' as const, null),
     }),
   },
   fc.record({ does: fc.constant('delete number' as const), imported: index }),
