@@ -218,6 +218,70 @@ export const mutations: Case[] = [
     prepare: async () => deleting(`/api/integrations/${NO_INTEGRATION}`),
   },
   {
+    name: 'the deletion of an integration, and its numbers go to another',
+    status: 200,
+    prepare: async (client) => {
+      const { integration_id } = await usedIntegration(client);
+      await importNumber(client, integration_id, unusedNumber());
+      return deleting(`/api/integrations/${integration_id}?reassign_to=${await createIntegration(client)}`);
+    },
+  },
+  {
+    name: 'the deletion of an integration, and its numbers go to another account, which holds them',
+    status: 200,
+    prepare: async (client) => {
+      const { integration_id, phone_number } = await usedIntegration(client);
+      const target = await integrationHolding(client, phone_number);
+      return deleting(`/api/integrations/${integration_id}?reassign_to=${target}`);
+    },
+  },
+  {
+    name: 'the deletion of an integration, and its numbers go to another account, which does not hold them',
+    status: 422,
+    dependsOnProvider: true,
+    prepare: async (client) => {
+      const { integration_id } = await usedIntegration(client);
+      const target = await integrationHolding(client, unusedNumber());
+      return deleting(`/api/integrations/${integration_id}?reassign_to=${target}`);
+    },
+  },
+  {
+    name: 'the deletion of an integration, and its numbers go to no integration',
+    status: 422,
+    prepare: async (client) =>
+      deleting(`/api/integrations/${(await usedIntegration(client)).integration_id}?reassign_to=${NO_INTEGRATION}`),
+  },
+  {
+    name: 'the deletion of an integration with its numbers',
+    status: 200,
+    prepare: async (client) => {
+      const { integration_id } = await usedIntegration(client);
+      await importNumber(client, integration_id, unusedNumber());
+      return deleting(`/api/integrations/${integration_id}?remove_phone_numbers=true`);
+    },
+  },
+  {
+    name: 'the deletion of an integration with its numbers, of which an agent holds one',
+    status: 409,
+    prepare: async (client) => {
+      const { integration_id, phone_number_id } = await usedIntegration(client);
+      const body = { assigned_agent_id: 'agent_a1b2c3d4e5f6' };
+      await call(client, 'PUT', `/api/phone-numbers/${phone_number_id}`, { body });
+      return deleting(`/api/integrations/${integration_id}?remove_phone_numbers=true`);
+    },
+  },
+  {
+    name: 'the deletion of an integration that has other numbers than expected',
+    status: 412,
+    prepare: async (client) =>
+      deleting(`/api/integrations/${(await usedIntegration(client)).integration_id}?expect_references=2`),
+  },
+  {
+    name: 'the deletion of no integration with its numbers',
+    status: 404,
+    prepare: async () => deleting(`/api/integrations/${NO_INTEGRATION}?remove_phone_numbers=true`),
+  },
+  {
     name: 'the import of a number through an integration',
     status: 201,
     prepare: async (client) =>

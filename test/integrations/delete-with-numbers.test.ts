@@ -3,7 +3,7 @@ import { env } from 'cloudflare:workers';
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import * as z from 'zod';
 import { newAccount } from '../accounts.ts';
-import { countedBindings, interceptedBindings } from '../bindings.ts';
+import { interceptedBindings } from '../bindings.ts';
 import { assertInvariants, dataOf } from '../faults/invariants.ts';
 import {
   call,
@@ -482,51 +482,71 @@ describe('the query of a delete', () => {
 
 describe('a delete with 10,000 phone numbers', () => {
   /** What the delete of so many numbers asks of D1. */
-  async function costOf(count: number, query: string) {
-    const id = await createIntegration(client);
-    await fillNumbers(client, id, count);
-    let [statements, read, written, longest] = [0, 0, 0, 0];
-    const { bindings: counted, calls } = countedBindings();
-    const bindings = {
-      ...counted,
-      ...interceptedBindings(async (name, carryOut, sent) => {
-        calls.push(name);
-        const results = await carryOut();
-        if (name === 'DB.batch' && Array.isArray(results)) {
-          statements += results.length;
-          for (const { meta } of results) {
-            read += meta.rows_read;
-            written += meta.rows_written;
-          }
-          const sizes = sent.statements.flatMap(({ values }) => values.map((value) => String(value).length));
-          longest = Math.max(longest, ...sizes);
+  async function costOf(id: string, count: number, query: string) {
+    let [statements, read, written, mostParameters, longestParameter] = [0, 0, 0, 0, 0];
+    const calls: string[] = [];
+    const bindings = interceptedBindings(async (name, carryOut, sent) => {
+      calls.push(name);
+      const results = await carryOut();
+      if (name === 'DB.batch' && Array.isArray(results)) {
+        statements += results.length;
+        for (const { meta } of results) {
+          read += meta.rows_read;
+          written += meta.rows_written;
         }
-        return results;
-      }),
-    };
+        for (const { values } of sent.statements) {
+          mostParameters = Math.max(mostParameters, values.length);
+          longestParameter = Math.max(longestParameter, ...values.map((value) => String(value).length));
+        }
+      }
+      return results;
+    });
     const { status, headers } = await remove(query, { id, bindings });
     expect(status).toBe(200);
     expect(headers.get('X-Reassigned-Count') ?? headers.get('X-Removed-Count')).toBe(String(count));
     const beforeAnswer = calls.slice(0, calls.indexOf('CREDENTIALS.delete'));
-    return { beforeAnswer, statements, read, written, longest };
+    return { beforeAnswer, statements, read, written, mostParameters, longestParameter };
   }
 
-  it.each(['reassign_to', 'remove_phone_numbers'])(
-    'makes the same trips and statements as with one, and its rows grow as the numbers do: by %s',
-    async (way) => {
+  it.each([
+    ['reassign_to', 16],
+    ['remove_phone_numbers', 9],
+  ])(
+    'makes the same trips and statements as with one, and its rows grow as the numbers do: by %s, %i for each',
+    async (way, perNumber) => {
       const query = way === 'reassign_to' ? `${way}=${await sameAccount()}` : `${way}=true`;
-      const one = await costOf(1, query);
-      const some = await costOf(1_001, query);
-      const many = await costOf(10_000, query);
+      const costOfSo = async (count: number) => {
+        const id = await createIntegration(client);
+        await fillNumbers(client, id, count);
+        return costOf(id, count, query);
+      };
+      const [one, some, many] = [await costOfSo(1), await costOfSo(1_001), await costOfSo(10_000)];
 
       expect(many.beforeAnswer).toEqual(one.beforeAnswer);
       expect(many.beforeAnswer).toEqual(['DB.batch']);
       expect(many.statements).toBe(one.statements);
-      const perNumber = (some.written - one.written) / 1_000;
+      expect(some.written).toBe(one.written + perNumber * 1_000);
       expect(many.written).toBe(one.written + perNumber * 9_999);
+      expect(many.mostParameters).toBe(one.mostParameters);
+      expect(many.mostParameters).toBeLessThan(70);
       expect(many.read).toBeLessThan(one.read + 9_999 * (Math.ceil((some.read - one.read) / 1_000) + 1));
     },
   );
+
+  it('asks another account for all of them, and then decides in one batch, with ids of 210 kB', async () => {
+    const id = await createIntegration(client);
+    const numbers = await fillNumbers(client, id, 10_000);
+    const { integration_id: target, secret } = await newAccount(client, numbers);
+    const { beforeAnswer, longestParameter } = await costOf(id, numbers.length, `reassign_to=${target}`);
+
+    const calls = await callsWith(secret);
+    expect(calls.length).toBeLessThanOrEqual(50);
+    expect(beforeAnswer).toEqual(['DB.batch', 'CREDENTIALS.get', ...calls.map(() => 'provider.fetch'), 'DB.batch']);
+    expect(longestParameter).toBeLessThan(210_001);
+    expect(await env.DB.prepare('SELECT DISTINCT integration_id, ownership FROM phone_numbers').all()).toMatchObject({
+      results: [{ integration_id: target, ownership: 'confirmed' }],
+    });
+  });
 
   it('is refused with one more, and nothing happens', async () => {
     await fillNumbers(client, source, 10_001);
