@@ -57,6 +57,8 @@ export interface ProblemMembers {
   verification_limited: { retry_after_seconds: number };
   /** A restore of the database could not bring the credentials back. */
   credentials_missing: object;
+  /** What the request demanded of the stored state, and is not so. */
+  precondition_failed: { precondition: 'If-Match' | 'expect_references' };
   integration_in_use: { references: Reference[]; reference_count: number; reference_count_exact: boolean };
   phone_number_not_found: object;
   phone_number_exists: object;

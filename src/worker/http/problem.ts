@@ -25,6 +25,13 @@ const exceedsDetails = {
   user: 'An API key can rotate only keys of its own user, unless its role is admin.',
 };
 
+const preconditionDetails = {
+  'If-Match':
+    'The resource has changed: its ETag is none of those in If-Match. Nothing was done. Read the resource again, and send its new ETag.',
+  expect_references:
+    'The phone numbers that use the integration are not those that expect_references says. Nothing was done. Read them again.',
+};
+
 const withCode = (provider_code: string | null) => (provider_code === null ? '' : ` (its code is ${provider_code})`);
 
 const UNAVAILABLE_RETRY_AFTER_SECONDS = 5;
@@ -117,6 +124,11 @@ const answers: { [Code in ProblemCode]: Answer<ProblemMembers[Code]> } = {
     status: 404,
     title: 'Integration not found',
     detail: 'There is no such integration in this organization.',
+  },
+  precondition_failed: {
+    status: 412,
+    title: 'Precondition failed',
+    detail: ({ precondition }) => preconditionDetails[precondition],
   },
   integration_in_use: {
     status: 409,

@@ -15,6 +15,7 @@ import { mayDecide } from '../decision/caller.ts';
 import { eventRecorder, hasDecided } from '../decision/event.ts';
 import { mutation, mutationParameters } from '../decision/mutation.ts';
 import type { MutationParameters } from '../decision/mutation.ts';
+import { assertMatched, isAsMatched, unmatchedTarget } from '../decision/precondition.ts';
 import { integrationState, isIntegration, presentDeletedIntegration } from './integration.ts';
 import type { DeletedIntegration } from './integration.ts';
 
@@ -48,7 +49,12 @@ const recordDecision = eventRecorder<DeleteParameters>({
   target_id: integrations.integration_id,
   action: (db, parameters) =>
     sql`iif(${existsIn(db, phone_numbers, isReference(parameters))}, 'integration.delete_refused', 'integration.deleted')`,
-  where: (db, parameters) => and(isIntegration(parameters), mayDecide('integrations:delete', db, parameters)),
+  where: (db, parameters) =>
+    and(
+      isIntegration(parameters),
+      isAsMatched(integrations.revision, parameters),
+      mayDecide('integrations:delete', db, parameters),
+    ),
 });
 
 const removeIntegration = query((db, parameters: Placeholders<DeleteParameters>) =>
@@ -58,7 +64,7 @@ const removeIntegration = query((db, parameters: Placeholders<DeleteParameters>)
 // After a refusal the last two do nothing.
 const decide = mutation('integrations:delete', {
   statements: [recordDecision, enqueuePurges, removeIntegration],
-  found: { references: listReferences },
+  found: { references: listReferences, unmatched: unmatchedTarget<DeleteParameters>(integrations, isIntegration) },
 });
 
 /**
@@ -69,15 +75,18 @@ const decide = mutation('integrations:delete', {
  * into the outbox, and it is removed from KV after the answer.
  *
  * @returns the integration as it was just before
- * @throws DomainError `integration_in_use`, `integration_not_found`, and the errors of every mutation
- *   (decision/mutation.ts)
+ * @throws DomainError `integration_in_use`, `integration_not_found`, `precondition_failed`, and the errors of every
+ *   mutation (decision/mutation.ts)
  */
 export async function deleteIntegration(call: ApiCall, integration_id: string): Promise<DeletedIntegration> {
   const parameters = { ...mutationParameters(call), integration_id };
   const answer = await decide(call, parameters).catch((error: unknown) =>
     refuseIfStillReferenced(error, call, parameters),
   );
-  if (answer.outcome === 'undecided') throw new DomainError('integration_not_found', {});
+  if (answer.outcome === 'undecided') {
+    assertMatched(answer.found.unmatched);
+    throw new DomainError('integration_not_found', {});
+  }
   if (answer.event.action === 'integration.delete_refused') {
     const { references } = answer.found;
     // A retry can find its earlier refusal after the numbers have gone. We can no longer name them.
