@@ -23,6 +23,8 @@ export interface OperationDescription {
   /** The name of the body's schema, and examples of bodies that are accepted, by name. */
   body?: { name: string; examples: Record<string, object> };
   answer: Answer;
+  /** Whether the answer has an ETag. */
+  hasTag?: true;
   /** The problems of this operation that its route does not imply. */
   problems?: ProblemCode[];
 }

@@ -71,6 +71,10 @@ const problems: { [Code in ProblemCode]: { members: z.ZodRawShape; example: Prob
   },
   verification_limited: { members: { retry_after_seconds: z.int() }, example: { retry_after_seconds: 3600 } },
   credentials_missing: none,
+  precondition_failed: {
+    members: { precondition: z.enum(['If-Match', 'expect_references']) },
+    example: { precondition: 'If-Match' },
+  },
   integration_in_use: {
     members: {
       references: z

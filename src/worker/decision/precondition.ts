@@ -39,7 +39,11 @@ export const unmatchedTarget = <Parameters extends PreconditionParameters>(
       .select({ revision: table.revision })
       .from(table)
       .where(
-        and(isTarget(parameters), sql`${parameters.if_match} IS NOT NULL`, sql`NOT ${isNamed(table.revision, parameters)}`),
+        and(
+          isTarget(parameters),
+          sql`${parameters.if_match} IS NOT NULL`,
+          sql`NOT ${isNamed(table.revision, parameters)}`,
+        ),
       ),
   );
 

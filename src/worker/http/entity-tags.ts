@@ -11,11 +11,11 @@ import type { AppEnv } from './app-env.ts';
 const tag = String.raw`(?:W/)?"[!#-~\u0080-\uFFFF]*"`;
 const eachTag = new RegExp(tag, 'g');
 
-/** A list may have empty elements (RFC 9110 §5.6.1). A tag may have commas. */
-export const tagsFormat = String.raw`^(?:\*|[\t ,]*${tag}(?:[\t ]*,[\t ,]*${tag})*[\t ,]*)$`;
-export const MAX_TAGS_LENGTH = 1000;
+/** A list may have empty elements (RFC 9110 §5.6.1), and a tag may have commas. */
+const listOfTags = new RegExp(String.raw`^[\t ,]*${tag}(?:[\t ]*,[\t ,]*${tag})*[\t ,]*$`);
 
-const isListOfTags = new RegExp(tagsFormat);
+/** In characters. */
+export const MAX_TAGS_LENGTH = 1000;
 
 /** @param checked_at in unix seconds; 0 for what was not checked, or is not checked apart from its revision */
 export const entityTag = (revision: number, checked_at: number) => `"${revision}-${checked_at}"`;
@@ -24,7 +24,7 @@ export const entityTag = (revision: number, checked_at: number) => `"${revision}
 function readTags(c: Context<AppEnv>, header: 'If-Match' | 'If-None-Match'): string[] | '*' | undefined {
   const value = c.req.header(header);
   if (value === undefined || value === '*') return value;
-  if (value.length > MAX_TAGS_LENGTH || !isListOfTags.test(value)) {
+  if (value.length > MAX_TAGS_LENGTH || !listOfTags.test(value)) {
     throw invalid(
       header,
       `must be * or a list of ETags of at most ${MAX_TAGS_LENGTH} characters, each in double quotes as in "3-1705314600"`,

@@ -32,11 +32,7 @@ export const integrationRoutes = newRoutes()
   })
   .put(
     '/:integration_id',
-    mutates(
-      'integrations:update',
-      { path, query: credentialsQuery, body: integrationChanges },
-      { conditional: true },
-    ),
+    mutates('integrations:update', { path, query: credentialsQuery, body: integrationChanges }, { conditional: true }),
     async (c) => {
       const { integration_id } = c.req.valid('param');
       const updated = await updateIntegration(

@@ -157,7 +157,11 @@ const decideSipWithCredentials = mutation('phone_numbers:create', {
  * @throws DomainError `phone_number_exists`, `phone_number_not_in_account`, `quota_exceeded`, the errors of
  *   {@link importNumbers}, and those of every mutation (decision/mutation.ts)
  */
-export async function importPhoneNumber(call: ApiCall, request: NewPhoneNumber, verify: boolean): Promise<PhoneNumberState> {
+export async function importPhoneNumber(
+  call: ApiCall,
+  request: NewPhoneNumber,
+  verify: boolean,
+): Promise<PhoneNumberState> {
   const { phone_number } = request;
   if (request.provider === 'sip') {
     const event = { ...mutationParameters(call), phone_number };

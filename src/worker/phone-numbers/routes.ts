@@ -44,11 +44,7 @@ export const phoneNumberRoutes = newRoutes()
   })
   .put(
     '/:phone_number_id',
-    mutates(
-      'phone_numbers:update',
-      { path, query: ownershipQuery, body: phoneNumberChanges },
-      { conditional: true },
-    ),
+    mutates('phone_numbers:update', { path, query: ownershipQuery, body: phoneNumberChanges }, { conditional: true }),
     async (c) => {
       const { phone_number_id } = c.req.valid('param');
       const updated = await updatePhoneNumber(

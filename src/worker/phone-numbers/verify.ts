@@ -19,12 +19,7 @@ import { isOrganization } from '../organizations/organization.ts';
 import { assertRoom, fullQuota, hasRoomFor } from '../organizations/quotas.ts';
 import { ownershipWriter } from './ownership.ts';
 import type { OwnershipParameters } from './ownership.ts';
-import {
-  isPhoneNumber,
-  noCredentials,
-  phoneNumberColumns,
-  updatedState,
-} from './phone-number.ts';
+import { isPhoneNumber, noCredentials, phoneNumberColumns, updatedState } from './phone-number.ts';
 import type { PhoneNumberState } from './phone-number.ts';
 
 type TargetParameters = MutationParameters & { phone_number_id: string };
