@@ -92,6 +92,7 @@ describe.each(acting)('$name', ({ status, prepare }) => {
     expect([first.status, second.status]).toEqual([status, status]);
     expect(first.headers.get('Idempotency-Replayed')).toBeNull();
     expect(second.headers.get('Idempotency-Replayed')).toBe('true');
+    expect(second.headers.get('ETag')).toBe(first.headers.get('ETag'));
     const answered = withoutRequestId(first.text);
     const saidOnce = answered
       .replace(/"raw_key":"[^"]*",/, '')
