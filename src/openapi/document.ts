@@ -46,7 +46,8 @@ imported through it. An integration is deleted with its credentials, and never w
 - Success is \`{"success": true, …}\`; an error is \`application/problem+json\` (RFC 9457) with a sentence in \`detail\` and a
   stable \`code\`.
 - If several errors apply, the first of these is returned: 401, 429, 400 for the organization header, 403 for the
-  organization, 403 for the permission, then errors of the path, the query string, the headers and the body, then 404, then 412, then 409.
+  organization, 403 for the permission, then errors of the path, the query string, the body and other headers, then 404,
+  then 412, then 409.
 - Cursors of lists are opaque. The id of another organization's object is a 404, like an id that does not exist.
 - Every answer of a call below has an \`X-Request-Id\`. Errors and audit events show it as \`request_id\`.
 - A \`POST\`, \`PUT\` or \`DELETE\` with an \`Idempotency-Key\` acts once: for 24 hours, the same request with the same key gets

@@ -2,6 +2,7 @@
 import { createExecutionContext } from 'cloudflare:test';
 import { env } from 'cloudflare:workers';
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
+import { patchbayClient, unwrap } from '../../src/client/client.ts';
 import worker from '../../src/worker/index.ts';
 import { countedBindings, interceptedBindings } from '../bindings.ts';
 import {
@@ -521,5 +522,53 @@ describe('If-Match', () => {
     expect((await call(client, 'POST', `${integration}/verify`, { headers })).status).toBe(200);
     expect((await call(client, 'DELETE', `/api/api-keys/${key_id}`, { headers })).status).toBe(200);
     expect((await get(integration, headers)).status).toBe(200);
+  });
+});
+
+describe('the typed client', () => {
+  /** @param losing whether the answer to a request is lost, once */
+  function clientLosing(losing: (request: Request) => boolean) {
+    let lost = false;
+    const { api } = patchbayClient('https://patchbay.test', {
+      apiKey: client.raw_key,
+      organizationId: client.organization_id,
+      fetch: async (input, init) => {
+        const request = new Request(input, init) as Request<unknown, IncomingRequestCfProperties>;
+        const isLost = !lost && losing(request);
+        const response = await worker.fetch(request, env, createExecutionContext());
+        if (!isLost) return response;
+        lost = true;
+        throw new TypeError('lost');
+      },
+    });
+    return { path: api['phone-numbers'][':phone_number_id'], param: { phone_number_id }, isLost: () => lost };
+  }
+
+  it('does not fail its own If-Match where the answer to its PUT is lost, and it sends it again', async () => {
+    vi.spyOn(Math, 'random').mockReturnValue(0);
+    const { path, param, isLost } = clientLosing(({ method }) => method === 'PUT');
+    const read = await path.$get({ param });
+    const headers = { 'If-Match': read.headers.get('ETag') ?? '' };
+
+    const answer = await path.$put({ param, json: { assigned_agent_id: 'agent_1' } }, { headers });
+
+    expect(isLost()).toBe(true);
+    expect(answer.status).toBe(200);
+    expect([answer.headers.get('ETag'), answer.headers.get('Idempotency-Replayed')]).toEqual(['"2-0"', 'true']);
+    expect(await actionsOn(phone_number_id)).toEqual(['phone_number.imported', 'phone_number.updated']);
+  });
+
+  it('gets the 304 and the 412 as they are, and unwrap throws their codes', async () => {
+    const { path, param } = clientLosing(() => false);
+    const known = { headers: { 'If-None-Match': '"1-0"' } };
+    const outdated = { headers: { 'If-Match': '"9-0"' } };
+
+    expect((await path.$get({ param }, known)).status).toBe(304);
+    await expect(unwrap(path.$get({ param }, known))).rejects.toMatchObject({ status: 304, code: 'not_modified' });
+    await expect(unwrap(path.$delete({ param }, outdated))).rejects.toMatchObject({
+      status: 412,
+      code: 'precondition_failed',
+      problem: { precondition: 'If-Match' },
+    });
   });
 });
