@@ -34,7 +34,7 @@ function readTags(c: Context<AppEnv>, header: 'If-Match' | 'If-None-Match'): str
 }
 
 /**
- * The revisions that If-Match names; undefined if it is absent, or accepts any. A weak tag never matches, nor does a tag
+ * The revisions that If-Match names; undefined if it is absent, or accepts any. A weak tag never matches, nor does one
  * that we do not make.
  *
  * @throws DomainError `validation_failed`

@@ -178,7 +178,8 @@ const decideReplacement = mutation('integrations:update', {
  * @returns the integration after the update
  * @throws DomainError `validation_failed` for credentials of another provider, and for a private key that is not an RSA
  *   key, `credentials_refused`, `verification_limited`, `rate_limited`, `provider_account_differs`,
- *   `integration_not_found`, `precondition_failed`, `quota_exceeded`, and the errors of every mutation (decision/mutation.ts)
+ *   `integration_not_found`, `precondition_failed`, `quota_exceeded`, and the errors of every mutation
+ *   (decision/mutation.ts)
  */
 export async function updateIntegration(
   call: ApiCall,

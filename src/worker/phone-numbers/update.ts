@@ -299,8 +299,9 @@ const decideReplacement = mutation<CredentialsParameters, typeof found>('phone_n
  * @param verify whether the account is asked; else a number that moves to another account is unconfirmed
  * @returns the phone number after the update
  * @throws DomainError `phone_number_not_found`, `integration_not_found`, `precondition_failed`, `validation_failed` for
- *   what the number cannot have, `quota_exceeded`, `phone_number_not_in_account`, `credentials_missing`, `credentials_refused`,
- *   `verification_limited`, `rate_limited`, and the errors of every mutation (decision/mutation.ts)
+ *   what the number cannot have, `quota_exceeded`, `phone_number_not_in_account`, `credentials_missing`,
+ *   `credentials_refused`, `verification_limited`, `rate_limited`, and the errors of every mutation
+ *   (decision/mutation.ts)
  */
 export async function updatePhoneNumber(
   call: ApiCall,
