@@ -319,7 +319,7 @@ describe('every answer', () => {
     expect(created.status).toBe(201);
     for (const answer of [refused, created]) {
       expect(answer.headers.get('X-Request-Id')).toMatch(/^[0-9a-f-]{36}$/);
-      expect(answer.headers.get('Cache-Control')).toBe('no-store');
+      expect(answer.headers.get('Cache-Control')).toBe('no-store, no-transform');
     }
     expect(refused.headers.get('X-Request-Id')).not.toBe(created.headers.get('X-Request-Id'));
   });

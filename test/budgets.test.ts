@@ -58,9 +58,9 @@ interface Request extends Omit<Mutation, 'method'> {
 /** Starts a call on these bindings; what it returns waits for what follows the answer. */
 type StartCall = (bindings: Bindings) => Promise<{ settle(): Promise<void> }>;
 
-const costsOf = (client: Client, { method, path, body }: Request, headers = {}): Promise<Costs> =>
+const costsOf = (client: Client, { method, path, body, headers: own }: Request, headers = {}): Promise<Costs> =>
   costsOfCall(true, async (bindings) => {
-    const answer = await start(client, method, path, { body, bindings, headers });
+    const answer = await start(client, method, path, { body, bindings, headers: { ...own, ...headers } });
     if (answer.status >= 400 && answer.status !== 409) throw new Error(answer.text);
     return answer;
   });

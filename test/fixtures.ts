@@ -40,6 +40,7 @@ export interface Answer {
   status: number;
   headers: Headers;
   text: string;
+  /** Undefined if there is none. */
   body: unknown;
   /** Lets what runs after the answer finish. */
   settle(): Promise<void>;
@@ -87,7 +88,12 @@ export async function start(
   });
   const response = await worker.fetch(request, bindings, context);
   const text = await response.text();
-  const answer = { status: response.status, headers: response.headers, text, body: JSON.parse(text) };
+  const answer = {
+    status: response.status,
+    headers: response.headers,
+    text,
+    body: text === '' ? undefined : JSON.parse(text),
+  };
   assertDocumented(method, path, answer);
   return { ...answer, settle: () => waitOnExecutionContext(context) };
 }

@@ -9,6 +9,7 @@ export interface Mutation {
   method: 'POST' | 'PUT' | 'DELETE';
   path: string;
   body?: object;
+  headers?: Record<string, string>;
 }
 
 export interface Case {
@@ -126,6 +127,15 @@ const rotating = (key_id: string): Mutation => ({
   body: { overlap_seconds: 3600 },
 });
 const deleting = (path: string): Mutation => ({ method: 'DELETE', path });
+
+/** If-Match names the state that the target is in. */
+async function matching(client: Client, mutation: Mutation): Promise<Mutation> {
+  const { headers } = await call(client, 'GET', mutation.path);
+  return { ...mutation, headers: { 'If-Match': headers.get('ETag') ?? '' } };
+}
+
+/** If-Match names a state that the target is not in. */
+const notMatching = (mutation: Mutation): Mutation => ({ ...mutation, headers: { 'If-Match': '"99-0"' } });
 
 export const mutations: Case[] = [
   {
@@ -503,6 +513,83 @@ export const mutations: Case[] = [
     name: 'the deletion of no number',
     status: 404,
     prepare: async () => deleting(`/api/phone-numbers/${NO_NUMBER}`),
+  },
+  {
+    name: 'a new name for an integration that is as matched',
+    status: 200,
+    prepare: async (client) => matching(client, updating(await createIntegration(client), { name: 'Twilio Europe' })),
+  },
+  {
+    name: 'a new name for an integration that has changed',
+    status: 412,
+    prepare: async (client) => notMatching(updating(await createIntegration(client), { name: 'Twilio Europe' })),
+  },
+  {
+    name: 'new credentials for an integration that is as matched',
+    status: 200,
+    prepare: async (client) =>
+      matching(client, updating(await createIntegration(client), { credentials: replacement })),
+  },
+  {
+    name: 'new credentials for an integration that has changed',
+    status: 412,
+    prepare: async (client) => notMatching(updating(await createIntegration(client), { credentials: replacement })),
+  },
+  {
+    name: 'the deletion of an integration that is as matched',
+    status: 200,
+    prepare: async (client) => matching(client, deleting(`/api/integrations/${await createIntegration(client)}`)),
+  },
+  {
+    name: 'the deletion of an integration that has changed',
+    status: 412,
+    prepare: async (client) => notMatching(deleting(`/api/integrations/${await createIntegration(client)}`)),
+  },
+  {
+    name: 'the assignment of a number that is as matched',
+    status: 200,
+    prepare: async (client) =>
+      matching(
+        client,
+        updatingNumber((await usedIntegration(client)).phone_number_id, { assigned_agent_id: 'agent_a1b2c3d4e5f6' }),
+      ),
+  },
+  {
+    name: 'the assignment of a number that has changed',
+    status: 412,
+    prepare: async (client) =>
+      notMatching(
+        updatingNumber((await usedIntegration(client)).phone_number_id, { assigned_agent_id: 'agent_a1b2c3d4e5f6' }),
+      ),
+  },
+  {
+    name: 'the reassignment to another account of a number that has changed',
+    status: 412,
+    prepare: async (client) => {
+      const { phone_number, phone_number_id } = await usedIntegration(client);
+      const integration_id = await integrationHolding(client, phone_number);
+      return notMatching(updatingNumber(phone_number_id, { integration_id }));
+    },
+  },
+  {
+    name: 'new SIP credentials for a number that has changed',
+    status: 412,
+    prepare: async (client) =>
+      notMatching(
+        updatingNumber(await importSip(client), { sip_password: 'plaintext-new-password', inbound_pin: '0815' }),
+      ),
+  },
+  {
+    name: 'the deletion of a number that is as matched',
+    status: 200,
+    prepare: async (client) =>
+      matching(client, deleting(`/api/phone-numbers/${(await usedIntegration(client)).phone_number_id}`)),
+  },
+  {
+    name: 'the deletion of a number that has changed',
+    status: 412,
+    prepare: async (client) =>
+      notMatching(deleting(`/api/phone-numbers/${(await usedIntegration(client)).phone_number_id}`)),
   },
   {
     name: 'the creation of an API key',

@@ -105,9 +105,13 @@ describe('what a call stores', () => {
   }
 
   /** Bytes of the rows that it left more than there were; what it removed is room for others. */
-  async function bytesOfCall(client: Client, { method, path, body }: Mutation, headers = {}): Promise<number> {
+  async function bytesOfCall(
+    client: Client,
+    { method, path, body, headers: own }: Mutation,
+    headers = {},
+  ): Promise<number> {
     const before = await rowsOf();
-    await call(client, method, path, { body, headers });
+    await call(client, method, path, { body, headers: { ...own, ...headers } });
     const after = await rowsOf();
     const added = storedTables.map(
       (table) => Math.max(0, Number(after[table]) - Number(before[table])) * bytesPerRow[table],

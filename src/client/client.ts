@@ -61,11 +61,16 @@ type Given<Input> = {
       : Input[Kind];
 };
 
-type ProblemStatus = 400 | 401 | 403 | 404 | 405 | 409 | 413 | 415 | 422 | 429 | 500 | 503;
+type ProblemStatus = 400 | 401 | 403 | 404 | 405 | 409 | 412 | 413 | 415 | 422 | 429 | 500 | 503;
 
 /** Hono derives a route's answers from its handler only. Any route may answer with a problem too. */
-type OrProblem<Endpoint> = Endpoint extends { input: infer Input; output: infer Output; status: infer Status }
-  ? | { input: Given<Input>; output: Output; outputFormat: 'json'; status: Status }
+type OrProblem<Endpoint> = Endpoint extends {
+  input: infer Input;
+  output: infer Output;
+  outputFormat: infer Format;
+  status: infer Status;
+}
+  ? | { input: Given<Input>; output: Output; outputFormat: Format; status: Status }
     | { input: Given<Input>; output: Problem; outputFormat: 'json'; status: ProblemStatus }
   : never;
 

@@ -19,17 +19,20 @@ export type Problem = { [Code in ProblemCode]: CommonMembers<Code> & ProblemMemb
 /** An answer that is no success. */
 export class PatchbayError extends Error {
   readonly status: number;
-  /** `unexpected_answer`: it does not come from the API, but from a proxy, for example. */
-  readonly code: Problem['code'] | 'unexpected_answer';
+  /**
+   * `not_modified`: a 304, so you have the state already that your `If-None-Match` names. `unexpected_answer`: it does not
+   * come from the API, but from a proxy, for example.
+   */
+  readonly code: Problem['code'] | 'not_modified' | 'unexpected_answer';
   readonly detail: string;
   readonly request_id: string | undefined;
-  /** The whole problem, with the members of its code; undefined for `unexpected_answer`. */
+  /** The whole problem, with the members of its code; undefined for the two codes that no problem has. */
   readonly problem: Problem | undefined;
 
   constructor(response: Pick<Response, 'status' | 'headers'>, problem: Problem | undefined, options?: ErrorOptions) {
     const { status, headers } = response;
-    const code = problem?.code ?? 'unexpected_answer';
-    const detail = problem?.detail ?? unexpected(status, headers.get('Content-Type'));
+    const { code, detail } =
+      problem ?? (status === 304 ? notModified : unexpected(status, headers.get('Content-Type')));
     const request_id = problem?.request_id ?? headers.get('X-Request-Id') ?? undefined;
     super(request_id === undefined ? detail : `${detail} (${code}, request ${request_id})`, options);
     this.name = 'PatchbayError';
@@ -41,8 +44,13 @@ export class PatchbayError extends Error {
   }
 }
 
+const notModified = { code: 'not_modified', detail: 'The state is still the one that If-None-Match names.' } as const;
+
 const unexpected = (status: number, type: string | null) =>
-  `The answer is not one of the API: status ${status}, ${type ?? 'without a content type'}.`;
+  ({
+    code: 'unexpected_answer',
+    detail: `The answer is not one of the API: status ${status}, ${type ?? 'without a content type'}.`,
+  }) as const;
 
 export type Answer = ClientResponse<unknown>;
 export type BodyOf<Given extends Answer> = Given extends { ok: true; json: () => Promise<infer Body> } ? Body : never;
@@ -50,11 +58,12 @@ export type BodyOf<Given extends Answer> = Given extends { ok: true; json: () =>
 /**
  * The body of a call's answer, if the call succeeded.
  *
- * @throws PatchbayError if it did not, and what `fetch` throws if there is no answer
+ * @throws PatchbayError if it did not, also for a 304, which has no body; and what `fetch` throws if there is no answer
  */
 export async function unwrap<Given extends Answer>(call: Given | Promise<Given>): Promise<BodyOf<Given>>;
 export async function unwrap(call: Answer | Promise<Answer>): Promise<unknown> {
   const response = await call;
+  if (response.status === 304) throw new PatchbayError(response, undefined);
   const text = await response.text();
   let body: unknown;
   try {

@@ -46,7 +46,8 @@ imported through it. An integration is deleted with its credentials, and never w
 - Success is \`{"success": true, …}\`; an error is \`application/problem+json\` (RFC 9457) with a sentence in \`detail\` and a
   stable \`code\`.
 - If several errors apply, the first of these is returned: 401, 429, 400 for the organization header, 403 for the
-  organization, 403 for the permission, then errors of the path, the query string and the body, then 404, then 409.
+  organization, 403 for the permission, then errors of the path, the query string, the body and other headers, then 404,
+  then 412, then 409.
 - Cursors of lists are opaque. The id of another organization's object is a 404, like an id that does not exist.
 - Every answer of a call below has an \`X-Request-Id\`. Errors and audit events show it as \`request_id\`.
 - A \`POST\`, \`PUT\` or \`DELETE\` with an \`Idempotency-Key\` acts once: for 24 hours, the same request with the same key gets
@@ -54,6 +55,9 @@ imported through it. An integration is deleted with its credentials, and never w
   them again with the same key. If a request kills the key that sent it, repeating it returns 401. Rotate your own key with
   an overlap.
 - A query parameter that a call does not know, or that is given twice, is a 422.
+- The answers of one integration or phone number have an \`ETag\`. With it as \`If-None-Match\`, a \`GET\` of the same state is a
+  304 without a body. With it as \`If-Match\`, a \`PUT\` or \`DELETE\` of what has been changed meanwhile is a 412
+  \`precondition_failed\`. A check of the credentials by the service fails no \`If-Match\`.
 - An organization has quotas. When one is reached, creating and changing is refused with 409 \`quota_exceeded\`; deleting and
   revoking always work.
 - A \`GET\` may be answered by a replica of the database that is a little behind. To see your own writes, send the
@@ -195,14 +199,15 @@ function parametersIn(components: Components, place: 'path' | 'query', schema: O
 }
 
 function operation(components: Components, route: Route, described: OperationDescription): JsonObject {
-  const { permission, validates, kind } = route;
-  const { operationId, tag, summary, body, answer, problems = [] } = described;
+  const { permission, validates, kind, conditional } = route;
+  const { operationId, tag, summary, body, answer, headers: headersOfIts = [], problems = [] } = described;
   const codes: ProblemCode[] = [
     ...everywhere,
     ...(rolesHolding[permission].length < roles.length ? (['permission_denied'] as const) : []),
     ...(validates.body ? ofBodies : []),
     ...(Object.values(validates).some((schema) => schema !== undefined) ? (['validation_failed'] as const) : []),
     ...(kind === 'mutates' ? (['idempotency_key_reused'] as const) : []),
+    ...(kind === 'mutates' && conditional ? (['precondition_failed'] as const) : []),
     ...problems,
   ];
   const asked = [
@@ -210,7 +215,9 @@ function operation(components: Components, route: Route, described: OperationDes
     ...parametersIn(components, 'path', validates.path),
     ...parametersIn(components, 'query', validates.query),
     kind === 'mutates' ? parameters.IdempotencyKey : parameters.Bookmark,
+    ...(conditional ? [kind === 'mutates' ? parameters.IfMatch : parameters.IfNoneMatch] : []),
   ];
+  const headersOfAnswer = refersToHeaders(headersOfSuccess(kind, headersOfIts));
   return {
     operationId,
     tags: [tag],
@@ -236,9 +243,17 @@ function operation(components: Components, route: Route, described: OperationDes
     responses: {
       [answer.status]: {
         description: answer.status === 201 ? 'Created.' : 'Done.',
-        headers: refersToHeaders(headersOfSuccess(kind, described.headers)),
+        headers: headersOfAnswer,
         content: { 'application/json': contentOf(components, answer) },
       },
+      ...(kind === 'reads' && conditional
+        ? {
+            304: {
+              description: 'The state is the one that `If-None-Match` names. There is no body.',
+              headers: headersOfAnswer,
+            },
+          }
+        : {}),
       ...components.problemsByStatus(codes, examplesOf(route)),
     },
   };

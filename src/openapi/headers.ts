@@ -2,6 +2,7 @@
 import { organizationIdPattern } from '../worker/core/ids.ts';
 import { REASSIGNED_HEADER, REMOVED_HEADER } from '../worker/http/answer.ts';
 import { BOOKMARK_HEADER, bookmarkFormat } from '../worker/http/bookmark.ts';
+import { MAX_TAGS_LENGTH } from '../worker/http/entity-tags.ts';
 import { referTo } from './json-schema.ts';
 
 const policy = {
@@ -17,7 +18,19 @@ export const headers = {
     required: true,
     schema: { type: 'string', format: 'uuid' },
   },
-  'Cache-Control': { description: 'Nothing is cached.', required: true, schema: { type: 'string', const: 'no-store' } },
+  'Cache-Control': {
+    description:
+      'Nothing is cached. Under `/api` it is always `no-store, no-transform`: who compresses an answer on its way makes its ' +
+      '`ETag` weak.',
+    required: true,
+    schema: { type: 'string', enum: ['no-store, no-transform', 'no-store'] },
+  },
+  ETag: {
+    description: 'Names this state of the resource, for `If-None-Match` and `If-Match`.',
+    required: true,
+    schema: { type: 'string', pattern: '^"\\d+-\\d+"$' },
+    example: '"3-1705314600"',
+  },
   'RateLimit-Policy': { required: true, ...policy },
   RateLimit: {
     description: 'The limit that was reached. `r`, the requests that remain, is 0.',
@@ -65,12 +78,12 @@ export type HeaderName = keyof typeof headers;
 const perhapsBeforeLimits = [500, 503];
 
 /** The headers of a success under `/api`. */
-export const headersOfSuccess = (kind: 'reads' | 'mutates', others: HeaderName[] = []): string[] => [
+export const headersOfSuccess = (kind: 'reads' | 'mutates', ofOperation: HeaderName[]): HeaderName[] => [
   ...always,
-  ...others,
+  ...ofOperation,
   'RateLimit-Policy',
   BOOKMARK_HEADER,
-  ...(kind === 'mutates' ? ['Idempotency-Replayed'] : []),
+  ...(kind === 'mutates' ? (['Idempotency-Replayed'] as const) : []),
 ];
 
 /** The headers of every problem with this status under `/api`. */
@@ -110,5 +123,22 @@ export const parameters = {
     description:
       'A new random key for each request. Send the same key when you repeat a request whose answer was lost.',
     schema: { type: 'string', pattern: '^[\\x20-\\x7e]{1,255}$' },
+  },
+  IfMatch: {
+    name: 'If-Match',
+    in: 'header',
+    required: false,
+    description:
+      'The `ETag` of the state that the request is meant for, or a list of them. If the resource has been changed since, ' +
+      'nothing is done: 412. The part after the `-` does not count.',
+    schema: { type: 'string', maxLength: MAX_TAGS_LENGTH },
+  },
+  IfNoneMatch: {
+    name: 'If-None-Match',
+    in: 'header',
+    required: false,
+    description:
+      'The `ETag` of the state that you have, or a list of them. If it is still the same, the answer is a 304.',
+    schema: { type: 'string', maxLength: MAX_TAGS_LENGTH },
   },
 };

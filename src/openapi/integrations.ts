@@ -135,6 +135,7 @@ const exampleState = {
   status: 'active',
   created_at: 1_705_314_600,
   updated_at: 1_705_314_600,
+  revision: 1,
   account_hint: 'AC…cdef',
   verification_status: 'verified',
   verification_checked_at: 1_705_314_600,
@@ -267,6 +268,7 @@ export const integrationOperations: Operations = {
       },
     },
     answer: action(201, 'Integration created successfully', integrationSchema, integrationExample),
+    headers: ['ETag'],
     problems: ['credentials_refused', 'verification_limited', 'quota_exceeded'],
   },
   'GET /api/integrations': {
@@ -281,6 +283,7 @@ export const integrationOperations: Operations = {
     tag,
     summary: 'Get an integration',
     answer: entity(integrationSchema, integrationExample),
+    headers: ['ETag'],
     problems: ['integration_not_found'],
   },
   'PUT /api/integrations/{integration_id}': {
@@ -294,6 +297,7 @@ export const integrationOperations: Operations = {
       examples: { name: { name: 'Twilio Europe' }, credentials: { credentials } },
     },
     answer: action(200, 'Integration updated successfully', integrationSchema, integrationExample),
+    headers: ['ETag'],
     problems: [
       'integration_not_found',
       'credentials_refused',
@@ -335,6 +339,7 @@ export const integrationOperations: Operations = {
       'Asks the provider now whether it accepts the stored credentials, and stores what it says as `verification`. The ' +
       'answer is 200 for `refused` too.',
     answer: action(200, 'Integration checked successfully', integrationSchema, integrationExample),
+    headers: ['ETag'],
     problems: ['integration_not_found', 'credentials_missing', 'verification_limited', 'quota_exceeded'],
   },
   'DELETE /api/integrations/{integration_id}': {

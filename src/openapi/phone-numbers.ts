@@ -116,6 +116,7 @@ export const phoneNumberExample = presentPhoneNumber({
   ownership: 'confirmed',
   created_at: 1_705_314_600,
   updated_at: 1_705_314_600,
+  revision: 1,
 });
 
 export const phoneNumberOperations: Operations = {
@@ -152,6 +153,7 @@ export const phoneNumberOperations: Operations = {
       },
     },
     answer: action(201, 'Phone number imported successfully with twilio', phoneNumberSchema, phoneNumberExample),
+    headers: ['ETag'],
     problems: [
       'integration_not_found',
       'phone_number_exists',
@@ -218,6 +220,7 @@ export const phoneNumberOperations: Operations = {
     tag,
     summary: 'Get a phone number',
     answer: entity(phoneNumberSchema, phoneNumberExample),
+    headers: ['ETag'],
     problems: ['phone_number_not_found'],
   },
   'PUT /api/phone-numbers/{phone_number_id}': {
@@ -242,6 +245,7 @@ export const phoneNumberOperations: Operations = {
       },
     },
     answer: action(200, 'Phone number updated successfully', phoneNumberSchema, phoneNumberExample),
+    headers: ['ETag'],
     problems: [
       'phone_number_not_found',
       'integration_not_found',
@@ -259,6 +263,7 @@ export const phoneNumberOperations: Operations = {
     description:
       'Asks the account of the number’s integration now whether it holds the number, and stores what it says as `ownership`.',
     answer: action(200, 'Phone number checked successfully', phoneNumberSchema, phoneNumberExample),
+    headers: ['ETag'],
     problems: [
       'phone_number_not_found',
       'quota_exceeded',

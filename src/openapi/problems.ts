@@ -74,6 +74,10 @@ const problems: { [Code in ProblemCode]: { members: z.ZodRawShape; example: Prob
   },
   verification_limited: { members: { retry_after_seconds: z.int() }, example: { retry_after_seconds: 3600 } },
   credentials_missing: none,
+  precondition_failed: {
+    members: { precondition: z.enum(['If-Match', 'expect_references']) },
+    example: { precondition: 'If-Match' },
+  },
   integration_in_use: {
     members: {
       references: z.array(referenceSchema).max(100).meta({ description: 'The first 100 phone numbers, ascending.' }),
@@ -100,10 +104,7 @@ const problems: { [Code in ProblemCode]: { members: z.ZodRawShape; example: Prob
   },
   too_many_references: { members: { limit: z.int() }, example: { limit: 10_000 } },
   too_many_to_verify: none,
-  precondition_failed: {
-    members: { precondition: z.enum(['If-Match', 'expect_references']) },
-    example: { precondition: 'expect_references' },
-  },
+
   phone_number_not_found: none,
   phone_number_exists: none,
   phone_number_not_in_account: none,

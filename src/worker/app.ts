@@ -45,6 +45,15 @@ const frame = createMiddleware<AppEnv>(async (c, next) => {
   if (tasks.length > 0) c.executionCtx.waitUntil(runAfterAnswer(tasks, request_id));
 });
 
+/**
+ * The edge compresses what it may transform, and makes a strong ETag a weak one by that. If-Match never matches a weak
+ * one.
+ */
+const keepStrongTags = createMiddleware<AppEnv>((c, next) => {
+  c.get('headers')['Cache-Control'] = 'no-store, no-transform';
+  return next();
+});
+
 /** Undefined as long as the caller is not known, and for `/health`. */
 const readCall = (c: Context<AppEnv>): ApiCall | undefined => c.get('call');
 
@@ -52,6 +61,7 @@ const api = newRoutes();
 
 export const app = api
   .use(frame)
+  .use('/api/*', keepStrongTags)
   .use(
     methodNotAllowed({
       app: api,

@@ -312,6 +312,45 @@ describe('a bookmark', () => {
   });
 });
 
+describe('a precondition', () => {
+  const number = ({ api }: ReturnType<typeof clientOf>) => api['phone-numbers'][':phone_number_id'];
+  const param = { phone_number_id: 'phon_1' };
+
+  it('goes with every try of a mutation, under one Idempotency-Key', async () => {
+    const client = clientOf(new TypeError('lost'), problem(503, 'temporarily_unavailable'), json(200, {}));
+
+    await number(client).$put({ param, json: { supports_inbound: true } }, { headers: { 'If-Match': '"1-0"' } });
+
+    expect(sent.map(({ headers }) => headers.get('If-Match'))).toEqual(['"1-0"', '"1-0"', '"1-0"']);
+    expect(new Set(sent.map(({ headers }) => headers.get('Idempotency-Key'))).size).toBe(1);
+  });
+
+  it('goes with every try of a read, whose 304 is an answer with a tag and a bookmark, and not sent again', async () => {
+    const headers = { ETag: '"1-0"', 'X-D1-Bookmark': '00000007-a', 'X-Request-Id': 'r1' };
+    const client = clientOf(new TypeError('lost'), new Response(null, { status: 304, headers }), page([]));
+
+    const read = await number(client).$get({ param }, { headers: { 'If-None-Match': '"1-0"' } });
+    await get(client);
+
+    expect([read.status, read.ok, read.headers.get('ETag')]).toEqual([304, false, '"1-0"']);
+    expect(sent.map((request) => request.headers.get('If-None-Match'))).toEqual(['"1-0"', '"1-0"', null]);
+    expect(sent.at(-1)?.headers.get('X-D1-Bookmark')).toBe('00000007-a');
+  });
+
+  it('that names the state which is there gives unwrap no body: it throws not_modified', async () => {
+    const unchanged = () => clientOf(new Response(null, { status: 304, headers: { 'X-Request-Id': 'r1' } }));
+
+    await expect(unwrap(number(unchanged()).$get({ param }))).rejects.toMatchObject({
+      name: 'PatchbayError',
+      status: 304,
+      code: 'not_modified',
+      detail: 'The state is still the one that If-None-Match names.',
+      request_id: 'r1',
+      problem: undefined,
+    });
+  });
+});
+
 describe('an error', () => {
   const thrown = (outcome: Outcome) => unwrap(get(clientOf(outcome))).catch((error: unknown) => error);
 

@@ -59,8 +59,8 @@ const selecting = () =>
 beforeAll(async () => {
   const client = await newClient();
   for (const { prepare } of mutations) {
-    const { method, path, body } = await prepare(client);
-    await call(client, method, path, { body, headers: { 'Idempotency-Key': crypto.randomUUID() } });
+    const { method, path, body, headers } = await prepare(client);
+    await call(client, method, path, { body, headers: { ...headers, 'Idempotency-Key': crypto.randomUUID() } });
   }
   const integration_id = await createIntegration(client);
   const phone_number_id = await importNumber(client, integration_id, unusedNumber());

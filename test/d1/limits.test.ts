@@ -144,11 +144,11 @@ const valueOf: Record<string, string> = {
 async function callEverything(client: Client): Promise<void> {
   for (const { name, prepare } of mutations) {
     await note(invocations, name, async (bindings) => {
-      const { method, path, body } = await prepare(client);
-      await call(client, method, path, { body, bindings });
+      const { method, path, body, headers = {} } = await prepare(client);
+      await call(client, method, path, { body, headers, bindings });
     });
-    const { method, path, body } = await prepare(client);
-    const headers = { 'Idempotency-Key': crypto.randomUUID().padEnd(255, 'x') };
+    const { method, path, body, headers: own } = await prepare(client);
+    const headers = { ...own, 'Idempotency-Key': crypto.randomUUID().padEnd(255, 'x') };
     for (const time of ['first', 'again']) {
       await note(invocations, `${name}, with a key, ${time}`, (bindings) =>
         call(client, method, path, { body, headers, bindings }),

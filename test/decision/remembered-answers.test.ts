@@ -36,10 +36,10 @@ const newKey = () => `repeat-${(keys += 1)}`;
 /** Sends a mutation under an Idempotency-Key. */
 const send = (
   client: Client,
-  { method, path, body }: Mutation,
+  { method, path, body, headers }: Mutation,
   key: string,
   bindings: Parameters<typeof call>[3] = {},
-) => call(client, method, path, { body, headers: { 'Idempotency-Key': key }, ...bindings });
+) => call(client, method, path, { body, headers: { ...headers, 'Idempotency-Key': key }, ...bindings });
 
 const withoutRequestId = (text: string) => text.replace(/,"request_id":"[^"]*"/, '');
 
@@ -92,6 +92,7 @@ describe.each(acting)('$name', ({ status, prepare }) => {
     expect([first.status, second.status]).toEqual([status, status]);
     expect(first.headers.get('Idempotency-Replayed')).toBeNull();
     expect(second.headers.get('Idempotency-Replayed')).toBe('true');
+    expect(second.headers.get('ETag')).toBe(first.headers.get('ETag'));
     const answered = withoutRequestId(first.text);
     const saidOnce = answered
       .replace(/"raw_key":"[^"]*",/, '')
@@ -104,9 +105,9 @@ describe.each(acting)('$name', ({ status, prepare }) => {
     const client = await newClient();
     await call(client, 'GET', '/api/nothing');
     const trips = async (headers: Record<string, string>) => {
-      const { method, path, body } = await prepare(client);
+      const { method, path, body, headers: own } = await prepare(client);
       const { bindings, calls } = countedBindings();
-      const answer = await start(client, method, path, { body, headers, bindings });
+      const answer = await start(client, method, path, { body, headers: { ...own, ...headers }, bindings });
       const beforeAnswer = [...calls];
       await answer.settle();
       return beforeAnswer;
@@ -134,12 +135,13 @@ describe.each(acting)('$name', ({ status, prepare }) => {
 
   it('is told from a repeat of it without the key, which is judged anew', async () => {
     const client = await newClient();
-    const { method, path, body } = await prepare(client);
-    await send(client, { method, path, ...(body && { body }) }, newKey());
+    const mutation = await prepare(client);
+    await send(client, mutation, newKey());
 
-    const { headers } = await call(client, method, path, { body });
+    const { method, path, body, headers } = mutation;
+    const unkeyed = await call(client, method, path, { body, ...(headers && { headers }) });
 
-    expect(headers.get('Idempotency-Replayed')).toBeNull();
+    expect(unkeyed.headers.get('Idempotency-Replayed')).toBeNull();
   });
 
   it('is answered like the first by a repeat after a commit whose answer was lost every time, and is on record once', async () => {

@@ -164,7 +164,7 @@ async function prepared(prepare: Case['prepare']) {
   const send = (bindings = env) =>
     start(client, mutation.method, mutation.path, {
       body: mutation.body,
-      headers: { 'Idempotency-Key': 'once' },
+      headers: { ...mutation.headers, 'Idempotency-Key': 'once' },
       bindings,
     });
   return { ...client, send, before };

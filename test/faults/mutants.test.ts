@@ -124,8 +124,8 @@ describe.each(ofOneThing)('$name', ({ name, prepare }) => {
   const nothingHappens = async (mutation: Mutation, of: Awaited<ReturnType<typeof newClient>>, bindings: Bindings) => {
     const keys = () => env.DB.prepare('SELECT key_id, status, expires_at FROM api_keys').all();
     const before = [await resources(), (await keys()).results];
-    const { method, path, body } = mutation;
-    const { status } = await call(of, method, path, { body, bindings });
+    const { method, path, body, headers = {} } = mutation;
+    const { status } = await call(of, method, path, { body, headers, bindings });
     expect([await resources(), (await keys()).results]).toEqual(before);
     return status;
   };

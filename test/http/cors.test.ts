@@ -76,7 +76,7 @@ describe('a call from a page of another origin', () => {
     expect(headers.get('Access-Control-Allow-Origin')).toBe(CONSOLE);
     expect(headers.get('Access-Control-Allow-Methods')).toBe('GET,POST,PUT,DELETE');
     expect(headers.get('Access-Control-Allow-Headers')).toBe(
-      'Content-Type,Idempotency-Key,X-API-Key,X-D1-Bookmark,X-Organization-Id',
+      'Content-Type,Idempotency-Key,If-Match,If-None-Match,X-API-Key,X-D1-Bookmark,X-Organization-Id',
     );
     expect((await preflight(OTHER, CONSOLE)).headers.get('Access-Control-Allow-Origin')).toBeNull();
   });
@@ -87,7 +87,7 @@ describe('a preflight', () => {
     const { headers } = await preflight('https://app.example', 'https://app.example');
 
     expect(headers.get('X-Request-Id')).toMatch(/^[0-9a-f-]{36}$/);
-    expect(headers.get('Cache-Control')).toBe('no-store');
+    expect(headers.get('Cache-Control')).toBe('no-store, no-transform');
     expect(headers.get('X-Content-Type-Options')).toBe('nosniff');
   });
 });

@@ -154,12 +154,15 @@ describe('the statements of a delete', () => {
       ),
     );
 
-    expect(seen).toHaveLength(5);
+    expect(seen).toHaveLength(6);
     const steps = plans.flatMap(({ results }) => results.map(({ detail }) => detail));
     expect(steps.filter((step) => step.startsWith('SEARCH'))).not.toEqual([]);
-    // What is scanned is no table: the outcome of the bounded search, which counts it, and the one row that the decision joins.
+    // What is scanned is no table: the revisions of If-Match, the outcome of the bounded search, which counts it, and the one
+    // row that the decision joins.
     expect(steps.filter((step) => step.includes('SCAN'))).toEqual([
+      'SCAN json_each VIRTUAL TABLE INDEX 1:',
       'SCAN counted',
+      'SCAN json_each VIRTUAL TABLE INDEX 1:',
       'SCAN CONSTANT ROW',
       'SCAN (subquery-1)',
     ]);

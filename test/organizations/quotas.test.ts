@@ -88,7 +88,8 @@ const takers: [Quota, string, (client: Client) => Promise<Mutation>][] = [
   ],
 ];
 
-const send = (client: Client, { method, path, body }: Mutation) => call(client, method, path, { body });
+const send = (client: Client, { method, path, body, headers = {} }: Mutation) =>
+  call(client, method, path, { body, headers });
 
 const stored = async () => ({ ...(await resources()), keys: (await rows('api_keys')).length });
 

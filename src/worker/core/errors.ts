@@ -87,6 +87,7 @@ export interface ProblemMembers {
   too_many_references: { limit: number };
   /** Calls to the provider are limited, and so many phone numbers would take more of them. */
   too_many_to_verify: object;
+  /** What the request demanded of the stored state, and is not so. */
   precondition_failed: { precondition: 'If-Match' | 'expect_references' };
   phone_number_not_found: object;
   phone_number_exists: object;

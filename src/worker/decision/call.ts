@@ -26,6 +26,8 @@ export interface ApiCall extends Call, ReadingCall {
   readonly afterAnswer: AfterAnswer;
   /** Only if the request has an Idempotency-Key. */
   readonly idempotency?: Idempotency;
+  /** Only if the request has an If-Match that names tags: the target must have one of these revisions. */
+  readonly if_match?: readonly number[];
   /** What the headers of the answer will say. Filled in while the call is carried out. */
   readonly told: ReadingCall['told'] & {
     /** The answer is a repeated one. */

@@ -15,16 +15,18 @@ import type { ApiCall, EventParameters } from './call.ts';
 import { assertCallerMay, isLivingCaller } from './caller.ts';
 import type { CallerKey, CallerParameters } from './caller.ts';
 import { assertNothingInDoubt, isDecision, isOfBatch, isRefusal } from './event.ts';
+import { preconditionOf } from './precondition.ts';
+import type { PreconditionParameters } from './precondition.ts';
 import { assertSameRequest, isRemembered, rememberedRow, scopeOf } from './remembered-answers.ts';
 
 /** What the statements of every mutation are bound to. Each mutation adds its own parameters. */
-export interface MutationParameters extends EventParameters, CallerParameters {
+export interface MutationParameters extends EventParameters, CallerParameters, PreconditionParameters {
   actor_key_id: string;
 }
 
-/** {@link eventParameters}, and what a batch needs to check the caller and the Idempotency-Key. */
+/** {@link eventParameters}, and what a batch needs to check the caller, the Idempotency-Key and the precondition. */
 export function mutationParameters(call: ApiCall): MutationParameters {
-  return { ...eventParameters(call), actor_key_id: call.caller.key_id, ...scopeOf(call) };
+  return { ...eventParameters(call), actor_key_id: call.caller.key_id, ...scopeOf(call), ...preconditionOf(call) };
 }
 
 type Reads<Parameters> = Readonly<Record<string, CompiledQuery<Parameters, unknown>>>;

@@ -40,6 +40,11 @@ function headersOf(call: ApiCall | undefined, policies = ''): AnswerHeaders {
   return headers;
 }
 
+const allHeaders = (c: Context<AppEnv>): AnswerHeaders => ({
+  ...c.get('headers'),
+  ...headersOf(c.get('call'), c.get('headers')['RateLimit-Policy']),
+});
+
 /** An answer with this JSON, like that of `c.json()`, and with the headers of the call. */
 export function answer<Body extends object, Status extends ContentfulStatusCode>(
   c: Context<AppEnv>,
@@ -49,13 +54,17 @@ export function answer<Body extends object, Status extends ContentfulStatusCode>
 ) {
   const response = new Response(JSON.stringify(body), {
     status,
-    headers: {
-      'Content-Type': 'application/json',
-      ...c.get('headers'),
-      ...headersOf(c.get('call'), c.get('headers')['RateLimit-Policy']),
-      ...headers,
-    },
+    headers: { 'Content-Type': 'application/json', ...allHeaders(c), ...headers },
   });
   // oxlint-disable-next-line typescript/no-unsafe-type-assertion -- a TypedResponse differs from a Response only in its type
   return response as Response & TypedResponse<JSONParsed<Body>, Status, 'json'>;
+}
+
+/** The answer to a `GET` of what has this ETag: 304 without a body if the client has that (RFC 9110 §15.4.5). */
+export function answerUnlessKnown<Body extends object>(c: Context<AppEnv>, ETag: string, body: Body) {
+  const known = c.get('known') ?? [];
+  if (known !== '*' && !known.includes(ETag)) return answer(c, 200, body, { ETag });
+  const response = new Response(null, { status: 304, headers: { ...allHeaders(c), ETag } });
+  // oxlint-disable-next-line typescript/no-unsafe-type-assertion -- as above
+  return response as Response & TypedResponse<null, 304, 'body'>;
 }

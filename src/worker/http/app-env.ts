@@ -14,6 +14,8 @@ export interface AppEnv {
     headers: AnswerHeaders;
     /** Set once the caller is known. */
     call: ApiCall;
+    /** The ETags of the states that the client has; `*`: of any. Absent for a call that does not ask. */
+    known: string[] | '*' | undefined;
     /** For the log line: `ok`, or the problem's code. */
     outcome: string;
   };

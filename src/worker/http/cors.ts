@@ -19,10 +19,19 @@ export const allowOrigins = createMiddleware<AppEnv>((c, next) => {
   return cors({
     origin: origins.includes('*') ? '*' : origins,
     allowMethods: ['GET', 'POST', 'PUT', 'DELETE'],
-    allowHeaders: ['Content-Type', 'Idempotency-Key', 'X-API-Key', BOOKMARK_HEADER, 'X-Organization-Id'],
+    allowHeaders: [
+      'Content-Type',
+      'Idempotency-Key',
+      'If-Match',
+      'If-None-Match',
+      'X-API-Key',
+      BOOKMARK_HEADER,
+      'X-Organization-Id',
+    ],
     exposeHeaders: [
       'Accept-Encoding',
       'Allow',
+      'ETag',
       'Idempotency-Replayed',
       'RateLimit',
       'RateLimit-Policy',

@@ -25,6 +25,13 @@ const exceedsDetails = {
   user: 'An API key can rotate only keys of its own user, unless its role is admin.',
 };
 
+const preconditionDetails = {
+  'If-Match':
+    'The resource has changed: its ETag is none of those in If-Match. Nothing was done. Read the resource again, and send its new ETag.',
+  expect_references:
+    'Another number of phone numbers uses the integration than expect_references says. Nothing was done. Preview the deletion again, with ?dry_run=true.',
+};
+
 const withCode = (provider_code: string | null) => (provider_code === null ? '' : ` (its code is ${provider_code})`);
 
 const targetDetails: Record<TargetFault, string> = {
@@ -33,12 +40,6 @@ const targetDetails: Record<TargetFault, string> = {
   other_provider: 'The integration in reassign_to must be of the same provider as the one that is to be deleted.',
   phone_number_not_in_account:
     'The account of the integration in reassign_to does not hold all phone numbers. With ?verify=false the account is not asked, and they stay unconfirmed.',
-};
-
-const preconditionDetails = {
-  'If-Match': 'It has changed since the ETag in If-Match. Read it again, and send the new ETag.',
-  expect_references:
-    'Another number of phone numbers uses this integration than expect_references says. Preview the deletion again with ?dry_run=true.',
 };
 
 /** The numbers as the end of a detail. */
@@ -139,6 +140,11 @@ const answers: { [Code in ProblemCode]: Answer<ProblemMembers[Code]> } = {
     title: 'Integration not found',
     detail: 'There is no such integration in this organization.',
   },
+  precondition_failed: {
+    status: 412,
+    title: 'Precondition failed',
+    detail: ({ precondition }) => preconditionDetails[precondition],
+  },
   integration_in_use: {
     status: 409,
     title: 'Integration is in use',
@@ -160,11 +166,6 @@ const answers: { [Code in ProblemCode]: Answer<ProblemMembers[Code]> } = {
     title: 'Too many phone numbers to verify',
     detail:
       'The account of the integration cannot be asked about so many phone numbers in one call. Send fewer; or send ?verify=false: then nobody is asked, and they stay unconfirmed.',
-  },
-  precondition_failed: {
-    status: 412,
-    title: 'Precondition failed',
-    detail: ({ precondition }) => preconditionDetails[precondition],
   },
   credentials_refused: {
     status: 422,

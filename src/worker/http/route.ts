@@ -10,6 +10,7 @@ import type { Permission } from '../core/permissions.ts';
 import type { ApiCall } from '../decision/call.ts';
 import type { AppEnv } from './app-env.ts';
 import { readBookmark } from './bookmark.ts';
+import { readIfMatch, readIfNoneMatch } from './entity-tags.ts';
 import { readIdempotencyKey } from './idempotency-key.ts';
 import { readBody, readQuery, validate } from './validation.ts';
 
@@ -24,11 +25,17 @@ interface InputSchemas {
   body?: ObjectSchema;
 }
 
+interface Options {
+  /** Whether the call knows preconditions: `If-None-Match` if it reads, `If-Match` if it mutates. */
+  conditional?: boolean;
+}
+
 /** Describes a route. The OpenAPI document is made from it, and a test checks that every route has one. */
 export interface RouteDescription {
   kind: 'reads' | 'mutates';
   permission: Permission;
   validates: InputSchemas;
+  conditional: boolean;
 }
 
 /** Whether a handler of the app is the middleware of {@link reads} or {@link mutates}. */
@@ -68,22 +75,26 @@ export const verifies = ({ verify }: z.output<ReturnType<typeof verifyQuery>>) =
 const changeParameters = verifyQuery();
 
 /**
- * Middleware of a route that reads. It requires the permission, validates the input, and reads `X-D1-Bookmark`.
+ * Middleware of a route that reads. It requires the permission, validates the input, and reads `X-D1-Bookmark`
+ * and perhaps `If-None-Match`.
  *
  * @throws DomainError `permission_denied`, `validation_failed`
  */
 export function reads<const Given extends Omit<InputSchemas, 'body'>>(
   permission: Permission,
   given: Given,
+  { conditional = false }: Options = {},
 ): RouteMiddleware<Given> {
-  return route({ kind: 'reads', permission, validates: { query: noQueryParameters, ...given } }, (c) => {
+  return route({ kind: 'reads', permission, validates: { query: noQueryParameters, ...given }, conditional }, (c) => {
+    if (conditional) c.set('known', readIfNoneMatch(c));
     const bookmark = readBookmark(c);
     return bookmark === undefined ? {} : { bookmark };
   });
 }
 
 /**
- * Middleware of a route that mutates. It requires the permission, validates the input, and reads `Idempotency-Key`.
+ * Middleware of a route that mutates. It requires the permission, validates the input, and reads `Idempotency-Key`
+ * and perhaps `If-Match`.
  *
  * @throws DomainError `permission_denied`, `unsupported_media_type`, `payload_too_large`, `malformed_json`,
  *   `validation_failed`
@@ -91,11 +102,13 @@ export function reads<const Given extends Omit<InputSchemas, 'body'>>(
 export function mutates<const Given extends InputSchemas>(
   permission: Permission,
   given: Given,
+  { conditional = false }: Options = {},
 ): RouteMiddleware<Given> {
   const query = given.body ? changeParameters : noQueryParameters;
-  return route({ kind: 'mutates', permission, validates: { query, ...given } }, async (c, validated) => {
+  return route({ kind: 'mutates', permission, validates: { query, ...given }, conditional }, async (c, validated) => {
     const idempotency = await readIdempotencyKey(c, { query: validated.query, body: validated.json });
-    return idempotency ? { idempotency } : {};
+    const if_match = conditional ? readIfMatch(c) : undefined;
+    return { ...(idempotency && { idempotency }), ...(if_match && { if_match }) };
   });
 }
 

@@ -20,8 +20,8 @@ import type { MutationParameters } from '../decision/mutation.ts';
 import { isOrganization } from '../organizations/organization.ts';
 import { assertRoom, fullQuota, hasRoomFor } from '../organizations/quotas.ts';
 import { assertUsable, providerCredentials, rowOf } from '../providers/providers.ts';
-import { integrationState, isIntegration, presentIntegration } from './integration.ts';
-import type { Integration } from './integration.ts';
+import { integrationState, isIntegration } from './integration.ts';
+import type { IntegrationState } from './integration.ts';
 import { checkBeforePut } from './verification.ts';
 
 export const newIntegration = z.lazy(() =>
@@ -83,7 +83,7 @@ export async function createIntegration(
   call: ApiCall,
   { name, credentials }: z.output<typeof newIntegration>,
   verify: boolean,
-): Promise<Integration> {
+): Promise<IntegrationState> {
   await assertUsable(credentials);
   const { provider } = credentials;
   const event = mutationParameters(call);
@@ -115,5 +115,5 @@ export async function createIntegration(
     assertRoom(answer.found.full);
     throw notDone(stored);
   });
-  return presentIntegration(integrationState.parse(JSON.parse(created.state)));
+  return integrationState.parse(JSON.parse(created.state));
 }

@@ -26,6 +26,7 @@ import {
   assertMay,
   deletionParameters,
   inUse,
+  isConditional,
   isSameAccount,
   newOwnership,
   reasons,
@@ -128,7 +129,7 @@ const milliseconds = BULK_CALL_MILLISECONDS;
 
 const decideBy = {
   refuse: mutation('integrations:delete', { statements: plain, found: reasons.refuse }),
-  expecting: mutation('integrations:delete', { statements: plain, found: reasons.expecting }),
+  refuseOrFail: mutation('integrations:delete', { statements: plain, found: reasons.refuseOrFail }),
   reassign: mutation('integrations:delete', {
     statements: [recordDecision('reassign'), enqueuePurges, recordReassignments, reassignNumbers, removeIntegration],
     found: { ...reasons.reassign, others: countOthers },
@@ -195,9 +196,9 @@ async function attempt(call: ApiCall, way: Way, parameters: DeletionParameters) 
 }
 
 async function decide(call: ApiCall, way: Way, parameters: DeletionParameters): Promise<Outcome<Found>> {
-  const isExpecting = way === 'refuse' && parameters.expected_count !== null;
+  const mayFail = way === 'refuse' && isConditional(parameters);
   try {
-    return await decideBy[isExpecting ? 'expecting' : way](call, parameters);
+    return await decideBy[mayFail ? 'refuseOrFail' : way](call, parameters);
   } catch (error) {
     if (!isForeignKeyViolation(error)) throw error;
     // `ON DELETE RESTRICT` backs the rule up: if the two ever disagree, the batch is rolled back.

@@ -25,6 +25,7 @@ import type { ApiCall } from '../decision/call.ts';
 import { isCallerWith, mayDecide } from '../decision/caller.ts';
 import { mutationParameters } from '../decision/mutation.ts';
 import type { MutationParameters } from '../decision/mutation.ts';
+import { isAsMatched, unmatchedTarget } from '../decision/precondition.ts';
 import { hasRoomForMany, lackingQuota } from '../organizations/quotas.ts';
 import type { FullQuota } from '../organizations/quotas.ts';
 import { isStillTrue } from '../phone-numbers/ownership.ts';
@@ -196,7 +197,12 @@ const isSuitable = (db: Builder, parameters: P) => {
 };
 
 const isRequested = (db: Builder, parameters: P) =>
-  and(isIntegration(parameters), isExpected(parameters), mayDecide('integrations:delete', db, parameters));
+  and(
+    isIntegration(parameters),
+    isAsMatched(integrations.revision, parameters),
+    isExpected(parameters),
+    mayDecide('integrations:delete', db, parameters),
+  );
 
 const alsoMay = (permission: Permission, db: Builder, parameters: P) =>
   existsIn(db, api_keys, isCallerWith(permission, parameters));
@@ -297,18 +303,28 @@ const findFull = lackingQuota<DeletionParameters, (typeof quotas)[number]>(
   (db, parameters) => (quota) => sql`NOT (${hasRoomForMany(quota, addedTo[quota](db, parameters))})`,
 );
 
-/** What explains why a call was not decided, or was refused, and was not because of the caller. */
+const findUnmatched = unmatchedTarget<DeletionParameters>(integrations, isIntegration);
+
+/**
+ * What explains why a call was not decided, or was refused, and was not because of the caller. A delete that demands nothing
+ * of the integration and its numbers is decided wherever there is one.
+ */
 export const reasons = {
   refuse: { references: findNamed },
-  expecting: { references: findNamed, source: findSource },
-  reassign: { source: findSource, target: findTarget, unasked: findUnasked, full: findFull },
-  remove: { source: findSource, assigned: findAssigned },
+  refuseOrFail: { references: findNamed, source: findSource, unmatched: findUnmatched },
+  reassign: { source: findSource, unmatched: findUnmatched, target: findTarget, unasked: findUnasked, full: findFull },
+  remove: { source: findSource, unmatched: findUnmatched, assigned: findAssigned },
 };
+
+/** Whether a call demands something of the integration and its numbers. */
+export const isConditional = ({ if_match, expected_count }: DeletionParameters) =>
+  if_match !== null || expected_count !== null;
 
 type NamedReference = Reference & { reference_count: number };
 
 export interface Reasons {
   source?: ListedIntegrationState[];
+  unmatched?: unknown[];
   references?: NamedReference[];
   assigned?: AssignedReference[];
   target?: AccountRow[];
@@ -323,9 +339,10 @@ export interface Reasons {
 export function whyUndecided(
   way: Way,
   { integration_id, expected_count, target_id }: DeletionParameters,
-  { source: [source] = [], target: [target] = [], full = [] }: Reasons,
+  { source: [source] = [], unmatched = [], target: [target] = [], full = [] }: Reasons,
 ): DomainError | undefined {
   if (!source) return new DomainError('integration_not_found', {});
+  if (unmatched.length > 0) return new DomainError('precondition_failed', { precondition: 'If-Match' });
   if (expected_count !== null && expected_count !== source.phone_number_count) {
     return new DomainError('precondition_failed', { precondition: 'expect_references' });
   }

@@ -6,6 +6,7 @@ import { columnsOf } from '../d1/columns.ts';
 import { query } from '../d1/query.ts';
 import type { Placeholders } from '../d1/query.ts';
 import { integrations } from '../d1/schema.ts';
+import { entityTag } from '../http/entity-tags.ts';
 
 const fields = () => ({
   integration_id: z.string(),
@@ -17,6 +18,7 @@ const fields = () => ({
   credentials_version: z.string(),
   created_at: z.int(),
   updated_at: z.int(),
+  revision: z._default(z.int(), 1),
   account_hint: z._default(z.nullable(z.string()), null),
   verification_status: z._default(z.enum(verificationStatuses), 'unverified'),
   verification_checked_at: z._default(z.nullable(z.int()), null),
@@ -24,7 +26,7 @@ const fields = () => ({
   verification_provider_code: z._default(z.nullable(z.string()), null),
 });
 
-/** An integration as it is in the `state` of its audit events. Events older than verification lack what has a default. */
+/** An integration as it is in the `state` of its audit events. Older events lack what has a default. */
 export const integrationState = z.lazy(() => z.object(fields()));
 
 export type IntegrationState = Omit<z.output<typeof integrationState>, 'credentials_version'>;
@@ -89,6 +91,10 @@ export function presentIntegration(state: IntegrationState) {
     },
   };
 }
+
+/** The ETag of an integration. A check changes what clients see, and not the revision. */
+export const tagOf = ({ revision, verification_checked_at }: IntegrationState) =>
+  entityTag(revision, verification_checked_at ?? 0);
 
 export type Integration = ReturnType<typeof presentIntegration>;
 

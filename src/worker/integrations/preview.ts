@@ -144,7 +144,8 @@ async function look(call: ApiCall, way: Way, parameters: DeletionParameters): Pr
       actThenRead(database, [], {
         caller: callerKey.bind(parameters),
         judged: judges[way].bind(parameters),
-        source: reasons.expecting.source.bind(parameters),
+        source: reasons.remove.source.bind(parameters),
+        unmatched: reasons.remove.unmatched.bind(parameters),
         listed: listReferences.bind(parameters),
         counted: countReferences.bind(parameters),
         ...reasonsOf[way](parameters),

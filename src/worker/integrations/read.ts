@@ -10,21 +10,21 @@ import type { Placeholders } from '../d1/query.ts';
 import type { ReadingCall } from '../d1/replica-session.ts';
 import { nearest } from '../d1/replica-session.ts';
 import { integrations } from '../d1/schema.ts';
-import { integrationColumns, isIntegration, listedIntegrationColumns, presentIntegration } from './integration.ts';
-import type { Integration, ListedIntegrationState } from './integration.ts';
+import { integrationColumns, isIntegration, listedIntegrationColumns } from './integration.ts';
+import type { IntegrationState, ListedIntegrationState } from './integration.ts';
 
 const findIntegration = query((db, parameters: Placeholders<{ organization_id: string; integration_id: string }>) =>
   db.select(integrationColumns()).from(integrations).where(isIntegration(parameters)),
 );
 
 /** @throws DomainError `integration_not_found`, `temporarily_unavailable` */
-export async function readIntegration(call: ReadingCall, integration_id: string): Promise<Integration> {
+export async function readIntegration(call: ReadingCall, integration_id: string): Promise<IntegrationState> {
   const { organization_id } = call;
   const [[found]] = await nearest(call, (database) =>
     batch(database, [findIntegration.bind({ organization_id, integration_id })]),
   );
   if (!found) throw new DomainError('integration_not_found', {});
-  return presentIntegration(found);
+  return found;
 }
 
 export const integrationsQuery = z.lazy(() =>

@@ -2,7 +2,7 @@ import * as z from 'zod/mini';
 import { isProblem } from '../core/errors.ts';
 import type { TargetFault } from '../core/errors.ts';
 import { idSchema } from '../core/ids.ts';
-import { answer, REASSIGNED_HEADER, REMOVED_HEADER } from '../http/answer.ts';
+import { answer, answerUnlessKnown, REASSIGNED_HEADER, REMOVED_HEADER } from '../http/answer.ts';
 import type { AnswerHeaders } from '../http/app-env.ts';
 import { newRoutes } from '../http/new-routes.ts';
 import { titleOf } from '../http/problem.ts';
@@ -11,7 +11,7 @@ import { createIntegration, newIntegration } from './create.ts';
 import { deleteIntegration } from './delete.ts';
 import { deletionQuery, wayOf } from './deletion.ts';
 import type { Way } from './deletion.ts';
-import { presentListedIntegration } from './integration.ts';
+import { presentIntegration, presentListedIntegration, tagOf } from './integration.ts';
 import { previewDeletion } from './preview.ts';
 import type { Blocker, Preview } from './preview.ts';
 import { listProviderNumbers, providerNumbersQuery } from './provider-numbers.ts';
@@ -27,29 +27,31 @@ export const credentialsQuery = verifyQuery();
 
 export const integrationRoutes = newRoutes()
   .post('/', mutates('integrations:create', { query: credentialsQuery, body: newIntegration }), async (c) => {
-    const data = await createIntegration(c.get('call'), c.req.valid('json'), verifies(c.req.valid('query')));
-    return answer(c, 201, { success: true, message: 'Integration created successfully', data });
+    const created = await createIntegration(c.get('call'), c.req.valid('json'), verifies(c.req.valid('query')));
+    const message = 'Integration created successfully';
+    return answer(c, 201, { success: true, message, data: presentIntegration(created) }, { ETag: tagOf(created) });
   })
   .get('/', reads('integrations:read', { query: integrationsQuery }), async (c) => {
     const { rows, pagination } = await listIntegrations(c.get('call'), c.req.valid('query'));
     return answer(c, 200, { success: true, data: rows.map(presentListedIntegration), pagination });
   })
-  .get('/:integration_id', reads('integrations:read', { path }), async (c) => {
-    const data = await readIntegration(c.get('call'), c.req.valid('param').integration_id);
-    return answer(c, 200, { success: true, data });
+  .get('/:integration_id', reads('integrations:read', { path }, { conditional: true }), async (c) => {
+    const found = await readIntegration(c.get('call'), c.req.valid('param').integration_id);
+    return answerUnlessKnown(c, tagOf(found), { success: true, data: presentIntegration(found) });
   })
   .put(
     '/:integration_id',
-    mutates('integrations:update', { path, query: credentialsQuery, body: integrationChanges }),
+    mutates('integrations:update', { path, query: credentialsQuery, body: integrationChanges }, { conditional: true }),
     async (c) => {
       const { integration_id } = c.req.valid('param');
-      const data = await updateIntegration(
+      const updated = await updateIntegration(
         c.get('call'),
         integration_id,
         c.req.valid('json'),
         verifies(c.req.valid('query')),
       );
-      return answer(c, 200, { success: true, message: 'Integration updated successfully', data });
+      const message = 'Integration updated successfully';
+      return answer(c, 200, { success: true, message, data: presentIntegration(updated) }, { ETag: tagOf(updated) });
     },
   )
   .get(
@@ -62,26 +64,31 @@ export const integrationRoutes = newRoutes()
     },
   )
   .post('/:integration_id/verify', mutates('integrations:update', { path }), async (c) => {
-    const data = await verifyIntegration(c.get('call'), c.req.valid('param').integration_id);
-    return answer(c, 200, { success: true, message: 'Integration checked successfully', data });
+    const checked = await verifyIntegration(c.get('call'), c.req.valid('param').integration_id);
+    const message = 'Integration checked successfully';
+    return answer(c, 200, { success: true, message, data: presentIntegration(checked) }, { ETag: tagOf(checked) });
   })
   .get('/:integration_id/references', reads('integrations:read', { path, query: referencesQuery }), async (c) => {
     const { integration_id } = c.req.valid('param');
     const { data, pagination } = await listReferences(c.get('call'), integration_id, c.req.valid('query'));
     return answer(c, 200, { success: true, data, pagination });
   })
-  .delete('/:integration_id', mutates('integrations:delete', { path, query: deletionQuery }), async (c) => {
-    const { integration_id } = c.req.valid('param');
-    const request = c.req.valid('query');
-    if (request.dry_run === 'true') {
-      const data = presentPreview(wayOf(request), await previewDeletion(c.get('call'), integration_id, request));
-      const message = data.would_delete ? 'Integration would be deleted' : 'Integration would not be deleted';
-      return answer(c, 200, { success: true, message, data });
-    }
-    const { integration: data, count } = await deleteIntegration(c.get('call'), integration_id, request);
-    const headers = countHeaders[wayOf(request)](count);
-    return answer(c, 200, { success: true, message: 'Integration deleted successfully', data }, headers);
-  });
+  .delete(
+    '/:integration_id',
+    mutates('integrations:delete', { path, query: deletionQuery }, { conditional: true }),
+    async (c) => {
+      const { integration_id } = c.req.valid('param');
+      const request = c.req.valid('query');
+      if (request.dry_run === 'true') {
+        const data = presentPreview(wayOf(request), await previewDeletion(c.get('call'), integration_id, request));
+        const message = data.would_delete ? 'Integration would be deleted' : 'Integration would not be deleted';
+        return answer(c, 200, { success: true, message, data });
+      }
+      const { integration: data, count } = await deleteIntegration(c.get('call'), integration_id, request);
+      const headers = countHeaders[wayOf(request)](count);
+      return answer(c, 200, { success: true, message: 'Integration deleted successfully', data }, headers);
+    },
+  );
 
 /** A preview as clients see it. */
 export function presentPreview(way: Way, preview: Preview) {

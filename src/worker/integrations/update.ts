@@ -20,11 +20,12 @@ import { mayDecide } from '../decision/caller.ts';
 import { changesOf, decisionSaw, eventRecorder, updateTime } from '../decision/event.ts';
 import { mutation, mutationParameters } from '../decision/mutation.ts';
 import type { Decision, MutationParameters } from '../decision/mutation.ts';
+import { assertMatched, isAsMatched, unmatchedTarget } from '../decision/precondition.ts';
 import { assertRoom, fullQuota, hasRoomFor } from '../organizations/quotas.ts';
 import type { FullQuota } from '../organizations/quotas.ts';
 import { assertUsable, providerCredentials } from '../providers/providers.ts';
-import { integrationState, isIntegration, presentIntegration } from './integration.ts';
-import type { Integration } from './integration.ts';
+import { integrationState, isIntegration } from './integration.ts';
+import type { IntegrationState } from './integration.ts';
 import { assertSameAccount, checkBeforePut, shownColumns } from './verification.ts';
 import type { UsedAccount } from './verification.ts';
 
@@ -45,23 +46,28 @@ export const integrationChanges = z.lazy(() =>
 
 type Changes = z.output<typeof integrationChanges>;
 
-interface UpdateParameters extends MutationParameters {
+interface TargetParameters extends MutationParameters {
   integration_id: string;
+}
+
+interface ProviderParameters extends TargetParameters {
+  provider: Provider;
+}
+
+interface UpdateParameters extends TargetParameters {
   /** Null leaves the name as it is. */
   name: string | null;
 }
 
-interface TargetParameters extends MutationParameters {
-  integration_id: string;
-  provider: Provider;
-}
-
 type Checked = ReturnType<ReturnType<typeof checkBeforePut>['columns']>;
 
-type CredentialsParameters = UpdateParameters & TargetParameters & StoredCredentials & Checked;
+type CredentialsParameters = UpdateParameters & ProviderParameters & StoredCredentials & Checked;
 
-const isOfProvider = (parameters: Placeholders<TargetParameters>) =>
-  and(isIntegration(parameters), eq(integrations.provider, parameters.provider));
+const isTarget = (parameters: Placeholders<TargetParameters>) =>
+  and(isIntegration(parameters), isAsMatched(integrations.revision, parameters));
+
+const isOfProvider = (parameters: Placeholders<ProviderParameters>) =>
+  and(isTarget(parameters), eq(integrations.provider, parameters.provider));
 
 /** Predicate: the credentials are of the same account, as far as we know, or no phone number uses the integration. */
 const isSameAccount = ({ account_fingerprint }: Placeholders<Checked>) =>
@@ -74,7 +80,7 @@ const isSameAccount = ({ account_fingerprint }: Placeholders<Checked>) =>
 
 const quotas: Quota[] = ['audit_events'];
 
-const storeCredentials = credentialsWriter<TargetParameters>('integrations:update', (db, parameters) =>
+const storeCredentials = credentialsWriter<ProviderParameters>('integrations:update', (db, parameters) =>
   and(existsIn(db, integrations, isOfProvider(parameters)), hasRoomFor(quotas)),
 );
 
@@ -91,7 +97,7 @@ const recordRenaming = eventRecorder<UpdateParameters>({
   target_id: integrations.integration_id,
   action: 'integration.updated',
   where: (db, parameters) =>
-    and(isIntegration(parameters), mayDecide('integrations:update', db, parameters), hasRoomFor(quotas)),
+    and(isTarget(parameters), mayDecide('integrations:update', db, parameters), hasRoomFor(quotas)),
   changes: newName,
 });
 
@@ -149,7 +155,11 @@ const findTarget = query((db, parameters: Placeholders<{ organization_id: string
 
 type Target = UsedAccount & { provider: Provider };
 
-const found = { target: findTarget, full: fullQuota(quotas) };
+const found = {
+  target: findTarget,
+  unmatched: unmatchedTarget<TargetParameters>(integrations, isIntegration),
+  full: fullQuota(quotas),
+};
 
 const decideRenaming = mutation('integrations:update', { statements: [recordRenaming, rename], found });
 
@@ -168,14 +178,15 @@ const decideReplacement = mutation('integrations:update', {
  * @returns the integration after the update
  * @throws DomainError `validation_failed` for credentials of another provider, and for a private key that is not an RSA
  *   key, `credentials_refused`, `verification_limited`, `rate_limited`, `provider_account_differs`,
- *   `integration_not_found`, `quota_exceeded`, and the errors of every mutation (decision/mutation.ts)
+ *   `integration_not_found`, `precondition_failed`, `quota_exceeded`, and the errors of every mutation
+ *   (decision/mutation.ts)
  */
 export async function updateIntegration(
   call: ApiCall,
   integration_id: string,
   { name, credentials }: Changes,
   verify: boolean,
-): Promise<Integration> {
+): Promise<IntegrationState> {
   const parameters = { ...mutationParameters(call), integration_id, name: name ?? null };
   const event = credentials
     ? await replace(call, { ...parameters, provider: credentials.provider }, credentials, verify)
@@ -187,7 +198,11 @@ export async function updateIntegration(
     call.afterAnswer(() => purge(call.env, kv_key));
   }
   const after = integrationState.parse({ ...before, ...changesOf(event) });
-  return presentIntegration({ ...after, updated_at: Math.max(before.updated_at, event.created_at) });
+  return {
+    ...after,
+    updated_at: Math.max(before.updated_at, event.created_at),
+    revision: before.revision + 1,
+  };
 }
 
 async function renameOnly(call: ApiCall, parameters: UpdateParameters): Promise<Decision> {
@@ -199,7 +214,7 @@ async function renameOnly(call: ApiCall, parameters: UpdateParameters): Promise<
 
 async function replace(
   call: ApiCall,
-  parameters: UpdateParameters & TargetParameters,
+  parameters: UpdateParameters & ProviderParameters,
   credentials: z.output<typeof providerCredentials>,
   verify: boolean,
 ): Promise<Decision> {
@@ -218,13 +233,14 @@ async function replace(
 /**
  * Why an update was not done, by what the batch found.
  *
- * @throws DomainError `provider_account_differs`, `quota_exceeded`
+ * @throws DomainError `precondition_failed`, `provider_account_differs`, `quota_exceeded`
  */
 function refusal(
-  { target: [target], full }: { target: Target[]; full: FullQuota[] },
+  { target: [target], unmatched, full }: { target: Target[]; unmatched: unknown[]; full: FullQuota[] },
   wanted?: Pick<Target, 'provider' | 'account_fingerprint'>,
 ): DomainError | undefined {
   if (!target) return new DomainError('integration_not_found', {});
+  assertMatched(unmatched);
   if (wanted && wanted.provider !== target.provider) {
     return invalid('credentials.provider', 'must be the same provider as before');
   }

@@ -18,8 +18,8 @@ import { accountOf } from '../providers/account.ts';
 import { checkCredentials } from '../providers/check.ts';
 import { rowOf } from '../providers/providers.ts';
 import { openCredentials } from './account.ts';
-import { integrationColumns, integrationState, isIntegration, presentIntegration } from './integration.ts';
-import type { Integration } from './integration.ts';
+import { integrationColumns, integrationState, isIntegration } from './integration.ts';
+import type { IntegrationState } from './integration.ts';
 import { consequencesOf, outcomeWriter } from './outcome.ts';
 import type { OutcomeParameters } from './outcome.ts';
 import { logRefusal } from './refusals.ts';
@@ -80,13 +80,13 @@ const decide = mutation('integrations:update', {
  *   `temporarily_unavailable` also if the credentials cannot be read, and the errors of every mutation
  *   (decision/mutation.ts)
  */
-export async function verifyIntegration(call: ApiCall, integration_id: string): Promise<Integration> {
+export async function verifyIntegration(call: ApiCall, integration_id: string): Promise<IntegrationState> {
   const event = { ...mutationParameters(call), integration_id };
   // Credentials that were replaced meanwhile cannot be read, and the new ones can.
   return beginAgain(() => attempt(call, event));
 }
 
-async function attempt(call: ApiCall, event: TargetParameters): Promise<Integration> {
+async function attempt(call: ApiCall, event: TargetParameters): Promise<IntegrationState> {
   const [[caller], [organization], [row], full] = await beforeDecision(
     batch(call.env.DB, [
       callerKey.bind(event),
@@ -105,9 +105,7 @@ async function attempt(call: ApiCall, event: TargetParameters): Promise<Integrat
   const parameters = row && organization.is_unanswered ? await check(call, event, row, organization) : nothing(event);
   const answer = await decide(call, parameters);
   if (answer.outcome === 'replayed') {
-    return presentIntegration(
-      integrationState.parse({ ...JSON.parse(answer.event.state), ...changesOf(answer.event) }),
-    );
+    return integrationState.parse({ ...JSON.parse(answer.event.state), ...changesOf(answer.event) });
   }
   const {
     current: [current],
@@ -118,7 +116,7 @@ async function attempt(call: ApiCall, event: TargetParameters): Promise<Integrat
   if (row && parameters.counts && isWritten) {
     logRefusal(call.organization_id, row.provider, refusals);
   }
-  return presentIntegration(current);
+  return current;
 }
 
 /** For a call that was answered before: nobody is asked, and nothing is written. */

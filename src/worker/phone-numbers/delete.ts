@@ -11,6 +11,7 @@ import { mayDecide } from '../decision/caller.ts';
 import { eventRecorder, hasDecided } from '../decision/event.ts';
 import { mutation, mutationParameters } from '../decision/mutation.ts';
 import type { MutationParameters } from '../decision/mutation.ts';
+import { assertMatched, isAsMatched, unmatchedTarget } from '../decision/precondition.ts';
 import { isPhoneNumber, phoneNumberState, presentPhoneNumber } from './phone-number.ts';
 import type { PhoneNumber } from './phone-number.ts';
 
@@ -24,28 +25,36 @@ const recordDecision = eventRecorder<DeleteParameters>({
   target_id: phone_numbers.phone_number_id,
   action: () =>
     sql`iif(${phone_numbers.assigned_agent_id} IS NULL, 'phone_number.deleted', 'phone_number.delete_refused')`,
-  where: (db, parameters) => and(isPhoneNumber(parameters), mayDecide('phone_numbers:delete', db, parameters)),
+  where: (db, parameters) =>
+    and(
+      isPhoneNumber(parameters),
+      isAsMatched(phone_numbers.revision, parameters),
+      mayDecide('phone_numbers:delete', db, parameters),
+    ),
 });
 
 const removePhoneNumber = query((db, parameters: Placeholders<DeleteParameters>) =>
   db.delete(phone_numbers).where(and(isPhoneNumber(parameters), hasDecided(db, parameters, 'phone_number.deleted'))),
 );
 
-const decide = mutation<DeleteParameters, Record<string, never>>('phone_numbers:delete', {
+const decide = mutation('phone_numbers:delete', {
   statements: [recordDecision, enqueuePurges, removePhoneNumber],
-  found: {},
+  found: { unmatched: unmatchedTarget<DeleteParameters>(phone_numbers, isPhoneNumber) },
 });
 
 /**
  * Deletes a phone number with its SIP credentials, unless it is assigned to an agent (docs/contract.md, Phone numbers).
  *
  * @returns the phone number as it was just before
- * @throws DomainError `phone_number_assigned`, `phone_number_not_found`, and the errors of every mutation
- *   (decision/mutation.ts)
+ * @throws DomainError `phone_number_assigned`, `phone_number_not_found`, `precondition_failed`, and the errors of
+ *   every mutation (decision/mutation.ts)
  */
 export async function deletePhoneNumber(call: ApiCall, phone_number_id: string): Promise<PhoneNumber> {
   const answer = await decide(call, { ...mutationParameters(call), phone_number_id });
-  if (answer.outcome === 'undecided') throw new DomainError('phone_number_not_found', {});
+  if (answer.outcome === 'undecided') {
+    assertMatched(answer.found.unmatched);
+    throw new DomainError('phone_number_not_found', {});
+  }
 
   const state = phoneNumberState.parse(JSON.parse(answer.event.state));
   const { organization_id, assigned_agent_id, credentials_version } = state;

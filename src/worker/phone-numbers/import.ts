@@ -23,8 +23,8 @@ import type { MutationParameters } from '../decision/mutation.ts';
 import { isOrganization } from '../organizations/organization.ts';
 import { assertRoom, fullQuota, hasRoomFor } from '../organizations/quotas.ts';
 import { importNumbers } from './import-numbers.ts';
-import { e164, isPhoneNumber, noCredentials, phoneNumberState, presentPhoneNumber } from './phone-number.ts';
-import type { PhoneNumber } from './phone-number.ts';
+import { e164, isPhoneNumber, noCredentials, phoneNumberState } from './phone-number.ts';
+import type { PhoneNumberState } from './phone-number.ts';
 import { sipFields } from './sip-trunk.ts';
 
 const anyNumber = () => ({
@@ -157,7 +157,11 @@ const decideSipWithCredentials = mutation('phone_numbers:create', {
  * @throws DomainError `phone_number_exists`, `phone_number_not_in_account`, `quota_exceeded`, the errors of
  *   {@link importNumbers}, and those of every mutation (decision/mutation.ts)
  */
-export async function importPhoneNumber(call: ApiCall, request: NewPhoneNumber, verify: boolean): Promise<PhoneNumber> {
+export async function importPhoneNumber(
+  call: ApiCall,
+  request: NewPhoneNumber,
+  verify: boolean,
+): Promise<PhoneNumberState> {
   const { phone_number } = request;
   if (request.provider === 'sip') {
     const event = { ...mutationParameters(call), phone_number };
@@ -166,14 +170,14 @@ export async function importPhoneNumber(call: ApiCall, request: NewPhoneNumber, 
   const outcomes = await importNumbers(call, { ...request, phone_numbers: [phone_number] }, verify, false);
   const outcome = outcomes.get(phone_number);
   if (!outcome || outcome instanceof DomainError) throw outcome;
-  return presentPhoneNumber(outcome);
+  return outcome;
 }
 
 async function importSip(
   call: ApiCall,
   event: MutationParameters & { phone_number: string },
   request: z.output<typeof throughSip>,
-): Promise<PhoneNumber> {
+): Promise<PhoneNumberState> {
   const phone_number_id = newId('phon');
   const credentials = credentialsOf(request);
   const stored = credentials ? await storeCredentials(call, event, phone_number_id, credentials) : noCredentials;
@@ -207,7 +211,7 @@ async function importSip(
     assertRoom(answer.found.full);
     throw notDone(stored);
   }
-  return presentPhoneNumber(phoneNumberState.parse(JSON.parse(answer.event.state)));
+  return phoneNumberState.parse(JSON.parse(answer.event.state));
 }
 
 function credentialsOf({ sip_password, inbound_pin }: z.output<typeof throughSip>) {

@@ -8,6 +8,7 @@ import type { Placeholders } from '../d1/query.ts';
 import { phone_numbers } from '../d1/schema.ts';
 import { changesOf } from '../decision/event.ts';
 import type { Decision } from '../decision/mutation.ts';
+import { entityTag } from '../http/entity-tags.ts';
 
 export const e164 = z
   .string()
@@ -39,7 +40,8 @@ const fields = () => ({
   credentials_version: z.nullable(z.string()),
   created_at: z.int(),
   updated_at: z.int(),
-  /** The events of earlier versions lack it. */
+  /** The events of earlier versions lack the next two. */
+  revision: z._default(z.int(), 1),
   ownership: z._default(z.enum(ownerships), 'unconfirmed'),
 });
 
@@ -91,10 +93,17 @@ export function presentPhoneNumber(state: PhoneNumberState) {
 }
 
 /** A phone number as the update left it that this event records. */
-export function presentUpdated(event: Decision) {
+export function updatedState(event: Decision): PhoneNumberState {
   const before = phoneNumberState.parse(JSON.parse(event.state));
   const after = phoneNumberState.parse({ ...JSON.parse(event.state), ...changesOf(event) });
-  return presentPhoneNumber({ ...after, updated_at: Math.max(before.updated_at, event.created_at) });
+  return {
+    ...after,
+    updated_at: Math.max(before.updated_at, event.created_at),
+    revision: before.revision + 1,
+  };
 }
+
+/** The ETag of a phone number. Nothing of it changes without its revision. */
+export const tagOf = ({ revision }: PhoneNumberState) => entityTag(revision, 0);
 
 export type PhoneNumber = ReturnType<typeof presentPhoneNumber>;

@@ -11,21 +11,21 @@ import type { Placeholders } from '../d1/query.ts';
 import type { ReadingCall } from '../d1/replica-session.ts';
 import { nearest } from '../d1/replica-session.ts';
 import { phone_numbers } from '../d1/schema.ts';
-import { isPhoneNumber, phoneNumberColumns, presentPhoneNumber } from './phone-number.ts';
-import type { PhoneNumber, PhoneNumberState } from './phone-number.ts';
+import { isPhoneNumber, phoneNumberColumns } from './phone-number.ts';
+import type { PhoneNumberState } from './phone-number.ts';
 
 const findPhoneNumber = query((db, parameters: Placeholders<{ organization_id: string; phone_number_id: string }>) =>
   db.select(phoneNumberColumns()).from(phone_numbers).where(isPhoneNumber(parameters)),
 );
 
 /** @throws DomainError `phone_number_not_found`, `temporarily_unavailable` */
-export async function readPhoneNumber(call: ReadingCall, phone_number_id: string): Promise<PhoneNumber> {
+export async function readPhoneNumber(call: ReadingCall, phone_number_id: string): Promise<PhoneNumberState> {
   const { organization_id } = call;
   const [[found]] = await nearest(call, (database) =>
     batch(database, [findPhoneNumber.bind({ organization_id, phone_number_id })]),
   );
   if (!found) throw new DomainError('phone_number_not_found', {});
-  return presentPhoneNumber(found);
+  return found;
 }
 
 export const phoneNumbersQuery = z.lazy(() =>

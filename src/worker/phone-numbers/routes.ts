@@ -2,7 +2,7 @@ import * as z from 'zod/mini';
 import { DomainError } from '../core/errors.ts';
 import type { NumberResult } from '../core/errors.ts';
 import { idSchema } from '../core/ids.ts';
-import { answer } from '../http/answer.ts';
+import { answer, answerUnlessKnown } from '../http/answer.ts';
 import { newRoutes } from '../http/new-routes.ts';
 import { detailOf } from '../http/problem.ts';
 import { mutates, reads, verifies, verifyQuery } from '../http/route.ts';
@@ -10,7 +10,7 @@ import { importPhoneNumbers, newPhoneNumbers } from './bulk.ts';
 import { deletePhoneNumber } from './delete.ts';
 import type { ImportOutcome } from './import-numbers.ts';
 import { importPhoneNumber, newPhoneNumber } from './import.ts';
-import { presentPhoneNumber } from './phone-number.ts';
+import { presentPhoneNumber, tagOf } from './phone-number.ts';
 import { listPhoneNumbers, phoneNumbersQuery, readPhoneNumber } from './read.ts';
 import { phoneNumberChanges, updatePhoneNumber } from './update.ts';
 import { verifyPhoneNumber } from './verify.ts';
@@ -22,9 +22,9 @@ export const ownershipQuery = verifyQuery();
 
 export const phoneNumberRoutes = newRoutes()
   .post('/', mutates('phone_numbers:create', { query: ownershipQuery, body: newPhoneNumber }), async (c) => {
-    const data = await importPhoneNumber(c.get('call'), c.req.valid('json'), verifies(c.req.valid('query')));
-    const message = `Phone number imported successfully with ${data.provider}`;
-    return answer(c, 201, { success: true, message, data });
+    const imported = await importPhoneNumber(c.get('call'), c.req.valid('json'), verifies(c.req.valid('query')));
+    const message = `Phone number imported successfully with ${imported.provider}`;
+    return answer(c, 201, { success: true, message, data: presentPhoneNumber(imported) }, { ETag: tagOf(imported) });
   })
   .post('/bulk', mutates('phone_numbers:create', { query: ownershipQuery, body: newPhoneNumbers }), async (c) => {
     const outcomes = await importPhoneNumbers(c.get('call'), c.req.valid('json'), verifies(c.req.valid('query')));
@@ -38,29 +38,31 @@ export const phoneNumberRoutes = newRoutes()
     const { rows, pagination } = await listPhoneNumbers(c.get('call'), c.req.valid('query'));
     return answer(c, 200, { success: true, data: rows.map(presentPhoneNumber), pagination });
   })
-  .get('/:phone_number_id', reads('phone_numbers:read', { path }), async (c) => {
-    const data = await readPhoneNumber(c.get('call'), c.req.valid('param').phone_number_id);
-    return answer(c, 200, { success: true, data });
+  .get('/:phone_number_id', reads('phone_numbers:read', { path }, { conditional: true }), async (c) => {
+    const found = await readPhoneNumber(c.get('call'), c.req.valid('param').phone_number_id);
+    return answerUnlessKnown(c, tagOf(found), { success: true, data: presentPhoneNumber(found) });
   })
   .put(
     '/:phone_number_id',
-    mutates('phone_numbers:update', { path, query: ownershipQuery, body: phoneNumberChanges }),
+    mutates('phone_numbers:update', { path, query: ownershipQuery, body: phoneNumberChanges }, { conditional: true }),
     async (c) => {
       const { phone_number_id } = c.req.valid('param');
-      const data = await updatePhoneNumber(
+      const updated = await updatePhoneNumber(
         c.get('call'),
         phone_number_id,
         c.req.valid('json'),
         verifies(c.req.valid('query')),
       );
-      return answer(c, 200, { success: true, message: 'Phone number updated successfully', data });
+      const message = 'Phone number updated successfully';
+      return answer(c, 200, { success: true, message, data: presentPhoneNumber(updated) }, { ETag: tagOf(updated) });
     },
   )
   .post('/:phone_number_id/verify', mutates('phone_numbers:update', { path }), async (c) => {
-    const data = await verifyPhoneNumber(c.get('call'), c.req.valid('param').phone_number_id);
-    return answer(c, 200, { success: true, message: 'Phone number checked successfully', data });
+    const checked = await verifyPhoneNumber(c.get('call'), c.req.valid('param').phone_number_id);
+    const message = 'Phone number checked successfully';
+    return answer(c, 200, { success: true, message, data: presentPhoneNumber(checked) }, { ETag: tagOf(checked) });
   })
-  .delete('/:phone_number_id', mutates('phone_numbers:delete', { path }), async (c) => {
+  .delete('/:phone_number_id', mutates('phone_numbers:delete', { path }, { conditional: true }), async (c) => {
     const data = await deletePhoneNumber(c.get('call'), c.req.valid('param').phone_number_id);
     return answer(c, 200, { success: true, message: 'Phone number deleted successfully', data });
   });

@@ -26,6 +26,7 @@ import { assertCallerMay, callerKey, mayDecide } from '../decision/caller.ts';
 import { decisionSaw, eventRecorder, updateTime } from '../decision/event.ts';
 import { mutation, mutationParameters } from '../decision/mutation.ts';
 import type { Decision, MutationParameters } from '../decision/mutation.ts';
+import { assertMatched, isAsMatched, unmatchedTarget } from '../decision/precondition.ts';
 import { isUnanswered } from '../decision/remembered-answers.ts';
 import { askForNumbers, findAccount } from '../integrations/account.ts';
 import { findTarget, isIntegration } from '../integrations/integration.ts';
@@ -34,8 +35,8 @@ import { assertRoom, fullQuota, hasRoomFor } from '../organizations/quotas.ts';
 import type { FullQuota } from '../organizations/quotas.ts';
 import { isStillTrue } from './ownership.ts';
 import type { AskedParameters } from './ownership.ts';
-import { isPhoneNumber, noCredentials, phoneNumberState, presentUpdated } from './phone-number.ts';
-import type { PhoneNumber, PhoneNumberState } from './phone-number.ts';
+import { isPhoneNumber, noCredentials, phoneNumberState, updatedState } from './phone-number.ts';
+import type { PhoneNumberState } from './phone-number.ts';
 import { sipFields } from './sip-trunk.ts';
 
 /** A field that may be given, or given as null. */
@@ -195,6 +196,7 @@ const isSuitable = (parameters: Placeholders<UpdateParameters>) =>
 const canHaveIt = (db: Builder, parameters: Placeholders<UpdateParameters>) =>
   and(
     isPhoneNumber(parameters),
+    isAsMatched(phone_numbers.revision, parameters),
     or(sql`NOT ${parameters.is_for_sip}`, eq(phone_numbers.provider, 'sip')),
     or(sql`NOT ${parameters.is_for_others}`, ne(phone_numbers.provider, 'sip')),
     or(sql`${parameters.integration_id} IS NULL`, existsIn(db, integrations, isSuitable(parameters))),
@@ -266,6 +268,7 @@ const findFull = fullQuota(quotas);
 const found = {
   number: findPhoneNumber,
   target: findTarget,
+  unmatched: unmatchedTarget<UpdateParameters>(phone_numbers, isPhoneNumber),
   full: findFull,
   unconfirmedFull: fullQuota(unconfirmed),
 };
@@ -295,16 +298,17 @@ const decideReplacement = mutation<CredentialsParameters, typeof found>('phone_n
  *
  * @param verify whether the account is asked; else a number that moves to another account is unconfirmed
  * @returns the phone number after the update
- * @throws DomainError `phone_number_not_found`, `integration_not_found`, `validation_failed` for what the number cannot
- *   have, `quota_exceeded`, `phone_number_not_in_account`, `credentials_missing`, `credentials_refused`,
- *   `verification_limited`, `rate_limited`, and the errors of every mutation (decision/mutation.ts)
+ * @throws DomainError `phone_number_not_found`, `integration_not_found`, `precondition_failed`, `validation_failed` for
+ *   what the number cannot have, `quota_exceeded`, `phone_number_not_in_account`, `credentials_missing`,
+ *   `credentials_refused`, `verification_limited`, `rate_limited`, and the errors of every mutation
+ *   (decision/mutation.ts)
  */
 export async function updatePhoneNumber(
   call: ApiCall,
   phone_number_id: string,
   changes: Changes,
   verify: boolean,
-): Promise<PhoneNumber> {
+): Promise<PhoneNumberState> {
   const { sip_password, inbound_pin, ...visible } = changes;
   const given: UpdateParameters = {
     ...mutationParameters(call),
@@ -326,10 +330,10 @@ export async function updatePhoneNumber(
       ? updateKeeping(call, parameters, changes)
       : updateWithCredentials(call, parameters, changes);
   });
-  return presentUpdated(event);
+  return updatedState(event);
 }
 
-/** The number, if it would change its account, and no earlier call did so under the Idempotency-Key. */
+/** The number, if it is as matched, would change its account, and no earlier call did so under the Idempotency-Key. */
 const findMoving = query((db, parameters: Placeholders<UpdateParameters>) =>
   db
     .select({ phone_number: phone_numbers.phone_number })
@@ -337,6 +341,7 @@ const findMoving = query((db, parameters: Placeholders<UpdateParameters>) =>
     .where(
       and(
         isPhoneNumber(parameters),
+        isAsMatched(phone_numbers.revision, parameters),
         sql`${changesAccount(parameters, db)}`,
         existsIn(db, integrations, isSuitable(parameters)),
         isUnanswered(db, parameters),
@@ -451,12 +456,20 @@ function refusal(
   {
     number: [number],
     target: [target],
+    unmatched,
     full,
     unconfirmedFull,
-  }: { number: FoundNumber[]; target: Target[]; full: FullQuota[]; unconfirmedFull: FullQuota[] },
+  }: {
+    number: FoundNumber[];
+    target: Target[];
+    unmatched: unknown[];
+    full: FullQuota[];
+    unconfirmedFull: FullQuota[];
+  },
 ): DomainError | undefined {
   if (!number) return new DomainError('phone_number_not_found', {});
   if (isValue(changes.integration_id) && !target) return new DomainError('integration_not_found', {});
+  assertMatched(unmatched);
   const errors = [...integrationFaults(changes, number, target), ...sipFaults(changes, number)];
   if (errors.length > 0) return new DomainError('validation_failed', { errors });
   assertRoom(full);

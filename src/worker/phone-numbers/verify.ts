@@ -19,14 +19,8 @@ import { isOrganization } from '../organizations/organization.ts';
 import { assertRoom, fullQuota, hasRoomFor } from '../organizations/quotas.ts';
 import { ownershipWriter } from './ownership.ts';
 import type { OwnershipParameters } from './ownership.ts';
-import {
-  isPhoneNumber,
-  noCredentials,
-  phoneNumberColumns,
-  presentPhoneNumber,
-  presentUpdated,
-} from './phone-number.ts';
-import type { PhoneNumber, PhoneNumberState } from './phone-number.ts';
+import { isPhoneNumber, noCredentials, phoneNumberColumns, updatedState } from './phone-number.ts';
+import type { PhoneNumberState } from './phone-number.ts';
 
 type TargetParameters = MutationParameters & { phone_number_id: string };
 type VerifyParameters = TargetParameters & OwnershipParameters;
@@ -78,13 +72,13 @@ const decide = mutation<VerifyParameters, { current: typeof findPhoneNumber }>('
  *   `rate_limited`, `temporarily_unavailable` also if the credentials cannot be read, and the errors of every mutation
  *   (decision/mutation.ts)
  */
-export function verifyPhoneNumber(call: ApiCall, phone_number_id: string): Promise<PhoneNumber> {
+export function verifyPhoneNumber(call: ApiCall, phone_number_id: string): Promise<PhoneNumberState> {
   const event = { ...mutationParameters(call), phone_number_id };
   // A number that has moved meanwhile, or whose integration has other credentials, is asked about again.
   return beginAgain(() => attempt(call, event));
 }
 
-async function attempt(call: ApiCall, event: TargetParameters): Promise<PhoneNumber> {
+async function attempt(call: ApiCall, event: TargetParameters): Promise<PhoneNumberState> {
   const [[caller], [organization], [number], [account], full] = await beforeDecision(
     batch(call.env.DB, [
       callerKey.bind(event),
@@ -102,11 +96,11 @@ async function attempt(call: ApiCall, event: TargetParameters): Promise<PhoneNum
   }
   const asked = isUnansweredYet && number ? await ask(call, number, account) : nothing;
   const answer = await decide(call, { ...event, ...asked, now: unixNow() });
-  if (answer.outcome !== 'undecided') return presentUpdated(answer.event);
+  if (answer.outcome !== 'undecided') return updatedState(answer.event);
   const [current] = answer.found.current;
   if (!current) throw new DomainError('phone_number_not_found', {});
   if (current.ownership !== asked.ownership) throw notDone(noCredentials);
-  return presentPhoneNumber(current);
+  return current;
 }
 
 /** For a call that was answered before: nobody is asked, and nothing is written. */
