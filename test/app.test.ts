@@ -66,6 +66,7 @@ describe('the routes of the app', () => {
       'PUT /api/integrations/:integration_id integrations:update',
       'GET /api/integrations/:integration_id/provider-numbers phone_numbers:create',
       'POST /api/integrations/:integration_id/verify integrations:update',
+      'GET /api/integrations/:integration_id/references integrations:read',
       'DELETE /api/integrations/:integration_id integrations:delete',
       'POST /api/phone-numbers phone_numbers:create',
       'POST /api/phone-numbers/bulk phone_numbers:create',

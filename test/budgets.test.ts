@@ -181,6 +181,7 @@ const before: Record<string, string[]> = {
   'the reassignment of a number': ['DB.batch'],
   'the reassignment of a number to another account, which holds it': asked,
   'the check of a number that its account holds': asked,
+  'the deletion of an integration, and its numbers go to another account, which holds them': asked,
   'the import of a SIP number with credentials': put,
   'new SIP credentials for a number': put,
   'a new PIN alone for a SIP number': ['DB.batch', 'CREDENTIALS.get', ...put],

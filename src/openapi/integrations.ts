@@ -362,7 +362,6 @@ export const integrationOperations: Operations = {
     headers: ['X-Reassigned-Count', 'X-Removed-Count'],
     problems: [
       'integration_not_found',
-      'precondition_failed',
       'integration_in_use',
       'phone_number_assigned',
       'invalid_reassign_target',
