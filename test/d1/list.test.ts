@@ -224,7 +224,7 @@ describe('a cursor', () => {
     status: 422,
     body: {
       code: 'validation_failed',
-      errors: [{ path: 'cursor', message: 'must be a next_cursor of this list, sent with the same filters' }],
+      errors: [{ path: 'cursor', message: 'must be a next_cursor of this list, sent with the same filters and order' }],
     },
   };
 

@@ -1,9 +1,9 @@
-import { asc, eq } from 'drizzle-orm';
+import { eq } from 'drizzle-orm';
 import * as z from 'zod/mini';
 import { DomainError } from '../core/errors.ts';
 import { categories, integrationStatuses, providerNames, verificationStatuses } from '../core/vocabulary.ts';
 import { batch } from '../d1/batch.ts';
-import { keysetList, pageParameters } from '../d1/list.ts';
+import { AFTER_ALL, keysetList, listParameters } from '../d1/list.ts';
 import type { FilterOf } from '../d1/list.ts';
 import { query } from '../d1/query.ts';
 import type { Placeholders } from '../d1/query.ts';
@@ -33,7 +33,7 @@ export const integrationsQuery = z.lazy(() =>
     category: z.exactOptional(z.enum(categories)),
     status: z.exactOptional(z.enum(integrationStatuses)),
     verification: z.exactOptional(z.enum(verificationStatuses)),
-    ...pageParameters(),
+    ...listParameters(),
   }),
 );
 
@@ -42,18 +42,21 @@ export const listIntegrations = keysetList<FilterOf<typeof integrationsQuery>, I
   table: integrations,
   key: [integrations.created_at, integrations.integration_id],
   keyOf: ({ created_at, integration_id }) => [created_at, integration_id],
-  start: () => [-1, ''],
+  range: () => [
+    [0, ''],
+    [AFTER_ALL.number, ''],
+  ],
   predicates: {
     provider: (value) => eq(integrations.provider, value),
     category: (value) => eq(integrations.category, value),
     status: (value) => eq(integrations.status, value),
     verification: (value) => eq(integrations.verification_status, value),
   },
-  page: (db, isListed, limit) =>
+  page: (db, isListed, order, limit) =>
     db
       .select(integrationColumns())
       .from(integrations)
       .where(isListed)
-      .orderBy(asc(integrations.created_at), asc(integrations.integration_id))
+      .orderBy(...order)
       .limit(limit),
 });

@@ -1,10 +1,10 @@
-import { asc, eq } from 'drizzle-orm';
+import { eq } from 'drizzle-orm';
 import * as z from 'zod/mini';
 import { DomainError } from '../core/errors.ts';
 import { idSchema } from '../core/ids.ts';
 import { ownerships, phoneNumberStatuses } from '../core/vocabulary.ts';
 import { batch } from '../d1/batch.ts';
-import { keysetList, pageParameters } from '../d1/list.ts';
+import { keysetList, listParameters } from '../d1/list.ts';
 import type { FilterOf } from '../d1/list.ts';
 import { query } from '../d1/query.ts';
 import type { Placeholders } from '../d1/query.ts';
@@ -33,7 +33,7 @@ export const phoneNumbersQuery = z.lazy(() =>
     status: z.exactOptional(z.enum(phoneNumberStatuses)),
     integration_id: z.exactOptional(idSchema('intg')),
     ownership: z.exactOptional(z.enum(ownerships)),
-    ...pageParameters(),
+    ...listParameters(),
   }),
 );
 
@@ -42,17 +42,17 @@ export const listPhoneNumbers = keysetList<FilterOf<typeof phoneNumbersQuery>, P
   table: phone_numbers,
   key: [phone_numbers.phone_number],
   keyOf: ({ phone_number }) => [phone_number],
-  start: () => [''],
+  range: () => [[''], ['x']],
   predicates: {
     status: (value) => eq(phone_numbers.status, value),
     integration_id: (value) => eq(phone_numbers.integration_id, value),
     ownership: (value) => eq(phone_numbers.ownership, value),
   },
-  page: (db, isListed, limit) =>
+  page: (db, isListed, order, limit) =>
     db
       .select(phoneNumberColumns())
       .from(phone_numbers)
       .where(isListed)
-      .orderBy(asc(phone_numbers.phone_number))
+      .orderBy(...order)
       .limit(limit),
 });
