@@ -4,6 +4,7 @@ import { presentDeletedIntegration, presentIntegration } from '../worker/integra
 import type { DeletedIntegration, Integration } from '../worker/integrations/integration.ts';
 import { presentProviderNumber } from '../worker/integrations/provider-numbers.ts';
 import type { ProviderNumber } from '../worker/integrations/provider-numbers.ts';
+import { integrationsQuery } from '../worker/integrations/read.ts';
 import { credentialsQuery } from '../worker/integrations/routes.ts';
 import { integrationChanges } from '../worker/integrations/update.ts';
 import { providerCredentials, providers } from '../worker/providers/providers.ts';
@@ -20,6 +21,11 @@ described(integrationChanges, {
 described(credentialsQuery, {
   verify:
     'Whether the provider is asked if it accepts the credentials. What it refuses is not stored. `true` if it is absent.',
+});
+described(integrationsQuery, {
+  name_prefix:
+    'What the name begins with, in upper or lower case. The list is then in the order of the names. It cannot be combined ' +
+    'with `provider`, `status` and `verification`.',
 });
 described(providers.twilio.credentials, { region: 'The region of the Auth Token and the API key.' });
 described(providers.telnyx.credentials, { public_key: 'Verifies the signatures of webhooks.' });
@@ -191,7 +197,7 @@ export const integrationOperations: Operations = {
     operationId: 'listIntegrations',
     tag,
     summary: 'List integrations',
-    description: 'Oldest first.',
+    description: 'Oldest first, or with `name_prefix` in the order of the names.',
     answer: page(integrationSchema, integrationExample),
   },
   'GET /api/integrations/{integration_id}': {

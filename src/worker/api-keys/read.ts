@@ -1,8 +1,20 @@
 import * as z from 'zod/mini';
+import { DomainError } from '../core/errors.ts';
+import { batch } from '../d1/batch.ts';
 import { AFTER_ALL, keysetList, listParameters } from '../d1/list.ts';
+import { nearest } from '../d1/replica-session.ts';
+import type { ReadingCall } from '../d1/replica-session.ts';
 import { api_keys } from '../d1/schema.ts';
-import { apiKeyColumns } from './api-key.ts';
-import type { ApiKeyState } from './api-key.ts';
+import { apiKeyColumns, findApiKey, presentApiKey } from './api-key.ts';
+import type { ApiKey, ApiKeyState } from './api-key.ts';
+
+/** @throws DomainError `api_key_not_found`, `temporarily_unavailable` */
+export async function readApiKey(call: ReadingCall, key_id: string): Promise<ApiKey> {
+  const { organization_id } = call;
+  const [[found]] = await nearest(call, (database) => batch(database, [findApiKey.bind({ organization_id, key_id })]));
+  if (!found) throw new DomainError('api_key_not_found', {});
+  return presentApiKey(found);
+}
 
 export const apiKeysQuery = z.lazy(() => z.strictObject(listParameters()));
 
@@ -13,7 +25,7 @@ export const listApiKeys = keysetList<never, ApiKeyState>('api_keys', {
   keyOf: ({ created_at, key_id }) => [created_at, key_id],
   range: () => [
     [0, ''],
-    [AFTER_ALL.number, ''],
+    [AFTER_ALL, ''],
   ],
   predicates: {},
   page: (db, isListed, order, limit) =>

@@ -8,7 +8,7 @@ import { auditActions } from '../core/vocabulary.ts';
 import { AFTER_ALL, keysetList, listParameters, ofOneGroup } from '../d1/list.ts';
 import type { FilterOf } from '../d1/list.ts';
 import { audit_events } from '../d1/schema.ts';
-import { changesOf, isRare } from '../decision/event.ts';
+import { changesOf } from '../decision/event.ts';
 import { integrationState, presentIntegration } from '../integrations/integration.ts';
 import type { Integration } from '../integrations/integration.ts';
 import { organizationState, presentOrganization } from '../organizations/organization.ts';
@@ -56,14 +56,14 @@ export const listAuditEvents = keysetList<FilterOf<typeof auditEventsQuery>, Aud
   table: audit_events,
   key: [audit_events.created_at, audit_events.sequence],
   keyOf: ({ created_at, sequence }) => [created_at, sequence],
-  range: ({ since = 0, until = AFTER_ALL.number }) => [
+  range: ({ since = 0, until = AFTER_ALL }) => [
     [since, BEFORE_ALL],
     [until, BEFORE_ALL],
   ],
   predicates: {
-    action: (value) => isRare(eq(audit_events.action, value)),
-    target_id: (value) => isRare(eq(audit_events.target_id, value)),
-    actor_key_id: (value) => isRare(eq(audit_events.actor_key_id, value)),
+    action: (value) => eq(audit_events.action, value),
+    target_id: (value) => eq(audit_events.target_id, value),
+    actor_key_id: (value) => eq(audit_events.actor_key_id, value),
     since: undefined,
     until: undefined,
   },

@@ -5,7 +5,7 @@ import { invalid } from './errors.ts';
 import { parseJson } from './json.ts';
 
 export function writeCursor(content: object): string {
-  return encodeBase64Url(new TextEncoder().encode(JSON.stringify(content)).buffer);
+  return encodeBase64Url(new TextEncoder().encode(JSON.stringify(content)).buffer).replace(/=+$/, '');
 }
 
 /**

@@ -10,6 +10,7 @@ import { readCursor, writeCursor } from '../core/cursor.ts';
 import { integer } from '../core/fields.ts';
 import { batch } from './batch.ts';
 import { boundedCount, toldCount } from './bounded-count.ts';
+import { isRare } from './columns.ts';
 import { query } from './query.ts';
 import type { Builder, Compilable } from './query.ts';
 import { nearest } from './replica-session.ts';
@@ -45,24 +46,25 @@ interface ListRequest extends PageRequest {
   order: 'asc' | 'desc';
 }
 
-/** What is said of filters of which a list takes only one. Those of a group go together. */
-export const onlyOneOf = (groups: readonly (readonly string[])[]) =>
-  `only one of ${groups.map((group) => (group.length > 1 ? `(${group.join(', ')})` : group.join())).join(', ')} may be given`;
-
 /**
  * A check of a list's query: the filters that are given must be of one group, because no index has those of two.
  *
- * @param message names the groups; {@link onlyOneOf} makes one
+ * @param unless a filter that at most one row meets, so that it goes with all others
  */
 export const ofOneGroup = <Given extends object>(
   groups: readonly (readonly (keyof Given & string)[])[],
-  message = onlyOneOf(groups),
+  unless?: keyof Given & string,
 ) =>
   z.superRefine<Given>((given, context) => {
+    if (unless !== undefined && given[unless] !== undefined) return;
     const named = groups
       .map((group) => group.filter((name) => given[name] !== undefined))
       .filter(({ length }) => length > 0);
-    if (named.length > 1) for (const name of named.flat()) context.addIssue({ code: 'custom', path: [name], message });
+    if (named.length < 2) return;
+    const choices = groups.map((group) => (group.length > 1 ? `(any of ${group.join(', ')})` : group.join()));
+    const exception = unless === undefined ? '' : `, unless ${unless} is given`;
+    const message = `only one of ${choices.join(', ')} may be given${exception}`;
+    for (const name of named.flat()) context.addIssue({ code: 'custom', path: [name], message });
   });
 
 export interface Pagination {
@@ -95,8 +97,8 @@ interface ListDefinition<Filter extends string, Row> {
   page: (db: Builder, isListed: SQL | undefined, order: SQL[], limit: Placeholder) => Compilable<Row[]>;
 }
 
-/** Of a list's range: after all numbers, and after all texts of characters that are in use. */
-export const AFTER_ALL = { number: Number.MAX_SAFE_INTEGER, text: '\u{10FFFF}' };
+/** In a list's range: after all numbers. */
+export const AFTER_ALL = Number.MAX_SAFE_INTEGER;
 
 type Bound = Record<string, string | number>;
 
@@ -132,7 +134,10 @@ export function keysetList<Filter extends string, Row>(name: string, definition:
     const isWithin = (isAfterStart: SQL) =>
       and(
         eq(table.organization_id, sql.placeholder('organization_id')),
-        ...given.map((filter) => predicates[filter]?.(sql.placeholder(filter))),
+        ...given.map((filter) => {
+          const predicate = predicates[filter]?.(sql.placeholder(filter));
+          return predicate && isRare(predicate);
+        }),
         sql`${tuple(key)} ${isAfterStart} ${bound('from')}`,
         sql`${tuple(key)} < ${bound('to')}`,
       );

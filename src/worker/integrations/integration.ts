@@ -7,6 +7,8 @@ import { query } from '../d1/query.ts';
 import type { Placeholders } from '../d1/query.ts';
 import { integrations } from '../d1/schema.ts';
 
+export const MAX_NAME_LENGTH = 100;
+
 const fields = () => ({
   integration_id: z.string(),
   organization_id: z.string(),

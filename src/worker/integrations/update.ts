@@ -23,7 +23,8 @@ import type { Decision, MutationParameters } from '../decision/mutation.ts';
 import { assertRoom, fullQuota, hasRoomFor } from '../organizations/quotas.ts';
 import type { FullQuota } from '../organizations/quotas.ts';
 import { assertUsable, providerCredentials } from '../providers/providers.ts';
-import { integrationState, isIntegration, presentIntegration } from './integration.ts';
+import { foldName } from './folded-name.ts';
+import { integrationState, isIntegration, MAX_NAME_LENGTH, presentIntegration } from './integration.ts';
 import type { Integration } from './integration.ts';
 import { assertSameAccount, checkBeforePut, shownColumns } from './verification.ts';
 import type { UsedAccount } from './verification.ts';
@@ -31,7 +32,7 @@ import type { UsedAccount } from './verification.ts';
 export const integrationChanges = z.lazy(() =>
   z
     .strictObject({
-      name: z.exactOptional(visibleName(100)),
+      name: z.exactOptional(visibleName(MAX_NAME_LENGTH)),
       credentials: z.exactOptional(providerCredentials),
     })
     .check(
@@ -49,6 +50,8 @@ interface UpdateParameters extends MutationParameters {
   integration_id: string;
   /** Null leaves the name as it is. */
   name: string | null;
+  /** Of the new name; null if there is none. */
+  name_folded: string | null;
 }
 
 interface TargetParameters extends MutationParameters {
@@ -115,6 +118,7 @@ const updateTo = (db: Builder, parameters: Placeholders<UpdateParameters>, value
     .update(integrations)
     .set({
       ...values,
+      name_folded: sql`coalesce(${parameters.name_folded}, ${integrations.name_folded})`,
       updated_at: updateTime(db, parameters, integrations.updated_at),
       revision: sql`${integrations.revision} + 1`,
     })
@@ -176,7 +180,8 @@ export async function updateIntegration(
   { name, credentials }: Changes,
   verify: boolean,
 ): Promise<Integration> {
-  const parameters = { ...mutationParameters(call), integration_id, name: name ?? null };
+  const renaming = name === undefined ? { name: null, name_folded: null } : { name, name_folded: foldName(name) };
+  const parameters = { ...mutationParameters(call), integration_id, ...renaming };
   const event = credentials
     ? await replace(call, { ...parameters, provider: credentials.provider }, credentials, verify)
     : await renameOnly(call, parameters);
