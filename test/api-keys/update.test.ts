@@ -141,7 +141,11 @@ describe('a new name', () => {
 });
 
 describe('a new name is refused, and nothing changes,', () => {
-  const refusedBy = async (status: number, problem: object, act: () => Promise<{ status: number; body: unknown }>) => {
+  const assertRefused = async (
+    status: number,
+    problem: object,
+    act: () => Promise<{ status: number; body: unknown }>,
+  ) => {
     const keys = async () => (await rows('api_keys')).map((row) => ({ ...row, last_used_at: null }));
     const before = [await keys(), await rows('audit_events')];
 
@@ -150,7 +154,7 @@ describe('a new name is refused, and nothing changes,', () => {
   };
 
   it('for a key of a higher role than the caller’s', async () => {
-    await refusedBy(
+    await assertRefused(
       403,
       {
         code: 'permission_denied',
@@ -166,7 +170,7 @@ describe('a new name is refused, and nothing changes,', () => {
     const user = await colleague('user');
     await call(user, 'GET', '/api/nothing');
 
-    await refusedBy(403, { code: 'permission_denied', required_permission: 'api_keys:update' }, () =>
+    await assertRefused(403, { code: 'permission_denied', required_permission: 'api_keys:update' }, () =>
       rename('Renamed', user, user),
     );
   });
@@ -174,14 +178,14 @@ describe('a new name is refused, and nothing changes,', () => {
   it.each(keyChanges)('by a caller whose key %s', async (_, assignment, status, code) => {
     await changeKey(client, assignment);
 
-    await refusedBy(status, { code }, () => rename());
+    await assertRefused(status, { code }, () => rename());
   });
 
   it('for a key of another organization, as for one that does not exist', async () => {
     const stranger = await newClient();
 
     for (const key of [stranger, NO_KEY]) {
-      await refusedBy(404, { code: 'api_key_not_found' }, () => rename('Renamed', key));
+      await assertRefused(404, { code: 'api_key_not_found' }, () => rename('Renamed', key));
     }
   });
 
@@ -190,7 +194,7 @@ describe('a new name is refused, and nothing changes,', () => {
       .bind(client.organization_id)
       .run();
 
-    await refusedBy(409, { code: 'quota_exceeded', quota: 'audit_events' }, () => rename());
+    await assertRefused(409, { code: 'quota_exceeded', quota: 'audit_events' }, () => rename());
   });
 
   it.each([
@@ -200,7 +204,7 @@ describe('a new name is refused, and nothing changes,', () => {
     ['with a name that cannot be seen', { name: '\u2800' }, 'name'],
     ['with another field', { name: 'Billing', role: 'admin' }, 'role'],
   ])('%s', async (_, body, path) => {
-    await refusedBy(422, { code: 'validation_failed', errors: [{ path }] }, () =>
+    await assertRefused(422, { code: 'validation_failed', errors: [{ path }] }, () =>
       call(client, 'PUT', pathOf(other), { body }),
     );
   });

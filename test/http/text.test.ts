@@ -66,6 +66,7 @@ const fields: Field[] = [
   { kind: 'name', field: 'POST /api/integrations name', body: (name) => ({ name, credentials: twilio }) },
   { kind: 'name', field: 'PUT /api/integrations/{integration_id} name', body: (name) => ({ name }) },
   { kind: 'name', field: 'POST /api/api-keys name', body: (name) => ({ name, role: 'user' }) },
+  { kind: 'name', field: 'PUT /api/api-keys/{key_id} name', body: (name) => ({ name }) },
   ...ofSipNumbers.flatMap<Field>(([kind, name, body]) => [
     { kind, field: `POST /api/phone-numbers ${name}`, body },
     { kind, field: `PUT /api/phone-numbers/{phone_number_id} ${name}`, body: (value) => ({ [name]: value }) },

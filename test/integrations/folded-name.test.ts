@@ -1,7 +1,7 @@
 /** Integrations by the beginning of their name: what is folded, what is found, and what is folded later. */
 import { createScheduledController } from 'cloudflare:test';
 import { env } from 'cloudflare:workers';
-import fc from 'fast-check';
+import * as fc from 'fast-check';
 import { beforeEach, describe, expect, it } from 'vitest';
 import worker from '../../src/worker/index.ts';
 import { foldName } from '../../src/worker/integrations/folded-name.ts';
@@ -86,7 +86,8 @@ describe('the integrations whose name begins so', () => {
 
   it('are in the order of their folded names, and alike ones in that of their ids, page after page, both ways', async () => {
     const ids = await create('b', 'B', 'ba', 'Å', 'a', 'B\u{10FFFF}', 'c');
-    const alike = [ids[0], ids[1]].toSorted().map((id) => (id === ids[0] ? 'b' : 'B'));
+    const [b = '', capital = ''] = ids;
+    const alike = b < capital ? ['b', 'B'] : ['B', 'b'];
 
     expect(await find('b')).toEqual([...alike, 'ba', 'B\u{10FFFF}']);
     expect(await find('b', '&order=desc')).toEqual(['B\u{10FFFF}', 'ba', ...alike.toReversed()]);

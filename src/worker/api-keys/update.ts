@@ -1,4 +1,4 @@
-import { and, eq, lte, sql } from 'drizzle-orm';
+import { and, lte, sql } from 'drizzle-orm';
 import * as z from 'zod/mini';
 import { dropKeys } from '../callers/key-cache.ts';
 import { DomainError } from '../core/errors.ts';

@@ -130,6 +130,8 @@ export function keysetList<Filter extends string, Row>(name: string, definition:
   const filterNames = Object.keys(predicates) as Filter[];
   const compiled = new Map<string, ReturnType<typeof compile>>();
 
+  const bound = (side: Side) => tuple(key.map((_, index) => sql.placeholder(boundName(side, index))));
+
   function compile(given: Filter[], order: ListRequest['order']) {
     const isWithin = (isAfterStart: SQL) =>
       and(
@@ -141,7 +143,6 @@ export function keysetList<Filter extends string, Row>(name: string, definition:
         sql`${tuple(key)} ${isAfterStart} ${bound('from')}`,
         sql`${tuple(key)} < ${bound('to')}`,
       );
-    const bound = (side: Side) => tuple(key.map((_, index) => sql.placeholder(boundName(side, index))));
     const isListed = isWithin(sql`>=`);
     const pageOf = (condition: SQL | undefined) =>
       query<Bound, Row[]>((db) =>
