@@ -77,12 +77,13 @@ const fields: Field[] = [
   ]),
 ];
 
-/** The path, of an integration of the provider or of a SIP number that has everything. */
+/** The path, of an integration of the provider, of a SIP number that has everything or of the client's own key. */
 async function targetOf(client: Client, template: string, provider: keyof typeof credentialsOf) {
   if (template.includes('{integration_id}')) {
     return template.replace('{integration_id}', await createIntegration(client, credentialsOf[provider]));
   }
-  return template.includes('{') ? template.replace('{phone_number_id}', await importSip(client)) : template;
+  if (template.includes('{phone_number_id}')) return template.replace('{phone_number_id}', await importSip(client));
+  return template.replace('{key_id}', client.key_id);
 }
 
 /** What the rows of a table are answered with: `201`, or `422` and the message for the field. */
