@@ -32,6 +32,7 @@ const rolesHolding: Record<string, readonly string[]> = {
   'phone_numbers:delete': ['admin', 'agent_manager'],
   'api_keys:create': ['admin', 'agent_manager'],
   'api_keys:read': ['admin', 'agent_manager'],
+  'api_keys:update': ['admin', 'agent_manager'],
   'api_keys:rotate': ['admin', 'agent_manager'],
   'api_keys:revoke': ['admin', 'agent_manager'],
   'audit:read': ['admin'],
@@ -77,6 +78,8 @@ describe('the routes of the app', () => {
       'DELETE /api/phone-numbers/:phone_number_id phone_numbers:delete',
       'POST /api/api-keys api_keys:create',
       'GET /api/api-keys api_keys:read',
+      'GET /api/api-keys/:key_id api_keys:read',
+      'PUT /api/api-keys/:key_id api_keys:update',
       'POST /api/api-keys/:key_id/rotate api_keys:rotate',
       'DELETE /api/api-keys/:key_id api_keys:revoke',
       'GET /api/audit-events audit:read',
@@ -193,6 +196,7 @@ describe.each(routes)('$method $path', ({ method, path, permission }) => {
 });
 
 const bodies: Record<string, object[]> = {
+  'PUT /api/api-keys/:key_id': [{ name: 'Taken over' }],
   'POST /api/api-keys/:key_id/rotate': [{ overlap_seconds: 60 }],
   'PUT /api/integrations/:integration_id': [{ name: 'Taken over' }, { credentials: twilio }],
   'PUT /api/phone-numbers/:phone_number_id': [{ supports_inbound: true }, { assigned_agent_id: 'agent_000000000001' }],

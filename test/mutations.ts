@@ -121,6 +121,11 @@ const updatingNumber = (phone_number_id: string, body: object): Mutation => ({
   path: `/api/phone-numbers/${phone_number_id}`,
   body,
 });
+const renamingKey = (key_id: string): Mutation => ({
+  method: 'PUT',
+  path: `/api/api-keys/${key_id}`,
+  body: { name: 'Billing, Europe' },
+});
 const rotating = (key_id: string): Mutation => ({
   method: 'POST',
   path: `/api/api-keys/${key_id}/rotate`,
@@ -596,6 +601,12 @@ export const mutations: Case[] = [
     status: 201,
     prepare: async () => creatingKey({ name: 'Billing service', role: 'user' }),
   },
+  {
+    name: 'a new name for an API key',
+    status: 200,
+    prepare: async (client) => renamingKey((await otherKey(client)).key_id),
+  },
+  { name: 'a new name for no API key', status: 404, prepare: async () => renamingKey(NO_KEY) },
   {
     name: 'the rotation of an API key',
     status: 201,

@@ -264,7 +264,7 @@ const judgedOtherwise = [
   ...operations.flatMap(({ bodySchema }) => (bodySchema ? freeText(bodySchema) : [])),
 ];
 /** …or not. */
-const excludesOthers = /^only one of .* may be given$/;
+const excludesOthers = /^only one of .* may be given/;
 
 /** What is wrong with an answer; that its status and body are documented is seen to by `call`. */
 function fault(isValid: boolean, status: number, body: unknown): string | undefined {

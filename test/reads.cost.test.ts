@@ -7,7 +7,7 @@ import { hashKey } from '../src/worker/callers/raw-key.ts';
 import { countedBindings, interceptedBindings } from './bindings.ts';
 import { call, newClient, page, start } from './fixtures.ts';
 import type { Client } from './fixtures.ts';
-import { accepted, alternatives, lists, refused } from './lists.ts';
+import { accepted, lists, refused } from './lists.ts';
 
 const ROWS = 30_000;
 const OTHERS_ROWS = 3_000;
@@ -40,6 +40,8 @@ const iso = (i: number) => new Date(secondsOf(i) * 1000).toISOString().replace('
 // Of two filters, each has many rows and both together have few: so is one that seeks by one of them and drops by the other.
 const COMMON_NUMBERS = integrationOf(ROWS - 1);
 const RARE_NUMBERS = integrationOf(ROWS - 2);
+const COMMON_AGENT = 'agent_000000000001';
+const RARE_AGENT = 'agent_000000000002';
 const RARE_TARGET = integrationOf(7);
 const RARE_ACTOR = keyOf(7);
 
@@ -60,18 +62,18 @@ beforeAll(async () => {
     await seed(
       owner,
       `INSERT INTO integrations (organization_id, integration_id, name, provider, category, status, credentials_version,
-         data_key, kek_id, created_at, updated_at, verification_status)
-       SELECT ?1, ${id('intg')}, 'Seeded', ${by('vonage', 'plivo', 'twilio')}, 'telephony',
+         data_key, kek_id, created_at, updated_at, verification_status, name_folded)
+       SELECT ?1, ${id('intg')}, 'Seeded ' || printf('%05d', i), ${by('vonage', 'plivo', 'twilio')}, 'telephony',
          iif(i % 10 = 0, 'credentials_missing', 'active'), 'v', 'k', 'k1', max(i, ${MIDDLE}) + ${FIRST_SECOND}, 0,
-         ${by('refused', 'limited', 'verified')} FROM n`,
+         ${by('refused', 'limited', 'verified')}, 'seeded ' || printf('%05d', i) FROM n`,
     );
     await seed(
       owner,
       `INSERT INTO phone_numbers (phone_number_id, organization_id, integration_id, phone_number, provider, status,
          assigned_agent_id, supports_inbound, supports_outbound, created_at, updated_at, ownership)
        SELECT ${id('phon')}, ?1, ${ours ? by(RARE_NUMBERS, COMMON_NUMBERS, integrationOf(1)) : 'NULL'},
-         '+141' || ${ours ? `iif(i < ${MIDDLE}, 5, 7)` : '6'} || (1000000 + i), '${ours ? 'twilio' : 'sip'}',
-         iif(i % 10 = 0, 'assigned', 'free'), iif(i % 10 = 0, 'agent_000000000001', NULL), 0, 0, 0, 0,
+         '+141' || ${ours ? `iif(i < ${MIDDLE}, 5, 7)` : '6'} || (1000000 + i), ${ours ? by('vonage', 'plivo', 'twilio') : `'sip'`},
+         iif(i % 10 = 0, 'assigned', 'free'), iif(i % 10 = 0, iif(i % 1000 = 0, '${RARE_AGENT}', '${COMMON_AGENT}'), NULL), 0, 0, 0, 0,
          iif(i % 100 IN (7, 50), 'unconfirmed', 'confirmed') FROM n`,
     );
     await seed(
@@ -111,8 +113,11 @@ function moved(cursor: string, after: (string | number)[]): string {
 }
 
 /** How deep a page lies: the key of the row before it. */
-const keysOf: Record<string, (i: number) => (string | number)[]> = {
-  '/api/integrations': (i) => [secondsOf(Math.max(i, MIDDLE)), integrationOf(i)],
+const keysOf: Record<string, (i: number, names: string[]) => (string | number)[]> = {
+  '/api/integrations': (i, names) => [
+    names.includes('name_prefix') ? `seeded ${String(i).padStart(5, '0')}` : secondsOf(Math.max(i, MIDDLE)),
+    integrationOf(i),
+  ],
   '/api/phone-numbers': (i) => [numberOf(i)],
   '/api/api-keys': (i) => [secondsOf(Math.max(i, MIDDLE)), keyOf(i)],
   '/api/audit-events': (i) => [secondsOf(i), i + 1],
@@ -120,7 +125,12 @@ const keysOf: Record<string, (i: number) => (string | number)[]> = {
 
 /** Of each filter: values of most rows, of few among them, and of none. */
 const valuesOf: Record<string, string[]> = {
-  provider: ['twilio', 'plivo', 'vonage', 'telnyx'],
+  'provider of /api/integrations': ['twilio', 'plivo', 'vonage', 'telnyx'],
+  'provider of /api/phone-numbers': ['twilio', 'plivo', 'vonage', 'sip'],
+  name_prefix: ['Seeded', 'seeded%200', 'SEEDED%2012345', 'none'],
+  phone_number: [numberOf(MIDDLE), '+14161000001', '+19995550100'].map(encodeURIComponent),
+  phone_number_prefix: ['+1', '+1415', '+14171029', '+1416', numberOf(MIDDLE)].map(encodeURIComponent),
+  assigned_agent_id: [COMMON_AGENT, RARE_AGENT, 'agent_nobody'],
   category: ['telephony'],
   'status of /api/integrations': ['active', 'credentials_missing'],
   verification: ['verified', 'limited', 'refused', 'unreachable'],
@@ -140,7 +150,9 @@ const queriesOf = (path: string, filters: string[]): string[] =>
     (queries, name) => {
       const values = valuesOf[name] ?? valuesOf[`${name} of ${path}`];
       if (!values) throw new Error(`no values for ${name}`);
-      return queries.flatMap((query) => values.map((value) => `${query}&${name}=${value}`));
+      // Beside a number, which is one row at most, one value of each is enough.
+      const tried = filters.includes('phone_number') && name !== 'phone_number' ? values.slice(0, 1) : values;
+      return queries.flatMap((query) => tried.map((value) => `${query}&${name}=${value}`));
     },
     [''],
   );
@@ -159,7 +171,8 @@ describe('the lists', () => {
 describe.each(accepted)('the rows that $path reads under $filtered', ({ path, names }) => {
   it.each([1, 20, 100])('are as few as a page of %i has; the first page counts besides', async (size) => {
     const key = keysOf[path] ?? (() => []);
-    for (const query of queriesOf(path, names)) {
+    const queries = queriesOf(path, names).flatMap((query) => [`&order=asc${query}`, `&order=desc${query}`]);
+    for (const query of queries) {
       const pageOf = async (cursor = '') => ({
         query: `${query}${cursor}`,
         ...(await counted(`${path}?page_size=${size}${query}${cursor}`)),
@@ -171,7 +184,7 @@ describe.each(accepted)('the rows that $path reads under $filtered', ({ path, na
 
       const { next_cursor } = first;
       if (next_cursor === null) continue;
-      const places = [key(1), key(MIDDLE - 10), key(NEAR_END)].map((place) => moved(next_cursor, place));
+      const places = [1, MIDDLE - 10, NEAR_END].map((i) => key(i, names)).map((place) => moved(next_cursor, place));
       for (const cursor of [next_cursor, ...places]) {
         const next = await pageOf(`&cursor=${cursor}`);
         expect(next, query).toSatisfy(({ rowsRead }) => rowsRead <= pageBound(size));
@@ -180,17 +193,15 @@ describe.each(accepted)('the rows that $path reads under $filtered', ({ path, na
   });
 });
 
-describe.each(refused)('$path under $filtered', ({ path, names }) => {
+describe.each(refused)('$path under $filtered', ({ path, names, faults }) => {
   it('reads nothing: it is refused, and told what may go together', async () => {
-    for (const query of queriesOf(path, names)) {
+    for (const query of queriesOf(path, names).slice(0, 4)) {
       const { bindings, calls } = countedBindings();
 
       const { status, body } = await call(client, 'GET', `${path}?page_size=1${query}`, { bindings });
 
-      const message = 'only one of action, target_id, actor_key_id may be given';
-      const errors = alternatives.filter((name) => names.includes(name)).map((name) => ({ path: name, message }));
       expect(status).toBe(422);
-      expect(body).toMatchObject({ code: 'validation_failed', errors });
+      expect(body).toMatchObject({ code: 'validation_failed', errors: faults });
       expect(calls).toEqual([]);
     }
   });
@@ -203,6 +214,7 @@ describe('the round trips of a read', () => {
     ...lists.map(({ path }) => path),
     `/api/integrations/${integrationOf(1)}`,
     '/api/phone-numbers/phon_000000000001',
+    `/api/api-keys/${keyOf(1)}`,
   ];
 
   async function trips(path: string) {
@@ -233,12 +245,13 @@ describe('the round trips of a read', () => {
     expect(await trips(`${path}?cursor=${next_cursor}`)).toEqual({ status: 200, calls: ['DB.batch'] });
   });
 
-  it.each(['/api/integrations/intg_ffffffffffff', '/api/phone-numbers/phon_ffffffffffff'])(
-    '%s are no fewer for what is not there',
-    async (path) => {
-      expect(await trips(path)).toEqual({ status: 404, calls: ['DB.batch'] });
-    },
-  );
+  it.each([
+    '/api/integrations/intg_ffffffffffff',
+    '/api/phone-numbers/phon_ffffffffffff',
+    '/api/api-keys/apikey_ffffffffffff',
+  ])('%s are no fewer for what is not there', async (path) => {
+    expect(await trips(path)).toEqual({ status: 404, calls: ['DB.batch'] });
+  });
 
   it.each(paths)('%s are none where the query or the path is not valid', async (path) => {
     const wrong = path.includes('_') ? `${path}x` : `${path}?unknown=1`;
@@ -248,20 +261,21 @@ describe('the round trips of a read', () => {
 });
 
 describe('the rows that one resource costs', () => {
-  it.each([`/api/integrations/${integrationOf(MIDDLE)}`, '/api/phone-numbers/phon_0000000000ff'])(
-    '%s are 1',
-    async (path) => {
-      let rowsRead = 0;
-      const bindings = interceptedBindings(async (_, carryOut) => {
-        const result = await carryOut();
-        if (Array.isArray(result)) for (const { meta } of result) rowsRead += meta.rows_read;
-        return result;
-      });
+  it.each([
+    `/api/integrations/${integrationOf(MIDDLE)}`,
+    '/api/phone-numbers/phon_0000000000ff',
+    `/api/api-keys/${keyOf(MIDDLE)}`,
+  ])('%s are 1', async (path) => {
+    let rowsRead = 0;
+    const bindings = interceptedBindings(async (_, carryOut) => {
+      const result = await carryOut();
+      if (Array.isArray(result)) for (const { meta } of result) rowsRead += meta.rows_read;
+      return result;
+    });
 
-      const { status } = await start(client, 'GET', path, { bindings });
+    const { status } = await start(client, 'GET', path, { bindings });
 
-      expect(status).toBe(200);
-      expect(rowsRead).toBe(1);
-    },
-  );
+    expect(status).toBe(200);
+    expect(rowsRead).toBe(1);
+  });
 });

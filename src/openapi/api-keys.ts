@@ -5,7 +5,7 @@ import { newApiKey } from '../worker/api-keys/create.ts';
 import { rotation } from '../worker/api-keys/rotate.ts';
 import { keyStatuses, roles } from '../worker/core/vocabulary.ts';
 import { described, named } from './json-schema.ts';
-import { action, id, page, time } from './operation.ts';
+import { action, entity, id, page, time } from './operation.ts';
 import type { Operations } from './operation.ts';
 
 described(newApiKey, {
@@ -106,6 +106,22 @@ export const apiKeyOperations: Operations = {
     summary: 'List API keys',
     description: 'Oldest first, including revoked and expired keys.',
     answer: page(apiKeySchema, apiKeyExample),
+  },
+  'GET /api/api-keys/{key_id}': {
+    operationId: 'getApiKey',
+    tag,
+    summary: 'Get an API key',
+    answer: entity(apiKeySchema, apiKeyExample),
+    problems: ['api_key_not_found'],
+  },
+  'PUT /api/api-keys/{key_id}': {
+    operationId: 'updateApiKey',
+    tag,
+    summary: 'Rename an API key',
+    description: 'The key must not have a higher role than the calling key. It may be revoked or expired.',
+    body: { name: 'ApiKeyChanges', examples: { default: { name: 'Billing service' } } },
+    answer: action(200, 'API key updated successfully', apiKeySchema, apiKeyExample),
+    problems: ['api_key_not_found', 'quota_exceeded'],
   },
   'DELETE /api/api-keys/{key_id}': {
     operationId: 'revokeApiKey',

@@ -168,7 +168,8 @@ const alone =
 
 /** Of query parameters, by name. */
 const sentences: Record<string, string> = {
-  cursor: 'The `next_cursor` of the previous page. Send it with the same filters.',
+  cursor: 'The `next_cursor` of the previous page. Send it with the same filters and the same order.',
+  order: 'With `desc`, the list begins at its end.',
   page_size: 'The largest number of entries on a page.',
   action: alone,
   target_id: alone,

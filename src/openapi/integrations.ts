@@ -13,6 +13,7 @@ import type { DeletedIntegration, Integration, ListedIntegration } from '../work
 import { blockerCodes } from '../worker/integrations/preview.ts';
 import { presentProviderNumber } from '../worker/integrations/provider-numbers.ts';
 import type { ProviderNumber } from '../worker/integrations/provider-numbers.ts';
+import { integrationsQuery } from '../worker/integrations/read.ts';
 import { presentReference } from '../worker/integrations/references.ts';
 import type { IntegrationReference } from '../worker/integrations/references.ts';
 import { credentialsQuery, presentPreview } from '../worker/integrations/routes.ts';
@@ -43,6 +44,11 @@ described(deletionQuery, {
   verify:
     'Whether the account of the integration in `reassign_to` is asked if it holds the phone numbers, unless it is known to be ' +
     'the same account. `true` if it is absent; with `false` they are unconfirmed.',
+});
+described(integrationsQuery, {
+  name_prefix:
+    'What the name begins with, in upper or lower case. The list is then in the order of the names. It cannot be combined ' +
+    'with `provider`, `status` and `verification`.',
 });
 described(providers.twilio.credentials, { region: 'The region of the Auth Token and the API key.' });
 described(providers.telnyx.credentials, { public_key: 'Verifies the signatures of webhooks.' });
@@ -275,7 +281,7 @@ export const integrationOperations: Operations = {
     operationId: 'listIntegrations',
     tag,
     summary: 'List integrations',
-    description: 'Oldest first.',
+    description: 'Oldest first, or with `name_prefix` in the order of the names.',
     answer: page(listedIntegrationSchema, { ...integrationExample, phone_number_count: 1 }, 'Integration'),
   },
   'GET /api/integrations/{integration_id}': {

@@ -12,6 +12,7 @@ import { newPhoneNumbers } from '../worker/phone-numbers/bulk.ts';
 import { throughIntegration, throughSip } from '../worker/phone-numbers/import.ts';
 import { presentPhoneNumber } from '../worker/phone-numbers/phone-number.ts';
 import type { PhoneNumber } from '../worker/phone-numbers/phone-number.ts';
+import { phoneNumbersQuery } from '../worker/phone-numbers/read.ts';
 import { ownershipQuery } from '../worker/phone-numbers/routes.ts';
 import { phoneNumberChanges } from '../worker/phone-numbers/update.ts';
 import { importResultsSchema } from './import-results.ts';
@@ -23,6 +24,13 @@ described(ownershipQuery, {
   verify:
     'Whether the account of the integration is asked if it holds the number. `true` if it is absent; with `false` the number ' +
     'is unconfirmed.',
+});
+const alone = 'Goes with `phone_number` or `phone_number_prefix`, and without `phone_number` with no other filter.';
+described(phoneNumbersQuery, {
+  phone_number: 'This number. In a URL, `+` is written `%2B`.',
+  phone_number_prefix: 'What the numbers begin with. In a URL, `+` is written `%2B`. Not with `phone_number`.',
+  provider: alone,
+  assigned_agent_id: alone,
 });
 described(newPhoneNumbers, {
   phone_numbers: 'In E.164 format. A number that is given twice is imported once.',
@@ -212,7 +220,7 @@ export const phoneNumberOperations: Operations = {
     operationId: 'listPhoneNumbers',
     tag,
     summary: 'List phone numbers',
-    description: 'By number, ascending.',
+    description: 'By number.',
     answer: page(phoneNumberSchema, phoneNumberExample),
   },
   'GET /api/phone-numbers/{phone_number_id}': {

@@ -8,6 +8,7 @@ import { rewrapDataKeys } from './credentials/rewrap.ts';
 import { watchSize } from './d1/database-size.ts';
 import { deleteOldRememberedAnswers } from './decision/remembered-answers.ts';
 import type { Bindings } from './env.ts';
+import { foldNames } from './integrations/folded-name.ts';
 import { RECHECK_CRON, recheckCredentials } from './integrations/recheck.ts';
 import { recheckOwnership } from './phone-numbers/recheck.ts';
 
@@ -27,6 +28,7 @@ const tasks: Record<string, Task> = {
   read_retention: forgetReads,
   api_key_retention: forgetEndedKeys,
   rewrap: rewrapDataKeys,
+  names: foldNames,
   database_size: watchSize,
 };
 

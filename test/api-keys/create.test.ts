@@ -176,7 +176,7 @@ describe('the role of a new key', () => {
       code: 'permission_denied',
       required_permission: 'api_keys:create',
       exceeds: 'role',
-      detail: 'An API key cannot create, rotate or revoke a key that has a higher role than its own.',
+      detail: 'An API key cannot create, rename, rotate or revoke a key that has a higher role than its own.',
     });
     expect(await everythingKept()).toEqual(before);
   });

@@ -73,7 +73,10 @@ beforeAll(async () => {
     `phone-numbers/${phone_number_id}`,
     'phone-numbers',
     'phone-numbers?status=free',
+    'phone-numbers?provider=sip&order=desc',
+    'integrations?name_prefix=twilio',
     'api-keys',
+    `api-keys/${client.key_id}`,
     'audit-events',
     'audit-events?action=integration.created',
   ];

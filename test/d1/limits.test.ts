@@ -132,6 +132,10 @@ const valueOf: Record<string, string> = {
   provider: 'twilio',
   category: 'telephony',
   verification: 'verified',
+  name_prefix: longest(100),
+  phone_number: '%2B14155550100',
+  phone_number_prefix: '%2B1415',
+  assigned_agent_id: 'agent_000000000001',
   ownership: 'confirmed',
   integration_id: 'intg_000000000000',
   action: 'integration.created',
@@ -185,8 +189,11 @@ async function readEverything(client: Client): Promise<void> {
     const status = path === '/api/integrations' ? 'active' : 'free';
     const query = names.map((name) => `&${name}=${{ ...valueOf, status }[name]}`).join('');
     await note(invocations, `GET ${path} under ${filtered}`, async (bindings) => {
-      const { next_cursor } = await page(client, `${path}?page_size=1${query}`, { bindings });
-      if (next_cursor) await page(client, `${path}?page_size=1${query}&cursor=${next_cursor}`, { bindings });
+      for (const order of ['asc', 'desc']) {
+        const first = `${path}?page_size=1&order=${order}${query}`;
+        const { next_cursor } = await page(client, first, { bindings });
+        if (next_cursor) await page(client, `${first}&cursor=${next_cursor}`, { bindings });
+      }
     });
   }
 }

@@ -1,9 +1,10 @@
 /** Pages of lists: what stays whole while rows come and go, what a cursor is good for, and what is counted. */
 import { env } from 'cloudflare:workers';
 import { decodeBase64Url, encodeBase64Url } from 'hono/utils/encode';
-import { beforeEach, describe, expect, it } from 'vitest';
+import { beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { call, createIntegration, fillNumbers, newClient, page } from '../fixtures.ts';
 import type { Client } from '../fixtures.ts';
+import { accepted } from '../lists.ts';
 
 let client: Client;
 
@@ -143,6 +144,110 @@ describe('250 integrations by 20', () => {
   });
 });
 
+describe('the order desc', () => {
+  const values: Record<string, string> = {
+    provider: 'twilio',
+    category: 'telephony',
+    'status of /api/integrations': 'active',
+    'status of /api/phone-numbers': 'free',
+    verification: 'verified',
+    name_prefix: 'twilio',
+    ownership: 'unconfirmed',
+    phone_number_prefix: '%2B1415',
+    action: 'integration.created',
+    since: '2020-01-01T00:00:00Z',
+    until: '2100-01-01T00:00:00Z',
+  };
+
+  let filled: Client;
+  let own: Record<string, string>;
+
+  beforeAll(async () => {
+    filled = await newClient();
+    const integration_id = await createIntegration(filled);
+    for (let count = 0; count < 6; count += 1) await createIntegration(filled);
+    for (let count = 0; count < 6; count += 1) await newClient({ organization_id: filled.organization_id });
+    const [phone_number = ''] = await fillNumbers(filled, integration_id, 7);
+    await env.DB.prepare(
+      `UPDATE phone_numbers SET assigned_agent_id = 'agent_1', status = 'assigned'
+       WHERE organization_id = ? AND phone_number > ?`,
+    )
+      .bind(filled.organization_id, phone_number.replace(/.$/, '4'))
+      .run();
+    own = {
+      integration_id,
+      phone_number: encodeURIComponent(phone_number),
+      assigned_agent_id: 'agent_1',
+      target_id: integration_id,
+      actor_key_id: filled.key_id,
+    };
+  });
+
+  /** The ids of all entries, page after page. */
+  async function walk(query: string): Promise<unknown[]> {
+    const ids: unknown[] = [];
+    let cursor: string | null | undefined;
+    while (cursor !== null) {
+      const current = await page(filled, `${query}${cursor === undefined ? '' : `&cursor=${cursor}`}`);
+      ids.push(...current.data.map((entry) => Object.values(entry)[0]));
+      cursor = current.next_cursor;
+    }
+    return ids;
+  }
+
+  it.each(accepted)('of $path under $filtered is the list from its end', async ({ path, names }) => {
+    const filters = names
+      .map((name) => `&${name}=${own[name] ?? values[name] ?? values[`${name} of ${path}`]}`)
+      .join('');
+
+    const forwards = await walk(`${path}?page_size=100${filters}`);
+
+    expect(new Set(forwards).size).toBe(forwards.length);
+    expect(await walk(`${path}?page_size=3&order=asc${filters}`)).toEqual(forwards);
+    for (const size of [1, 3, 100]) {
+      expect(await walk(`${path}?page_size=${size}&order=desc${filters}`)).toEqual(forwards.toReversed());
+    }
+  });
+
+  it('is of more than one page for most of these filters', async () => {
+    const counts = await Promise.all(
+      [integrations, `${integrations}?name_prefix=t`, `${numbers}?provider=twilio`, `${numbers}?status=free`].map(
+        async (path) => (await page(filled, path)).total_count,
+      ),
+    );
+
+    expect(counts.every((count) => count >= 4)).toBe(true);
+  });
+
+  it('of a window of audit events begins before until, and ends at since', async () => {
+    await env.DB.prepare('UPDATE audit_events SET created_at = created_at + sequence * 10 WHERE organization_id = ?')
+      .bind(filled.organization_id)
+      .run();
+    const events = (await page(filled, '/api/audit-events?page_size=100')).data;
+    const [since, until] = [events.at(2), events.at(-2)].map((event) => String(event?.['created_at']));
+
+    const window = await page(filled, `/api/audit-events?order=desc&page_size=100&since=${since}&until=${until}`);
+
+    expect(window.data.map(({ event_id }) => event_id)).toEqual(
+      events
+        .slice(2, -2)
+        .map(({ event_id }) => event_id)
+        .toReversed(),
+    );
+  });
+
+  it('shows none that came after its first page', async () => {
+    const [oldest = '', newer = ''] = await fillIntegrations([1_700_000_000, 1_700_000_001]);
+    const first = await page(client, `${integrations}?order=desc&page_size=1`);
+    await fillIntegrations([1_700_000_002]);
+
+    const second = await page(client, `${integrations}?order=desc&page_size=1&cursor=${first.next_cursor}`);
+
+    expect(idsOf([first, second])).toEqual([newer, oldest]);
+    expect(second.next_cursor).toBeNull();
+  });
+});
+
 describe('whether there is more', () => {
   it.each([
     [0, [0]],
@@ -224,7 +329,7 @@ describe('a cursor', () => {
     status: 422,
     body: {
       code: 'validation_failed',
-      errors: [{ path: 'cursor', message: 'must be a next_cursor of this list, sent with the same filters' }],
+      errors: [{ path: 'cursor', message: 'must be a next_cursor of this list, sent with the same filters and order' }],
     },
   };
 
@@ -295,11 +400,18 @@ describe('a cursor', () => {
     ['a filter', 'provider=twilio', 'status=active'],
     ['a filter', 'provider=twilio', 'provider=twilio&status=active'],
     ['two filters', 'provider=twilio&status=active', 'provider=twilio'],
+    ['an order', 'order=desc', 'order=asc'],
+    ['no order', '', 'order=desc'],
   ])('that was given with %s, ?%s, is refused with ?%s', async (_, given, other) => {
     const { next_cursor } = await page(client, `${integrations}?page_size=2&${given}`);
 
     expect((await page(client, `${integrations}?page_size=2&${given}&cursor=${next_cursor}`)).data).toHaveLength(2);
     expect(await read(`${integrations}?page_size=2&${other}&cursor=${next_cursor}`)).toMatchObject(refusal);
+  });
+
+  it('that was given without an order is good with order=asc, and is as it was before there were orders', async () => {
+    expect((await page(client, `${integrations}?order=asc&cursor=${cursor}`)).data).toHaveLength(3);
+    expect(content['list']).toBe(JSON.stringify(['integrations', client.organization_id, []]));
   });
 
   it('is good with the same filters in another order', async () => {

@@ -73,6 +73,7 @@ const valid: Record<string, object> = {
   'POST /api/phone-numbers/bulk': { integration_id: 'intg_000000000000', phone_numbers: ['+14155550100'] },
   'PUT /api/phone-numbers/{phone_number_id}': { supports_inbound: true },
   'POST /api/api-keys': { name: 'Known', role: 'user' },
+  'PUT /api/api-keys/{key_id}': { name: 'Known' },
   'POST /api/api-keys/{key_id}/rotate': { overlap_seconds: 60 },
 };
 const withBody = requests.filter(({ fields }) => fields.length > 0);

@@ -66,6 +66,7 @@ const fields: Field[] = [
   { kind: 'name', field: 'POST /api/integrations name', body: (name) => ({ name, credentials: twilio }) },
   { kind: 'name', field: 'PUT /api/integrations/{integration_id} name', body: (name) => ({ name }) },
   { kind: 'name', field: 'POST /api/api-keys name', body: (name) => ({ name, role: 'user' }) },
+  { kind: 'name', field: 'PUT /api/api-keys/{key_id} name', body: (name) => ({ name }) },
   ...ofSipNumbers.flatMap<Field>(([kind, name, body]) => [
     { kind, field: `POST /api/phone-numbers ${name}`, body },
     { kind, field: `PUT /api/phone-numbers/{phone_number_id} ${name}`, body: (value) => ({ [name]: value }) },
@@ -76,12 +77,13 @@ const fields: Field[] = [
   ]),
 ];
 
-/** The path, of an integration of the provider or of a SIP number that has everything. */
+/** The path, of an integration of the provider, of a SIP number that has everything or of the client's own key. */
 async function targetOf(client: Client, template: string, provider: keyof typeof credentialsOf) {
   if (template.includes('{integration_id}')) {
     return template.replace('{integration_id}', await createIntegration(client, credentialsOf[provider]));
   }
-  return template.includes('{') ? template.replace('{phone_number_id}', await importSip(client)) : template;
+  if (template.includes('{phone_number_id}')) return template.replace('{phone_number_id}', await importSip(client));
+  return template.replace('{key_id}', client.key_id);
 }
 
 /** What the rows of a table are answered with: `201`, or `422` and the message for the field. */

@@ -82,7 +82,13 @@ describe('a new name', () => {
 
     await update({ name: 'Twilio Staging' });
 
-    expect(await row()).toEqual({ ...unchanged, name: 'Twilio Staging', revision: 2, updated_at: expect.any(Number) });
+    expect(await row()).toEqual({
+      ...unchanged,
+      name: 'Twilio Staging',
+      name_folded: 'twilio staging',
+      revision: 2,
+      updated_at: expect.any(Number),
+    });
     const others = ({ integrations }: typeof before) =>
       integrations.filter((found) => found['integration_id'] !== integration_id);
     const after = await resources();
@@ -233,7 +239,7 @@ describe('the audit event of an update', () => {
     const { headers } = await update({ name: 'Twilio Staging', credentials: fresh });
 
     const kept = ['data_key', 'kek_id', 'phone_number_count', 'account_fingerprint', 'last_verdict', 'check_count'];
-    const keptToo = [...kept, 'recheck_from', 'checking_until'];
+    const keptToo = [...kept, 'recheck_from', 'checking_until', 'name_folded'];
     const state = Object.fromEntries(Object.entries(before).filter(([name]) => !keptToo.includes(name)));
     expect((await eventsOn(integration_id)).slice(1)).toEqual([
       expect.objectContaining({

@@ -183,6 +183,98 @@ describe('the list of phone numbers', () => {
     }
   });
 
+  const shown = async (query: string, by = client) => {
+    const { data, total_count } = await page(by, `${all}?${query}`);
+    expect(total_count).toBe(data.length);
+    return data.map(({ phone_number }) => phone_number);
+  };
+
+  it('has a number alone by phone_number, and those that begin alike by phone_number_prefix', async () => {
+    const integration_id = await createIntegration(client);
+    const numbers = ['+13999999', '+1400000', '+14000000', '+140000009', '+14099999999', '+14100000', '+5400000'];
+    for (const phone_number of numbers) await importNumber(client, integration_id, phone_number);
+
+    expect(await shown('phone_number=%2B14000000')).toEqual(['+14000000']);
+    expect(await shown('phone_number=%2B140000001')).toEqual([]);
+    expect(await shown('phone_number_prefix=%2B140')).toEqual(numbers.slice(1, 5));
+    expect(await shown('phone_number_prefix=%2B140&order=desc')).toEqual(numbers.slice(1, 5).toReversed());
+    expect(await shown('phone_number_prefix=%2B14000000')).toEqual(['+14000000', '+140000009']);
+    expect(await shown('phone_number_prefix=%2B140000009')).toEqual(['+140000009']);
+    expect(await shown('phone_number_prefix=%2B9')).toEqual([]);
+    expect(await shown('phone_number_prefix=%2B1')).toEqual(numbers.slice(0, 6));
+  });
+
+  it('keeps within the prefix from page to page, in both orders', async () => {
+    const integration_id = await createIntegration(client);
+    for (const phone_number of ['+2700000', '+2710000', '+2710001', '+2720000']) {
+      await importNumber(client, integration_id, phone_number);
+    }
+
+    for (const [order, numbers] of [
+      ['asc', ['+2710000', '+2710001']],
+      ['desc', ['+2710001', '+2710000']],
+    ] as const) {
+      const filtered = `${all}?phone_number_prefix=%2B271&order=${order}&page_size=1`;
+      const first = await page(client, filtered);
+      const second = await page(client, `${filtered}&cursor=${first.next_cursor}`);
+      expect([...first.data, ...second.data].map(({ phone_number }) => phone_number)).toEqual(numbers);
+      expect(second).toMatchObject({ next_cursor: null, total_count: 2 });
+    }
+  });
+
+  it('has the numbers of a provider, sip among them, and those of an agent', async () => {
+    const integration_id = await createIntegration(client);
+    const [free, held] = [await imported(integration_id, null), await imported(integration_id, 'agent_1')];
+    const other = await imported(integration_id, 'agent_2');
+    const sipId = await importSip();
+    const ids = async (query: string) =>
+      (await page(client, `${all}?${query}`)).data.map(({ phone_number_id }) => phone_number_id);
+
+    expect(await ids('provider=twilio')).toEqual([free, held, other].map(({ phone_number_id }) => phone_number_id));
+    expect(await ids('provider=sip')).toEqual([sipId]);
+    expect(await ids('provider=vonage')).toEqual([]);
+    expect(await ids('assigned_agent_id=agent_1')).toEqual([held.phone_number_id]);
+    expect(await ids('assigned_agent_id=agent_3')).toEqual([]);
+  });
+
+  it('has a number by itself only where the other filters hold too', async () => {
+    const phone_number = unusedNumber();
+    const integration_id = await createIntegration(client);
+    await importNumber(client, integration_id, phone_number);
+    const number = `phone_number=${encodeURIComponent(phone_number)}`;
+
+    expect(await shown(`${number}&provider=twilio&status=free&integration_id=${integration_id}`)).toEqual([
+      phone_number,
+    ]);
+    expect(await shown(`${number}&provider=sip`)).toEqual([]);
+    expect(await shown(`${number}&status=assigned`)).toEqual([]);
+    expect(await shown(`${number}&assigned_agent_id=agent_1`)).toEqual([]);
+  });
+
+  it('has no number of another organization, whatever it is asked by', async () => {
+    const stranger = await newClient();
+    const phone_number = unusedNumber();
+    await importNumber(stranger, await createIntegration(stranger), phone_number);
+
+    for (const query of [
+      `phone_number=${encodeURIComponent(phone_number)}`,
+      `phone_number_prefix=${encodeURIComponent(phone_number.slice(0, 6))}`,
+      'provider=twilio',
+    ]) {
+      expect(await shown(query)).toEqual([]);
+      expect(await shown(query, stranger)).toEqual([phone_number]);
+    }
+  });
+
+  it('says how a plus is written where it came as a space', async () => {
+    for (const name of ['phone_number', 'phone_number_prefix']) {
+      const { status, body } = await call(client, 'GET', `${all}?${name}=+14155550100`);
+
+      expect(status).toBe(422);
+      expect(body).toMatchObject({ errors: [{ path: name, message: expect.stringContaining('(in a URL %2B)') }] });
+    }
+  });
+
   it('has nothing of another organization’s integration', async () => {
     const stranger = await newClient();
     const theirs = await createIntegration(stranger);
@@ -196,8 +288,21 @@ describe('the list of phone numbers', () => {
     ['an empty status', 'status=', 'status'],
     ['a malformed integration', 'integration_id=intg_1', 'integration_id'],
     ['an integration that is null', 'integration_id=null', 'integration_id'],
-    ['an unknown parameter', 'phone_number=%2B14155550100', 'phone_number'],
-    ['another list’s parameter', 'provider=twilio', 'provider'],
+    ['an unknown parameter', 'number=%2B14155550100', 'number'],
+    ['another list’s parameter', 'category=telephony', 'category'],
+    ['a number without its plus', 'phone_number=14155550100', 'phone_number'],
+    ['a number whose plus is not encoded', 'phone_number=+14155550100', 'phone_number'],
+    ['a number that is too short', 'phone_number=%2B141555', 'phone_number'],
+    ['a prefix without its plus', 'phone_number_prefix=1415', 'phone_number_prefix'],
+    ['a prefix whose plus is not encoded', 'phone_number_prefix=+1415', 'phone_number_prefix'],
+    ['a plus alone', 'phone_number_prefix=%2B', 'phone_number_prefix'],
+    ['a prefix that begins with 0', 'phone_number_prefix=%2B01', 'phone_number_prefix'],
+    ['a prefix of 16 digits', 'phone_number_prefix=%2B1234567890123456', 'phone_number_prefix'],
+    ['a prefix with a wildcard', 'phone_number_prefix=%2B1%25', 'phone_number_prefix'],
+    ['an unknown provider', 'provider=acme', 'provider'],
+    ['an agent of another form', 'assigned_agent_id=a1', 'assigned_agent_id'],
+    ['an unknown order', 'order=descending', 'order'],
+    ['a repeated order', 'order=asc&order=asc', 'order'],
     ['a repeated status', 'status=free&status=free', 'status'],
     ['a repeated integration', 'integration_id=intg_000000000000&integration_id=intg_000000000000', 'integration_id'],
   ])('is a 422 by %s', async (_, filter, path) => {

@@ -126,6 +126,7 @@ export async function createOperatorKey(
     expires_at,
     created_by: null,
     ended_at: null,
+    revision: 1,
   };
   const { event: created, inDoubt } = await carryOut(
     database,

@@ -25,7 +25,7 @@ import { isDecision, isOfBatch, isOfTarget } from '../../worker/decision/event.t
 import { isOrganization } from '../../worker/organizations/organization.ts';
 import { databaseNow } from '../clock.ts';
 import type { AssignmentRow, AuditEventRow, ExportedRow, PurgeRow, RetiredKekRow } from './export.ts';
-import { isIntegration, isPhoneNumber } from './subject.ts';
+import { isApiKey, isIntegration, isPhoneNumber } from './subject.ts';
 import type { CredentialsTable } from './subject.ts';
 
 /** Each row takes up to six statements. */
@@ -111,7 +111,10 @@ const continueTrail: Step<Trail> = query((db, parameters: Placeholders<Trail>) =
  * For the same reason, gives a row that was updated a revision that no event has seen. (Each update has an event, so
  * the last sequence is at least as high as any revision.)
  */
-const moveRevision = (table: typeof integrations | typeof phone_numbers, isTarget: typeof isIntegration) =>
+const moveRevision = (
+  table: typeof integrations | typeof phone_numbers | typeof api_keys,
+  isTarget: typeof isIntegration,
+) =>
   query((db, parameters: Placeholders<UpdatedParameters>) =>
     db
       .update(table)
@@ -124,6 +127,7 @@ const movedRevisions: Partial<Record<AuditAction, Step<UpdatedParameters>>> = {
   'integration.updated': moveRevision(integrations, isIntegration),
   'integration.credentials_missing': moveRevision(integrations, isIntegration),
   'phone_number.updated': moveRevision(phone_numbers, isPhoneNumber),
+  'api_key.updated': moveRevision(api_keys, isApiKey),
 };
 
 /**
@@ -293,13 +297,11 @@ const deletePhoneNumber: Step = query((db, parameters: Target) =>
   db.delete(phone_numbers).where(isPhoneNumber(parameters)).returning({ id: phone_numbers.phone_number_id }),
 );
 
-const revokeKey: Step = query((db, { organization_id, target_id }: Target) =>
+const revokeKey: Step = query((db, parameters: Target) =>
   db
     .update(api_keys)
     .set({ status: 'revoked' })
-    .where(
-      and(eq(api_keys.key_id, target_id), eq(api_keys.organization_id, organization_id), eq(api_keys.status, 'active')),
-    )
+    .where(and(isApiKey(parameters), eq(api_keys.status, 'active')))
     .returning({ id: api_keys.key_id }),
 );
 

@@ -1,8 +1,8 @@
-/** Selects an integration or a phone number by `target_id`, as events name it. */
+/** Selects an integration, a phone number or an API key by `target_id`, as events name it. */
 import { and, eq } from 'drizzle-orm';
 import type { Placeholder, SQL } from 'drizzle-orm';
 import type { SQLiteColumn, SQLiteTable } from 'drizzle-orm/sqlite-core';
-import { integrations, phone_numbers } from '../../worker/d1/schema.ts';
+import { api_keys, integrations, phone_numbers } from '../../worker/d1/schema.ts';
 
 type Text = Placeholder<string, string> | SQL<string>;
 
@@ -18,3 +18,6 @@ export const isIntegration = ({ organization_id, target_id }: Subject) =>
 
 export const isPhoneNumber = ({ organization_id, target_id }: Subject) =>
   and(eq(phone_numbers.phone_number_id, target_id), eq(phone_numbers.organization_id, organization_id));
+
+export const isApiKey = ({ organization_id, target_id }: Subject) =>
+  and(eq(api_keys.key_id, target_id), eq(api_keys.organization_id, organization_id));

@@ -3,6 +3,7 @@ import * as z from 'zod/mini';
 import { toIso } from '../core/time.ts';
 import { keyStatuses, roles } from '../core/vocabulary.ts';
 import { columnsOf } from '../d1/columns.ts';
+import { query } from '../d1/query.ts';
 import type { Placeholders } from '../d1/query.ts';
 import { api_keys } from '../d1/schema.ts';
 
@@ -30,6 +31,14 @@ export const apiKeyColumns = () => columnsOf(api_keys, fields());
 /** Selects one API key of one organization. */
 export const isApiKey = ({ organization_id, key_id }: Placeholders<{ organization_id: string; key_id: string }>) =>
   and(eq(api_keys.key_id, key_id), eq(api_keys.organization_id, organization_id));
+
+/** Includes the hash, which is the key's name in the caches. */
+export const findApiKey = query((db, parameters: Placeholders<{ organization_id: string; key_id: string }>) =>
+  db
+    .select({ ...apiKeyColumns(), key_hash: api_keys.key_hash })
+    .from(api_keys)
+    .where(isApiKey(parameters)),
+);
 
 /**
  * Selects the keys of an organization, for a query that has a list of key ids. The plus keeps SQLite from using the

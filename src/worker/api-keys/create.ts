@@ -111,6 +111,7 @@ export async function createApiKey(
     expires_at: expires_at ?? null,
     created_by: event.actor_key_id,
     ended_at: null,
+    revision: 1,
   });
   if (answer.outcome === 'undecided') {
     const exceeds = exceeded(role, expires_at, answer.caller);

@@ -1,24 +1,38 @@
-import { asc } from 'drizzle-orm';
 import * as z from 'zod/mini';
-import { keysetList, pageParameters } from '../d1/list.ts';
+import { DomainError } from '../core/errors.ts';
+import { batch } from '../d1/batch.ts';
+import { AFTER_ALL, keysetList, listParameters } from '../d1/list.ts';
+import { nearest } from '../d1/replica-session.ts';
+import type { ReadingCall } from '../d1/replica-session.ts';
 import { api_keys } from '../d1/schema.ts';
-import { apiKeyColumns } from './api-key.ts';
-import type { ApiKeyState } from './api-key.ts';
+import { apiKeyColumns, findApiKey, presentApiKey } from './api-key.ts';
+import type { ApiKey, ApiKeyState } from './api-key.ts';
 
-export const apiKeysQuery = z.lazy(() => z.strictObject(pageParameters()));
+/** @throws DomainError `api_key_not_found`, `temporarily_unavailable` */
+export async function readApiKey(call: ReadingCall, key_id: string): Promise<ApiKey> {
+  const { organization_id } = call;
+  const [[found]] = await nearest(call, (database) => batch(database, [findApiKey.bind({ organization_id, key_id })]));
+  if (!found) throw new DomainError('api_key_not_found', {});
+  return presentApiKey(found);
+}
+
+export const apiKeysQuery = z.lazy(() => z.strictObject(listParameters()));
 
 /** The API keys, oldest first, including revoked and expired ones. */
 export const listApiKeys = keysetList<never, ApiKeyState>('api_keys', {
   table: api_keys,
   key: [api_keys.created_at, api_keys.key_id],
   keyOf: ({ created_at, key_id }) => [created_at, key_id],
-  start: () => [-1, ''],
+  range: () => [
+    [0, ''],
+    [AFTER_ALL, ''],
+  ],
   predicates: {},
-  page: (db, isListed, limit) =>
+  page: (db, isListed, order, limit) =>
     db
       .select(apiKeyColumns())
       .from(api_keys)
       .where(isListed)
-      .orderBy(asc(api_keys.created_at), asc(api_keys.key_id))
+      .orderBy(...order)
       .limit(limit),
 });

@@ -14,7 +14,7 @@ import { eventRecorder, hasDecided, isOfBatch } from '../decision/event.ts';
 import { isOtherEventOfDecision, mutation, mutationParameters } from '../decision/mutation.ts';
 import type { MutationParameters, Outcome } from '../decision/mutation.ts';
 import { isUnanswered } from '../decision/remembered-answers.ts';
-import { apiKeyColumns, apiKeyState, isApiKey, isKeyOf, presentApiKey } from './api-key.ts';
+import { apiKeyState, findApiKey, isApiKey, isKeyOf, presentApiKey } from './api-key.ts';
 import type { ApiKey, ApiKeyState } from './api-key.ts';
 
 export const revocation = z.strictObject({
@@ -48,17 +48,9 @@ export const revokeRecorded = query((db, parameters: Placeholders<EventParameter
     .where(and(isKeyOf(parameters), inArray(api_keys.key_id, recorded)));
 });
 
-/** Includes the hash, which is the key's name in the caches. */
-const readKey = query((db, parameters: Placeholders<{ organization_id: string; key_id: string }>) =>
-  db
-    .select({ ...apiKeyColumns(), key_hash: api_keys.key_hash })
-    .from(api_keys)
-    .where(isApiKey(parameters)),
-);
-
 const decide = mutation('api_keys:revoke', {
   statements: [recordRevocation, revokeRecorded],
-  found: { key: readKey },
+  found: { key: findApiKey },
 });
 
 /** The ids of the keys that a key created, and of those that they created, and so on. Dead keys are included. */
@@ -126,7 +118,7 @@ const readRevoked = query((db, parameters: Placeholders<RevokeParameters>) =>
 
 const decideWithDescendants = mutation('api_keys:revoke', {
   statements: [recordRootRevocation, recordDescendants, revokeRecorded],
-  found: { key: readKey, roles: findRoles, revoked: readRevoked },
+  found: { key: findApiKey, roles: findRoles, revoked: readRevoked },
 });
 
 /**

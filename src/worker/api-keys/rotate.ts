@@ -139,6 +139,7 @@ const insertSuccessor = query((db, parameters: Placeholders<RotateParameters>) =
         expires_at: unlessNever(lifeOf(db, parameters)).as('life'),
         created_by: sql<string>`${parameters.actor_key_id}`.as('created_by'),
         ended_at: sql<null>`NULL`.as('ended_at'),
+        revision: sql<number>`1`.as('revision'),
       })
       .from(api_keys)
       .where(

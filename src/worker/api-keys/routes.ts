@@ -5,9 +5,10 @@ import { newRoutes } from '../http/new-routes.ts';
 import { mutates, reads } from '../http/route.ts';
 import { presentApiKey } from './api-key.ts';
 import { createApiKey, newApiKey } from './create.ts';
-import { apiKeysQuery, listApiKeys } from './read.ts';
+import { apiKeysQuery, listApiKeys, readApiKey } from './read.ts';
 import { revocation, revokeApiKey } from './revoke.ts';
 import { rotateApiKey, rotation } from './rotate.ts';
+import { apiKeyChanges, updateApiKey } from './update.ts';
 
 const path = z.object({ key_id: idSchema('apikey') });
 
@@ -23,6 +24,14 @@ export const apiKeyRoutes = newRoutes()
   .get('/', reads('api_keys:read', { query: apiKeysQuery }), async (c) => {
     const { rows, pagination } = await listApiKeys(c.get('call'), c.req.valid('query'));
     return answer(c, 200, { success: true, data: rows.map(presentApiKey), pagination });
+  })
+  .get('/:key_id', reads('api_keys:read', { path }), async (c) => {
+    const data = await readApiKey(c.get('call'), c.req.valid('param').key_id);
+    return answer(c, 200, { success: true, data });
+  })
+  .put('/:key_id', mutates('api_keys:update', { path, body: apiKeyChanges }), async (c) => {
+    const data = await updateApiKey(c.get('call'), c.req.valid('param').key_id, c.req.valid('json'));
+    return answer(c, 200, { success: true, message: 'API key updated successfully', data });
   })
   .post('/:key_id/rotate', mutates('api_keys:rotate', { path, body: rotation }), async (c) => {
     const data = await rotateApiKey(c.get('call'), c.req.valid('param').key_id, c.req.valid('json'));

@@ -1,14 +1,14 @@
-import { asc, eq, lt } from 'drizzle-orm';
+import { eq } from 'drizzle-orm';
 import * as z from 'zod/mini';
 import { apiKeyState, presentApiKey } from '../api-keys/api-key.ts';
 import type { ApiKey } from '../api-keys/api-key.ts';
 import { idSchema } from '../core/ids.ts';
 import { rfc3339, toIso } from '../core/time.ts';
 import { auditActions } from '../core/vocabulary.ts';
-import { keysetList, pageParameters } from '../d1/list.ts';
+import { AFTER_ALL, keysetList, listParameters, ofOneGroup } from '../d1/list.ts';
 import type { FilterOf } from '../d1/list.ts';
 import { audit_events } from '../d1/schema.ts';
-import { changesOf, isRare } from '../decision/event.ts';
+import { changesOf } from '../decision/event.ts';
 import { integrationState, presentIntegration } from '../integrations/integration.ts';
 import type { Integration } from '../integrations/integration.ts';
 import { organizationState, presentOrganization } from '../organizations/organization.ts';
@@ -22,8 +22,7 @@ const timeOfEvents = () =>
 /**
  * Filters of which only one can be used, because there is an index for each, and none for two together (d1/schema.ts).
  */
-const alternatives = ['action', 'target_id', 'actor_key_id'] as const;
-const together = `only one of ${alternatives.join(', ')} may be given`;
+const alternatives = [['action'], ['target_id'], ['actor_key_id']] as const;
 
 export const auditEventsQuery = z.lazy(() =>
   z
@@ -42,18 +41,12 @@ export const auditEventsQuery = z.lazy(() =>
       actor_key_id: z.exactOptional(idSchema('apikey')),
       since: z.exactOptional(timeOfEvents()),
       until: z.exactOptional(timeOfEvents()),
-      ...pageParameters(),
+      ...listParameters(),
     })
-    .check(
-      z.superRefine((given, context) => {
-        const named = alternatives.filter((name) => given[name] !== undefined);
-        if (named.length > 1)
-          for (const name of named) context.addIssue({ code: 'custom', path: [name], message: together });
-      }),
-    ),
+    .check(ofOneGroup(alternatives)),
 );
 
-/** Before any time and any sequence. */
+/** Before any sequence. */
 const BEFORE_ALL = -1;
 
 type AuditEventRow = typeof audit_events.$inferSelect;
@@ -63,20 +56,23 @@ export const listAuditEvents = keysetList<FilterOf<typeof auditEventsQuery>, Aud
   table: audit_events,
   key: [audit_events.created_at, audit_events.sequence],
   keyOf: ({ created_at, sequence }) => [created_at, sequence],
-  start: ({ since = BEFORE_ALL }) => [since, BEFORE_ALL],
+  range: ({ since = 0, until = AFTER_ALL }) => [
+    [since, BEFORE_ALL],
+    [until, BEFORE_ALL],
+  ],
   predicates: {
-    action: (value) => isRare(eq(audit_events.action, value)),
-    target_id: (value) => isRare(eq(audit_events.target_id, value)),
-    actor_key_id: (value) => isRare(eq(audit_events.actor_key_id, value)),
+    action: (value) => eq(audit_events.action, value),
+    target_id: (value) => eq(audit_events.target_id, value),
+    actor_key_id: (value) => eq(audit_events.actor_key_id, value),
     since: undefined,
-    until: (value) => lt(audit_events.created_at, value),
+    until: undefined,
   },
-  page: (db, isListed, limit) =>
+  page: (db, isListed, order, limit) =>
     db
       .select()
       .from(audit_events)
       .where(isListed)
-      .orderBy(asc(audit_events.created_at), asc(audit_events.sequence))
+      .orderBy(...order)
       .limit(limit),
 });
 

@@ -5,7 +5,7 @@ import { invalid } from './errors.ts';
 import { parseJson } from './json.ts';
 
 export function writeCursor(content: object): string {
-  return encodeBase64Url(new TextEncoder().encode(JSON.stringify(content)).buffer);
+  return encodeBase64Url(new TextEncoder().encode(JSON.stringify(content)).buffer).replace(/=+$/, '');
 }
 
 /**
@@ -19,7 +19,7 @@ export function readCursor<Content>(
 ): Content {
   const { success, data } = z.safeParse(schema, parseJson(textOf(cursor)));
   if (success && isOfList(data)) return data;
-  throw invalid('cursor', 'must be a next_cursor of this list, sent with the same filters');
+  throw invalid('cursor', 'must be a next_cursor of this list, sent with the same filters and order');
 }
 
 function textOf(cursor: string): string {

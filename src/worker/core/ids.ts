@@ -21,6 +21,9 @@ export function idSchema(prefix: IdPrefix) {
 /** Agents live in another system, so their ids have its form (docs/contract.md, Conventions). */
 export const agentIdPattern = /^agent_[A-Za-z0-9_-]{1,64}$/;
 
+export const agentIdSchema = () =>
+  z.string().check(z.regex(agentIdPattern, 'must be agent_ followed by 1 to 64 of A–Z, a–z, 0–9, _ and -'));
+
 /** E.164. */
 export const phoneNumberPattern = /^\+[1-9]\d{6,14}$/;
 

@@ -13,6 +13,7 @@ export const rolesHolding = {
   'phone_numbers:delete': ['admin', 'agent_manager'],
   'api_keys:create': ['admin', 'agent_manager'],
   'api_keys:read': ['admin', 'agent_manager'],
+  'api_keys:update': ['admin', 'agent_manager'],
   'api_keys:rotate': ['admin', 'agent_manager'],
   'api_keys:revoke': ['admin', 'agent_manager'],
   'audit:read': ['admin'],

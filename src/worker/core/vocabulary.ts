@@ -69,6 +69,7 @@ export const auditActions = [
   'organization.resumed',
   'organization.offboarded',
   'api_key.created',
+  'api_key.updated',
   'api_key.rotated',
   'api_key.revoked',
   'integration.created',

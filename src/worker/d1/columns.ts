@@ -1,4 +1,4 @@
-/** A table's columns as select lists, parameters and JSON; and the predicate that a row exists. */
+/** A table's columns as select lists, parameters and JSON; and predicates about its rows. */
 import { exists, getTableColumns, sql } from 'drizzle-orm';
 import type { Placeholder, SQL, SQLWrapper } from 'drizzle-orm';
 import type { SQLiteTable } from 'drizzle-orm/sqlite-core';
@@ -36,6 +36,12 @@ export function existsIn(db: Builder, table: SQLiteTable, condition: SQL | undef
       .where(condition),
   );
 }
+
+/**
+ * Makes SQLite use this predicate's index. Its planner has no statistics here, and would rather use one that reads every
+ * row of the organization.
+ */
+export const isRare = (predicate: SQL) => sql`likelihood(${predicate}, 0.0001)`;
 
 type Row<Table extends SQLiteTable> = Table['$inferSelect'];
 

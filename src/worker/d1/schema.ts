@@ -117,6 +117,7 @@ export const api_keys = sqliteTable(
     created_by: text(),
     /** When it was revoked or expired. Null while it is alive, and until the cron has noticed that it expired. */
     ended_at: integer(),
+    revision: revision(),
   },
   (table) => [
     index('api_keys_by_created_at').on(table.organization_id, table.created_at, table.key_id),
@@ -172,6 +173,8 @@ export const integrations = sqliteTable(
     recheck_from: integer().notNull().default(0),
     /** A run of the cron has it among those that it checks until then. */
     checking_until: integer(),
+    /** The name as the list by names compares it (integrations/folded-name.ts). Null: the cron has yet to fold it. */
+    name_folded: text(),
   },
   (table) => [
     primaryKey({ columns: [table.organization_id, table.integration_id] }),
@@ -215,6 +218,8 @@ export const integrations = sqliteTable(
       table.created_at,
       table.integration_id,
     ),
+    index('integrations_by_name').on(table.organization_id, table.name_folded, table.integration_id),
+    index('integrations_unfolded').on(table.organization_id, table.integration_id).where(isNull(table.name_folded)),
     // Finds the data keys that a rotation must re-wrap.
     index('integrations_by_kek').on(table.kek_id),
     // The next two find the integrations that the cron must check, and those that it is checking.
@@ -274,7 +279,7 @@ export const phone_numbers = sqliteTable(
       table.phone_number,
       table.phone_number_id,
     ),
-    // With the index above, one for each set of filters of the list.
+    // With the index above, one for each set of filters that the list takes.
     index('phone_numbers_by_phone_number').on(table.organization_id, table.phone_number),
     index('phone_numbers_by_status').on(table.organization_id, table.status, table.phone_number),
     index('phone_numbers_by_integration_status').on(
@@ -303,6 +308,10 @@ export const phone_numbers = sqliteTable(
       table.ownership,
       table.phone_number,
     ),
+    index('phone_numbers_by_provider').on(table.organization_id, table.provider, table.phone_number),
+    index('phone_numbers_by_agent')
+      .on(table.organization_id, table.assigned_agent_id, table.phone_number)
+      .where(isNotNull(table.assigned_agent_id)),
     // Finds the numbers that the cron must ask about; those of one integration are together.
     index('phone_numbers_by_ownership_due_at')
       .on(table.ownership_due_at, table.integration_id)

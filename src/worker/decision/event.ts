@@ -16,7 +16,7 @@ import { DomainError } from '../core/errors.ts';
 import { BATCH_ID_LENGTH } from '../core/ids.ts';
 import type { ActorType, AuditAction, EventReason } from '../core/vocabulary.ts';
 import { actThenRead } from '../d1/batch.ts';
-import { existsIn, jsonObject } from '../d1/columns.ts';
+import { existsIn, isRare, jsonObject } from '../d1/columns.ts';
 import { query } from '../d1/query.ts';
 import type { Builder, CompiledQuery, Placeholders } from '../d1/query.ts';
 import { audit_events, organizations } from '../d1/schema.ts';
@@ -49,12 +49,6 @@ export const isOfBatch = ({
     // The ids of two batches may begin alike.
     eq(audit_events.request_id, request_id),
   );
-
-/**
- * Makes SQLite use this predicate's index. Its planner has no statistics here, and would use the primary key and read
- * every event of the organization.
- */
-export const isRare = (predicate: SQL) => sql`likelihood(${predicate}, 0.0001)`;
 
 /**
  * Selects the events of one target with one of these actions, by the index of targets. (Most events may have the same
@@ -221,6 +215,7 @@ const unrecorded = [
   'recheck_from',
   'checking_until',
   'ownership_due_at',
+  'name_folded',
 ];
 
 /** The state of an event leaves out secrets, counters, and what the service keeps only for itself. */

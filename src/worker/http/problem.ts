@@ -20,7 +20,7 @@ const quotaNames: Record<Quota, string> = {
 };
 
 const exceedsDetails = {
-  role: 'An API key cannot create, rotate or revoke a key that has a higher role than its own.',
+  role: 'An API key cannot create, rename, rotate or revoke a key that has a higher role than its own.',
   expires_at: 'An API key cannot create or rotate a key that expires later than itself.',
   user: 'An API key can rotate only keys of its own user, unless its role is admin.',
 };

@@ -20,13 +20,14 @@ import type { MutationParameters } from '../decision/mutation.ts';
 import { isOrganization } from '../organizations/organization.ts';
 import { assertRoom, fullQuota, hasRoomFor } from '../organizations/quotas.ts';
 import { assertUsable, providerCredentials, rowOf } from '../providers/providers.ts';
-import { integrationState, isIntegration } from './integration.ts';
+import { foldName } from './folded-name.ts';
+import { integrationState, isIntegration, MAX_NAME_LENGTH } from './integration.ts';
 import type { IntegrationState } from './integration.ts';
 import { checkBeforePut } from './verification.ts';
 
 export const newIntegration = z.lazy(() =>
   z.strictObject({
-    name: visibleName(100),
+    name: visibleName(MAX_NAME_LENGTH),
     credentials: providerCredentials,
   }),
 );
@@ -110,6 +111,7 @@ export async function createIntegration(
       check_count: 0,
       recheck_from: event.event_time,
       checking_until: null,
+      name_folded: foldName(name),
     });
     if (answer.outcome !== 'undecided') return answer.event;
     assertRoom(answer.found.full);

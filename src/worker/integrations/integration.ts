@@ -8,6 +8,8 @@ import type { Placeholders } from '../d1/query.ts';
 import { integrations } from '../d1/schema.ts';
 import { entityTag } from '../http/entity-tags.ts';
 
+export const MAX_NAME_LENGTH = 100;
+
 const fields = () => ({
   integration_id: z.string(),
   organization_id: z.string(),

@@ -1,10 +1,10 @@
 /** What uses an integration: phone numbers. */
-import { and, asc, eq } from 'drizzle-orm';
+import { and, eq } from 'drizzle-orm';
 import * as z from 'zod/mini';
 import { DomainError } from '../core/errors.ts';
 import type { phoneNumberStatuses } from '../core/vocabulary.ts';
-import { keysetList, pageParameters } from '../d1/list.ts';
-import type { PageRequest, Pagination } from '../d1/list.ts';
+import { keysetList, listParameters } from '../d1/list.ts';
+import type { ListRequest, Pagination } from '../d1/list.ts';
 import { query } from '../d1/query.ts';
 import type { Placeholders } from '../d1/query.ts';
 import type { ReadingCall } from '../d1/replica-session.ts';
@@ -43,7 +43,7 @@ export const presentReference = ({ phone_number_id, phone_number, status, assign
 
 export type IntegrationReference = ReturnType<typeof presentReference>;
 
-export const referencesQuery = z.lazy(() => z.strictObject(pageParameters()));
+export const referencesQuery = z.lazy(() => z.strictObject(listParameters()));
 
 const findIntegration = query((db, parameters: Placeholders<IntegrationParameters>) =>
   db.select({ integration_id: integrations.integration_id }).from(integrations).where(isIntegration(parameters)),
@@ -53,15 +53,15 @@ const listNumbers = keysetList<'integration_id', ReferenceRow>('references', {
   table: phone_numbers,
   key: [phone_numbers.phone_number],
   keyOf: ({ phone_number }) => [phone_number],
-  start: () => [''],
+  range: () => [[''], [':']],
   predicates: { integration_id: (value) => eq(phone_numbers.integration_id, value) },
   owner: findIntegration,
-  page: (db, isListed, limit) =>
+  page: (db, isListed, order, limit) =>
     db
       .select(referenceColumns())
       .from(phone_numbers)
       .where(isListed)
-      .orderBy(asc(phone_numbers.phone_number))
+      .orderBy(...order)
       .limit(limit),
 });
 
@@ -73,7 +73,7 @@ const listNumbers = keysetList<'integration_id', ReferenceRow>('references', {
 export async function listReferences(
   call: ReadingCall,
   integration_id: string,
-  request: PageRequest,
+  request: ListRequest,
 ): Promise<{ data: IntegrationReference[]; pagination: Pagination }> {
   const { rows, pagination, hasOwner } = await listNumbers(call, { ...request, integration_id });
   if (!hasOwner) throw new DomainError('integration_not_found', {});

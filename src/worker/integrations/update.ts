@@ -24,7 +24,8 @@ import { assertMatched, isAsMatched, unmatchedTarget } from '../decision/precond
 import { assertRoom, fullQuota, hasRoomFor } from '../organizations/quotas.ts';
 import type { FullQuota } from '../organizations/quotas.ts';
 import { assertUsable, providerCredentials } from '../providers/providers.ts';
-import { integrationState, isIntegration } from './integration.ts';
+import { foldName } from './folded-name.ts';
+import { integrationState, isIntegration, MAX_NAME_LENGTH } from './integration.ts';
 import type { IntegrationState } from './integration.ts';
 import { assertSameAccount, checkBeforePut, shownColumns } from './verification.ts';
 import type { UsedAccount } from './verification.ts';
@@ -32,7 +33,7 @@ import type { UsedAccount } from './verification.ts';
 export const integrationChanges = z.lazy(() =>
   z
     .strictObject({
-      name: z.exactOptional(visibleName(100)),
+      name: z.exactOptional(visibleName(MAX_NAME_LENGTH)),
       credentials: z.exactOptional(providerCredentials),
     })
     .check(
@@ -57,6 +58,8 @@ interface ProviderParameters extends TargetParameters {
 interface UpdateParameters extends TargetParameters {
   /** Null leaves the name as it is. */
   name: string | null;
+  /** Of the new name; null if there is none. */
+  name_folded: string | null;
 }
 
 type Checked = ReturnType<ReturnType<typeof checkBeforePut>['columns']>;
@@ -121,6 +124,7 @@ const updateTo = (db: Builder, parameters: Placeholders<UpdateParameters>, value
     .update(integrations)
     .set({
       ...values,
+      name_folded: sql`coalesce(${parameters.name_folded}, ${integrations.name_folded})`,
       updated_at: updateTime(db, parameters, integrations.updated_at),
       revision: sql`${integrations.revision} + 1`,
     })
@@ -187,7 +191,8 @@ export async function updateIntegration(
   { name, credentials }: Changes,
   verify: boolean,
 ): Promise<IntegrationState> {
-  const parameters = { ...mutationParameters(call), integration_id, name: name ?? null };
+  const renaming = name === undefined ? { name: null, name_folded: null } : { name, name_folded: foldName(name) };
+  const parameters = { ...mutationParameters(call), integration_id, ...renaming };
   const event = credentials
     ? await replace(call, { ...parameters, provider: credentials.provider }, credentials, verify)
     : await renameOnly(call, parameters);

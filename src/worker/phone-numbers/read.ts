@@ -1,10 +1,10 @@
-import { asc, eq } from 'drizzle-orm';
+import { eq } from 'drizzle-orm';
 import * as z from 'zod/mini';
 import { DomainError } from '../core/errors.ts';
-import { idSchema } from '../core/ids.ts';
-import { ownerships, phoneNumberStatuses } from '../core/vocabulary.ts';
+import { agentIdSchema, idSchema, phoneNumberPattern } from '../core/ids.ts';
+import { ownerships, phoneNumberStatuses, providerNames } from '../core/vocabulary.ts';
 import { batch } from '../d1/batch.ts';
-import { keysetList, pageParameters } from '../d1/list.ts';
+import { keysetList, listParameters, ofOneGroup } from '../d1/list.ts';
 import type { FilterOf } from '../d1/list.ts';
 import { query } from '../d1/query.ts';
 import type { Placeholders } from '../d1/query.ts';
@@ -28,31 +28,51 @@ export async function readPhoneNumber(call: ReadingCall, phone_number_id: string
   return found;
 }
 
+/** In a query string a plus is a space, unless it is written as %2B. */
+const inUrl = (digits: string) => `must be + (in a URL %2B) and ${digits} digits, the first of them not 0`;
+
 export const phoneNumbersQuery = z.lazy(() =>
-  z.strictObject({
-    status: z.exactOptional(z.enum(phoneNumberStatuses)),
-    integration_id: z.exactOptional(idSchema('intg')),
-    ownership: z.exactOptional(z.enum(ownerships)),
-    ...pageParameters(),
-  }),
+  z
+    .strictObject({
+      phone_number: z.exactOptional(z.string().check(z.regex(phoneNumberPattern, inUrl('7 to 15')))),
+      phone_number_prefix: z.exactOptional(z.string().check(z.regex(/^\+[1-9]\d{0,14}$/, inUrl('1 to 15')))),
+      provider: z.exactOptional(z.enum([...providerNames, 'sip'])),
+      assigned_agent_id: z.exactOptional(agentIdSchema()),
+      status: z.exactOptional(z.enum(phoneNumberStatuses)),
+      integration_id: z.exactOptional(idSchema('intg')),
+      ownership: z.exactOptional(z.enum(ownerships)),
+      ...listParameters(),
+    })
+    .check(
+      ofOneGroup([['phone_number'], ['phone_number_prefix']]),
+      ofOneGroup([['status', 'integration_id', 'ownership'], ['provider'], ['assigned_agent_id']], 'phone_number'),
+    ),
 );
 
-/** The phone numbers, by number, ascending. */
+/** The phone numbers, by number. */
 export const listPhoneNumbers = keysetList<FilterOf<typeof phoneNumbersQuery>, PhoneNumberState>('phone_numbers', {
   table: phone_numbers,
   key: [phone_numbers.phone_number],
   keyOf: ({ phone_number }) => [phone_number],
-  start: () => [''],
+  // A colon comes after all digits.
+  range: ({ phone_number, phone_number_prefix = '' }) =>
+    phone_number === undefined
+      ? [[phone_number_prefix], [`${phone_number_prefix}:`]]
+      : [[phone_number], [`${phone_number}0`]],
   predicates: {
     status: (value) => eq(phone_numbers.status, value),
     integration_id: (value) => eq(phone_numbers.integration_id, value),
     ownership: (value) => eq(phone_numbers.ownership, value),
+    provider: (value) => eq(phone_numbers.provider, value),
+    assigned_agent_id: (value) => eq(phone_numbers.assigned_agent_id, value),
+    phone_number: undefined,
+    phone_number_prefix: undefined,
   },
-  page: (db, isListed, limit) =>
+  page: (db, isListed, order, limit) =>
     db
       .select(phoneNumberColumns())
       .from(phone_numbers)
       .where(isListed)
-      .orderBy(asc(phone_numbers.phone_number))
+      .orderBy(...order)
       .limit(limit),
 });

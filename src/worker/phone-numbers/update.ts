@@ -6,7 +6,7 @@ import * as z from 'zod/mini';
 import { DomainError } from '../core/errors.ts';
 import type { Fault } from '../core/errors.ts';
 import { onceTheRestIsRight } from '../core/fields.ts';
-import { agentIdPattern, idSchema } from '../core/ids.ts';
+import { agentIdSchema, idSchema } from '../core/ids.ts';
 import { unixNow } from '../core/time.ts';
 import type { Ownership, Provider, Quota } from '../core/vocabulary.ts';
 import { purge } from '../credentials/drain.ts';
@@ -49,9 +49,7 @@ export const phoneNumberChanges = z.lazy(() => {
       integration_id: orNull(idSchema('intg')),
       supports_inbound: z.exactOptional(z.boolean()),
       supports_outbound: z.exactOptional(z.boolean()),
-      assigned_agent_id: orNull(
-        z.string().check(z.regex(agentIdPattern, 'must be agent_ followed by 1 to 64 of A–Z, a–z, 0–9, _ and -')),
-      ),
+      assigned_agent_id: orNull(agentIdSchema()),
       sip_trunk_name: orNull(fields.sip_trunk_name),
       sip_username: orNull(fields.sip_username),
       sip_password: orNull(fields.sip_password),

@@ -117,6 +117,20 @@ describe('a late try behind a restore and its replay', () => {
     expect(await rowOf('integrations', integration_id)).toEqual(before);
   });
 
+  it('of a new name for an API key that was changed again changes nothing', async () => {
+    const { key_id } = await newClient({ organization_id: client.organization_id });
+    const { bindings, landAgain } = keeping('update "api_keys" set "name"');
+    await undoneAndReplayed(async () => {
+      await put(`/api/api-keys/${key_id}`, { name: 'First' }, bindings);
+      await put(`/api/api-keys/${key_id}`, { name: 'Second' });
+    });
+    const before = await rowOf('api_keys', key_id);
+
+    await landAgain();
+
+    expect(await rowOf('api_keys', key_id)).toEqual(before);
+  });
+
   it('of an assignment that was taken back changes nothing', async () => {
     const phone_number_id = await importNumber(client, integration_id, unusedNumber());
     const path = `/api/phone-numbers/${phone_number_id}`;
