@@ -133,7 +133,9 @@ it.each<Pick<Problem, 'what' | 'request'>>([{ what: 'a success', request: { body
 
     for (const answer of [first, second]) {
       expect(answer.headers.get('X-Request-Id')).toMatch(/^(?!inbound)./);
-      expect(answer.headers.get('Cache-Control')).toBe('no-store, no-transform');
+      expect(answer.headers.get('Cache-Control')).toBe(
+        request.path?.startsWith('/api/') === false ? 'no-store' : 'no-store, no-transform',
+      );
       expect(answer.body).toMatchObject(
         answer.status < 400 ? { success: true } : { request_id: answer.headers.get('X-Request-Id') },
       );
