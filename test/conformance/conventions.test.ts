@@ -191,6 +191,23 @@ describe('an action that succeeds', () => {
   });
 });
 
+it('an ETag comes strong over HTTP, and goes back as If-None-Match and If-Match', async () => {
+  const path = `/api/integrations/${await server.createIntegration(admin)}`;
+  const read = await send({ method: 'GET', path });
+  const tag = read.headers.get('ETag');
+
+  const same = await send({ method: 'GET', path, headers: { 'If-None-Match': tag } });
+  const renamed = await send({ method: 'PUT', path, headers: { 'If-Match': tag }, body: { name: 'One' } });
+  const outdated = await send({ method: 'PUT', path, headers: { 'If-Match': tag }, body: { name: 'Two' } });
+
+  expect(tag).toMatch(/^"1-\d+"$/);
+  expect(same).toMatchObject({ status: 304, text: '' });
+  expect(same.headers.get('ETag')).toBe(tag);
+  expect(renamed.status).toBe(200);
+  expect(outdated).toMatchObject(problem(412, 'precondition_failed'));
+  expect(await send({ method: 'GET', path })).toMatchObject({ body: { data: { name: 'One' } } });
+});
+
 describe('where two errors apply', () => {
   const wrongOrganization = { 'X-Organization-Id': 'org_other' };
   const wrongKey = { 'X-API-Key': 'no key' };
