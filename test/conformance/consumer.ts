@@ -147,6 +147,17 @@ function narrowed(problem: Problem): number {
 }
 void narrowed;
 
+export async function assign(phone_number_id: string): Promise<string | null> {
+  const path = api['phone-numbers'][':phone_number_id'];
+  const read = await path.$get({ param: { phone_number_id } }, { headers: { 'If-None-Match': '"1-0"' } });
+  if (read.status === 304) return null;
+  const { data } = await unwrap(read);
+  const headers = { 'If-Match': read.headers.get('ETag') ?? '' };
+  const written = await path.$put({ param: { phone_number_id }, json: { assigned_agent_id: 'agent_1' } }, { headers });
+  if (written.status === 412) return written.json().then((problem) => problem.detail);
+  return (await unwrap(written)).data.assigned_agent_id ?? data.phone_number;
+}
+
 const twilio = { provider: 'twilio' as const, account_sid: 'AC0123456789abcdef0123456789abcdef' };
 export const compiles = () => [
   api.integrations.$post({ json: { name: 'x', credentials: { ...twilio, api_key_sid: 'SK', api_key_secret: 'x' } } }),

@@ -133,7 +133,9 @@ it.each<Pick<Problem, 'what' | 'request'>>([{ what: 'a success', request: { body
 
     for (const answer of [first, second]) {
       expect(answer.headers.get('X-Request-Id')).toMatch(/^(?!inbound)./);
-      expect(answer.headers.get('Cache-Control')).toBe('no-store, no-transform');
+      expect(answer.headers.get('Cache-Control')).toBe(
+        request.path?.startsWith('/api/') === false ? 'no-store' : 'no-store, no-transform',
+      );
       expect(answer.body).toMatchObject(
         answer.status < 400 ? { success: true } : { request_id: answer.headers.get('X-Request-Id') },
       );
@@ -187,6 +189,23 @@ describe('an action that succeeds', () => {
 
     expect((await send({ body: integration, headers })).status).toBe(201);
   });
+});
+
+it('an ETag comes strong over HTTP, and goes back as If-None-Match and If-Match', async () => {
+  const path = `/api/integrations/${await server.createIntegration(admin)}`;
+  const read = await send({ method: 'GET', path });
+  const tag = read.headers.get('ETag');
+
+  const same = await send({ method: 'GET', path, headers: { 'If-None-Match': tag } });
+  const renamed = await send({ method: 'PUT', path, headers: { 'If-Match': tag }, body: { name: 'One' } });
+  const outdated = await send({ method: 'PUT', path, headers: { 'If-Match': tag }, body: { name: 'Two' } });
+
+  expect(tag).toMatch(/^"1-\d+"$/);
+  expect(same).toMatchObject({ status: 304, text: '' });
+  expect(same.headers.get('ETag')).toBe(tag);
+  expect(renamed.status).toBe(200);
+  expect(outdated).toMatchObject(problem(412, 'precondition_failed'));
+  expect(await send({ method: 'GET', path })).toMatchObject({ body: { data: { name: 'One' } } });
 });
 
 describe('where two errors apply', () => {

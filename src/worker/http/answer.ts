@@ -61,7 +61,11 @@ export function answer<Body extends object, Status extends ContentfulStatusCode>
 }
 
 /** The answer to a `GET` of what has this ETag: 304 without a body if the client has that (RFC 9110 §15.4.5). */
-export function answerUnlessKnown<Body extends object>(c: Context<AppEnv>, ETag: string, body: Body) {
+export function answerUnlessKnown<Body extends object>(
+  c: Context<AppEnv>,
+  ETag: string,
+  body: Body,
+): Response & (TypedResponse<JSONParsed<Body>, 200, 'json'> | TypedResponse<null, 304, 'body'>) {
   const known = c.get('known') ?? [];
   if (known !== '*' && !known.includes(ETag)) return answer(c, 200, body, { ETag });
   const response = new Response(null, { status: 304, headers: { ...allHeaders(c), ETag } });
