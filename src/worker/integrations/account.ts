@@ -119,13 +119,15 @@ export async function askForNumbers(
   const credentials = await openCredentials(call, row);
   await takeFromBudget(call, 1);
   let calls = 0;
+  let isBudgetSpent = false;
   const ask = async (request: ProviderRequest) => {
     calls += 1;
     const isPaid = calls === 1 || (await isWithinBudget(env, caller, 1));
+    isBudgetSpent ||= !isPaid;
     return isPaid ? exchange(env, provider, request) : undefined;
   };
   const holdings = await findHoldings({ provider, credentials, ask }, phone_numbers);
   await noteRefusal(call, row, credentials, holdings.outcome);
   if (holdings.outcome.status === 'refused') throw refusalBy(holdings.outcome);
-  return holdings;
+  return { ...holdings, isCut: holdings.isCut || isBudgetSpent };
 }

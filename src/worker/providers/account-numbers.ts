@@ -76,6 +76,8 @@ export interface Holdings {
   absent: ReadonlySet<string>;
   /** `verified`, or that of the answer which left numbers open. */
   outcome: CheckOutcome;
+  /** Whether numbers stay open because our own limits ended the questions, and not because the provider did not say. */
+  isCut: boolean;
 }
 
 /**
@@ -101,18 +103,22 @@ export async function findHoldings(account: Account, phone_numbers: readonly str
     for (const { phone_number, isSure } of page.numbers) {
       if (open.delete(phone_number) && isSure) held.add(phone_number);
     }
-    if (page.next === null) return { held, absent: open, outcome };
+    if (page.next === null) return { held, absent: open, outcome, isCut: false };
     place = page.next;
     // A list whose length is not told is taken for twice as long as what was seen of it.
     isListing = open.size > (page.pages === null ? calls : page.pages - calls);
   }
 
+  let isCut = false;
   await pMap(
     open,
     async (phone_number) => {
       let isHeld: boolean | undefined;
       for (const path of onePathsOf(account.credentials, phone_number)) {
-        if (!mayCall()) return;
+        if (!mayCall()) {
+          isCut ||= outcome.status === 'verified';
+          return;
+        }
         calls += 1;
         const said = await lookUp(account, path, phone_number);
         if (outcome.status === 'verified') outcome = said.outcome;
@@ -123,5 +129,5 @@ export async function findHoldings(account: Account, phone_numbers: readonly str
     },
     { concurrency: CALLS_AT_ONCE },
   );
-  return { held, absent, outcome };
+  return { held, absent, outcome, isCut };
 }
