@@ -5,6 +5,7 @@ import type { ProblemCode, ProblemMembers } from '../worker/core/errors.ts';
 import { rolesHolding } from '../worker/core/permissions.ts';
 import { quotas } from '../worker/core/vocabulary.ts';
 import { detailOf, problemAnswer } from '../worker/http/problem.ts';
+import { actResultsSchema, failedResult, undoneResult } from './act-results.ts';
 import { importResultsSchema } from './import-results.ts';
 import { agentId, id } from './operation.ts';
 
@@ -105,6 +106,23 @@ const problems: { [Code in ProblemCode]: { members: z.ZodRawShape; example: Prob
       },
     },
   },
+  phone_numbers_not_updated: {
+    members: { data: actResultsSchema },
+    example: { data: { results: [undoneResult, failedResult(new DomainError('phone_number_not_in_account', {}))] } },
+  },
+  phone_numbers_not_deleted: {
+    members: { data: actResultsSchema },
+    example: {
+      data: {
+        results: [
+          undoneResult,
+          failedResult(new DomainError('phone_number_assigned', { assigned_agent_id: 'agent_a1b2c3d4e5f6' })),
+        ],
+      },
+    },
+  },
+  too_many_references: { members: { limit: z.int() }, example: { limit: 10_000 } },
+  too_many_to_verify: none,
   phone_number_assigned: {
     members: { assigned_agent_id: agentId },
     example: { assigned_agent_id: 'agent_a1b2c3d4e5f6' },

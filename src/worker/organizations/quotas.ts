@@ -8,7 +8,7 @@ import type { SQLiteColumn } from 'drizzle-orm/sqlite-core';
 import { DomainError } from '../core/errors.ts';
 import type { Quota, Tier } from '../core/vocabulary.ts';
 import { query } from '../d1/query.ts';
-import type { Placeholders } from '../d1/query.ts';
+import type { Builder, Placeholders } from '../d1/query.ts';
 import { organizations } from '../d1/schema.ts';
 import { isOrganization } from './organization.ts';
 
@@ -55,12 +55,23 @@ export interface FullQuota {
   limit: number;
 }
 
+/** Predicate: the quota has room for so many more, perhaps none. For a statement that selects from `organizations`. */
+export const hasRoomForCount = (quota: Quota, count: SQL<number>) =>
+  sql`(${count} = 0 OR ${roomFor(quota)} >= ${count})`;
+
 /** Makes the query that explains a refusal: the first of these quotas that is reached. */
 export const fullQuota = (quotas: readonly Quota[]) =>
-  query((db, parameters: Placeholders<{ organization_id: string }>) => {
+  quotaWithout(() => quotas.map((quota) => [quota, isFull(quota)]));
+
+/** Makes the query that explains a refusal: the first quota whose predicate holds, which says that it lacks room. */
+export const quotaWithout = <Parameters extends { organization_id: string }>(
+  lacks: (db: Builder, parameters: Placeholders<Parameters>) => (readonly [Quota, SQL])[],
+) =>
+  query((db, parameters: Placeholders<Parameters>) => {
+    const lacking = lacks(db, parameters);
     const ofFirst = <Value>(value: (quota: Quota) => SQL<Value>) =>
       sql<Value>`CASE ${sql.join(
-        quotas.map((quota) => sql`WHEN ${isFull(quota)} THEN ${value(quota)}`),
+        lacking.map(([quota, lacksRoom]) => sql`WHEN ${lacksRoom} THEN ${value(quota)}`),
         sql` `,
       )} END`;
     return db
@@ -69,7 +80,7 @@ export const fullQuota = (quotas: readonly Quota[]) =>
         limit: ofFirst(limitOf).as('limit'),
       })
       .from(organizations)
-      .where(and(isOrganization(parameters), or(...quotas.map(isFull))));
+      .where(and(isOrganization(parameters), or(...lacking.map(([, lacksRoom]) => lacksRoom))));
   });
 
 /** @throws DomainError `quota_exceeded` if a quota is reached */
