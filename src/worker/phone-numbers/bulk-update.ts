@@ -2,6 +2,7 @@ import { and, eq, not, or, sql } from 'drizzle-orm';
 import type { Placeholder, SQL } from 'drizzle-orm';
 import * as z from 'zod/mini';
 import { DomainError } from '../core/errors.ts';
+import { onceTheRestIsRight } from '../core/fields.ts';
 import { idSchema } from '../core/ids.ts';
 import { unixNow } from '../core/time.ts';
 import type { Quota } from '../core/vocabulary.ts';
@@ -56,7 +57,13 @@ export const bulkChanges = z.lazy(() =>
           supports_inbound: z.exactOptional(z.boolean()),
           supports_outbound: z.exactOptional(z.boolean()),
         })
-        .check(z.refine((set) => Object.keys(set).length > 0, 'must change at least one field')),
+        .check(
+          z.refine((set) => Object.keys(set).length > 0, {
+            error: 'must change at least one field',
+            ...onceTheRestIsRight,
+          }),
+        )
+        .register(z.globalRegistry, { minProperties: 1 }),
     })
     .check(isOneSelection()),
 );
