@@ -96,11 +96,7 @@ const suitsTarget = (db: Builder, parameters: Parameters) => {
 
 /** Predicate: nothing stands against the number. {@link refusalOf} explains it. */
 const canHaveIt = (db: Builder, parameters: Parameters) =>
-  and(
-    suitsTarget(db, parameters),
-    hasServer(parameters),
-    sql`NOT (${isAmong(parameters.absent)} AND ${changesAccount(parameters, db)})`,
-  );
+  and(suitsTarget(db, parameters), hasServer(parameters), not(isAmong(parameters.absent)));
 
 /** Predicate: the account was asked about the number, if it must be. */
 const isSettled = (db: Builder, parameters: Parameters) =>
