@@ -71,6 +71,8 @@ describe('the routes of the app', () => {
       'DELETE /api/integrations/:integration_id integrations:delete',
       'POST /api/phone-numbers phone_numbers:create',
       'POST /api/phone-numbers/bulk phone_numbers:create',
+      'POST /api/phone-numbers/bulk-update phone_numbers:update',
+      'POST /api/phone-numbers/bulk-delete phone_numbers:delete',
       'GET /api/phone-numbers phone_numbers:read',
       'GET /api/phone-numbers/:phone_number_id phone_numbers:read',
       'PUT /api/phone-numbers/:phone_number_id phone_numbers:update',

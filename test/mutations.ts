@@ -74,6 +74,11 @@ async function importSipNumber(client: Client): Promise<string> {
 const otherKey = (client: Client, role: 'admin' | 'user' = 'user') =>
   newClient({ organization_id: client.organization_id, role });
 
+const assign = (client: Client, phone_number_id: string) =>
+  call(client, 'PUT', `/api/phone-numbers/${phone_number_id}`, {
+    body: { assigned_agent_id: 'agent_a1b2c3d4e5f6' },
+  });
+
 async function revokedKey(client: Client): Promise<string> {
   const { key_id } = await otherKey(client);
   await call(client, 'DELETE', `/api/api-keys/${key_id}`);
@@ -131,6 +136,8 @@ const rotating = (key_id: string): Mutation => ({
   path: `/api/api-keys/${key_id}/rotate`,
   body: { overlap_seconds: 3600 },
 });
+const updatingMany = (body: object): Mutation => ({ method: 'POST', path: '/api/phone-numbers/bulk-update', body });
+const deletingMany = (body: object): Mutation => ({ method: 'POST', path: '/api/phone-numbers/bulk-delete', body });
 const deleting = (path: string): Mutation => ({ method: 'DELETE', path });
 
 /** If-Match names the state that the target is in. */
@@ -509,8 +516,7 @@ export const mutations: Case[] = [
     status: 409,
     prepare: async (client) => {
       const { phone_number_id } = await usedIntegration(client);
-      const body = { assigned_agent_id: 'agent_a1b2c3d4e5f6' };
-      await call(client, 'PUT', `/api/phone-numbers/${phone_number_id}`, { body });
+      await assign(client, phone_number_id);
       return deleting(`/api/phone-numbers/${phone_number_id}`);
     },
   },
@@ -595,6 +601,83 @@ export const mutations: Case[] = [
     status: 412,
     prepare: async (client) =>
       notMatching(deleting(`/api/phone-numbers/${(await usedIntegration(client)).phone_number_id}`)),
+  },
+  {
+    name: 'a change of three numbers',
+    status: 200,
+    prepare: async (client) => {
+      const { integration_id, phone_number_id } = await usedIntegration(client);
+      const other = await importNumber(client, integration_id, unusedNumber());
+      const phone_number_ids = [other, await importSip(client), phone_number_id];
+      return updatingMany({ phone_number_ids, set: { assigned_agent_id: 'agent_a1b2c3d4e5f6' } });
+    },
+  },
+  {
+    name: 'the reassignment of an integration’s numbers to another account, which holds them',
+    status: 200,
+    prepare: async (client) => {
+      const { integration_id, phone_number } = await usedIntegration(client);
+      const other = unusedNumber();
+      await importNumber(client, integration_id, other);
+      const set = { integration_id: await integrationHolding(client, phone_number, other) };
+      return updatingMany({ integration_id, set });
+    },
+  },
+  {
+    name: 'the reassignment of an integration’s numbers to another account, which lacks one',
+    status: 422,
+    dependsOnProvider: true,
+    prepare: async (client) => {
+      const { integration_id, phone_number } = await usedIntegration(client);
+      await importNumber(client, integration_id, unusedNumber());
+      return updatingMany({ integration_id, set: { integration_id: await integrationHolding(client, phone_number) } });
+    },
+  },
+  {
+    name: 'a change of two numbers, of which one is not there',
+    status: 422,
+    prepare: async (client) => {
+      const { phone_number_id } = await usedIntegration(client);
+      return updatingMany({ phone_number_ids: [phone_number_id, NO_NUMBER], set: { supports_inbound: true } });
+    },
+  },
+  {
+    name: 'a change of the numbers of no integration',
+    status: 404,
+    prepare: async () => updatingMany({ integration_id: NO_INTEGRATION, set: { supports_inbound: true } }),
+  },
+  {
+    name: 'the deletion of three numbers, of which two have SIP credentials',
+    status: 200,
+    prepare: async (client) => {
+      const { phone_number_id } = await usedIntegration(client);
+      return deletingMany({ phone_number_ids: [await importSip(client), phone_number_id, await importSip(client)] });
+    },
+  },
+  {
+    name: 'the deletion of an integration’s numbers',
+    status: 200,
+    prepare: async (client) => {
+      const { integration_id } = await usedIntegration(client);
+      await importNumber(client, integration_id, unusedNumber());
+      return deletingMany({ integration_id });
+    },
+  },
+  {
+    name: 'the deletion of two numbers, of which an agent holds one',
+    status: 409,
+    prepare: async (client) => {
+      const { integration_id, phone_number_id } = await usedIntegration(client);
+      await assign(client, phone_number_id);
+      return deletingMany({
+        phone_number_ids: [await importNumber(client, integration_id, unusedNumber()), phone_number_id],
+      });
+    },
+  },
+  {
+    name: 'the deletion of the numbers of no integration',
+    status: 404,
+    prepare: async () => deletingMany({ integration_id: NO_INTEGRATION }),
   },
   {
     name: 'the creation of an API key',

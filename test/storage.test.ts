@@ -176,6 +176,34 @@ describe('what one organization of the tier starter can make us store', () => {
     expect(acted * (bytes.event + bytes.idempotency_key) + REFUSALS * bytes.event + held()).toBeLessThan(300e6);
   });
 
+  it('is no more by calls that act on many numbers: each of them takes room for an event', async () => {
+    const client = await newClient();
+    const integration_id = await createIntegration(client);
+    await fillNumbers(client, integration_id, 100);
+    const events = async () => {
+      const found = await env.DB.prepare(
+        'SELECT audit_event_count AS count, (SELECT count(*) FROM audit_events WHERE organization_id = ?1) AS rows FROM organizations WHERE organization_id = ?1',
+      )
+        .bind(client.organization_id)
+        .first<{ count: number; rows: number }>();
+      return found ?? { count: 0, rows: 0 };
+    };
+    const before = await events();
+    await env.DB.prepare('UPDATE organizations SET max_audit_events = ? WHERE organization_id = ?')
+      .bind(before.count + 250, client.organization_id)
+      .run();
+
+    const body = { integration_id, set: { supports_inbound: true } };
+    const statuses: number[] = [];
+    for (let calls = 0; calls < 4; calls += 1) {
+      statuses.push((await call(client, 'POST', '/api/phone-numbers/bulk-update', { body })).status);
+    }
+    const after = await events();
+
+    expect(statuses).toEqual([200, 200, 409, 409]);
+    expect(after).toEqual({ count: before.count + 200, rows: before.rows + 200 });
+  });
+
   it('is at most 1 GB for ever', () => {
     const deadKeys = audit_events * bytes.key;
 

@@ -8,13 +8,16 @@ import {
   sipTransports,
 } from '../worker/core/vocabulary.ts';
 import { detailOf } from '../worker/http/problem.ts';
+import { bulkDeletion } from '../worker/phone-numbers/bulk-delete.ts';
+import { bulkChanges } from '../worker/phone-numbers/bulk-update.ts';
 import { newPhoneNumbers } from '../worker/phone-numbers/bulk.ts';
 import { throughIntegration, throughSip } from '../worker/phone-numbers/import.ts';
 import { presentPhoneNumber } from '../worker/phone-numbers/phone-number.ts';
 import type { PhoneNumber } from '../worker/phone-numbers/phone-number.ts';
 import { phoneNumbersQuery } from '../worker/phone-numbers/read.ts';
-import { ownershipQuery } from '../worker/phone-numbers/routes.ts';
+import { bulkQuery, ownershipQuery } from '../worker/phone-numbers/routes.ts';
 import { phoneNumberChanges } from '../worker/phone-numbers/update.ts';
+import { deletionResultsSchema, doneResult, updateResultsSchema } from './act-results.ts';
 import { importResultsSchema } from './import-results.ts';
 import { described, named } from './json-schema.ts';
 import { action, agentId, entity, id, page, time } from './operation.ts';
@@ -32,6 +35,21 @@ described(phoneNumbersQuery, {
   provider: alone,
   assigned_agent_id: alone,
 });
+described(bulkQuery, {
+  verify:
+    'Whether the account is asked about numbers that move to another account. `true` if it is absent; with `false` they are ' +
+    'unconfirmed. A deletion asks nobody.',
+  dry_run: 'With `true` nothing is done, and the answer says what would be. `false` if it is absent.',
+});
+const selection = {
+  phone_number_ids: 'The numbers with these ids, none twice. Either this or `integration_id` is given.',
+  integration_id: 'All numbers of this integration, at most 10,000. Either this or `phone_number_ids` is given.',
+};
+described(bulkChanges, {
+  ...selection,
+  set: 'What all of them are to have. What is absent stays as it is.',
+});
+described(bulkDeletion, selection);
 described(newPhoneNumbers, {
   phone_numbers: 'In E.164 format. A number that is given twice is imported once.',
   supports_inbound: 'Of all these numbers.',
@@ -215,6 +233,56 @@ export const phoneNumberOperations: Operations = {
       'credentials_refused',
       'verification_limited',
     ],
+  },
+  'POST /api/phone-numbers/bulk-update': {
+    operationId: 'updatePhoneNumbers',
+    tag,
+    summary: 'Update phone numbers',
+    description:
+      'Changes up to 1,000 numbers by their ids, or up to 10,000 of an integration: all of them, or none if one of them ' +
+      'cannot be changed. The same rules hold as for a single number.',
+    body: {
+      name: 'PhoneNumbersChanges',
+      examples: {
+        move: {
+          phone_number_ids: [phoneNumberExample.phone_number_id, 'phon_0f1e2d3c4b5a'],
+          set: { integration_id: 'intg_0f1e2d3c4b5a' },
+        },
+        unassign: { integration_id: 'intg_a1b2c3d4e5f6', set: { assigned_agent_id: null } },
+      },
+    },
+    answer: action(200, '1 phone number updated successfully', updateResultsSchema, {
+      results: [doneResult('updated')],
+    }),
+    problems: [
+      'integration_not_found',
+      'quota_exceeded',
+      'credentials_missing',
+      'phone_numbers_not_updated',
+      'too_many_references',
+      'too_many_to_verify',
+      'credentials_refused',
+      'verification_limited',
+    ],
+  },
+  'POST /api/phone-numbers/bulk-delete': {
+    operationId: 'deletePhoneNumbers',
+    tag,
+    summary: 'Delete phone numbers',
+    description:
+      'Deletes up to 1,000 numbers by their ids, or up to 10,000 of an integration, with their SIP credentials: all of them, ' +
+      'or none if one of them is assigned to an agent.',
+    body: {
+      name: 'PhoneNumbersDeletion',
+      examples: {
+        byIds: { phone_number_ids: [phoneNumberExample.phone_number_id] },
+        ofIntegration: { integration_id: 'intg_a1b2c3d4e5f6' },
+      },
+    },
+    answer: action(200, '1 phone number deleted successfully', deletionResultsSchema, {
+      results: [doneResult('deleted')],
+    }),
+    problems: ['integration_not_found', 'phone_numbers_not_deleted', 'too_many_references'],
   },
   'GET /api/phone-numbers': {
     operationId: 'listPhoneNumbers',

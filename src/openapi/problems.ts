@@ -5,6 +5,7 @@ import type { ProblemCode, ProblemMembers } from '../worker/core/errors.ts';
 import { rolesHolding } from '../worker/core/permissions.ts';
 import { quotas } from '../worker/core/vocabulary.ts';
 import { detailOf, problemAnswer } from '../worker/http/problem.ts';
+import { actResultsSchema, failedResult, undoneResult } from './act-results.ts';
 import { importResultsSchema } from './import-results.ts';
 import { agentId, id } from './operation.ts';
 
@@ -120,6 +121,21 @@ const problems: { [Code in ProblemCode]: { members: z.ZodRawShape; example: Prob
             code: 'phone_number_not_in_account',
             detail: detailOf(new DomainError('phone_number_not_in_account', {})),
           },
+        ],
+      },
+    },
+  },
+  phone_numbers_not_updated: {
+    members: { data: actResultsSchema },
+    example: { data: { results: [undoneResult, failedResult(new DomainError('phone_number_not_in_account', {}))] } },
+  },
+  phone_numbers_not_deleted: {
+    members: { data: actResultsSchema },
+    example: {
+      data: {
+        results: [
+          undoneResult,
+          failedResult(new DomainError('phone_number_assigned', { assigned_agent_id: 'agent_a1b2c3d4e5f6' })),
         ],
       },
     },

@@ -52,6 +52,22 @@ describe('a database of more than 9.5 GB', () => {
     expect(await resources()).toEqual(before);
   });
 
+  it('is read by a dry run, and lets go of many numbers', async () => {
+    const integration_id = await createIntegration(client);
+    const phone_number_ids = [await importNumber(client, integration_id, unusedNumber())];
+    await see(9.6 * GIGABYTE);
+    const send = (path: string, body: object) => call(client, 'POST', `/api/phone-numbers/${path}`, { body, bindings });
+
+    const statuses = [
+      await send('bulk-update?dry_run=true', { phone_number_ids, set: { supports_inbound: true } }),
+      await send('bulk-update?dry_run=false', { phone_number_ids, set: { supports_inbound: true } }),
+      await send('bulk-delete?dry_run=true', { phone_number_ids }),
+      await send('bulk-delete', { phone_number_ids }),
+    ].map(({ status }) => status);
+
+    expect(statuses).toEqual([200, 503, 200, 200]);
+  });
+
   it('is read, and lets go of what it has', async () => {
     const integration_id = await createIntegration(client);
     const phone_number_id = await importNumber(client, integration_id, unusedNumber());

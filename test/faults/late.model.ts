@@ -44,6 +44,8 @@ const kinds = [
   'replace of SIP',
   'delete',
   'delete number',
+  'change numbers',
+  'delete numbers',
   'rotate',
   'revoke',
   'suspend and resume',
@@ -71,6 +73,11 @@ interface Verb {
 type Step = Verb | { does: 'land late'; which: number } | { does: 'save' } | { does: 'restore' } | { does: 'offboard' };
 
 const answered = z.object({ data: z.looseObject({}) });
+const deleted = z.object({
+  data: z.object({
+    results: z.array(z.object({ phone_number_id: z.string() }).transform((one) => one.phone_number_id)),
+  }),
+});
 
 /** Two key-encryption keys, of which one is current. */
 const ringOf = (current: 'k1' | 'k2') => {
@@ -266,6 +273,21 @@ class World {
         if (status === 200) this.gone.add(number);
         return;
       }
+      case 'change numbers': {
+        const set = { supports_inbound: step.asks, integration_id: nth(this.integrations.toReversed(), 'intg') };
+        await this.mutate(step, 'POST', '/api/phone-numbers/bulk-update?verify=false', {
+          integration_id: integration,
+          set,
+        });
+        return;
+      }
+      case 'delete numbers': {
+        const left = this.numbers.filter((id) => !this.gone.has(id)).slice(step.which, step.which + 2);
+        const body = step.asks || left.length === 0 ? { integration_id: integration } : { phone_number_ids: left };
+        const answer = await this.mutate(step, 'POST', '/api/phone-numbers/bulk-delete', body);
+        if (answer.status === 200) for (const id of deleted.parse(answer.body).data.results) this.gone.add(id);
+        return;
+      }
       case 'rotate':
       case 'revoke': {
         const key_id = nth(this.keys, 'apikey');
@@ -351,7 +373,7 @@ const verb = (...does: (typeof kinds)[number][]) =>
 
 const step: fc.Arbitrary<Step> = fc.oneof(
   { weight: 4, arbitrary: verb('create', 'import by SIP') },
-  { weight: 6, arbitrary: verb('delete', 'delete number') },
+  { weight: 6, arbitrary: verb('delete', 'delete number', 'delete numbers') },
   { weight: 4, arbitrary: verb(...kinds) },
   { weight: 8, arbitrary: fc.record({ does: fc.constant('land late' as const), which: fc.nat({ max: 15 }) }) },
   { weight: 1, arbitrary: fc.constantFrom({ does: 'save' as const }, { does: 'restore' as const }) },

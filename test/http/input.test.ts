@@ -71,6 +71,8 @@ const valid: Record<string, object> = {
   'PUT /api/integrations/{integration_id}': { name: 'Known' },
   'POST /api/phone-numbers': { phone_number: '+14155550100', provider: 'sip' },
   'POST /api/phone-numbers/bulk': { integration_id: 'intg_000000000000', phone_numbers: ['+14155550100'] },
+  'POST /api/phone-numbers/bulk-update': { phone_number_ids: ['phon_000000000000'], set: { supports_inbound: true } },
+  'POST /api/phone-numbers/bulk-delete': { phone_number_ids: ['phon_000000000000'] },
   'PUT /api/phone-numbers/{phone_number_id}': { supports_inbound: true },
   'POST /api/api-keys': { name: 'Known', role: 'user' },
   'PUT /api/api-keys/{key_id}': { name: 'Known' },

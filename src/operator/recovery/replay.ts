@@ -130,6 +130,9 @@ const movedRevisions: Partial<Record<AuditAction, Step<UpdatedParameters>>> = {
   'api_key.updated': moveRevision(api_keys, isApiKey),
 };
 
+/** The event has the id of this one, and is about something else: a batch of many targets had another first one then. */
+const isOfAnother = (parameters: Placeholders<AuditEventRow>) => ne(audit_events.target_id, parameters.target_id);
+
 /**
  * A delete that was refused before the restore may have had a late try, which then succeeded. The client was told of
  * the refusal, so its event is put back, and the event of the deletion gets another id.
@@ -143,7 +146,7 @@ const renameLateDeletion: Step<AuditEventRow & { new_event_id: string }> = query
         and(
           isDecision(parameters),
           inArray(audit_events.action, ['integration.deleted', 'phone_number.deleted']),
-          ne(audit_events.action, parameters.action),
+          or(ne(audit_events.action, parameters.action), isOfAnother(parameters)),
         ),
       )
       .returning({ id: audit_events.target_id }),
@@ -159,7 +162,11 @@ const removeOther: Step<AuditEventRow> = query((db, parameters: Placeholders<Aud
     .where(
       and(
         isDecision(parameters),
-        or(ne(audit_events.sequence, parameters.sequence), ne(audit_events.action, parameters.action)),
+        or(
+          ne(audit_events.sequence, parameters.sequence),
+          ne(audit_events.action, parameters.action),
+          isOfAnother(parameters),
+        ),
       ),
     )
     .returning({ id: audit_events.event_id }),

@@ -44,6 +44,18 @@ export interface NumberResult {
   detail: string | null;
 }
 
+/** What came of one number of a call that acts on all its numbers, or on none. */
+export interface ActResult {
+  phone_number_id: string;
+  /** Null if there is no such number. */
+  phone_number: string | null;
+  /** `not_done`: nothing stands against it, but something does against another number. */
+  status: 'updated' | 'deleted' | 'failed' | 'not_done';
+  /** Why it failed: the code and the detail of the error. Null if it did not. */
+  code: ProblemCode | null;
+  detail: string | null;
+}
+
 /** The members that each code adds to the body of its answer. */
 export interface ProblemMembers {
   missing_api_key: object;
@@ -95,6 +107,9 @@ export interface ProblemMembers {
   phone_number_not_in_account: object;
   /** Of all numbers of a call, none was imported. */
   phone_numbers_not_imported: { data: { results: NumberResult[] } };
+  /** Of all numbers of a call, none was changed, because of some of them. */
+  phone_numbers_not_updated: { data: { results: ActResult[] } };
+  phone_numbers_not_deleted: { data: { results: ActResult[] } };
   /** `phone_numbers`: of several, those that agents hold, at most 100. The agent is that of the first. */
   phone_number_assigned: { assigned_agent_id: string; phone_numbers?: AssignedReference[] };
   api_key_not_found: object;

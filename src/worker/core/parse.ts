@@ -63,6 +63,7 @@ const typeNames = new Map<string, string>([
   ['int', 'an integer'],
   ['boolean', 'true or false'],
   ['object', 'an object'],
+  ['array', 'an array'],
   ['null', 'null'],
 ]);
 

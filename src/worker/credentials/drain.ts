@@ -27,6 +27,16 @@ export async function purge({ CREDENTIALS, DB }: Bindings, kv_key: string): Prom
   await batch(DB, [deletePurged.bind({ kv_key })]);
 }
 
+/** Few enough to be done well before an invocation ends, which may be 30 seconds after its answer. */
+const PURGES_AFTER_AN_ANSWER = 100;
+
+/** {@link purge} for several ciphertexts, as many as fit after an answer. The cron removes the others. */
+export async function purgeSome(env: Bindings, kv_keys: readonly string[]): Promise<void> {
+  await pMap(kv_keys.slice(0, PURGES_AFTER_AN_ANSWER), (kv_key) => purge(env, kv_key), {
+    concurrency: MAX_CONNECTIONS,
+  });
+}
+
 /**
  * A task of the cron: removes what is due, in turns that are fair among organizations, until nothing is due or the run
  * has used up its limits. A purge that fails stays in the outbox and is due again after its lease.

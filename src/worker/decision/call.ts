@@ -52,6 +52,12 @@ export interface Idempotency {
   readonly fingerprint: string;
 }
 
+/** The call as a dry run makes it: it remembers nothing, and is not answered from what is remembered. */
+export function withoutKey(call: ApiCall): ApiCall {
+  const { idempotency: _, ...unkeyed } = call;
+  return unkeyed;
+}
+
 /** What the statements that record a call's events are bound to. */
 export interface EventParameters {
   organization_id: string;

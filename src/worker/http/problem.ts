@@ -155,18 +155,6 @@ const answers: { [Code in ProblemCode]: Answer<ProblemMembers[Code]> } = {
     title: 'Integration cannot get the phone numbers',
     detail: ({ reason, phone_numbers }) => targetDetails[reason] + namesOf(phone_numbers),
   },
-  too_many_references: {
-    status: 422,
-    title: 'Too many phone numbers',
-    detail: ({ limit }) =>
-      `More than ${limit} phone numbers use this integration, and one call can act on no more. Move or delete some of them first.`,
-  },
-  too_many_to_verify: {
-    status: 422,
-    title: 'Too many phone numbers to verify',
-    detail:
-      'The account of the integration cannot be asked about so many phone numbers in one call. Send fewer; or send ?verify=false: then nobody is asked, and they stay unconfirmed.',
-  },
   credentials_refused: {
     status: 422,
     title: 'Credentials are refused',
@@ -222,6 +210,28 @@ const answers: { [Code in ProblemCode]: Answer<ProblemMembers[Code]> } = {
     status: 422,
     title: 'No phone number was imported',
     detail: 'None of the phone numbers was imported. data.results says why, for each of them.',
+  },
+  phone_numbers_not_updated: {
+    status: 422,
+    title: 'No phone number was updated',
+    detail: 'None of the phone numbers was updated, because some of them cannot be. data.results says which, and why.',
+  },
+  phone_numbers_not_deleted: {
+    status: 409,
+    title: 'No phone number was deleted',
+    detail: 'None of the phone numbers was deleted, because some of them cannot be. data.results says which, and why.',
+  },
+  too_many_references: {
+    status: 422,
+    title: 'Too many phone numbers',
+    detail: ({ limit }) =>
+      `More phone numbers use the integration than the ${limit} that one call can act on. Act on some of them first, by their ids.`,
+  },
+  too_many_to_verify: {
+    status: 422,
+    title: 'Too many phone numbers to verify',
+    detail:
+      'The account cannot be asked about so many phone numbers in one call. Nothing was done. Send fewer, or ?verify=false: then they stay unconfirmed.',
   },
   phone_number_assigned: {
     status: 409,

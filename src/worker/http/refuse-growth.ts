@@ -1,15 +1,27 @@
+import type { HonoRequest } from 'hono';
 import { createMiddleware } from 'hono/factory';
 import { DomainError } from '../core/errors.ts';
 import { isNearlyFull } from '../d1/database-size.ts';
 import type { AppEnv } from './app-env.ts';
 
+/** A `POST` only because a `DELETE` has no body. */
+const DELETING_PATH = '/api/phone-numbers/bulk-delete';
+
+function grows(request: HonoRequest): boolean {
+  const { method, path } = request;
+  if (request.query('dry_run') === 'true') return false;
+  // What is reassigned stays, and leaves an event each.
+  if (method === 'DELETE') return request.query('reassign_to') !== undefined;
+  return (method === 'POST' || method === 'PUT') && path !== DELETING_PATH;
+}
+
 /**
- * Middleware that refuses calls which make the database grow, while it is nearly full. Reading and deleting still work.
+ * Middleware that refuses calls which make the database grow, while it is nearly full. Reading, deleting and dry runs
+ * still work.
  *
  * @throws DomainError `temporarily_unavailable` (`not_done`)
  */
 export const refuseGrowth = createMiddleware<AppEnv>(async (c, next) => {
-  const grows = c.req.method === 'POST' || c.req.method === 'PUT';
-  if (grows && isNearlyFull()) throw new DomainError('temporarily_unavailable', { outcome: 'not_done' });
+  if (grows(c.req) && isNearlyFull()) throw new DomainError('temporarily_unavailable', { outcome: 'not_done' });
   await next();
 });

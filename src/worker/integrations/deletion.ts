@@ -26,7 +26,7 @@ import { isCallerWith, mayDecide } from '../decision/caller.ts';
 import { mutationParameters } from '../decision/mutation.ts';
 import type { MutationParameters } from '../decision/mutation.ts';
 import { isAsMatched, unmatchedTarget } from '../decision/precondition.ts';
-import { hasRoomForMany, lackingQuota } from '../organizations/quotas.ts';
+import { hasRoomForCount, quotaWithout } from '../organizations/quotas.ts';
 import type { FullQuota } from '../organizations/quotas.ts';
 import { isStillTrue } from '../phone-numbers/ownership.ts';
 import type { AskedParameters } from '../phone-numbers/ownership.ts';
@@ -34,13 +34,10 @@ import { askForNumbers, findAccount } from './account.ts';
 import type { AccountRow } from './account.ts';
 import { isIntegration, listedIntegrationColumns } from './integration.ts';
 import type { ListedIntegrationState } from './integration.ts';
-import { isReference } from './references.ts';
+import { isReference, MAX_REFERENCES } from './references.ts';
 
 /** The most phone numbers that an answer names. */
 export const MAX_NAMED = 100;
-
-/** The most phone numbers that one delete reassigns or removes. */
-export const MAX_REFERENCES = 10_000;
 
 const trueOrFalse = () => z.exactOptional(z.enum(['true', 'false']));
 
@@ -210,9 +207,9 @@ const alsoMay = (permission: Permission, db: Builder, parameters: P) =>
 const quotas = ['audit_events', 'unconfirmed_numbers'] as const satisfies Quota[];
 
 /** What a reassignment adds to what the quotas count. */
-const addedTo: Record<(typeof quotas)[number], (db: Builder, parameters: P) => SQL> = {
+const addedTo: Record<(typeof quotas)[number], (db: Builder, parameters: P) => SQL<number>> = {
   audit_events: (db, parameters) =>
-    sql`${db.select({ count: integrations.phone_number_count }).from(integrations).where(isIntegration(parameters))}`,
+    sql<number>`${db.select({ count: integrations.phone_number_count }).from(integrations).where(isIntegration(parameters))}`,
   unconfirmed_numbers: moreUnconfirmed,
 };
 
@@ -240,7 +237,7 @@ export const rules: Record<Way, Rule> = {
         isWithinBound,
         isSuitable(db, parameters),
         isAnswered(db, parameters),
-        ...quotas.map((quota) => hasRoomForMany(quota, addedTo[quota](db, parameters))),
+        ...quotas.map((quota) => hasRoomForCount(quota, addedTo[quota](db, parameters))),
       ),
     isRefused: () => sql`0`,
   },
@@ -298,9 +295,8 @@ const findUnasked = query((db, parameters: P) =>
     .limit(MAX_REFERENCES),
 );
 
-const findFull = lackingQuota<DeletionParameters, (typeof quotas)[number]>(
-  quotas,
-  (db, parameters) => (quota) => sql`NOT (${hasRoomForMany(quota, addedTo[quota](db, parameters))})`,
+const findFull = quotaWithout<DeletionParameters>((db, parameters) =>
+  quotas.map((quota) => [quota, not(hasRoomForCount(quota, addedTo[quota](db, parameters)))]),
 );
 
 const findUnmatched = unmatchedTarget<DeletionParameters>(integrations, isIntegration);

@@ -9,6 +9,7 @@ import { query } from '../d1/query.ts';
 import type { Placeholders } from '../d1/query.ts';
 import { onPrimary } from '../d1/replica-session.ts';
 import { integrations, organizations, phone_numbers } from '../d1/schema.ts';
+import { withoutKey } from '../decision/call.ts';
 import type { ApiCall } from '../decision/call.ts';
 import { assertCallerMay, callerKey } from '../decision/caller.ts';
 import { isOrganization } from '../organizations/organization.ts';
@@ -101,7 +102,7 @@ export async function previewDeletion(
   integration_id: string,
   request: DeletionRequest,
 ): Promise<Preview> {
-  const { idempotency: _, ...call } = keyedCall;
+  const call = withoutKey(keyedCall);
   const way = wayOf(request);
   assertMay(way, call.caller.role);
   const parameters = deletionParameters(call, integration_id, request);

@@ -11,6 +11,9 @@ import type { ReadingCall } from '../d1/replica-session.ts';
 import { integrations, phone_numbers } from '../d1/schema.ts';
 import { isIntegration } from './integration.ts';
 
+/** The most references of an integration that one call acts on. */
+export const MAX_REFERENCES = 10_000;
+
 type IntegrationParameters = Record<'organization_id' | 'integration_id', string>;
 
 /** Selects the phone numbers of an integration. */

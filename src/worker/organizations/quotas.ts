@@ -3,7 +3,7 @@
  * and the limits that an operator has set (d1/schema.ts). So a check reads only that row.
  */
 import { and, not, or, sql } from 'drizzle-orm';
-import type { SQL, SQLWrapper } from 'drizzle-orm';
+import type { SQL } from 'drizzle-orm';
 import type { SQLiteColumn } from 'drizzle-orm/sqlite-core';
 import { DomainError } from '../core/errors.ts';
 import type { Quota, Tier } from '../core/vocabulary.ts';
@@ -50,34 +50,30 @@ const isFull = (quota: Quota) => sql`${columns[quota].held} >= ${limitOf(quota)}
 /** Predicate: none of these quotas is reached. For a statement that selects from `organizations`. */
 export const hasRoomFor = (quotas: readonly Quota[]) => and(...quotas.map((quota) => not(isFull(quota))));
 
-/**
- * Predicate: the organization may have so many more. If that is none, it always may. For a statement that selects from
- * `organizations`.
- */
-export const hasRoomForMany = (quota: Quota, count: SQLWrapper) => sql`${count} <= max(${roomFor(quota)}, 0)`;
-
 export interface FullQuota {
   quota: Quota;
   limit: number;
 }
 
-/** Makes the query that explains a refusal: the first of these quotas that is reached. */
-export const fullQuota = (quotas: readonly Quota[]) => lackingQuota(quotas, () => isFull);
-
 /**
- * Makes the query that explains a refusal: the first of these quotas that has no room.
- *
- * @param lacks the predicate that a quota has no room
+ * Predicate: the quota has room for so many more. If they are none, or fewer than before, it always has. For a statement
+ * that selects from `organizations`.
  */
-export const lackingQuota = <Parameters extends { organization_id: string }, Name extends Quota>(
-  quotas: readonly Name[],
-  lacks: (db: Builder, parameters: Placeholders<Parameters>) => (quota: Name) => SQL,
+export const hasRoomForCount = (quota: Quota, count: SQL<number>) => sql`${count} <= max(${roomFor(quota)}, 0)`;
+
+/** Makes the query that explains a refusal: the first of these quotas that is reached. */
+export const fullQuota = (quotas: readonly Quota[]) =>
+  quotaWithout(() => quotas.map((quota) => [quota, isFull(quota)]));
+
+/** Makes the query that explains a refusal: the first quota whose predicate holds, which says that it lacks room. */
+export const quotaWithout = <Parameters extends { organization_id: string }>(
+  lacks: (db: Builder, parameters: Placeholders<Parameters>) => (readonly [Quota, SQL])[],
 ) =>
   query((db, parameters: Placeholders<Parameters>) => {
-    const isLacking = lacks(db, parameters);
-    const ofFirst = <Value>(value: (quota: Name) => SQL<Value>) =>
+    const lacking = lacks(db, parameters);
+    const ofFirst = <Value>(value: (quota: Quota) => SQL<Value>) =>
       sql<Value>`CASE ${sql.join(
-        quotas.map((quota) => sql`WHEN ${isLacking(quota)} THEN ${value(quota)}`),
+        lacking.map(([quota, lacksRoom]) => sql`WHEN ${lacksRoom} THEN ${value(quota)}`),
         sql` `,
       )} END`;
     return db
@@ -86,7 +82,7 @@ export const lackingQuota = <Parameters extends { organization_id: string }, Nam
         limit: ofFirst(limitOf).as('limit'),
       })
       .from(organizations)
-      .where(and(isOrganization(parameters), or(...quotas.map(isLacking))));
+      .where(and(isOrganization(parameters), or(...lacking.map(([, lacksRoom]) => lacksRoom))));
   });
 
 /** @throws DomainError `quota_exceeded` if a quota is reached */

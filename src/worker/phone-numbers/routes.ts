@@ -1,17 +1,20 @@
 import * as z from 'zod/mini';
 import { DomainError } from '../core/errors.ts';
-import type { NumberResult } from '../core/errors.ts';
+import type { ActResult, NumberResult } from '../core/errors.ts';
 import { idSchema } from '../core/ids.ts';
 import { answer, answerUnlessKnown } from '../http/answer.ts';
 import { newRoutes } from '../http/new-routes.ts';
 import { detailOf } from '../http/problem.ts';
 import { mutates, reads, verifies, verifyQuery } from '../http/route.ts';
+import { bulkDeletion, deletePhoneNumbers } from './bulk-delete.ts';
+import { bulkChanges, updatePhoneNumbers } from './bulk-update.ts';
 import { importPhoneNumbers, newPhoneNumbers } from './bulk.ts';
 import { deletePhoneNumber } from './delete.ts';
 import type { ImportOutcome } from './import-numbers.ts';
 import { importPhoneNumber, newPhoneNumber } from './import.ts';
 import { presentPhoneNumber, tagOf } from './phone-number.ts';
 import { listPhoneNumbers, phoneNumbersQuery, readPhoneNumber } from './read.ts';
+import type { Item } from './selection.ts';
 import { phoneNumberChanges, updatePhoneNumber } from './update.ts';
 import { verifyPhoneNumber } from './verify.ts';
 
@@ -19,6 +22,16 @@ const path = z.object({ phone_number_id: idSchema('phon') });
 
 /** Of calls that may bring a number to an account. */
 export const ownershipQuery = verifyQuery();
+
+/** Of calls that act on many numbers. */
+export const bulkQuery = z.lazy(() =>
+  z.strictObject({
+    verify: z.exactOptional(z.enum(['true', 'false'])),
+    dry_run: z.exactOptional(z.enum(['true', 'false'])),
+  }),
+);
+
+const isDryRun = ({ dry_run }: z.output<typeof bulkQuery>) => dry_run === 'true';
 
 export const phoneNumberRoutes = newRoutes()
   .post('/', mutates('phone_numbers:create', { query: ownershipQuery, body: newPhoneNumber }), async (c) => {
@@ -33,6 +46,30 @@ export const phoneNumberRoutes = newRoutes()
     if (count === 0) throw new DomainError('phone_numbers_not_imported', { data: { results } });
     const message = `${count} of ${results.length} phone numbers imported successfully`;
     return answer(c, 200, { success: true, message, data: { results } });
+  })
+  .post('/bulk-update', mutates('phone_numbers:update', { query: bulkQuery, body: bulkChanges }), async (c) => {
+    const query = c.req.valid('query');
+    const items = await updatePhoneNumbers(c.get('call'), c.req.valid('json'), verifies(query), isDryRun(query));
+    const results = presentItems(items, 'updated');
+    const would_update = isDone(results);
+    if (isDryRun(query)) {
+      const message = wouldBe(results, 'updated');
+      return answer(c, 200, { success: true, message, data: { would_update, results } });
+    }
+    if (!would_update) throw new DomainError('phone_numbers_not_updated', { data: { results } });
+    return answer(c, 200, { success: true, message: `${counted(results)} updated successfully`, data: { results } });
+  })
+  .post('/bulk-delete', mutates('phone_numbers:delete', { query: bulkQuery, body: bulkDeletion }), async (c) => {
+    const query = c.req.valid('query');
+    const items = await deletePhoneNumbers(c.get('call'), c.req.valid('json'), isDryRun(query));
+    const results = presentItems(items, 'deleted');
+    const would_delete = isDone(results);
+    if (isDryRun(query)) {
+      const message = wouldBe(results, 'deleted');
+      return answer(c, 200, { success: true, message, data: { would_delete, results } });
+    }
+    if (!would_delete) throw new DomainError('phone_numbers_not_deleted', { data: { results } });
+    return answer(c, 200, { success: true, message: `${counted(results)} deleted successfully`, data: { results } });
   })
   .get('/', reads('phone_numbers:read', { query: phoneNumbersQuery }), async (c) => {
     const { rows, pagination } = await listPhoneNumbers(c.get('call'), c.req.valid('query'));
@@ -72,3 +109,20 @@ function presentResult(phone_number: string, outcome: ImportOutcome): NumberResu
     ? { phone_number, status: 'failed', phone_number_id: null, code: outcome.code, detail: detailOf(outcome) }
     : { phone_number, status: 'imported', phone_number_id: outcome.phone_number_id, code: null, detail: null };
 }
+
+/** If one of them has a refusal, nothing is done with the others. */
+function presentItems(items: readonly Item[], done: 'updated' | 'deleted'): ActResult[] {
+  const status = items.every(({ refusal }) => refusal === null) ? done : 'not_done';
+  return items.map(({ refusal, ...item }) =>
+    refusal
+      ? { ...item, status: 'failed', code: refusal.code, detail: detailOf(refusal) }
+      : { ...item, status, code: null, detail: null },
+  );
+}
+
+const isDone = (results: readonly ActResult[]) => results.every(({ status }) => status !== 'failed');
+
+const counted = ({ length }: readonly unknown[]) => `${length} phone number${length === 1 ? '' : 's'}`;
+
+const wouldBe = (results: readonly ActResult[], done: string) =>
+  isDone(results) ? `${counted(results)} would be ${done}` : `No phone number would be ${done}`;

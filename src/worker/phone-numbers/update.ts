@@ -42,6 +42,9 @@ import { sipFields } from './sip-trunk.ts';
 /** A field that may be given, or given as null. */
 const orNull = <Schema extends z.ZodMiniType>(schema: Schema) => z.exactOptional(z.nullable(schema));
 
+/** `assigned_agent_id` as a change. */
+export const newAgent = () => orNull(agentIdSchema());
+
 export const phoneNumberChanges = z.lazy(() => {
   const fields = sipFields();
   return z
@@ -49,7 +52,7 @@ export const phoneNumberChanges = z.lazy(() => {
       integration_id: orNull(idSchema('intg')),
       supports_inbound: z.exactOptional(z.boolean()),
       supports_outbound: z.exactOptional(z.boolean()),
-      assigned_agent_id: orNull(agentIdSchema()),
+      assigned_agent_id: newAgent(),
       sip_trunk_name: orNull(fields.sip_trunk_name),
       sip_username: orNull(fields.sip_username),
       sip_password: orNull(fields.sip_password),
@@ -136,7 +139,7 @@ const findCredentials = query((db, parameters: Placeholders<UpdateParameters>) =
 );
 
 /** The value that a column is to have: the one that is given, which may be null, or else the one that it has. */
-function newValue({ changes }: { changes: Placeholder }, column: SQLiteColumn): SQL {
+export function newValue({ changes }: { changes: Placeholder }, column: SQLiteColumn): SQL {
   const path = sql.raw(`'$.${column.name}'`);
   return sql`iif(json_type(${changes}, ${path}) IS NULL, ${column}, ${changes} ->> ${path})`;
 }
@@ -155,7 +158,10 @@ const changeable = [
 ];
 
 /** Predicate: the number moves to an integration of another account, or of one that is not known to be the same. */
-const changesAccount = ({ organization_id, integration_id }: Placeholders<UpdateParameters>, db: Builder) => {
+export const changesAccount = (
+  { organization_id, integration_id }: Placeholders<Pick<UpdateParameters, 'organization_id' | 'integration_id'>>,
+  db: Builder,
+) => {
   const [before, after] = [alias(integrations, 'before'), alias(integrations, 'after')];
   const isSame = db
     .select({ one: sql`1` })
@@ -175,9 +181,13 @@ const changesAccount = ({ organization_id, integration_id }: Placeholders<Update
 const newOwnership = (parameters: Placeholders<UpdateParameters>, db: Builder) =>
   sql`iif(${changesAccount(parameters, db)}, coalesce(${parameters.ownership}, 'unconfirmed'), ${phone_numbers.ownership})`;
 
+/** It follows the agent. */
+export const newStatus = (parameters: { changes: Placeholder }) =>
+  sql`iif(${newValue(parameters, phone_numbers.assigned_agent_id)} IS NULL, 'free', 'assigned')`;
+
 const newValues = (parameters: Placeholders<UpdateParameters>, db: Builder): Readonly<Record<string, SQL>> => ({
   ...Object.fromEntries(changeable.map((column) => [column.name, newValue(parameters, column)])),
-  status: sql`iif(${newValue(parameters, phone_numbers.assigned_agent_id)} IS NULL, 'free', 'assigned')`,
+  status: newStatus(parameters),
   ownership: newOwnership(parameters, db),
 });
 
@@ -190,6 +200,14 @@ const withVersion = (parameters: Placeholders<CredentialsParameters>, db: Builde
 const isSuitable = (parameters: Placeholders<UpdateParameters>) =>
   and(isIntegration(parameters), eq(integrations.provider, phone_numbers.provider), isStillTrue(parameters));
 
+/** Predicate: a SIP number that will support outbound has a server. */
+export const hasServer = (parameters: { changes: Placeholder }) =>
+  or(
+    ne(phone_numbers.provider, 'sip'),
+    sql`NOT ${newValue(parameters, phone_numbers.supports_outbound)}`,
+    sql`${newValue(parameters, phone_numbers.sip_server_address)} IS NOT NULL`,
+  );
+
 /** Selects the number if it can have what is given (docs/contract.md, Phone numbers). {@link refusal} explains it. */
 const canHaveIt = (db: Builder, parameters: Placeholders<UpdateParameters>) =>
   and(
@@ -198,11 +216,7 @@ const canHaveIt = (db: Builder, parameters: Placeholders<UpdateParameters>) =>
     or(sql`NOT ${parameters.is_for_sip}`, eq(phone_numbers.provider, 'sip')),
     or(sql`NOT ${parameters.is_for_others}`, ne(phone_numbers.provider, 'sip')),
     or(sql`${parameters.integration_id} IS NULL`, existsIn(db, integrations, isSuitable(parameters))),
-    or(
-      ne(phone_numbers.provider, 'sip'),
-      sql`NOT ${newValue(parameters, phone_numbers.supports_outbound)}`,
-      sql`${newValue(parameters, phone_numbers.sip_server_address)} IS NOT NULL`,
-    ),
+    hasServer(parameters),
     sql`(${newValue(parameters, phone_numbers.sip_username)} IS NOT NULL) = coalesce(${parameters.has_password}, ${phone_numbers.sip_username} IS NOT NULL)`,
     or(sql`NOT ${parameters.has_read}`, sql`${phone_numbers.credentials_version} IS ${parameters.read_version}`),
   );
@@ -476,9 +490,9 @@ function refusal(
   return undefined;
 }
 
-function integrationFaults(
-  { integration_id }: Changes,
-  { provider }: FoundNumber,
+export function integrationFaults(
+  { integration_id }: Pick<Changes, 'integration_id'>,
+  { provider }: Pick<FoundNumber, 'provider'>,
   target: { provider: Provider } | undefined,
 ): Fault[] {
   const path = 'integration_id';
@@ -500,7 +514,10 @@ function sipFaults(changes: Changes, number: FoundNumber): Fault[] {
   return [...nulls, ...serverFaults(changes, number), ...authenticationFaults(changes, number)];
 }
 
-function serverFaults({ supports_outbound, sip_server_address }: Changes, number: FoundNumber): Fault[] {
+export function serverFaults(
+  { supports_outbound, sip_server_address }: Pick<Changes, 'supports_outbound' | 'sip_server_address'>,
+  number: Pick<FoundNumber, 'supports_outbound' | 'sip_server_address'>,
+): Fault[] {
   const isOutbound = supports_outbound ?? number.supports_outbound;
   const server = sip_server_address === undefined ? number.sip_server_address : sip_server_address;
   if (!isOutbound || server !== null) return [];

@@ -39,6 +39,8 @@ const exported = () => exportedSince(Math.floor(Date.now() / 1000));
 const statusNow = async () =>
   (await rows('organizations')).find((row) => row['organization_id'] === client.organization_id)?.['status'];
 const put = (path: string, body: object, bindings: Bindings = env) => call(client, 'PUT', path, { body, bindings });
+const bulk = (verb: 'bulk-update' | 'bulk-delete', body: object, bindings: Bindings = env) =>
+  call(client, 'POST', `/api/phone-numbers/${verb}`, { body, bindings });
 const integrationPath = () => `/api/integrations/${integration_id}`;
 
 /** Bindings that keep the batches with a statement that begins so, to land them once more. */
@@ -146,6 +148,41 @@ describe('a late try behind a restore and its replay', () => {
     expect(await rowOf('phone_numbers', phone_number_id)).toEqual(before);
   });
 
+  it('of a change of many numbers that was taken back changes nothing', async () => {
+    const phone_number_ids = [
+      await importNumber(client, integration_id, unusedNumber()),
+      await importNumber(client, integration_id, unusedNumber()),
+    ];
+    const { bindings, landAgain } = keeping('update "phone_numbers"');
+    await undoneAndReplayed(async () => {
+      await bulk('bulk-update', { phone_number_ids, set: { assigned_agent_id: 'agent_000000000001' } }, bindings);
+      await bulk('bulk-update', { phone_number_ids, set: { assigned_agent_id: null } });
+    });
+    const before = await rows('phone_numbers');
+
+    await landAgain();
+
+    expect(await rows('phone_numbers')).toEqual(before);
+  });
+
+  it('of a deletion of an integration’s numbers spares those that came since', async () => {
+    const deleted = [
+      await importNumber(client, integration_id, unusedNumber()),
+      await importNumber(client, integration_id, unusedNumber()),
+    ];
+    const { bindings, landAgain } = keeping('delete from "phone_numbers"');
+    const replayed = await undoneAndReplayed(() => bulk('bulk-delete', { integration_id }, bindings));
+    expect(replayed.phone_numbers_deleted.toSorted()).toEqual(deleted.toSorted());
+    const came = await importNumber(client, integration_id, unusedNumber());
+
+    await landAgain();
+
+    expect((await rows('phone_numbers')).map((row) => row['phone_number_id'])).toEqual([came]);
+    for (const id of deleted) {
+      expect(await actionsOn(id)).toEqual(['phone_number.imported', 'phone_number.deleted']);
+    }
+  });
+
   it('of a rotation whose successor is lost does not end the key that lives on', async () => {
     const other = await newClient({ organization_id: client.organization_id });
     const { bindings, landAgain } = keeping('insert into "api_keys"');
@@ -176,6 +213,26 @@ describe('between a restore and its replay', () => {
     expect(new Set(await actionsOn(integration_id))).toEqual(
       new Set(['integration.created', 'integration.delete_refused', 'integration.deleted']),
     );
+    expect((await replayRows(events)).deleted_late).toEqual([]);
+  });
+
+  it('a late try of a deletion of many that takes one more is on record, and told', async () => {
+    const first = await importNumber(client, integration_id, unusedNumber());
+    const second = await importNumber(client, integration_id, unusedNumber());
+    const { bindings, landAgain } = keeping('delete from "phone_numbers"');
+    const restore = await restorePoint();
+    await put(`/api/phone-numbers/${first}`, { integration_id: await createIntegration(client) });
+    await bulk('bulk-delete', { integration_id }, bindings);
+    const events = await exported();
+    await restore();
+    await landAgain();
+
+    const replayed = await replayRows(events);
+
+    expect(replayed.deleted_late).toEqual([first]);
+    expect(await rows('phone_numbers')).toEqual([]);
+    expect(await actionsOn(first)).toContain('phone_number.deleted');
+    expect(await actionsOn(second)).toContain('phone_number.deleted');
     expect((await replayRows(events)).deleted_late).toEqual([]);
   });
 
