@@ -180,6 +180,7 @@ const before: Record<string, string[]> = {
   // Whether it is another account.
   'the reassignment of a number': ['DB.batch'],
   'the reassignment of a number to another account, which holds it': asked,
+  'the reassignment of an integration’s numbers to another account, which holds them': asked,
   'the check of a number that its account holds': asked,
   'the deletion of an integration, and its numbers go to another account, which holds them': asked,
   'the import of a SIP number with credentials': put,

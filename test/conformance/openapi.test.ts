@@ -109,6 +109,8 @@ describe('the OpenAPI document', () => {
         ...value,
         ...('phone_number' in value ? { phone_number: another } : {}),
         ...('integration_id' in value ? { integration_id: other } : {}),
+        ...('phone_number_ids' in value ? { phone_number_ids: [phone_number_id] } : {}),
+        ...('set' in value && JSON.stringify(value.set).includes('intg_') ? { set: { integration_id: other } } : {}),
       };
 
       const key = await server.call(admin, 'POST', '/api/api-keys', { body: { name: 'Rotated', role: 'user' } });

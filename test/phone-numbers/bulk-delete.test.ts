@@ -26,6 +26,7 @@ import {
   dataOf,
   idsOf,
   kept,
+  meteredBindings,
   NO_INTEGRATION,
   NO_NUMBER,
   resultsOf,
@@ -479,18 +480,11 @@ describe('its cost', () => {
   it('is one batch for 10,000 numbers of an integration, in proportion to them', async () => {
     const rowsRead = async (count: number) => {
       await fillNumbers(client, integration_id, count);
-      let read = 0;
-      const bindings = interceptedBindings(async (name, carryOut) => {
-        const answers = await carryOut();
-        if (name === 'DB.batch') {
-          for (const { meta } of answers as D1Result[]) read += meta.rows_read;
-        }
-        return answers;
-      });
+      const { bindings, meter } = meteredBindings();
       const answer = await bulkDelete({ integration_id }, { by: client, bindings });
       expect(answer).toMatchObject({ status: 200 });
       expect(resultsOf(answer)).toHaveLength(count);
-      return read;
+      return meter.rowsRead;
     };
     await fillNumbers(await newClient(), null, 2000);
 

@@ -1,6 +1,7 @@
 /** What the tests of calls that act on many numbers share. */
 import { env } from 'cloudflare:workers';
 import * as z from 'zod';
+import { interceptedBindings } from '../bindings.ts';
 import { call, rows } from '../fixtures.ts';
 import type { Client } from '../fixtures.ts';
 
@@ -81,4 +82,20 @@ export async function idsOf({ organization_id }: Client): Promise<string[]> {
     String(one['phone_number']) < String(other['phone_number']) ? -1 : 1,
   );
   return sorted.map((row) => String(row['phone_number_id']));
+}
+
+const metered = z.array(z.object({ meta: z.object({ rows_read: z.number() }) }));
+
+/** Bindings that count the batches, and the rows that they read. */
+export function meteredBindings() {
+  const meter = { batches: 0, rowsRead: 0 };
+  const bindings = interceptedBindings(async (name, carryOut) => {
+    const answers = await carryOut();
+    if (name === 'DB.batch') {
+      meter.batches += 1;
+      for (const { meta } of metered.parse(answers)) meter.rowsRead += meta.rows_read;
+    }
+    return answers;
+  });
+  return { bindings, meter };
 }
