@@ -12,7 +12,7 @@ const tag = '(?:W/)?"[!#-~]*"';
 const eachTag = new RegExp(tag, 'g');
 
 /** A list may have empty elements (RFC 9110 §5.6.1), and a tag may have commas. */
-export const tagsFormat = new RegExp(String.raw`^(?:\*|[\t ,]*${tag}(?:[\t ]*,[\t ,]*${tag})*[\t ,]*)$`);
+export const tagsFormat = new RegExp(String.raw`^(?:\*|[\x09 ,]*${tag}(?:[\x09 ]*,[\x09 ,]*${tag})*[\x09 ,]*)$`);
 export const MAX_TAGS_LENGTH = 1000;
 
 /** @param checked_at in unix seconds; 0 for what was not checked, or is not checked apart from its revision */
