@@ -2,7 +2,7 @@
 import { organizationIdPattern } from '../worker/core/ids.ts';
 import { REASSIGNED_HEADER, REMOVED_HEADER } from '../worker/http/answer.ts';
 import { BOOKMARK_HEADER, bookmarkFormat } from '../worker/http/bookmark.ts';
-import { MAX_TAGS_LENGTH } from '../worker/http/entity-tags.ts';
+import { MAX_TAGS_LENGTH, tagsFormat } from '../worker/http/entity-tags.ts';
 import { referTo } from './json-schema.ts';
 
 const policy = {
@@ -98,6 +98,8 @@ export const always: HeaderName[] = ['X-Request-Id', 'Cache-Control'];
 export const refersToHeaders = (names: string[]) =>
   Object.fromEntries(names.map((name) => [name.replace(/\.optional$/, ''), referTo('headers', name)]));
 
+const tags = { type: 'string', maxLength: MAX_TAGS_LENGTH, pattern: tagsFormat.source };
+
 /** The parameters in headers. */
 export const parameters = {
   OrganizationId: {
@@ -131,7 +133,7 @@ export const parameters = {
     description:
       'The `ETag` of the state that the request is meant for, or a list of them. If the resource has been changed since, ' +
       'nothing is done: 412. The part after the `-` does not count.',
-    schema: { type: 'string', maxLength: MAX_TAGS_LENGTH },
+    schema: tags,
   },
   IfNoneMatch: {
     name: 'If-None-Match',
@@ -139,6 +141,6 @@ export const parameters = {
     required: false,
     description:
       'The `ETag` of the state that you have, or a list of them. If it is still the same, the answer is a 304.',
-    schema: { type: 'string', maxLength: MAX_TAGS_LENGTH },
+    schema: tags,
   },
 };

@@ -44,11 +44,14 @@ describe.each(routes)('%s', (route) => {
 describe.each(mutations)('$name', ({ prepare, status, dependsOnProvider }) => {
   it('does nothing with a parameter that it does not know', async () => {
     const client = await newClient();
-    const { method, path, body } = await prepare(client);
+    const { method, path, body, headers = {} } = await prepare(client);
     await call(client, 'GET', '/api/nothing');
     const before = await stored();
 
-    const answer = await call(client, method, `${path}${path.includes('?') ? '&' : '?'}dry-run=true`, { body });
+    const answer = await call(client, method, `${path}${path.includes('?') ? '&' : '?'}dry-run=true`, {
+      body,
+      headers,
+    });
 
     expect(answer).toMatchObject({ status: 422, body: { code: 'validation_failed' } });
     expect(await stored()).toEqual(before);
@@ -56,10 +59,10 @@ describe.each(mutations)('$name', ({ prepare, status, dependsOnProvider }) => {
 
   it('may be told whether to verify, if it has a body', async () => {
     const client = await newClient();
-    const { method, path, body } = await prepare(client);
+    const { method, path, body, headers = {} } = await prepare(client);
 
     const told = path.includes('?verify=false') ? path : `${path}?verify=false`;
-    const answer = await call(client, method, told, { body });
+    const answer = await call(client, method, told, { body, headers });
 
     // What the provider would have refused is stored then, and what only its word would have allowed is refused.
     const done = dependsOnProvider ? [200, 201, 409] : [status];

@@ -8,13 +8,11 @@ import type { Context } from 'hono';
 import { invalid } from '../core/errors.ts';
 import type { AppEnv } from './app-env.ts';
 
-const tag = String.raw`(?:W/)?"[!#-~\u0080-\uFFFF]*"`;
+const tag = '(?:W/)?"[!#-~]*"';
 const eachTag = new RegExp(tag, 'g');
 
 /** A list may have empty elements (RFC 9110 §5.6.1), and a tag may have commas. */
-const listOfTags = new RegExp(String.raw`^[\t ,]*${tag}(?:[\t ]*,[\t ,]*${tag})*[\t ,]*$`);
-
-/** In characters. */
+export const tagsFormat = new RegExp(String.raw`^(?:\*|[\x09 ,]*${tag}(?:[\x09 ]*,[\x09 ,]*${tag})*[\x09 ,]*)$`);
 export const MAX_TAGS_LENGTH = 1000;
 
 /** @param checked_at in unix seconds; 0 for what was not checked, or is not checked apart from its revision */
@@ -23,14 +21,14 @@ export const entityTag = (revision: number, checked_at: number) => `"${revision}
 /** @throws DomainError `validation_failed` */
 function readTags(c: Context<AppEnv>, header: 'If-Match' | 'If-None-Match'): string[] | '*' | undefined {
   const value = c.req.header(header);
-  if (value === undefined || value === '*') return value;
-  if (value.length > MAX_TAGS_LENGTH || !listOfTags.test(value)) {
+  if (value === undefined) return undefined;
+  if (value.length > MAX_TAGS_LENGTH || !tagsFormat.test(value)) {
     throw invalid(
       header,
       `must be * or a list of ETags of at most ${MAX_TAGS_LENGTH} characters, each in double quotes as in "3-1705314600"`,
     );
   }
-  return value.match(eachTag) ?? [];
+  return value === '*' ? value : (value.match(eachTag) ?? []);
 }
 
 /**
