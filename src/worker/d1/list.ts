@@ -42,7 +42,7 @@ export interface PageRequest {
   page_size: number;
 }
 
-interface ListRequest extends PageRequest {
+export interface ListRequest extends PageRequest {
   order: 'asc' | 'desc';
 }
 
