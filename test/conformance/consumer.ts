@@ -169,6 +169,8 @@ export const compiles = () => [
   api['audit-events'].$get({ query: { page_size: 2, action: 'integration.deleted' } }),
   api['api-keys'][':key_id'].$delete({ param: { key_id: 'apikey_1' }, query: { descendants: true } }),
   api['api-keys'].$post({ json: { name: 'x', role: 'user', expires_at: null } }),
+  api['api-keys'][':key_id'].$put({ param: { key_id: 'apikey_1' }, json: { name: 'x' } }),
+  entries(api['phone-numbers'].$get, { phone_number_prefix: '+1', order: 'desc' }),
   entries(api['audit-events'].$get, {}),
   entries(api['api-keys'].$get, { page_size: '2' }),
 ];
@@ -190,6 +192,6 @@ export const doesNotCompile = () => [
   // @ts-expect-error -- the organization is required
   patchbayClient(url, { apiKey }),
   // @ts-expect-error -- no such filter
-  entries(api['phone-numbers'].$get, { provider: 'twilio' }),
+  entries(api['phone-numbers'].$get, { category: 'telephony' }),
 ];
 `;
