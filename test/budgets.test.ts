@@ -105,6 +105,11 @@ const PAGE = 20;
 const reads: { name: string; path: (ids: { integration_id: string; phone_number_id: string }) => string }[] = [
   { name: 'one integration', path: ({ integration_id }) => `/api/integrations/${integration_id}` },
   { name: `a page of ${PAGE} integrations`, path: () => '/api/integrations' },
+  { name: `a page of ${PAGE} integrations by name`, path: () => '/api/integrations?name_prefix=t' },
+  {
+    name: 'the references of an integration that one number uses',
+    path: ({ integration_id }) => `/api/integrations/${integration_id}/references`,
+  },
   { name: 'one phone number', path: ({ phone_number_id }) => `/api/phone-numbers/${phone_number_id}` },
   { name: `a page of ${PAGE} phone numbers`, path: () => '/api/phone-numbers' },
   { name: `a page of ${PAGE} API keys`, path: () => '/api/api-keys' },
@@ -197,7 +202,7 @@ describe('in a warm isolate', () => {
         kv: costs.kvReads + costs.kvWrites + costs.kvDeletes,
         written: costs.rowsWritten,
       }).toEqual({ name, trips: ['DB.batch'], kv: 0, written: 0 });
-      expect(costs.statements).toBeLessThanOrEqual(2);
+      expect(costs.statements).toBeLessThanOrEqual(3);
       expect(costs.rowsRead).toBeLessThanOrEqual(3 * PAGE + 10);
     }
   });

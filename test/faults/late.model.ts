@@ -46,7 +46,10 @@ const kinds = [
   'delete number',
   'change numbers',
   'delete numbers',
+  'delete and reassign',
+  'delete and remove',
   'rotate',
+  'rename key',
   'revoke',
   'suspend and resume',
   'release',
@@ -268,6 +271,24 @@ class World {
         if (status === 200) this.gone.add(integration);
         return;
       }
+      case 'delete and reassign': {
+        const target = nth(this.integrations.toReversed(), 'intg');
+        const path = `/api/integrations/${integration}?reassign_to=${target}`;
+        const { status } = await this.mutate(step, 'DELETE', path);
+        if (status === 200) this.gone.add(integration);
+        return;
+      }
+      case 'delete and remove': {
+        const { phone_numbers } = await dataOf(organization_id);
+        const path = `/api/integrations/${integration}?remove_phone_numbers=true`;
+        const { status } = await this.mutate(step, 'DELETE', path);
+        if (status !== 200) return;
+        this.gone.add(integration);
+        for (const row of phone_numbers) {
+          if (row['integration_id'] === integration) this.gone.add(String(row['phone_number_id']));
+        }
+        return;
+      }
       case 'delete number': {
         const { status } = await this.mutate(step, 'DELETE', `/api/phone-numbers/${number}`);
         if (status === 200) this.gone.add(number);
@@ -288,6 +309,9 @@ class World {
         if (answer.status === 200) for (const id of deleted.parse(answer.body).data.results) this.gone.add(id);
         return;
       }
+      case 'rename key':
+        await this.mutate(step, 'PUT', `/api/api-keys/${nth(this.keys, 'apikey')}`, { name: `Late ${step.which}` });
+        return;
       case 'rotate':
       case 'revoke': {
         const key_id = nth(this.keys, 'apikey');
@@ -373,7 +397,7 @@ const verb = (...does: (typeof kinds)[number][]) =>
 
 const step: fc.Arbitrary<Step> = fc.oneof(
   { weight: 4, arbitrary: verb('create', 'import by SIP') },
-  { weight: 6, arbitrary: verb('delete', 'delete number', 'delete numbers') },
+  { weight: 6, arbitrary: verb('delete', 'delete number', 'delete numbers', 'delete and reassign', 'delete and remove') },
   { weight: 4, arbitrary: verb(...kinds) },
   { weight: 8, arbitrary: fc.record({ does: fc.constant('land late' as const), which: fc.nat({ max: 15 }) }) },
   { weight: 1, arbitrary: fc.constantFrom({ does: 'save' as const }, { does: 'restore' as const }) },

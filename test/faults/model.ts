@@ -35,6 +35,8 @@ type Wish =
   | { does: 'delete'; integration: number }
   | { does: 'delete and reassign'; integration: number; target: number }
   | { does: 'delete and remove'; integration: number }
+  | { does: 'change numbers'; integration: number; target: number; agent: 'agent_a1b2c3d4e5f6' | null }
+  | { does: 'delete numbers'; integration: number }
   | { does: 'import'; number: number; integration: number }
   | { does: 'import by SIP'; number: number }
   | { does: 'reassign'; imported: number; integration: number }
@@ -362,6 +364,38 @@ function requestOf(wish: Wish, organization: Organization): Request {
         },
       };
     }
+    case 'change numbers': {
+      const integration_id = nth(integrations, wish.integration);
+      const target = nth(integrations, wish.target);
+      return {
+        method: 'POST',
+        path: '/api/phone-numbers/bulk-update',
+        body: { integration_id, set: { integration_id: target, assigned_agent_id: wish.agent } },
+        expected: (model) => {
+          if (!model.integrations.has(integration_id) || !model.integrations.has(target)) return 404;
+          for (const [, number] of model.numbersOf(integration_id)) {
+            number.integration_id = target;
+            number.held = wish.agent !== null;
+          }
+          return 200;
+        },
+      };
+    }
+    case 'delete numbers': {
+      const integration_id = nth(integrations, wish.integration);
+      return {
+        method: 'POST',
+        path: '/api/phone-numbers/bulk-delete',
+        body: { integration_id },
+        expected: (model) => {
+          if (!model.integrations.has(integration_id)) return 404;
+          const removed = model.numbersOf(integration_id);
+          if (removed.some(([, { held }]) => held)) return 409;
+          for (const [phone_number_id] of removed) model.numbers.delete(phone_number_id);
+          return 200;
+        },
+      };
+    }
     case 'import': {
       const phone_number = nth(numbers, wish.number);
       const integration_id = nth(integrations, wish.integration);
@@ -589,6 +623,16 @@ const wishOfNumbers: fc.Arbitrary<Wish> = fc.oneof(
     arbitrary: fc.record({ does: fc.constant('delete and reassign' as const), integration: index, target: index }),
   },
   { weight: 3, arbitrary: fc.record({ does: fc.constant('delete and remove' as const), integration: index }) },
+  {
+    weight: 2,
+    arbitrary: fc.record({
+      does: fc.constant('change numbers' as const),
+      integration: index,
+      target: index,
+      agent: fc.constantFrom('agent_a1b2c3d4e5f6' as const, null),
+    }),
+  },
+  fc.record({ does: fc.constant('delete numbers' as const), integration: index }),
   fc.record({ does: fc.constant('delete' as const), integration: index }),
   { weight: 3, arbitrary: fc.record({ does: fc.constant('import' as const), number: index, integration: index }) },
   { weight: 2, arbitrary: fc.record({ does: fc.constant('reassign' as const), imported: index, integration: index }) },
