@@ -1,5 +1,5 @@
 import * as z from 'zod';
-import { DomainError, targetFaults } from '../worker/core/errors.ts';
+import { DomainError, preconditions, targetFaults } from '../worker/core/errors.ts';
 import {
   categories,
   integrationStatuses,
@@ -215,7 +215,7 @@ const previewSchema = z
           phone_number_id: id('phon').nullable(),
           phone_number: z.string().nullable(),
           assigned_agent_id: agentId.nullable(),
-          reason: z.enum(targetFaults).nullable(),
+          reason: z.enum([...targetFaults, ...preconditions]).nullable(),
         }),
       )
       .max(100)

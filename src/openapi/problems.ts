@@ -1,6 +1,6 @@
 /** The problems in the document: the members of each code, and an example that the Worker's own map makes. */
 import * as z from 'zod';
-import { DomainError, targetFaults } from '../worker/core/errors.ts';
+import { DomainError, preconditions, targetFaults } from '../worker/core/errors.ts';
 import type { ProblemCode, ProblemMembers } from '../worker/core/errors.ts';
 import { rolesHolding } from '../worker/core/permissions.ts';
 import { quotas } from '../worker/core/vocabulary.ts';
@@ -76,7 +76,7 @@ const problems: { [Code in ProblemCode]: { members: z.ZodRawShape; example: Prob
   verification_limited: { members: { retry_after_seconds: z.int() }, example: { retry_after_seconds: 3600 } },
   credentials_missing: none,
   precondition_failed: {
-    members: { precondition: z.enum(['If-Match', 'expect_references']) },
+    members: { precondition: z.enum(preconditions) },
     example: { precondition: 'If-Match' },
   },
   integration_in_use: {

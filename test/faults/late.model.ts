@@ -397,7 +397,10 @@ const verb = (...does: (typeof kinds)[number][]) =>
 
 const step: fc.Arbitrary<Step> = fc.oneof(
   { weight: 4, arbitrary: verb('create', 'import by SIP') },
-  { weight: 6, arbitrary: verb('delete', 'delete number', 'delete numbers', 'delete and reassign', 'delete and remove') },
+  {
+    weight: 6,
+    arbitrary: verb('delete', 'delete number', 'delete numbers', 'delete and reassign', 'delete and remove'),
+  },
   { weight: 4, arbitrary: verb(...kinds) },
   { weight: 8, arbitrary: fc.record({ does: fc.constant('land late' as const), which: fc.nat({ max: 15 }) }) },
   { weight: 1, arbitrary: fc.constantFrom({ does: 'save' as const }, { does: 'restore' as const }) },

@@ -33,6 +33,10 @@ export const targetFaults = [
 ] as const;
 export type TargetFault = (typeof targetFaults)[number];
 
+/** What a call may demand of the stored state: by its header or its parameter. */
+export const preconditions = ['If-Match', 'expect_references'] as const;
+export type Precondition = (typeof preconditions)[number];
+
 /** What came of one number of a call that imports several. */
 export interface NumberResult {
   phone_number: string;
@@ -100,7 +104,7 @@ export interface ProblemMembers {
   /** Calls to the provider are limited, and so many phone numbers would take more of them. */
   too_many_to_verify: object;
   /** What the request demanded of the stored state, and is not so. */
-  precondition_failed: { precondition: 'If-Match' | 'expect_references' };
+  precondition_failed: { precondition: Precondition };
   phone_number_not_found: object;
   phone_number_exists: object;
   /** The account of the integration does not hold the number. */

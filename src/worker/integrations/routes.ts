@@ -1,6 +1,6 @@
 import * as z from 'zod/mini';
 import { isProblem } from '../core/errors.ts';
-import type { TargetFault } from '../core/errors.ts';
+import type { Precondition, TargetFault } from '../core/errors.ts';
 import { idSchema } from '../core/ids.ts';
 import { answer, answerUnlessKnown, REASSIGNED_HEADER, REMOVED_HEADER } from '../http/answer.ts';
 import type { AnswerHeaders } from '../http/app-env.ts';
@@ -113,7 +113,7 @@ interface Subject {
   phone_number_id: string | null;
   phone_number: string | null;
   assigned_agent_id: string | null;
-  reason: TargetFault | null;
+  reason: TargetFault | Precondition | null;
 }
 
 const nothing: Subject = { phone_number_id: null, phone_number: null, assigned_agent_id: null, reason: null };
@@ -126,6 +126,7 @@ function blockersOf(error: Blocker) {
 function subjectsOf(error: Blocker): Partial<Subject>[] {
   if (isProblem(error, 'integration_in_use')) return error.members.references;
   if (isProblem(error, 'phone_number_assigned')) return error.members.phone_numbers ?? [error.members];
+  if (isProblem(error, 'precondition_failed')) return [{ reason: error.members.precondition }];
   if (!isProblem(error, 'invalid_reassign_target')) return [{}];
   const { reason, phone_numbers } = error.members;
   return phone_numbers.length > 0 ? phone_numbers.map((number) => ({ ...number, reason })) : [{ reason }];
