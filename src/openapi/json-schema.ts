@@ -98,7 +98,7 @@ export class Schemas {
 const withAlternatives = z.looseObject({
   alternatives: z.array(z.object({ id: z.string(), title: z.string(), required: z.array(z.string()) })),
   properties: jsonObject,
-  required: z.array(z.string()),
+  required: z.array(z.string()).default([]),
 });
 
 const valueOrNull = z.tuple([

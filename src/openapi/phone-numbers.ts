@@ -19,7 +19,7 @@ import { bulkQuery, ownershipQuery } from '../worker/phone-numbers/routes.ts';
 import { phoneNumberChanges } from '../worker/phone-numbers/update.ts';
 import { deletionResultsSchema, doneResult, updateResultsSchema } from './act-results.ts';
 import { importResultsSchema } from './import-results.ts';
-import { described, named } from './json-schema.ts';
+import { described, named, separated } from './json-schema.ts';
 import { action, agentId, entity, id, page, time } from './operation.ts';
 import type { Operations } from './operation.ts';
 
@@ -50,6 +50,14 @@ described(bulkChanges, {
   set: 'What all of them are to have. What is absent stays as it is.',
 });
 described(bulkDeletion, selection);
+separated(bulkChanges, [
+  { id: 'ChangesByIds', title: 'Of numbers by their ids', required: ['phone_number_ids'] },
+  { id: 'ChangesOfIntegration', title: 'Of the numbers of an integration', required: ['integration_id'] },
+]);
+separated(bulkDeletion, [
+  { id: 'DeletionByIds', title: 'Of numbers by their ids', required: ['phone_number_ids'] },
+  { id: 'DeletionOfIntegration', title: 'Of the numbers of an integration', required: ['integration_id'] },
+]);
 described(newPhoneNumbers, {
   phone_numbers: 'In E.164 format. A number that is given twice is imported once.',
   supports_inbound: 'Of all these numbers.',

@@ -515,7 +515,7 @@ describe('a delete with 10,000 phone numbers', () => {
 
   it.each([
     ['reassign_to', 16],
-    ['remove_phone_numbers', 10],
+    ['remove_phone_numbers', 9],
   ])(
     'makes the same trips and statements as with one, and its rows grow as the numbers do: by %s, %i for each',
     async (way, perNumber) => {

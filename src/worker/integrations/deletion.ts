@@ -60,7 +60,7 @@ export const deletionQuery = z.lazy(() =>
         ({ reassign_to, remove_phone_numbers }) => reassign_to === undefined || remove_phone_numbers !== 'true',
         {
           path: ['remove_phone_numbers'],
-          error: 'cannot be true if reassign_to is given',
+          error: 'only one of reassign_to, remove_phone_numbers=true may be given',
           ...onceTheRestIsRight,
         },
       ),
