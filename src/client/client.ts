@@ -74,11 +74,42 @@ type OrProblem<Endpoint> = Endpoint extends {
     | { input: Given<Input>; output: Problem; outputFormat: 'json'; status: ProblemStatus }
   : never;
 
-type WithProblems<Routes> = {
-  [Path in keyof Routes]: { [Method in keyof Routes[Path]]: OrProblem<Routes[Path][Method]> };
+/** What a dry run answers: whether the call would act. */
+type Preview = { output: { data: { would_delete: boolean } | { would_update: boolean } } };
+
+/** An endpoint with another type of the parameter `dry_run`, if it has that. */
+type WithDryRun<Endpoint, Flag> = Endpoint extends { input: { query?: infer Query } }
+  ? 'dry_run' extends keyof NonNullable<Query>
+    ? Omit<Endpoint, 'input'> & { input: Omit<Endpoint['input'], 'query'> & QueryWith<NonNullable<Query>, Flag> }
+    : Endpoint
+  : Endpoint;
+
+type QueryWith<Query, Flag> = undefined extends Flag
+  ? { query?: Omit<Query, 'dry_run'> & { dry_run?: Exclude<Flag, undefined> } }
+  : { query: Omit<Query, 'dry_run'> & { dry_run: Flag } };
+
+/** The calls that act. */
+type Acting<Routes> = {
+  [Path in keyof Routes]: {
+    [Method in keyof Routes[Path]]: OrProblem<
+      WithDryRun<Exclude<Routes[Path][Method], Preview>, 'false' | false | undefined>
+    >;
+  };
 };
 
-type App = Hono<BlankEnv, WithProblems<ExtractSchema<typeof app>>>;
+/** The same calls as dry runs, which have other answers. */
+type DryRuns<Routes> = {
+  [Path in keyof Routes]: {
+    [Method in keyof Routes[Path] as Extract<Routes[Path][Method], Preview> extends never ? never : Method]: OrProblem<
+      WithDryRun<Extract<Routes[Path][Method], Preview>, 'true' | true>
+    >;
+  };
+};
+
+type Routes = ExtractSchema<typeof app>;
+
+/** Hono's client of a union has the calls of both, as overloads. */
+type App = Hono<BlankEnv, Acting<Routes>> | Hono<BlankEnv, DryRuns<Routes>>;
 
 /**
  * A client of the API at this address, with one method for each call:

@@ -263,7 +263,7 @@ function operation(components: Components, route: Route, described: OperationDes
 function contentOf(components: Components, { schema, example, dryRun }: OperationDescription['answer']): JsonObject {
   if (!dryRun) return { schema: components.add(schema), example };
   return {
-    schema: { anyOf: [components.add(schema), components.add(dryRun.schema)] },
+    schema: { oneOf: [components.add(schema), components.add(dryRun.schema)] },
     examples: { default: { value: example }, dry_run: { value: dryRun.example } },
   };
 }

@@ -21,7 +21,7 @@ import type { DeletionPreview } from '../worker/integrations/routes.ts';
 import { integrationChanges } from '../worker/integrations/update.ts';
 import { providerCredentials, providers } from '../worker/providers/providers.ts';
 import { described, named, separated } from './json-schema.ts';
-import { action, agentId, entity, id, page, pageWithoutCount, time } from './operation.ts';
+import { action, agentId, entity, id, orDryRun, page, pageWithoutCount, time } from './operation.ts';
 import type { Operations } from './operation.ts';
 
 named('IntegrationCredentials', providerCredentials);
@@ -356,15 +356,15 @@ export const integrationOperations: Operations = {
       'Refused while phone numbers reference it: `detail` and `references` name the first 100 in ascending order. ' +
       'With `reassign_to` or `remove_phone_numbers` the same step reassigns or deletes them all, at most 10,000: wholly, or ' +
       'nothing is done. With `dry_run=true` nothing is done, and the answer says what would be.',
-    answer: {
-      ...action(
+    answer: orDryRun(
+      action(
         200,
         'Integration deleted successfully',
         deletedIntegrationSchema,
         presentDeletedIntegration(exampleState),
       ),
-      dryRun: action(200, 'Integration would not be deleted', previewSchema, previewExample),
-    },
+      action(200, 'Integration would not be deleted', previewSchema, previewExample),
+    ),
     headers: ['X-Reassigned-Count', 'X-Removed-Count'],
     problems: [
       'integration_not_found',

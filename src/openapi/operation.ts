@@ -106,6 +106,13 @@ export function action(status: 200 | 201, message: string, data: z.ZodType, exam
   };
 }
 
+/** The answer of a call that can be a dry run. */
+export function orDryRun(answer: Answer, dryRun: Answer): Answer {
+  named(nameOf(answer.schema), answer.schema, 'Done');
+  named(nameOf(dryRun.schema), dryRun.schema, 'Dry run');
+  return { ...answer, dryRun };
+}
+
 /** An id in an answer. */
 export const id = (prefix: string) => z.string().regex(new RegExp(`^${prefix}_[a-f0-9]{12}$`));
 

@@ -158,6 +158,22 @@ export async function assign(phone_number_id: string): Promise<string | null> {
   return (await unwrap(written)).data.assigned_agent_id ?? data.phone_number;
 }
 
+const one = { param: { integration_id: 'intg_1' } };
+export async function preview(): Promise<string | number> {
+  const remove = api.integrations[':integration_id'].$delete;
+  const { data } = await unwrap(remove({ ...one, query: { dry_run: true, reassign_to: 'intg_2' } }));
+  if (!data.would_delete) return data.blocked_by.map(({ code }) => code).join();
+  const query = { reassign_to: 'intg_2', expect_references: String(data.reference_count) };
+  return (await unwrap(remove({ ...one, query }))).data.name;
+}
+
+export async function changeMany(phone_number_ids: string[]): Promise<boolean | string | undefined> {
+  const change = { json: { phone_number_ids, set: { supports_inbound: true } } };
+  const { data } = await unwrap(api['phone-numbers']['bulk-update'].$post({ ...change, query: { dry_run: 'true' } }));
+  const done = await unwrap(api['phone-numbers']['bulk-update'].$post(change));
+  return data.would_update && done.data.results[0]?.status;
+}
+
 const twilio = { provider: 'twilio' as const, account_sid: 'AC0123456789abcdef0123456789abcdef' };
 export const compiles = () => [
   api.integrations.$post({ json: { name: 'x', credentials: { ...twilio, api_key_sid: 'SK', api_key_secret: 'x' } } }),
@@ -170,6 +186,7 @@ export const compiles = () => [
   api['api-keys'][':key_id'].$delete({ param: { key_id: 'apikey_1' }, query: { descendants: true } }),
   api['api-keys'].$post({ json: { name: 'x', role: 'user', expires_at: null } }),
   api['api-keys'][':key_id'].$put({ param: { key_id: 'apikey_1' }, json: { name: 'x' } }),
+  api.integrations[':integration_id'].references.$get({ param: { integration_id: 'intg_1' }, query: { order: 'desc' } }),
   entries(api['phone-numbers'].$get, { phone_number_prefix: '+1', order: 'desc' }),
   entries(api['audit-events'].$get, {}),
   entries(api['api-keys'].$get, { page_size: '2' }),

@@ -165,6 +165,7 @@ describe('an integration that phone numbers reference', () => {
         references: [{ phone_number_id: 'phon_a1b2c3d4e5f6', phone_number: '+1234567890' }],
         reference_count: 1,
         reference_count_exact: true,
+        references_url: `/api/integrations/${EXAMPLE}/references`,
         request_id: headers.get('X-Request-Id'),
       }),
     );

@@ -31,6 +31,13 @@ export const bulkQuery = z.lazy(() =>
   }),
 );
 
+/** An inferred type would be that of the first alone, of which the second is a subtype: the typed client needs both. */
+type ActedOr<DryRun> = Promise<Answered<Results> | Answered<Results & DryRun>>;
+type Answered<Data> = ReturnType<typeof answer<{ success: boolean; message: string; data: Data }, 200>>;
+interface Results {
+  results: ActResult[];
+}
+
 const isDryRun = ({ dry_run }: z.output<typeof bulkQuery>) => dry_run === 'true';
 
 export const phoneNumberRoutes = newRoutes()
@@ -47,30 +54,38 @@ export const phoneNumberRoutes = newRoutes()
     const message = `${count} of ${results.length} phone numbers imported successfully`;
     return answer(c, 200, { success: true, message, data: { results } });
   })
-  .post('/bulk-update', mutates('phone_numbers:update', { query: bulkQuery, body: bulkChanges }), async (c) => {
-    const query = c.req.valid('query');
-    const items = await updatePhoneNumbers(c.get('call'), c.req.valid('json'), verifies(query), isDryRun(query));
-    const results = presentItems(items, 'updated');
-    const would_update = isDone(results);
-    if (isDryRun(query)) {
-      const message = wouldBe(results, 'updated');
-      return answer(c, 200, { success: true, message, data: { would_update, results } });
-    }
-    if (!would_update) throw new DomainError('phone_numbers_not_updated', { data: { results } });
-    return answer(c, 200, { success: true, message: `${counted(results)} updated successfully`, data: { results } });
-  })
-  .post('/bulk-delete', mutates('phone_numbers:delete', { query: bulkQuery, body: bulkDeletion }), async (c) => {
-    const query = c.req.valid('query');
-    const items = await deletePhoneNumbers(c.get('call'), c.req.valid('json'), isDryRun(query));
-    const results = presentItems(items, 'deleted');
-    const would_delete = isDone(results);
-    if (isDryRun(query)) {
-      const message = wouldBe(results, 'deleted');
-      return answer(c, 200, { success: true, message, data: { would_delete, results } });
-    }
-    if (!would_delete) throw new DomainError('phone_numbers_not_deleted', { data: { results } });
-    return answer(c, 200, { success: true, message: `${counted(results)} deleted successfully`, data: { results } });
-  })
+  .post(
+    '/bulk-update',
+    mutates('phone_numbers:update', { query: bulkQuery, body: bulkChanges }),
+    async (c): ActedOr<{ would_update: boolean }> => {
+      const query = c.req.valid('query');
+      const items = await updatePhoneNumbers(c.get('call'), c.req.valid('json'), verifies(query), isDryRun(query));
+      const results = presentItems(items, 'updated');
+      const would_update = isDone(results);
+      if (isDryRun(query)) {
+        const message = wouldBe(results, 'updated');
+        return answer(c, 200, { success: true, message, data: { would_update, results } });
+      }
+      if (!would_update) throw new DomainError('phone_numbers_not_updated', { data: { results } });
+      return answer(c, 200, { success: true, message: `${counted(results)} updated successfully`, data: { results } });
+    },
+  )
+  .post(
+    '/bulk-delete',
+    mutates('phone_numbers:delete', { query: bulkQuery, body: bulkDeletion }),
+    async (c): ActedOr<{ would_delete: boolean }> => {
+      const query = c.req.valid('query');
+      const items = await deletePhoneNumbers(c.get('call'), c.req.valid('json'), isDryRun(query));
+      const results = presentItems(items, 'deleted');
+      const would_delete = isDone(results);
+      if (isDryRun(query)) {
+        const message = wouldBe(results, 'deleted');
+        return answer(c, 200, { success: true, message, data: { would_delete, results } });
+      }
+      if (!would_delete) throw new DomainError('phone_numbers_not_deleted', { data: { results } });
+      return answer(c, 200, { success: true, message: `${counted(results)} deleted successfully`, data: { results } });
+    },
+  )
   .get('/', reads('phone_numbers:read', { query: phoneNumbersQuery }), async (c) => {
     const { rows, pagination } = await listPhoneNumbers(c.get('call'), c.req.valid('query'));
     return answer(c, 200, { success: true, data: rows.map(presentPhoneNumber), pagination });
