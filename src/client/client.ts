@@ -88,8 +88,10 @@ type QueryWith<Query, Flag> = undefined extends Flag
   ? { query?: Omit<Query, 'dry_run'> & { dry_run?: Exclude<Flag, undefined> } }
   : { query: Omit<Query, 'dry_run'> & { dry_run: Flag } };
 
+type Routes = ExtractSchema<typeof app>;
+
 /** The calls that act. */
-type Acting<Routes> = {
+type Acting = {
   [Path in keyof Routes]: {
     [Method in keyof Routes[Path]]: OrProblem<
       WithDryRun<Exclude<Routes[Path][Method], Preview>, 'false' | false | undefined>
@@ -98,7 +100,7 @@ type Acting<Routes> = {
 };
 
 /** The same calls as dry runs, which have other answers. */
-type DryRuns<Routes> = {
+type DryRuns = {
   [Path in keyof Routes]: {
     [Method in keyof Routes[Path] as Extract<Routes[Path][Method], Preview> extends never ? never : Method]: OrProblem<
       WithDryRun<Extract<Routes[Path][Method], Preview>, 'true' | true>
@@ -106,10 +108,8 @@ type DryRuns<Routes> = {
   };
 };
 
-type Routes = ExtractSchema<typeof app>;
-
 /** Hono's client of a union has the calls of both, as overloads. */
-type App = Hono<BlankEnv, Acting<Routes>> | Hono<BlankEnv, DryRuns<Routes>>;
+type App = Hono<BlankEnv, Acting> | Hono<BlankEnv, DryRuns>;
 
 /**
  * A client of the API at this address, with one method for each call:

@@ -340,6 +340,18 @@ describe('a delete that reassigns the phone numbers', () => {
     expect((await remove(`reassign_to=${target}&verify=false`)).status).toBe(200);
   });
 
+  it('needs no room for numbers that the new account holds', async () => {
+    const numbers = await fillNumbers(client, source, 3);
+    const { integration_id: target } = await newAccount(client, numbers);
+    await env.DB.prepare(`UPDATE phone_numbers SET ownership = 'confirmed'`).run();
+    await env.DB.prepare('UPDATE organizations SET max_unconfirmed_numbers = 2').run();
+
+    expect(await remove(`reassign_to=${target}&dry_run=true`)).toMatchObject({
+      body: { data: { would_delete: true } },
+    });
+    expect((await remove(`reassign_to=${target}`)).status).toBe(200);
+  });
+
   it('moves unconfirmed numbers where the quota of them is full already', async () => {
     const { integration_id: target } = await newAccount(client, []);
     await fillNumbers(client, source, 3);

@@ -98,6 +98,18 @@ describe('the integrations whose name begins so', () => {
     expect(next).toMatchObject({ next_cursor: null, total_count: 4 });
   });
 
+  it.each([
+    ['Élan', 'élan'],
+    ['Straße', 'Strasse'],
+    ['E\u0301lan', 'Élan'],
+  ])('are found at once where the new name folds as the old one: %s, %s', async (before, after) => {
+    const [id = ''] = await create(before);
+
+    await call(client, 'PUT', `/api/integrations/${id}`, { body: { name: after } });
+
+    expect(await find(after)).toEqual([after]);
+  });
+
   it('are shown as the other list shows them, and are of this organization alone', async () => {
     await create('Twilio');
     await createIntegration(await newClient(), undefined, '?verify=false');

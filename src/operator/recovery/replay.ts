@@ -3,7 +3,7 @@
  */
 import { and, eq, gt, inArray, isNotNull, isNull, lt, lte, max, ne, not, or, sql } from 'drizzle-orm';
 import { alias } from 'drizzle-orm/sqlite-core';
-import { newEventId } from '../../worker/core/ids.ts';
+import { BATCH_ID_LENGTH, newEventId } from '../../worker/core/ids.ts';
 import { RESTORABLE_SECONDS, SECONDS_A_DAY } from '../../worker/core/time.ts';
 import type { AuditAction } from '../../worker/core/vocabulary.ts';
 import { credentialsKeyOf } from '../../worker/credentials/kv-key.ts';
@@ -21,7 +21,7 @@ import {
   organizations,
   phone_numbers,
 } from '../../worker/d1/schema.ts';
-import { isDecision, isOfBatch, isOfTarget } from '../../worker/decision/event.ts';
+import { eventIdBesideOf, isDecision, isOfBatch, isOfTarget } from '../../worker/decision/event.ts';
 import { isOrganization } from '../../worker/organizations/organization.ts';
 import { databaseNow } from '../clock.ts';
 import type { AssignmentRow, AuditEventRow, ExportedRow, PurgeRow, RetiredKekRow } from './export.ts';
@@ -87,8 +87,9 @@ const moveBehind: Step<Trail> = query((db, parameters: Placeholders<Trail>) =>
 );
 
 /**
- * Lets new events follow all of these. It also raises `change_count` above anything that a command saw before the
- * restore, so that a late try of such a command does nothing.
+ * Lets new events follow all of these, with one sequence between them: so none of these is the newest of its trail, and a
+ * late try of its batch does nothing. For the same reason it raises `change_count` above anything that a command saw before
+ * the restore.
  */
 const continueTrail: Step<Trail> = query((db, parameters: Placeholders<Trail>) => {
   const { organization_id, last_event_at, last_sequence } = parameters;
@@ -99,7 +100,7 @@ const continueTrail: Step<Trail> = query((db, parameters: Placeholders<Trail>) =
   return db
     .update(organizations)
     .set({
-      last_sequence: sql`max(${organizations.last_sequence}, ${last_sequence}, coalesce(${moved}, 0))`,
+      last_sequence: sql`max(${organizations.last_sequence}, ${last_sequence} + 1, coalesce(${moved}, 0))`,
       last_event_at: sql`max(${organizations.last_event_at}, ${last_event_at})`,
       change_count: sql`max(${organizations.change_count}, ${last_sequence} + 1)`,
     })
@@ -133,6 +134,23 @@ const movedRevisions: Partial<Record<AuditAction, Step<UpdatedParameters>>> = {
 /** The event has the id of this one, and is about something else: a batch of many targets had another first one then. */
 const isOfAnother = (parameters: Placeholders<AuditEventRow>) => ne(audit_events.target_id, parameters.target_id);
 
+const deletions: AuditAction[] = ['integration.deleted', 'phone_number.deleted'];
+
+/**
+ * A late try after the restore may have had another first target. Its event gets the id that it would have behind a first
+ * one.
+ */
+const renameOfAnother: Step<AuditEventRow> = query((db, parameters: Placeholders<AuditEventRow>) => {
+  const taken = alias(audit_events, 'taken');
+  const event_id = eventIdBesideOf(audit_events.event_id, audit_events.target_id);
+  const isTaken = and(eq(taken.organization_id, parameters.organization_id), eq(taken.event_id, event_id));
+  return db
+    .update(audit_events)
+    .set({ event_id })
+    .where(and(isDecision(parameters), isOfAnother(parameters), not(existsIn(db, taken, isTaken))))
+    .returning({ id: audit_events.target_id });
+});
+
 /**
  * A delete that was refused before the restore may have had a late try, which then succeeded. The client was told of
  * the refusal, so its event is put back, and the event of the deletion gets another id.
@@ -145,8 +163,8 @@ const renameLateDeletion: Step<AuditEventRow & { new_event_id: string }> = query
       .where(
         and(
           isDecision(parameters),
-          inArray(audit_events.action, ['integration.deleted', 'phone_number.deleted']),
-          or(ne(audit_events.action, parameters.action), isOfAnother(parameters)),
+          inArray(audit_events.action, deletions),
+          ne(audit_events.action, parameters.action),
         ),
       )
       .returning({ id: audit_events.target_id }),
@@ -171,6 +189,17 @@ const removeOther: Step<AuditEventRow> = query((db, parameters: Placeholders<Aud
     )
     .returning({ id: audit_events.event_id }),
 );
+
+/** Finds what a batch has deleted. */
+const findDeleted: Step<BatchOfEvents> = query((db, parameters: Placeholders<BatchOfEvents>) =>
+  db
+    .select({ id: audit_events.target_id })
+    .from(audit_events)
+    .where(and(isOfBatch(parameters), inArray(sql`+${audit_events.action}`, deletions))),
+);
+
+/** The batch of an exported event. */
+type BatchOfEvents = Pick<AuditEventRow, 'organization_id' | 'event_id' | 'request_id'>;
 
 const putBack: Step<AuditEventRow> = query((db, parameters: Placeholders<AuditEventRow>) =>
   db
@@ -407,7 +436,7 @@ export interface Replayed {
   organizations_put_back: string[];
   events_put_back: string[];
   ciphertexts_enqueued: string[];
-  /** Deleted after the restore by late tries of calls that had been refused before it. */
+  /** Deleted after the restore by late tries of calls that had been refused before it, or had not found it. */
   deleted_late: string[];
   phone_numbers_reassigned: string[];
   integrations_deleted: string[];
@@ -516,6 +545,7 @@ export async function replay(
     const events = page.filter(isEventRow);
     await carryOut([
       ...events.flatMap((event): BoundSteps => [
+        [undefined, renameOfAnother.bind(event)],
         ['deleted_late', renameLateDeletion.bind({ ...event, new_event_id: newEventId() })],
         [undefined, removeOther.bind(event)],
         ['events_put_back', putBack.bind(event)],
@@ -537,10 +567,34 @@ export async function replay(
     );
   }
   for await (const page of read()) await carryOut(stepsOf(stepsAfterwards, page.filter(isEventRow)));
+  replayed.deleted_late.push(...(await findDeletedBeside(database, read)));
   for (const some of chunks([...trails.keys()])) {
     await carryOut([['organizations_without_keys', findWithoutKeys.bind({ organization_ids: JSON.stringify(some) })]]);
   }
   return replayed;
+}
+
+/** What batches have deleted beside what the export says, by late tries after the restore. */
+async function findDeletedBeside(database: D1Database, read: ReadExported): Promise<string[]> {
+  const batches = new Map<string, { any: BatchOfEvents; exported: Set<string> }>();
+  for await (const page of read()) {
+    for (const { organization_id, event_id, request_id, target_id } of page.filter(isEventRow)) {
+      const key = [organization_id, event_id.slice(0, BATCH_ID_LENGTH), request_id].join(' ');
+      const known = batches.get(key) ?? { any: { organization_id, event_id, request_id }, exported: new Set() };
+      batches.set(key, { ...known, exported: known.exported.add(target_id) });
+    }
+  }
+  const found: string[] = [];
+  for (const some of chunks([...batches.values()])) {
+    const deleted = await batch(
+      database,
+      some.map(({ any }) => findDeleted.bind(any)),
+    );
+    some.forEach(({ exported }, index) => {
+      for (const { id } of deleted[index] ?? []) if (!exported.has(id)) found.push(id);
+    });
+  }
+  return found;
 }
 
 async function readTrails(read: ReadExported): Promise<Map<string, Trail>> {

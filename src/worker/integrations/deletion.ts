@@ -295,8 +295,15 @@ const findUnasked = query((db, parameters: P) =>
     .limit(MAX_REFERENCES),
 );
 
+/** As long as the account is not asked, nobody knows how many numbers will be unconfirmed. */
+const isKnown = (quota: (typeof quotas)[number], db: Builder, parameters: P) =>
+  quota === 'unconfirmed_numbers' ? isAnswered(db, parameters) : sql`1`;
+
 const findFull = quotaWithout<DeletionParameters>((db, parameters) =>
-  quotas.map((quota) => [quota, not(hasRoomForCount(quota, addedTo[quota](db, parameters)))]),
+  quotas.map((quota) => [
+    quota,
+    sql`(${isKnown(quota, db, parameters)} AND NOT (${hasRoomForCount(quota, addedTo[quota](db, parameters))}))`,
+  ]),
 );
 
 const findUnmatched = unmatchedTarget<DeletionParameters>(integrations, isIntegration);

@@ -132,6 +132,14 @@ const updateTo = (db: Builder, parameters: Placeholders<UpdateParameters>, value
 
 const rename = query((db, parameters: Placeholders<UpdateParameters>) => updateTo(db, parameters, newName(parameters)));
 
+/** Where the name folds as before, the trigger for the Worker of before takes it for one that was not folded. */
+const foldAgain = query((db, parameters: Placeholders<UpdateParameters>) =>
+  db
+    .update(integrations)
+    .set({ name_folded: sql`${parameters.name_folded}` })
+    .where(and(isIntegration(parameters), eq(integrations.name, parameters.name), isNull(integrations.name_folded))),
+);
+
 const replaceCredentials = query((db, parameters: Placeholders<CredentialsParameters>) =>
   updateTo(db, parameters, {
     ...newCredentials(parameters),
@@ -165,10 +173,10 @@ const found = {
   full: fullQuota(quotas),
 };
 
-const decideRenaming = mutation('integrations:update', { statements: [recordRenaming, rename], found });
+const decideRenaming = mutation('integrations:update', { statements: [recordRenaming, rename, foldAgain], found });
 
 const decideReplacement = mutation('integrations:update', {
-  statements: [recordReplacement, replaceCredentials, enqueuePurges, withdrawIntent, spendIntent],
+  statements: [recordReplacement, replaceCredentials, foldAgain, enqueuePurges, withdrawIntent, spendIntent],
   found,
 });
 

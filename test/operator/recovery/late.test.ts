@@ -183,6 +183,26 @@ describe('a late try behind a restore and its replay', () => {
     }
   });
 
+  it.each(['remove_phone_numbers=true', 'reassign_to='])(
+    'of a delete with its numbers leaves alone what the replay has left to the integration: %s',
+    async (way) => {
+      const target = way.endsWith('_to=') ? await createIntegration(client) : '';
+      const phone_number_id = await importNumber(client, integration_id, unusedNumber());
+      const { bindings, landAgain } = keeping('delete from "integrations"');
+      const replayed = await undoneAndReplayed(async () => {
+        await put(`/api/phone-numbers/${phone_number_id}`, { integration_id: await createIntegration(client) });
+        await call(client, 'DELETE', `${integrationPath()}?${way}${target}`, { bindings });
+      });
+      expect(replayed.integrations_kept).toEqual([integration_id]);
+      const before = [await rows('phone_numbers'), await rows('audit_events')];
+
+      // The foreign key undoes it.
+      await landAgain().catch(() => {});
+
+      expect([await rows('phone_numbers'), await rows('audit_events')]).toEqual(before);
+    },
+  );
+
   it('of a rotation whose successor is lost does not end the key that lives on', async () => {
     const other = await newClient({ organization_id: client.organization_id });
     const { bindings, landAgain } = keeping('insert into "api_keys"');
@@ -233,7 +253,55 @@ describe('between a restore and its replay', () => {
     expect(await rows('phone_numbers')).toEqual([]);
     expect(await actionsOn(first)).toContain('phone_number.deleted');
     expect(await actionsOn(second)).toContain('phone_number.deleted');
-    expect((await replayRows(events)).deleted_late).toEqual([]);
+    expect((await replayRows(events)).deleted_late).toEqual([first]);
+  });
+
+  it('a late try of a delete with numbers that takes one more is on record, and told', async () => {
+    const moved = await importNumber(client, integration_id, unusedNumber());
+    const { bindings, landAgain } = keeping('delete from "phone_numbers"');
+    const restore = await restorePoint();
+    await put(`/api/phone-numbers/${moved}`, { integration_id: await createIntegration(client) });
+    const path = `${integrationPath()}?remove_phone_numbers=true`;
+    expect((await call(client, 'DELETE', path, { bindings })).headers.get('X-Removed-Count')).toBe('0');
+    const events = await exported();
+    await restore();
+    await landAgain();
+
+    expect((await replayRows(events)).deleted_late).toEqual([moved]);
+    expect(await actionsOn(moved)).toContain('phone_number.deleted');
+  });
+
+  it('a late try of a delete with numbers that an agent had refused is told, with its numbers', async () => {
+    const held = await importNumber(client, integration_id, unusedNumber());
+    const { bindings, landAgain } = keeping('delete from "phone_numbers"');
+    const restore = await restorePoint();
+    await put(`/api/phone-numbers/${held}`, { assigned_agent_id: 'agent_000000000001' });
+    const path = `${integrationPath()}?remove_phone_numbers=true`;
+    expect((await call(client, 'DELETE', path, { bindings })).status).toBe(409);
+    const events = await exported();
+    await restore();
+    await landAgain();
+
+    expect((await replayRows(events)).deleted_late.toSorted()).toEqual([held, integration_id].toSorted());
+  });
+
+  it('a late try of a change of many that changes one more leaves an event of each', async () => {
+    const first = await importNumber(client, integration_id, unusedNumber());
+    const second = await importNumber(client, integration_id, unusedNumber());
+    const { bindings, landAgain } = keeping('update "phone_numbers"');
+    const restore = await restorePoint();
+    await put(`/api/phone-numbers/${first}`, { integration_id: await createIntegration(client) });
+    await bulk('bulk-update', { integration_id, set: { assigned_agent_id: 'agent_000000000001' } }, bindings);
+    const events = await exported();
+    await restore();
+    await landAgain();
+
+    await replayRows(events);
+
+    expect(await rowOf('phone_numbers', first)).toMatchObject({ assigned_agent_id: 'agent_000000000001' });
+    for (const id of [first, second]) expect(await actionsOn(id)).toContain('phone_number.updated');
+    const [, late] = (await rows('audit_events')).filter(({ target_id }) => target_id === first);
+    expect(late).toBeDefined();
   });
 
   it('a resumption does not keep an organization from being offboarded again', async () => {

@@ -397,7 +397,7 @@ describe('a replay in an organization', () => {
     expect(first.organizations_put_back).toEqual([organization_id]);
     for (const replayed of [first, second]) expect(replayed.organizations_without_keys).toEqual([organization_id]);
     const row = (await rows('organizations')).find((found) => found['organization_id'] === organization_id);
-    expect(row).toMatchObject({ status: 'active', tier: 'starter', audit_event_count: 2, last_sequence: 2 });
+    expect(row).toMatchObject({ status: 'active', tier: 'starter', audit_event_count: 2, last_sequence: 3 });
     const ours = (await exported()).filter((found) => 'sequence' in found && found.organization_id === organization_id);
     expect(ours.map((event) => 'sequence' in event && event.sequence)).toEqual([1, 2]);
     await env.DB.prepare('UPDATE audit_events SET created_at = 1 WHERE organization_id = ?')
