@@ -362,8 +362,12 @@ export const integrationOperations: Operations = {
         'Integration deleted successfully',
         deletedIntegrationSchema,
         presentDeletedIntegration(exampleState),
+        ['Integration deleted successfully'],
       ),
-      action(200, 'Integration would not be deleted', previewSchema, previewExample),
+      action(200, 'Integration would not be deleted', previewSchema, previewExample, [
+        'Integration would be deleted',
+        'Integration would not be deleted',
+      ]),
     ),
     headers: ['X-Reassigned-Count', 'X-Removed-Count'],
     problems: [

@@ -97,11 +97,22 @@ export function pageWithoutCount(data: z.ZodType, example: unknown): Answer {
 
 const messageSchema = z.string().meta({ description: 'A sentence for people.' });
 
-/** The result of an action, which has a name. */
-export function action(status: 200 | 201, message: string, data: z.ZodType, example: unknown): Answer {
+/**
+ * The result of an action, which has a name.
+ *
+ * @param messages all that `message` can be, if clients may go by it
+ */
+export function action(
+  status: 200 | 201,
+  message: string,
+  data: z.ZodType,
+  example: unknown,
+  messages?: [string, ...string[]],
+): Answer {
+  const told = messages ? z.enum(messages) : messageSchema;
   return {
     status,
-    schema: named(`${nameOf(data)}Result`, z.object({ success: z.literal(true), message: messageSchema, data })),
+    schema: named(`${nameOf(data)}Result`, z.object({ success: z.literal(true), message: told, data })),
     example: { success: true, message, data: example },
   };
 }

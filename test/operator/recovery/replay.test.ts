@@ -406,7 +406,7 @@ describe('a replay in an organization', () => {
     await forgetOldEvents(env);
     expect((await rows('audit_events')).filter((event) => event['organization_id'] === organization_id)).toEqual([]);
     const { key } = await createOperatorKey(env.DB, { organization_id, role: 'user', name: 'New', expires_at: null });
-    expect((await eventsOn(key.key_id))[0]).toMatchObject({ sequence: 3 });
+    expect((await eventsOn(key.key_id))[0]).toMatchObject({ sequence: 4 });
   });
 
   it('that the restore lost and that was offboarded makes no key for it ever again', async () => {
