@@ -40,7 +40,7 @@ import { integrationState, isIntegration, presentDeletedIntegration } from './in
 import type { DeletedIntegration } from './integration.ts';
 import { isReference } from './references.ts';
 
-type P = Placeholders<DeletionParameters>;
+type Parameters = Placeholders<DeletionParameters>;
 
 /** The event is the decision, and no other statement of the batch evaluates the rule. */
 const recordDecision = (way: Way) => {
@@ -57,11 +57,11 @@ const recordDecision = (way: Way) => {
 };
 
 /** Selects the phone numbers, if this very try of the batch has decided to delete their integration. */
-const isDecidedNow = (db: Builder, parameters: P) =>
+const isDecidedNow = (db: Builder, parameters: Parameters) =>
   and(isReference(parameters), hasDecided(db, parameters, 'integration.deleted'), isNewestOfTrail(db, parameters));
 
 /** The event of the number that a statement selects. */
-const ownEvent = ({ organization_id, event_id }: P) => ({
+const ownEvent = ({ organization_id, event_id }: Parameters) => ({
   organization_id,
   event_id: eventIdBesideOf(event_id, phone_numbers.phone_number_id),
 });
@@ -80,7 +80,7 @@ const recordReassignments = eventRecorder<DeletionParameters>({
   precedeDecision: true,
 });
 
-const reassignNumbers = query((db, parameters: P) => {
+const reassignNumbers = query((db, parameters: Parameters) => {
   const ownership = newOwnership(db, parameters);
   const due_at = sql`iif(${ownership} = 'confirmed', NULL, ${parameters.now})`;
   return db
@@ -105,18 +105,18 @@ const recordRemovals = eventRecorder<DeletionParameters>({
   precedeDecision: true,
 });
 
-const removeNumbers = query((db, parameters: P) =>
+const removeNumbers = query((db, parameters: Parameters) =>
   db
     .delete(phone_numbers)
     .where(and(isReference(parameters), hasDecided(db, ownEvent(parameters), 'phone_number.deleted'))),
 );
 
-const removeIntegration = query((db, parameters: P) =>
+const removeIntegration = query((db, parameters: Parameters) =>
   db.delete(integrations).where(and(isIntegration(parameters), hasDecided(db, parameters, 'integration.deleted'))),
 );
 
 /** How many phone numbers the call that decided has reassigned or removed. */
-const countOthers = query((db, parameters: P) =>
+const countOthers = query((db, parameters: Parameters) =>
   db
     .select({ count: sql<number>`count(*)`.as('count') })
     .from(audit_events)

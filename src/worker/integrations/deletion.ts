@@ -110,20 +110,20 @@ export function deletionParameters(
   };
 }
 
-type P = Placeholders<DeletionParameters>;
+type Parameters = Placeholders<DeletionParameters>;
 
 const isIn = (id: SQLWrapper, ids: SQLWrapper) => sql`${id} IN (SELECT value FROM json_each(${ids}))`;
 
-const isExpected = ({ expected_count }: P) =>
+const isExpected = ({ expected_count }: Parameters) =>
   sql`(${expected_count} IS NULL OR ${integrations.phone_number_count} = ${expected_count})`;
 
 const isWithinBound = sql`${integrations.phone_number_count} <= ${sql.raw(String(MAX_REFERENCES))}`;
 
-const isTarget = ({ organization_id, target_id }: P) =>
+const isTarget = ({ organization_id, target_id }: Parameters) =>
   and(eq(integrations.organization_id, organization_id), eq(integrations.integration_id, target_id));
 
 /** Predicate: both integrations are known to be of one account. */
-export const isSameAccount = (db: Builder, { organization_id, integration_id, target_id }: P) => {
+export const isSameAccount = (db: Builder, { organization_id, integration_id, target_id }: Parameters) => {
   const [source, target] = [alias(integrations, 'source'), alias(integrations, 'target')];
   const pair = db
     .select({ one: sql`1` })
@@ -141,12 +141,12 @@ export const isSameAccount = (db: Builder, { organization_id, integration_id, ta
 };
 
 /** What the number that a statement selects becomes if it is reassigned. */
-export const newOwnership = (db: Builder, parameters: P) =>
+export const newOwnership = (db: Builder, parameters: Parameters) =>
   sql<Ownership>`CASE WHEN ${isSameAccount(db, parameters)} THEN ${phone_numbers.ownership}
     WHEN ${isIn(phone_numbers.phone_number_id, parameters.held)} THEN 'confirmed' ELSE 'unconfirmed' END`;
 
 /** By how many the unconfirmed numbers become more if the integration's numbers are reassigned. */
-function moreUnconfirmed(db: Builder, parameters: P) {
+function moreUnconfirmed(db: Builder, parameters: Parameters) {
   const bounded = db
     .select({
       difference:
@@ -162,11 +162,11 @@ function moreUnconfirmed(db: Builder, parameters: P) {
 }
 
 /** Predicate: a phone number that nobody was asked about. */
-const isUnasked = (parameters: P) =>
+const isUnasked = (parameters: Parameters) =>
   and(isReference(parameters), not(isIn(phone_numbers.phone_number_id, parameters.answered)));
 
 /** Predicate: nobody need be asked, or the target's account was asked about every number. */
-const isAnswered = (db: Builder, parameters: P) =>
+const isAnswered = (db: Builder, parameters: Parameters) =>
   or(
     sql`NOT ${parameters.asks}`,
     isSameAccount(db, parameters),
@@ -177,7 +177,7 @@ const isAnswered = (db: Builder, parameters: P) =>
   );
 
 /** Predicate: the integration that gets the numbers is another one of the same provider. */
-const isSuitable = (db: Builder, parameters: P) => {
+const isSuitable = (db: Builder, parameters: Parameters) => {
   const target = alias(integrations, 'target');
   return and(
     sql`${integrations.integration_id} <> ${parameters.target_id}`,
@@ -193,7 +193,7 @@ const isSuitable = (db: Builder, parameters: P) => {
   );
 };
 
-const isRequested = (db: Builder, parameters: P) =>
+const isRequested = (db: Builder, parameters: Parameters) =>
   and(
     isIntegration(parameters),
     isAsMatched(integrations.revision, parameters),
@@ -201,13 +201,13 @@ const isRequested = (db: Builder, parameters: P) =>
     mayDecide('integrations:delete', db, parameters),
   );
 
-const alsoMay = (permission: Permission, db: Builder, parameters: P) =>
+const alsoMay = (permission: Permission, db: Builder, parameters: Parameters) =>
   existsIn(db, api_keys, isCallerWith(permission, parameters));
 
 const quotas = ['audit_events', 'unconfirmed_numbers'] as const satisfies Quota[];
 
 /** What a reassignment adds to what the quotas count. */
-const addedTo: Record<(typeof quotas)[number], (db: Builder, parameters: P) => SQL<number>> = {
+const addedTo: Record<(typeof quotas)[number], (db: Builder, parameters: Parameters) => SQL<number>> = {
   audit_events: (db, parameters) =>
     sql<number>`${db.select({ count: integrations.phone_number_count }).from(integrations).where(isIntegration(parameters))}`,
   unconfirmed_numbers: moreUnconfirmed,
@@ -217,9 +217,9 @@ interface Rule {
   /** What the caller must hold too. */
   permission: Permission;
   /** Selects the integration, joined with its organization, if the call is to be decided. */
-  isDecided: (db: Builder, parameters: P) => SQL | undefined;
+  isDecided: (db: Builder, parameters: Parameters) => SQL | undefined;
   /** Predicate of it: the decision is a refusal, which is recorded. Else it is the deletion. */
-  isRefused: (db: Builder, parameters: P) => SQL;
+  isRefused: (db: Builder, parameters: Parameters) => SQL;
 }
 
 export const rules: Record<Way, Rule> = {
@@ -250,11 +250,11 @@ export const rules: Record<Way, Rule> = {
   },
 };
 
-const findSource = query((db, parameters: P) =>
+const findSource = query((db, parameters: Parameters) =>
   db.select(listedIntegrationColumns()).from(integrations).where(isIntegration(parameters)),
 );
 
-const findNamed = query((db, parameters: P) => {
+const findNamed = query((db, parameters: Parameters) => {
   const count = boundedCount(db, phone_numbers, isReference(parameters));
   return db
     .select({
@@ -268,7 +268,7 @@ const findNamed = query((db, parameters: P) => {
     .limit(MAX_NAMED);
 });
 
-const findAssigned = query((db, parameters: P) =>
+const findAssigned = query((db, parameters: Parameters) =>
   db
     .select({
       phone_number_id: phone_numbers.phone_number_id,
@@ -286,7 +286,7 @@ const findTarget: CompiledQuery<DeletionParameters, AccountRow[]> = {
 };
 
 /** The numbers that the target's account must be asked about. */
-const findUnasked = query((db, parameters: P) =>
+const findUnasked = query((db, parameters: Parameters) =>
   db
     .select({ phone_number_id: phone_numbers.phone_number_id, phone_number: phone_numbers.phone_number })
     .from(phone_numbers)
@@ -296,7 +296,7 @@ const findUnasked = query((db, parameters: P) =>
 );
 
 /** As long as the account is not asked, nobody knows how many numbers will be unconfirmed. */
-const isKnown = (quota: (typeof quotas)[number], db: Builder, parameters: P) =>
+const isKnown = (quota: (typeof quotas)[number], db: Builder, parameters: Parameters) =>
   quota === 'unconfirmed_numbers' ? isAnswered(db, parameters) : sql`1`;
 
 const findFull = quotaWithout<DeletionParameters>((db, parameters) =>

@@ -30,11 +30,11 @@ import type { Integration } from './integration.ts';
 import { isReference, presentReference, referenceColumns } from './references.ts';
 import type { IntegrationReference } from './references.ts';
 
-type P = Placeholders<DeletionParameters>;
+type Parameters = Placeholders<DeletionParameters>;
 
 /** The rule of the delete; no row if the delete would not be decided. */
 const judge = (way: Way) =>
-  query((db, parameters: P) =>
+  query((db, parameters: Parameters) =>
     db
       .select({ is_refused: sql<number>`${rules[way].isRefused(db, parameters)}`.as('is_refused') })
       .from(integrations)
@@ -44,7 +44,7 @@ const judge = (way: Way) =>
 
 const judges = { refuse: judge('refuse'), reassign: judge('reassign'), remove: judge('remove') };
 
-const listReferences = query((db, parameters: P) =>
+const listReferences = query((db, parameters: Parameters) =>
   db
     .select(referenceColumns())
     .from(phone_numbers)
@@ -53,7 +53,7 @@ const listReferences = query((db, parameters: P) =>
     .limit(MAX_NAMED),
 );
 
-const countReferences = query((db, parameters: P) => boundedCount(db, phone_numbers, isReference(parameters)));
+const countReferences = query((db, parameters: Parameters) => boundedCount(db, phone_numbers, isReference(parameters)));
 
 /** What may stand against a delete; anything else is an error of the preview itself. */
 export const blockerCodes = [
