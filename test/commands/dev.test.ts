@@ -46,7 +46,7 @@ it('keeps the demo credentials as ciphertext, as the API keeps any', async () =>
   for (const integration_id of [demo.in_use, demo.spare]) {
     const [, bytes] = entries.find(([key]) => key.startsWith(`v1/org_demo/${integration_id}/`)) ?? [];
     expect(bytes).toMatch(/[^\x20-\x7e]/);
-    expect(bytes).not.toMatch(/[{}]"|api_key|auth_token|account_sid/);
+    expect(bytes).not.toMatch(/api_key|auth_token|account_sid/);
   }
 });
 
