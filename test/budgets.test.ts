@@ -178,6 +178,7 @@ const asked = ['DB.batch', 'CREDENTIALS.get', 'provider.fetch'];
 const before: Record<string, string[]> = {
   'the creation of an integration': checked,
   'new credentials for an integration': checked,
+  'new credentials for an integration that is as matched': checked,
   'the check of an integration': asked,
   'the import of a number that its account holds': asked,
   'the import of a number that another organization has without its account': asked,
