@@ -254,6 +254,7 @@ const told = z.object({ errors: z.array(z.object({ path: z.string(), message: z.
 /** What the document cannot say: a cursor is one of ours, a number is a SIP number, two things belong together… */
 const judgedOtherwise = [
   'cursor',
+  'verify',
   'expires_at',
   'credentials.provider',
   'integration_id',

@@ -42,7 +42,7 @@ described(deletionQuery, {
     'Whether to delete all phone numbers too. Refused if an agent holds one of them. Needs `phone_numbers:delete` too.',
   expect_references: 'How many phone numbers must use the integration. If it is another number, nothing is done.',
   verify:
-    'Whether the account of the integration in `reassign_to` is asked if it holds the phone numbers, unless it is known to be ' +
+    'Only with `reassign_to`: whether the account of that integration is asked if it holds the phone numbers, unless it is known to be ' +
     'the same account. `true` if it is absent; with `false` they are unconfirmed.',
 });
 described(integrationsQuery, {

@@ -487,6 +487,8 @@ describe('the query of a delete', () => {
     ['expect_references=1.5', 'expect_references'],
     ['expect_references=', 'expect_references'],
     ['expect_references=1e3', 'expect_references'],
+    ['verify=false', 'verify'],
+    ['remove_phone_numbers=true&verify=false', 'verify'],
     ['dry_run=1', 'dry_run'],
     ['reasign_to=intg_000000000000', 'reasign_to'],
   ])('%s is a 422, and nothing happens', async (query, path) => {

@@ -292,11 +292,12 @@ async function made({ numbers, target, removes, verify, expected, room, unconfir
     `UPDATE organizations SET max_audit_events = audit_event_count + ?1, max_unconfirmed_numbers = unconfirmed_number_count + ?2
      WHERE organization_id = ?3`,
   )
-    .bind(room, unconfirmedRoom, client.organization_id)
+    // A refusal of the credentials, which a preview stores, is an event too.
+    .bind(target === 'refused' ? null : room, unconfirmedRoom, client.organization_id)
     .run();
-  const query = new URLSearchParams({ verify: String(verify) });
-  if (id !== '') query.set('reassign_to', id);
-  else query.set('remove_phone_numbers', String(removes));
+  const query = new URLSearchParams(
+    id === '' ? { remove_phone_numbers: String(removes) } : { reassign_to: id, verify: String(verify) },
+  );
   if (expected !== null) query.set('expect_references', String(expected));
   return query.toString();
 }
@@ -318,7 +319,7 @@ describe('what a preview tells', () => {
         const there = (await rows('integrations')).some(({ integration_id }) => integration_id === source);
         expect(there).toBe(status !== 200);
       }),
-      { numRuns: 60 },
+      { numRuns: 60, seed: 20_261_128 },
     );
   });
 

@@ -857,6 +857,6 @@ describe('a dry run', () => {
         expect(act.status === 200 || (await kept())).toEqual(act.status === 200 || before);
       },
     );
-    await fc.assert(property, { numRuns: 30 });
+    await fc.assert(property, { numRuns: 30, seed: 20_261_128 });
   });
 });

@@ -64,6 +64,11 @@ export const deletionQuery = z.lazy(() =>
           ...onceTheRestIsRight,
         },
       ),
+      z.refine(({ reassign_to, verify }) => reassign_to !== undefined || verify === undefined, {
+        path: ['verify'],
+        error: 'goes only with reassign_to',
+        ...onceTheRestIsRight,
+      }),
     ),
 );
 
