@@ -72,8 +72,12 @@ class World {
     });
   }
 
-  #send(side: Side, method: string, path: string, body?: object) {
-    return call(this.#clients[side], method, path, { ...(body && { body }), bindings: this.#bindings() });
+  /** What is refused has no other try under way: else it would be answered 503. */
+  async #send(side: Side, method: string, path: string, body?: object) {
+    const { length } = this.#tries;
+    const answer = await call(this.#clients[side], method, path, { ...(body && { body }), bindings: this.#bindings() });
+    if (answer.status >= 400) this.#tries.length = length;
+    return answer;
   }
 
   #hold(side: Side) {
