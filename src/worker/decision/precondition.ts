@@ -47,7 +47,12 @@ export const unmatchedTarget = <Parameters extends PreconditionParameters>(
       ),
   );
 
+/** `precondition_failed` if there is an unmatched target. */
+export const whyUnmatched = (unmatched: unknown[]): DomainError | undefined =>
+  unmatched.length > 0 ? new DomainError('precondition_failed', { precondition: 'If-Match' }) : undefined;
+
 /** @throws DomainError `precondition_failed` if there is an unmatched target */
 export function assertMatched(unmatched: unknown[]): void {
-  if (unmatched.length > 0) throw new DomainError('precondition_failed', { precondition: 'If-Match' });
+  const error = whyUnmatched(unmatched);
+  if (error) throw error;
 }

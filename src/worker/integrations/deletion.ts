@@ -25,7 +25,7 @@ import type { ApiCall } from '../decision/call.ts';
 import { isCallerWith, mayDecide } from '../decision/caller.ts';
 import { mutationParameters } from '../decision/mutation.ts';
 import type { MutationParameters } from '../decision/mutation.ts';
-import { isAsMatched, unmatchedTarget } from '../decision/precondition.ts';
+import { isAsMatched, unmatchedTarget, whyUnmatched } from '../decision/precondition.ts';
 import { hasRoomForCount, quotaWithout } from '../organizations/quotas.ts';
 import type { FullQuota } from '../organizations/quotas.ts';
 import { isStillTrue } from '../phone-numbers/ownership.ts';
@@ -350,7 +350,8 @@ export function whyUndecided(
   { source: [source] = [], unmatched = [], target: [target] = [], full = [] }: Reasons,
 ): DomainError | undefined {
   if (!source) return new DomainError('integration_not_found', {});
-  if (unmatched.length > 0) return new DomainError('precondition_failed', { precondition: 'If-Match' });
+  const mismatch = whyUnmatched(unmatched);
+  if (mismatch) return mismatch;
   if (expected_count !== null && expected_count !== source.phone_number_count) {
     return new DomainError('precondition_failed', { precondition: 'expect_references' });
   }
