@@ -33,8 +33,8 @@ export const makeCalls: MakeCalls = ({ url, apiKey, organizationId }) => {
       return { status };
     },
     async deleteIntegration(integration_id) {
-      const { status, data } = await deleteIntegration(integration_id, organization, options);
-      if (status !== 409) return { status };
+      const { status, data } = await deleteIntegration(integration_id, organization, undefined, options);
+      if (status !== 409 || data.code !== 'integration_in_use') return { status };
       return { status, references: data.references.map(({ phone_number }) => phone_number) };
     },
   };
