@@ -1,7 +1,7 @@
 /** Counts what each call costs: round trips, statements, rows, KV operations, and the dollars that follow. `docs/costs.md` is written from it. */
 import { env } from 'cloudflare:workers';
 import { beforeEach, describe, expect, it } from 'vitest';
-import { forgetKey } from '../src/worker/callers/key-cache.ts';
+import { forgetKey } from '../src/worker/callers/caller.ts';
 import { hashKey } from '../src/worker/callers/raw-key.ts';
 import type { Bindings } from '../src/worker/env.ts';
 import { interceptedBindings } from './bindings.ts';

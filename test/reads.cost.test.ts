@@ -2,7 +2,7 @@
 import { env } from 'cloudflare:workers';
 import { decodeBase64Url, encodeBase64Url } from 'hono/utils/encode';
 import { beforeAll, describe, expect, it, vi } from 'vitest';
-import { forgetKey } from '../src/worker/callers/key-cache.ts';
+import { forgetKey } from '../src/worker/callers/caller.ts';
 import { hashKey } from '../src/worker/callers/raw-key.ts';
 import { countedBindings, interceptedBindings } from './bindings.ts';
 import { call, newClient, page, start } from './fixtures.ts';

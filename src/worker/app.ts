@@ -2,23 +2,26 @@ import type { Context } from 'hono';
 import { createMiddleware } from 'hono/factory';
 import { methodNotAllowed } from 'hono/method-not-allowed';
 import { routePath } from 'hono/route';
-import { apiKeyRoutes } from './api-keys/routes.ts';
-import { auditRoutes } from './audit/routes.ts';
+import { operatorApiKeyRoutes } from './api-keys/operator-routes.ts';
+import { apiKeyRoutes, whoamiRoutes } from './api-keys/routes.ts';
+import { auditRoutes, operatorAuditRoutes } from './audit/routes.ts';
 import { runAfterAnswer } from './core/after-answer.ts';
 import { DomainError } from './core/errors.ts';
 import { logError, logRequest } from './core/log.ts';
-import type { ApiCall } from './decision/call.ts';
+import type { ApiCall, OperatorCall } from './decision/call.ts';
 import { answer, standardHeaders } from './http/answer.ts';
 import type { AppEnv } from './http/app-env.ts';
-import { authenticate, requireOrganization } from './http/authenticate.ts';
+import { authenticate, authenticateOperator, requireOrganization } from './http/authenticate.ts';
 import { allowOrigins, answersPreflights } from './http/cors.ts';
 import { healthRoutes } from './http/health.ts';
 import { newRoutes } from './http/new-routes.ts';
+import { requireOperatorApi } from './http/operator-api.ts';
 import { problemAnswer } from './http/problem.ts';
-import { limitOrganization } from './http/rate-limit.ts';
+import { limitOperator, limitOrganization } from './http/rate-limit.ts';
 import { refuseGrowth } from './http/refuse-growth.ts';
 import { integrationRoutes } from './integrations/routes.ts';
-import { phoneNumberRoutes } from './phone-numbers/routes.ts';
+import { organizationRoutes } from './organizations/routes.ts';
+import { operatorPhoneNumberRoutes, phoneNumberRoutes } from './phone-numbers/routes.ts';
 
 /** Gives every answer a request id, writes a log line for every call, and runs the tasks of `afterAnswer`. */
 const frame = createMiddleware<AppEnv>(async (c, next) => {
@@ -28,6 +31,7 @@ const frame = createMiddleware<AppEnv>(async (c, next) => {
   c.set('afterAnswer', (task) => tasks.push(task));
   c.set('outcome', 'ok');
   c.set('headers', standardHeaders(request_id));
+  c.set('told', { replayed: false, bookmark: null, exhausted: null });
 
   await next();
 
@@ -38,9 +42,10 @@ const frame = createMiddleware<AppEnv>(async (c, next) => {
     route: routePath(c, -1),
     organization_id: call?.organization_id,
     key_id: call?.caller.key_id,
+    operator_key_id: readOperatorCall(c)?.operator.operator_key_id,
     status: c.res.status,
     outcome: c.get('outcome'),
-    replayed: call?.told.replayed || undefined,
+    replayed: c.get('told').replayed || undefined,
   });
   if (tasks.length > 0) c.executionCtx.waitUntil(runAfterAnswer(tasks, request_id));
 });
@@ -54,13 +59,17 @@ const keepStrongTags = createMiddleware<AppEnv>((c, next) => {
   return next();
 });
 
-/** Undefined as long as the caller is not known, and for `/health`. */
+/** Undefined as long as the caller is not known, and for what is not under `/api`. */
 const readCall = (c: Context<AppEnv>): ApiCall | undefined => c.get('call');
+
+/** The same, of what is under `/operator`. */
+const readOperatorCall = (c: Context<AppEnv>): OperatorCall | undefined => c.get('operatorCall');
 
 const api = newRoutes();
 
 export const app = api
   .use(frame)
+  .use('/operator/*', requireOperatorApi)
   .use('/api/*', keepStrongTags)
   .use(
     methodNotAllowed({
@@ -75,10 +84,16 @@ export const app = api
   .route('/health', healthRoutes)
   .use('/api/*', allowOrigins)
   .use('/api/*', authenticate, limitOrganization, requireOrganization, refuseGrowth)
+  .route('/api/whoami', whoamiRoutes)
   .route('/api/integrations', integrationRoutes)
   .route('/api/phone-numbers', phoneNumberRoutes)
   .route('/api/api-keys', apiKeyRoutes)
-  .route('/api/audit-events', auditRoutes);
+  .route('/api/audit-events', auditRoutes)
+  .use('/operator/*', authenticateOperator, limitOperator, refuseGrowth)
+  .route('/operator/organizations', organizationRoutes)
+  .route('/operator/organizations/:organization_id/api-keys', operatorApiKeyRoutes)
+  .route('/operator/phone-numbers', operatorPhoneNumberRoutes)
+  .route('/operator/audit-events', operatorAuditRoutes);
 
 app.notFound((c) => refuse(c, new DomainError('not_found', {})));
 
@@ -91,8 +106,7 @@ function refuse(c: Context<AppEnv>, error: DomainError): Response {
   const { status, headers, body } = problemAnswer(error, request_id);
   c.set('outcome', error.code);
   // A 404 must not show whether the id belongs to another organization, and a bookmark could: it reveals writes.
-  const call = readCall(c);
-  if (call) call.told.bookmark = null;
+  c.get('told').bookmark = null;
   // Who has no valid key is told nothing of an organization, not even if the key was valid when the call began.
   if (status === 401) delete c.get('headers')['RateLimit-Policy'];
   if (status >= 500) logError(error.code, error.cause, { request_id });

@@ -8,8 +8,9 @@ import { rewrapDataKeys } from './credentials/rewrap.ts';
 import { watchSize } from './d1/database-size.ts';
 import { deleteOldRememberedAnswers } from './decision/remembered-answers.ts';
 import type { Bindings } from './env.ts';
-import { foldNames } from './integrations/folded-name.ts';
+import { foldNames } from './integrations/fold-names.ts';
 import { RECHECK_CRON, recheckCredentials } from './integrations/recheck.ts';
+import { continueOffboardings } from './organizations/offboarding.ts';
 import { recheckOwnership } from './phone-numbers/recheck.ts';
 
 export { CredentialsReader } from './credentials-reader/entrypoint.ts';
@@ -29,6 +30,7 @@ const tasks: Record<string, Task> = {
   api_key_retention: forgetEndedKeys,
   rewrap: rewrapDataKeys,
   names: foldNames,
+  offboarding: continueOffboardings,
   database_size: watchSize,
 };
 

@@ -1,7 +1,7 @@
 import { env } from 'cloudflare:workers';
 import { beforeEach, describe, expect, it } from 'vitest';
 import * as z from 'zod';
-import { forgetKey } from '../../src/worker/callers/key-cache.ts';
+import { forgetKey } from '../../src/worker/callers/caller.ts';
 import { hashKey } from '../../src/worker/callers/raw-key.ts';
 import type { Role } from '../../src/worker/core/vocabulary.ts';
 import { failingBindings } from '../bindings.ts';

@@ -1,6 +1,6 @@
 import { env } from 'cloudflare:workers';
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
-import { forgetKey } from '../../src/worker/callers/key-cache.ts';
+import { forgetKey } from '../../src/worker/callers/caller.ts';
 import { hashKey, newRawKey } from '../../src/worker/callers/raw-key.ts';
 import { countedBindings, failingBindings, interceptedBindings } from '../bindings.ts';
 import { call, newClient, rows, start } from '../fixtures.ts';

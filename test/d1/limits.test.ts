@@ -41,7 +41,7 @@ import { findHeldPhoneNumber, releasePhoneNumber } from '../../src/operator/phon
 import { exportAll } from '../../src/operator/recovery/export.ts';
 import { reconcile } from '../../src/operator/recovery/reconcile.ts';
 import { replay } from '../../src/operator/recovery/replay.ts';
-import { forgetKey } from '../../src/worker/callers/key-cache.ts';
+import { forgetKey } from '../../src/worker/callers/caller.ts';
 import { hashKey, newRawKey } from '../../src/worker/callers/raw-key.ts';
 import { countDataKeys, readKeks } from '../../src/worker/credentials/data-keys.ts';
 import type { Bindings } from '../../src/worker/env.ts';

@@ -3,7 +3,7 @@ import { env } from 'cloudflare:workers';
 import { beforeEach, describe, expect, it } from 'vitest';
 import * as z from 'zod';
 import document from '../../public/openapi.json';
-import { forgetKey } from '../../src/worker/callers/key-cache.ts';
+import { forgetKey } from '../../src/worker/callers/caller.ts';
 import { hashKey } from '../../src/worker/callers/raw-key.ts';
 import type { Bindings } from '../../src/worker/env.ts';
 import { countedBindings } from '../bindings.ts';

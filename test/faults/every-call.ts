@@ -4,7 +4,7 @@
  */
 import { env } from 'cloudflare:workers';
 import { expect, vi } from 'vitest';
-import { forgetKey } from '../../src/worker/callers/key-cache.ts';
+import { forgetKey } from '../../src/worker/callers/caller.ts';
 import { hashKey } from '../../src/worker/callers/raw-key.ts';
 import { drainPurges } from '../../src/worker/credentials/drain.ts';
 import { interceptedBindings } from '../bindings.ts';

@@ -1,7 +1,7 @@
 /** KV that is stale, late, or out of reach. */
 import { env } from 'cloudflare:workers';
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
-import { forgetKey } from '../../src/worker/callers/key-cache.ts';
+import { forgetKey } from '../../src/worker/callers/caller.ts';
 import { hashKey } from '../../src/worker/callers/raw-key.ts';
 import { interceptedBindings } from '../bindings.ts';
 import { call, createIntegration, newClient, openCredentials, rowOf, start, twilio } from '../fixtures.ts';

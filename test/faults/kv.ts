@@ -5,7 +5,7 @@
 import { env } from 'cloudflare:workers';
 import * as fc from 'fast-check';
 import { expect, vi } from 'vitest';
-import { forgetKey } from '../../src/worker/callers/key-cache.ts';
+import { forgetKey } from '../../src/worker/callers/caller.ts';
 import { hashKey } from '../../src/worker/callers/raw-key.ts';
 import type { Bindings } from '../../src/worker/env.ts';
 import { interceptedBindings } from '../bindings.ts';

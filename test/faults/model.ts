@@ -7,7 +7,7 @@ import { env } from 'cloudflare:workers';
 import * as fc from 'fast-check';
 import { expect } from 'vitest';
 import * as z from 'zod';
-import { forgetKey } from '../../src/worker/callers/key-cache.ts';
+import { forgetKey } from '../../src/worker/callers/caller.ts';
 import { hashKey } from '../../src/worker/callers/raw-key.ts';
 import { drainPurges } from '../../src/worker/credentials/drain.ts';
 import { interceptedBindings } from '../bindings.ts';

@@ -1,7 +1,7 @@
 /** What a delete costs, counted: round trips and rows. Never timed. */
 import { env } from 'cloudflare:workers';
 import { beforeEach, describe, expect, it } from 'vitest';
-import { forgetKey } from '../../src/worker/callers/key-cache.ts';
+import { forgetKey } from '../../src/worker/callers/caller.ts';
 import { hashKey } from '../../src/worker/callers/raw-key.ts';
 import { countedBindings, interceptedBindings } from '../bindings.ts';
 import { call, createIntegration, fillNumbers, importNumber, newClient, start, unusedNumber } from '../fixtures.ts';

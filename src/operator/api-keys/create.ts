@@ -1,7 +1,8 @@
 import { and, eq, ne, not, or, sql } from 'drizzle-orm';
 import { presentApiKey } from '../../worker/api-keys/api-key.ts';
 import type { ApiKey } from '../../worker/api-keys/api-key.ts';
-import { newKey, recordCreation } from '../../worker/api-keys/create.ts';
+import { recordCreation } from '../../worker/api-keys/create.ts';
+import { mintKey } from '../../worker/api-keys/mint.ts';
 import { eventIdBeside, newId } from '../../worker/core/ids.ts';
 import type { Role, Tier } from '../../worker/core/vocabulary.ts';
 import { batch } from '../../worker/d1/batch.ts';
@@ -13,12 +14,10 @@ import { api_keys, organizations } from '../../worker/d1/schema.ts';
 import { eventParameters } from '../../worker/decision/call.ts';
 import type { EventParameters } from '../../worker/decision/call.ts';
 import { assertNothingInDoubt, carryOut, eventRecorder, hasDecided } from '../../worker/decision/event.ts';
-import { isOrganization } from '../../worker/organizations/organization.ts';
+import { findStatus, isOrganization } from '../../worker/organizations/organization.ts';
 import { operatorCall } from '../call.ts';
-import { ChangedMeanwhileError, OffboardedError, readStatus } from '../organizations/status.ts';
+import { ChangedMeanwhileError, OffboardedError } from '../organizations/status.ts';
 
-/** The user of keys that an operator creates, because there is no caller whose user they could get. */
-const OPERATOR_USER_ID = 'user_operator';
 const DEFAULT_TIER: Tier = 'starter';
 
 export interface NewOperatorKey {
@@ -110,24 +109,15 @@ export async function createOperatorKey(
   database: D1Database,
   { organization_id, role, name, tier, expires_at }: NewOperatorKey,
 ): Promise<{ raw_key: string; key: ApiKey; suspended: boolean }> {
-  const { raw_key, stored } = await newKey();
-  const [[seen]] = await batch(database, [readStatus.bind({ organization_id })]);
+  const [[seen]] = await batch(database, [findStatus.bind({ organization_id })]);
   const event = eventParameters(operatorCall(organization_id));
-  const key = {
-    key_id: newId('apikey'),
+  const { raw_key, row: key } = await mintKey({
     organization_id,
-    user_id: OPERATOR_USER_ID,
-    name,
     role,
-    ...stored,
-    status: 'active' as const,
-    created_at: event.event_time,
-    last_used_at: null,
+    name,
     expires_at,
-    created_by: null,
-    ended_at: null,
-    revision: 1,
-  };
+    created_at: event.event_time,
+  });
   const { event: created, inDoubt } = await carryOut(
     database,
     [ensureOrganization, recordTierChangeBeside, insertKey, recordCreation, setTier],
@@ -142,7 +132,7 @@ export async function createOperatorKey(
   );
   if (!created) {
     assertNothingInDoubt(inDoubt);
-    const [[found]] = await batch(database, [readStatus.bind({ organization_id })]);
+    const [[found]] = await batch(database, [findStatus.bind({ organization_id })]);
     throw found?.status === 'offboarded'
       ? new OffboardedError(organization_id)
       : new ChangedMeanwhileError(organization_id);

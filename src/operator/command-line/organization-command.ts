@@ -1,8 +1,8 @@
 /** Commands on one organization: they show what it has, say what would happen, ask for confirmation, and act. */
 import * as z from 'zod';
-import type { OrganizationState } from '../../worker/organizations/organization.ts';
+import type { OrganizationStatus } from '../../worker/core/vocabulary.ts';
+import type { CountedOrganization } from '../../worker/organizations/read.ts';
 import { readOrganization } from '../organizations/read.ts';
-import type { OrganizationHoldings } from '../organizations/read.ts';
 import {
   confirmation,
   counted,
@@ -17,7 +17,7 @@ import {
 
 interface Command {
   /** The status that the organization must have, if it matters. */
-  from?: OrganizationState['status'];
+  from?: OrganizationStatus;
   /** What would happen, for the preview. */
   effect: string;
   /** @returns a sentence that says what was done; undefined if the organization has changed since the preview */
@@ -47,11 +47,11 @@ export async function runOrganizationCommand(script: string, { from, effect, act
   });
 }
 
-function describe({ organization_id, status, tier, ...has }: OrganizationHoldings): string {
+function describe({ organization_id, status, tier, counts }: CountedOrganization): string {
   const holdings = [
-    counted(has.active_keys, 'active key'),
-    counted(has.integrations, 'integration'),
-    counted(has.phone_numbers, 'phone number'),
+    counted(counts.api_keys, 'active key'),
+    counted(counts.integrations, 'integration'),
+    counted(counts.phone_numbers, 'phone number'),
   ];
   return `${organization_id} (${status}, ${tier}) has ${holdings.join(', ')}.`;
 }

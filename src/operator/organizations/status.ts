@@ -1,8 +1,4 @@
-/** What a command reads of an organization before it acts, and what it throws if the organization does not allow it. */
-import { query } from '../../worker/d1/query.ts';
-import type { Placeholders } from '../../worker/d1/query.ts';
-import { organizations } from '../../worker/d1/schema.ts';
-import { isOrganization } from '../../worker/organizations/organization.ts';
+/** What a command throws if the organization does not allow what it asks. */
 
 /** An offboarded organization cannot be given anything again. */
 export class OffboardedError extends Error {
@@ -19,10 +15,3 @@ export class ChangedMeanwhileError extends Error {
     this.name = 'ChangedMeanwhileError';
   }
 }
-
-export const readStatus = query((db, parameters: Placeholders<{ organization_id: string }>) =>
-  db
-    .select({ status: organizations.status, change_count: organizations.change_count })
-    .from(organizations)
-    .where(isOrganization(parameters)),
-);

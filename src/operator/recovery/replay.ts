@@ -399,18 +399,21 @@ const setStatus = (status: 'active' | 'suspended' | 'offboarded'): Step =>
       isOfTarget(audit_events, { organization_id, target_id: organization_id }, statusActions),
       isLater({ created_at, sequence }),
     );
-    return db
-      .update(organizations)
-      .set({ status })
-      .where(
-        and(
-          eq(organizations.organization_id, organization_id),
-          ne(organizations.status, status),
-          ne(organizations.status, 'offboarded'),
-          status === 'offboarded' ? undefined : not(existsIn(db, audit_events, isOfLaterStatus)),
-        ),
-      )
-      .returning({ id: organizations.organization_id });
+    return (
+      db
+        .update(organizations)
+        // The cron deletes what the restore has brought back of it, or what was not deleted yet.
+        .set(status === 'offboarded' ? { status, is_offboarding: sql`1` } : { status })
+        .where(
+          and(
+            eq(organizations.organization_id, organization_id),
+            ne(organizations.status, status),
+            ne(organizations.status, 'offboarded'),
+            status === 'offboarded' ? undefined : not(existsIn(db, audit_events, isOfLaterStatus)),
+          ),
+        )
+        .returning({ id: organizations.organization_id })
+    );
   });
 
 /** Finds organizations without keys, among those that were exported. Nobody can use them. */

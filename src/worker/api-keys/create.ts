@@ -1,6 +1,7 @@
 import { and, isNull, lte, not, or, sql } from 'drizzle-orm';
 import * as z from 'zod/mini';
 import { displayedPrefix, hashKey, newRawKey } from '../callers/raw-key.ts';
+import type { KeyStart } from '../callers/raw-key.ts';
 import { DomainError } from '../core/errors.ts';
 import { optional } from '../core/fields.ts';
 import { newId } from '../core/ids.ts';
@@ -26,13 +27,14 @@ import { assertRoom, fullQuota, hasRoomFor } from '../organizations/quotas.ts';
 import { apiKeyState, isApiKey, presentApiKey } from './api-key.ts';
 import type { ApiKey } from './api-key.ts';
 
-export const newApiKey = z.lazy(() =>
-  z.strictObject({
-    name: visibleName(100),
-    role: z.enum(roles),
-    expires_at: optional(rfc3339().check(z.refine((time) => time > unixNow(), 'must be in the future'))),
-  }),
-);
+/** The fields of a new key. */
+export const newKeyFields = () => ({
+  name: visibleName(100),
+  role: z.enum(roles),
+  expires_at: optional(rfc3339().check(z.refine((time) => time > unixNow(), 'must be in the future'))),
+});
+
+export const newApiKey = z.lazy(() => z.strictObject(newKeyFields()));
 
 const quotas: Quota[] = ['api_keys', 'audit_events'];
 
@@ -79,9 +81,9 @@ const decide = mutation<CreateParameters, typeof found>('api_keys:create', {
 });
 
 /** A new raw key, and what is stored of it. */
-export async function newKey() {
-  const raw_key = newRawKey();
-  return { raw_key, stored: { key_hash: await hashKey(raw_key), prefix: displayedPrefix(raw_key) } };
+export async function newKey(start?: KeyStart) {
+  const raw_key = newRawKey(start);
+  return { raw_key, stored: { key_hash: await hashKey(raw_key), prefix: displayedPrefix(raw_key, start) } };
 }
 
 /**

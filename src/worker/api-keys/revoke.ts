@@ -1,7 +1,7 @@
 import { and, asc, eq, gt, inArray, lte, not, or, sql } from 'drizzle-orm';
 import { alias } from 'drizzle-orm/sqlite-core';
 import * as z from 'zod/mini';
-import { dropKeys, isAlive } from '../callers/key-cache.ts';
+import { dropKeys, isAlive } from '../callers/caller.ts';
 import { DomainError } from '../core/errors.ts';
 import { isAbove } from '../core/permissions.ts';
 import { existsIn } from '../d1/columns.ts';

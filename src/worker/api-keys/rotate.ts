@@ -1,7 +1,7 @@
 import { and, asc, eq, exists, isNotNull, lte, not, or, sql } from 'drizzle-orm';
 import { alias } from 'drizzle-orm/sqlite-core';
 import * as z from 'zod/mini';
-import { dropKeys, isAlive } from '../callers/key-cache.ts';
+import { dropKeys, isAlive } from '../callers/caller.ts';
 import { DomainError } from '../core/errors.ts';
 import { integer } from '../core/fields.ts';
 import { eventIdBeside, newId } from '../core/ids.ts';

@@ -2,6 +2,7 @@ import * as z from 'zod/mini';
 import { idSchema } from '../core/ids.ts';
 import { answer } from '../http/answer.ts';
 import { newRoutes } from '../http/new-routes.ts';
+import { rateLimitsOf } from '../http/rate-limit.ts';
 import { mutates, reads } from '../http/route.ts';
 import { presentApiKey } from './api-key.ts';
 import { createApiKey, newApiKey } from './create.ts';
@@ -9,6 +10,7 @@ import { apiKeysQuery, listApiKeys, readApiKey } from './read.ts';
 import { revocation, revokeApiKey } from './revoke.ts';
 import { rotateApiKey, rotation } from './rotate.ts';
 import { apiKeyChanges, updateApiKey } from './update.ts';
+import { whoAmI } from './whoami.ts';
 
 const path = z.object({ key_id: idSchema('apikey') });
 
@@ -41,3 +43,9 @@ export const apiKeyRoutes = newRoutes()
     const data = await revokeApiKey(c.get('call'), c.req.valid('param').key_id, c.req.valid('query'));
     return answer(c, 200, { success: true, message: 'API key revoked successfully', data });
   });
+
+export const whoamiRoutes = newRoutes().get('/', reads(null, {}), async (c) => {
+  const { organization, key } = await whoAmI(c.get('call'));
+  const rate_limits = rateLimitsOf(organization.tier);
+  return answer(c, 200, { success: true, data: { organization: { ...organization, rate_limits }, key } });
+});

@@ -1,6 +1,6 @@
 import { and, lte, sql } from 'drizzle-orm';
 import * as z from 'zod/mini';
-import { dropKeys } from '../callers/key-cache.ts';
+import { dropKeys } from '../callers/caller.ts';
 import { DomainError } from '../core/errors.ts';
 import { isAbove } from '../core/permissions.ts';
 import { visibleName } from '../core/text.ts';

@@ -1,18 +1,25 @@
-import { eq } from 'drizzle-orm';
+import { and, eq, sql } from 'drizzle-orm';
 import * as z from 'zod/mini';
 import { apiKeyState, presentApiKey } from '../api-keys/api-key.ts';
 import type { ApiKey } from '../api-keys/api-key.ts';
-import { idSchema } from '../core/ids.ts';
+import { DomainError } from '../core/errors.ts';
+import { idSchema, organizationIdSchema } from '../core/ids.ts';
 import { rfc3339, toIso } from '../core/time.ts';
 import { auditActions } from '../core/vocabulary.ts';
 import { AFTER_ALL, keysetList, listParameters, ofOneGroup } from '../d1/list.ts';
-import type { FilterOf } from '../d1/list.ts';
+import type { FilterOf, ListDefinition, Page } from '../d1/list.ts';
+import type { SessionCall } from '../d1/replica-session.ts';
 import { audit_events } from '../d1/schema.ts';
 import { changesOf } from '../decision/event.ts';
 import { integrationState, presentIntegration } from '../integrations/integration.ts';
 import type { Integration } from '../integrations/integration.ts';
-import { organizationState, presentOrganization } from '../organizations/organization.ts';
-import type { Organization } from '../organizations/organization.ts';
+import {
+  findStatus,
+  organizationState,
+  presentOrganization,
+  presentOrganizationToOperator,
+} from '../organizations/organization.ts';
+import type { OrganizationState } from '../organizations/organization.ts';
 import { phoneNumberState, presentPhoneNumber } from '../phone-numbers/phone-number.ts';
 import type { PhoneNumber } from '../phone-numbers/phone-number.ts';
 
@@ -51,8 +58,7 @@ const BEFORE_ALL = -1;
 
 type AuditEventRow = typeof audit_events.$inferSelect;
 
-/** The audit events in the order of their commits, from `since` to before `until`. */
-export const listAuditEvents = keysetList<FilterOf<typeof auditEventsQuery>, AuditEventRow>('audit_events', {
+const definition: ListDefinition<FilterOf<typeof auditEventsQuery>, AuditEventRow> = {
   table: audit_events,
   key: [audit_events.created_at, audit_events.sequence],
   keyOf: ({ created_at, sequence }) => [created_at, sequence],
@@ -74,15 +80,71 @@ export const listAuditEvents = keysetList<FilterOf<typeof auditEventsQuery>, Aud
       .where(isListed)
       .orderBy(...order)
       .limit(limit),
+};
+
+/** The audit events in the order of their commits, from `since` to before `until`. */
+export const listAuditEvents = keysetList('audit_events', definition);
+
+/** For operators: the events of one organization, or what operators did in all of them. */
+export const operatorsAuditEventsQuery = z.lazy(() =>
+  z
+    .strictObject({
+      organization_id: z.exactOptional(organizationIdSchema()),
+      actor_type: z.exactOptional(z.enum(['operator'])),
+      since: z.exactOptional(timeOfEvents()),
+      until: z.exactOptional(timeOfEvents()),
+      ...listParameters('desc'),
+    })
+    .check(
+      z.refine(
+        ({ organization_id, actor_type }) => (organization_id === undefined) !== (actor_type === undefined),
+        'must have either organization_id, or actor_type=operator for what operators did in all organizations',
+      ),
+    ),
+);
+
+const listEventsOf = keysetList('audit_events', { ...definition, owner: findStatus });
+
+/** Only events that have an actor are in its index. */
+const listActsOfOperators = keysetList<'since' | 'until', AuditEventRow>('acts_of_operators', {
+  ...definition,
+  ofAllOrganizations: true,
+  key: [audit_events.created_at, audit_events.organization_id, audit_events.sequence],
+  keyOf: ({ created_at, organization_id, sequence }) => [created_at, organization_id, sequence],
+  range: ({ since = 0, until = AFTER_ALL }) => [
+    [since, '', BEFORE_ALL],
+    [until, '', BEFORE_ALL],
+  ],
+  predicates: { since: undefined, until: undefined },
+  page: (db, isListed, order, limit) =>
+    definition.page(db, and(eq(audit_events.actor_type, sql`'operator'`), isListed), order, limit),
 });
 
-type Presented = Integration | PhoneNumber | ApiKey | Organization;
+/** @throws DomainError `organization_not_found`, `validation_failed`, `temporarily_unavailable` */
+export async function listEventsForOperator(
+  call: SessionCall,
+  { organization_id, ...request }: Omit<z.output<typeof operatorsAuditEventsQuery>, 'actor_type'>,
+): Promise<Page<AuditEventRow>> {
+  if (organization_id === undefined) return listActsOfOperators({ ...call, organization_id: null }, request);
+  const { hasOwner, ...page } = await listEventsOf({ ...call, organization_id }, request);
+  if (!hasOwner) throw new DomainError('organization_not_found', {});
+  return page;
+}
+
+type Presented<Shown> = Integration | PhoneNumber | ApiKey | Shown;
+
+/** An organization, as those see it who read the event. */
+type PresentOrganization<Shown> = (state: OrganizationState) => Shown;
 
 /** A target as clients see it, from its row in JSON. The prefix of its id says what it is. */
-function presentTarget({ target_id }: AuditEventRow, row: unknown): Presented {
+function presentTarget<Shown>(
+  { target_id }: AuditEventRow,
+  row: unknown,
+  present: PresentOrganization<Shown>,
+): Presented<Shown> {
   if (target_id.startsWith('intg_')) return presentIntegration(integrationState.parse(row));
   if (target_id.startsWith('phon_')) return presentPhoneNumber(phoneNumberState.parse(row));
-  if (target_id.startsWith('org_')) return presentOrganization(organizationState.parse(row));
+  if (target_id.startsWith('org_')) return present(organizationState.parse(row));
   return presentApiKey(apiKeyState.parse(row));
 }
 
@@ -107,14 +169,18 @@ interface Change {
  * column.
  *
  * @param row the event's state
- * @param presented the same as clients see it
+ * @param present makes of a row what those see who read the event
  */
-function presentChanges(event: AuditEventRow, row: unknown, presented: Presented): Record<string, Change> | null {
+function presentChanges(
+  event: AuditEventRow,
+  row: unknown,
+  present: (row: unknown) => unknown,
+): Record<string, Change> | null {
   if (event.changes === null) return null;
   const before = storedObject.parse(row);
   const after = { ...before, ...changesOf(event) };
-  const newValues = storedObject.parse(presentTarget(event, after));
-  const changed = Object.entries(presented).flatMap(([name, from]) => {
+  const newValues = storedObject.parse(present(after));
+  const changed = Object.entries(storedObject.parse(present(before))).flatMap(([name, from]) => {
     const to = newValues[name];
     return JSON.stringify(to) === JSON.stringify(from) ? [] : [[name, { from, to }] as const];
   });
@@ -125,10 +191,9 @@ function presentChanges(event: AuditEventRow, row: unknown, presented: Presented
   };
 }
 
-/** An audit event as clients see it. */
-export function presentAuditEvent(event: AuditEventRow) {
+function presentEvent<Shown>(event: AuditEventRow, presentOf: PresentOrganization<Shown>) {
   const row: unknown = JSON.parse(event.state);
-  const state = presentTarget(event, row);
+  const present = (shown: unknown) => presentTarget(event, shown, presentOf);
   return {
     event_id: event.event_id,
     client_id: event.organization_id,
@@ -138,11 +203,19 @@ export function presentAuditEvent(event: AuditEventRow) {
     actor: presentActor(event),
     actor_key_id: event.actor_key_id,
     request_id: event.request_id,
-    state,
-    changes: presentChanges(event, row, state),
+    state: present(row),
+    changes: presentChanges(event, row, present),
     reason: event.reason,
     created_at: toIso(event.created_at),
   };
 }
 
+/** An audit event as clients of the organization see it. */
+export const presentAuditEvent = (event: AuditEventRow) => presentEvent(event, presentOrganization);
+
 export type AuditEvent = ReturnType<typeof presentAuditEvent>;
+
+/** An audit event as operators see it: organizations with their metadata. */
+export const presentAuditEventToOperator = (event: AuditEventRow) => presentEvent(event, presentOrganizationToOperator);
+
+export type OperatorsAuditEvent = ReturnType<typeof presentAuditEventToOperator>;

@@ -1,6 +1,7 @@
 /**
- * The format of raw keys: `bk_live_`, 50 random base62 characters, and a checksum of 6 characters, the base62 CRC-32 of
- * all before them (docs/contract.md, API keys). With the checksum, a mistyped key is refused without any I/O.
+ * The format of raw keys: `bk_live_` or, of an operator, `bk_operator_`; then 50 random base62 characters, and a checksum of
+ * 6 characters, the base62 CRC-32 of all before them (docs/contract.md, API keys). With the checksum, a mistyped key is
+ * refused without any I/O.
  */
 import CRC32 from 'crc-32';
 import { customAlphabet } from 'nanoid';
@@ -9,20 +10,27 @@ import { sha256Hex } from '../core/sha-256.ts';
 const BASE62 = '0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz';
 const RANDOM_LENGTH = 50;
 const CHECKSUM_LENGTH = 6;
-const DISPLAYED_LENGTH = 'bk_live_xxxx'.length;
+const DISPLAYED_LENGTH = 'xxxx'.length;
 
 const randomCharacters = customAlphabet(BASE62, RANDOM_LENGTH);
-const format = /^bk_live_[0-9A-Za-z]{56}$/;
+const afterStart = /^[0-9A-Za-z]{56}$/;
+
+/** How the raw keys of organizations, and those of operators, begin. */
+export type KeyStart = 'bk_live_' | 'bk_operator_';
 
 /** A new raw key with 297 random bits. Its owner sees it once, and it is not stored. */
-export function newRawKey(): string {
-  const unchecked = `bk_live_${randomCharacters()}`;
+export function newRawKey(start: KeyStart = 'bk_live_'): string {
+  const unchecked = start + randomCharacters();
   return unchecked + checksum(unchecked);
 }
 
-/** Whether the format and the checksum are right. */
-export function isWellFormed(rawKey: string): boolean {
-  return format.test(rawKey) && rawKey.slice(-CHECKSUM_LENGTH) === checksum(rawKey.slice(0, -CHECKSUM_LENGTH));
+/** Whether the start, the format and the checksum are right. */
+export function isWellFormed(rawKey: string, start: KeyStart = 'bk_live_'): boolean {
+  return (
+    rawKey.startsWith(start) &&
+    afterStart.test(rawKey.slice(start.length)) &&
+    rawKey.slice(-CHECKSUM_LENGTH) === checksum(rawKey.slice(0, -CHECKSUM_LENGTH))
+  );
 }
 
 /** Lower-case hex SHA-256: the only form in which a key is stored and cached. */
@@ -31,8 +39,8 @@ export function hashKey(rawKey: string): Promise<string> {
 }
 
 /** The first characters of a key, which answers show: `bk_live_xxxx`. */
-export function displayedPrefix(rawKey: string): string {
-  return rawKey.slice(0, DISPLAYED_LENGTH);
+export function displayedPrefix(rawKey: string, start: KeyStart = 'bk_live_'): string {
+  return rawKey.slice(0, start.length + DISPLAYED_LENGTH);
 }
 
 function checksum(text: string): string {

@@ -1,5 +1,5 @@
 /** Domain errors. They have codes and know nothing of HTTP; http/problem.ts turns them into answers. */
-import type { Permission } from './permissions.ts';
+import type { OperatorPermission, Permission } from './permissions.ts';
 import type { Quota } from './vocabulary.ts';
 
 /** What is wrong with a value. */
@@ -116,6 +116,17 @@ export interface ProblemMembers {
   phone_numbers_not_deleted: { data: { results: ActResult[] } };
   /** `phone_numbers`: of several, those that agents hold, at most 100. The agent is that of the first. */
   phone_number_assigned: { assigned_agent_id: string; phone_numbers?: AssignedReference[] };
+  missing_operator_key: object;
+  invalid_operator_key: object;
+  operator_permission_denied: { required_permission: OperatorPermission };
+  organization_not_found: object;
+  organization_exists: { organization_id: string };
+  /** It is offboarded, or being offboarded, for good. */
+  organization_offboarded: object;
+  /** Only a suspended organization can be offboarded. */
+  organization_not_suspended: object;
+  /** In the whole system. */
+  phone_number_not_held: object;
   api_key_not_found: object;
   /** The key is revoked or expired, so it cannot be rotated. */
   api_key_inactive: object;

@@ -4,7 +4,7 @@ import * as z from 'zod/mini';
 
 const twelveHexDigits = customAlphabet('0123456789abcdef', 12);
 
-export type IdPrefix = 'intg' | 'phon' | 'apikey';
+export type IdPrefix = 'intg' | 'phon' | 'apikey' | 'opkey' | 'org';
 
 /** A new public id from a CSPRNG: the prefix and 12 lower-case hex digits (docs/contract.md, Conventions). */
 export function newId<Prefix extends IdPrefix>(prefix: Prefix): `${Prefix}_${string}` {
@@ -29,6 +29,9 @@ export const phoneNumberPattern = /^\+[1-9]\d{6,14}$/;
 
 /** `org_` and 1–40 of `[A-Za-z0-9_-]` (docs/contract.md, Conventions). */
 export const organizationIdPattern = /^org_[A-Za-z0-9_-]{1,40}$/;
+
+export const organizationIdSchema = () =>
+  z.string().check(z.regex(organizationIdPattern, 'must be org_ followed by 1 to 40 of A–Z, a–z, 0–9, _ and -'));
 
 /**
  * The id of a batch and of the audit event that decides it: a UUIDv7 (RFC 9562 §5.7), so that new rows are stored next

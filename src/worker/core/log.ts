@@ -10,6 +10,7 @@ interface RequestLine {
   route: string;
   organization_id: string | undefined;
   key_id: string | undefined;
+  operator_key_id: string | undefined;
   status: number;
   /** `ok` or the problem's code. */
   outcome: string;

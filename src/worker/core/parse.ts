@@ -31,6 +31,10 @@ export function parse<Schema extends z.ZodMiniType>(
   if (success) return { data };
   const misspelt = new Set<string>();
   const faults = error.issues.flatMap((issue) => {
+    // The key itself may be long, or not fit to be shown.
+    if (issue.code === 'invalid_key') {
+      return [{ path: issue.path.slice(0, -1).join('.'), message: `has a key that ${issue.issues[0]?.message ?? ''}` }];
+    }
     if (issue.code !== 'unrecognized_keys') return [{ path: issue.path.join('.'), message: issue.message }];
     return unknownMembers(issue, knownNames.get(issue.keys) ?? [], noun, misspelt);
   });
@@ -63,6 +67,7 @@ const typeNames = new Map<string, string>([
   ['int', 'an integer'],
   ['boolean', 'true or false'],
   ['object', 'an object'],
+  ['record', 'an object'],
   ['array', 'an array'],
   ['null', 'null'],
 ]);

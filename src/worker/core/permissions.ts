@@ -25,7 +25,24 @@ export function holds(role: Role, permission: Permission): boolean {
   return rolesHolding[permission].some((holder) => holder === role);
 }
 
+export const permissionsOf = (role: Role): Permission[] => permissions.filter((permission) => holds(role, permission));
+
+// oxlint-disable-next-line typescript/no-unsafe-type-assertion -- Object.keys knows only strings
+const permissions = Object.keys(rolesHolding) as Permission[];
+
 /** Whether one role is higher than another. */
 export function isAbove(role: Role, other: Role): boolean {
   return roles.indexOf(role) < roles.indexOf(other);
 }
+
+/** What an operator key may do. A key has a list of its own. */
+export const operatorPermissions = [
+  'organizations:create',
+  'organizations:read',
+  'organizations:suspend',
+  'organizations:offboard',
+  'keys:mint',
+  'numbers:release',
+  'audit:read',
+] as const;
+export type OperatorPermission = (typeof operatorPermissions)[number];

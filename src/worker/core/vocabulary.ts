@@ -15,10 +15,14 @@ export const roles = ['admin', 'agent_manager', 'user'] as const;
 export type Role = (typeof roles)[number];
 
 /**
- * The keys of a suspended organization do not work until it is resumed. An offboarded organization has nothing left but
- * its audit events, for good.
+ * As they are stored. The keys of a suspended organization do not work until it is resumed. An offboarded organization
+ * has nothing left but its audit events, for good.
  */
-export const organizationStatuses = ['active', 'suspended', 'offboarded'] as const;
+export const storedOrganizationStatuses = ['active', 'suspended', 'offboarded'] as const;
+
+/** As answers have them. `offboarding`: offboarded, and what it has is still being deleted. */
+export const organizationStatuses = ['active', 'suspended', 'offboarding', 'offboarded'] as const;
+export type OrganizationStatus = (typeof organizationStatuses)[number];
 export const keyStatuses = ['active', 'revoked'] as const;
 /** `credentials_missing`: a restore of the database brought the row back, but its ciphertext is gone. */
 export const integrationStatuses = ['active', 'credentials_missing'] as const;
@@ -64,6 +68,7 @@ export type ReadableProvider = (typeof readableProviders)[number];
 
 /** Every action that an audit event can name: `{subject}.{what happened}`. */
 export const auditActions = [
+  'organization.created',
   'organization.updated',
   'organization.suspended',
   'organization.resumed',

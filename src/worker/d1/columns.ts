@@ -85,6 +85,23 @@ export function rowColumns<Table extends SQLiteTable, Selected extends keyof Row
   };
 }
 
+/** As {@link rowColumns}, for a row of which only these columns are not the table's defaults. */
+export function defaultedColumns<Table extends SQLiteTable>(
+  table: Table,
+  given: Readonly<Partial<Record<keyof Row<Table> & string, SQL>>>,
+) {
+  const columns = getTableColumns(table);
+  return eachColumn(table, (name) => (given[name] ?? literal(columns[name]?.default)).as(name)) as {
+    [Name in keyof Row<Table>]: SQL.Aliased<Row<Table>[Name]>;
+  };
+}
+
+/** A column's default as SQL; null if it has none. */
+function literal(value: unknown): SQL {
+  if (typeof value === 'string') return sql.raw(`'${value}'`);
+  return sql.raw(value === undefined ? 'NULL' : String(Number(value)));
+}
+
 /** For `set()`: these columns, each from the placeholder of its name. */
 export function newValues<Name extends string>(
   parameters: Readonly<Record<Name, Placeholder>>,

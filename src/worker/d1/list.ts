@@ -14,7 +14,7 @@ import { isRare } from './columns.ts';
 import { query } from './query.ts';
 import type { Builder, Compilable, CompiledQuery } from './query.ts';
 import { nearest } from './replica-session.ts';
-import type { ReadingCall } from './replica-session.ts';
+import type { SessionCall } from './replica-session.ts';
 
 const MAX_PAGE_SIZE = 100;
 const DEFAULT_PAGE_SIZE = 20;
@@ -32,8 +32,8 @@ export const pageParameters = () => ({
 });
 
 /** The query parameters of every other list. Each list adds its filters. */
-export const listParameters = () => ({
-  order: z._default(z.enum(['asc', 'desc']), 'asc'),
+export const listParameters = (order: ListRequest['order'] = 'asc') => ({
+  order: z._default(z.enum(['asc', 'desc']), order),
   ...pageParameters(),
 });
 
@@ -75,14 +75,21 @@ export interface Pagination {
   total_count_exact: boolean;
 }
 
+export interface Page<Row> {
+  rows: Row[];
+  pagination: Pagination;
+}
+
 /** The names of a list's filters. */
 export type FilterOf<Query extends z.ZodMiniType> = Exclude<keyof z.output<Query>, keyof ListRequest> & string;
 
 type Key = (string | number)[];
 type Filters<Filter extends string> = Partial<Record<Filter, string | number>>;
 
-interface ListDefinition<Filter extends string, Row> {
+export interface ListDefinition<Filter extends string, Row> {
   table: SQLiteTable & { organization_id: SQLiteColumn };
+  /** Whether the list has the rows of all organizations. Such a list is for operators alone. */
+  ofAllOrganizations?: boolean;
   /**
    * The columns that order the list. Together they are unique within an organization. For each set of filters there is
    * an index of the organization, the filters, and then these columns.
@@ -102,7 +109,7 @@ interface ListDefinition<Filter extends string, Row> {
 /** In a list's range: after all numbers. */
 export const AFTER_ALL = Number.MAX_SAFE_INTEGER;
 
-type Bound = Record<string, string | number>;
+type Bound = Record<string, string | number | null>;
 
 const cursorContent = z.lazy(() =>
   z.strictObject({
@@ -114,6 +121,9 @@ const cursorContent = z.lazy(() =>
 );
 
 type CursorContent = z.output<typeof cursorContent>;
+
+/** The call of a list, and whose rows it has: null for those of all organizations. */
+type ListCall = SessionCall & { readonly organization_id: string | null };
 
 /**
  * Makes the function that reads one page of an organization's rows, in one call to D1. The rows are counted with the
@@ -127,7 +137,7 @@ type CursorContent = z.output<typeof cursorContent>;
  *   `temporarily_unavailable`, and `validation_failed` for a cursor that is malformed or belongs to another list
  */
 export function keysetList<Filter extends string, Row>(name: string, definition: ListDefinition<Filter, Row>) {
-  const { table, key, keyOf, range, predicates, owner } = definition;
+  const { table, ofAllOrganizations = false, key, keyOf, range, predicates, owner } = definition;
   // oxlint-disable-next-line typescript/no-unsafe-type-assertion -- Object.keys knows only strings
   const filterNames = Object.keys(predicates) as Filter[];
   const compiled = new Map<string, ReturnType<typeof compile>>();
@@ -137,7 +147,7 @@ export function keysetList<Filter extends string, Row>(name: string, definition:
   function compile(given: Filter[], order: ListRequest['order']) {
     const isWithin = (isAfterStart: SQL) =>
       and(
-        eq(table.organization_id, sql.placeholder('organization_id')),
+        ofAllOrganizations ? undefined : eq(table.organization_id, sql.placeholder('organization_id')),
         ...given.map((filter) => {
           const predicate = predicates[filter]?.(sql.placeholder(filter));
           return predicate && isRare(predicate);
@@ -166,9 +176,9 @@ export function keysetList<Filter extends string, Row>(name: string, definition:
   }
 
   return async function list(
-    call: ReadingCall,
+    call: ListCall,
     request: ListRequest & Filters<Filter>,
-  ): Promise<{ rows: Row[]; pagination: Pagination; hasOwner: boolean }> {
+  ): Promise<Page<Row> & { hasOwner: boolean }> {
     const { organization_id } = call;
     const { cursor, page_size, order } = request;
     const filters: Filters<Filter> = request;

@@ -13,7 +13,7 @@ export interface ReadingCall extends SessionCall {
   readonly organization_id: string;
 }
 
-interface SessionCall {
+export interface SessionCall {
   readonly env: Bindings;
   /** Sent by the client: the read must see a state at least as new. */
   readonly bookmark?: string;

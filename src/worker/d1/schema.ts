@@ -14,7 +14,7 @@ import {
   keyStatuses,
   eventReasons,
   mediaEncryptions,
-  organizationStatuses,
+  storedOrganizationStatuses,
   ownerships,
   phoneNumberStatuses,
   purgeStates,
@@ -49,12 +49,10 @@ export const organizations = sqliteTable(
     organization_id: text().primaryKey(),
     tier: text({ enum: tiers }).notNull(),
     created_at: integer().notNull(),
-    status: text({ enum: organizationStatuses }).notNull().default('active'),
+    status: text({ enum: storedOrganizationStatuses }).notNull().default('active'),
     integration_count: counter(),
     /** Includes SIP numbers. */
     phone_number_count: counter(),
-    /** Replaced by `unconfirmed_number_count`. The next migration drops it, when no Worker reads it any more. */
-    sip_number_count: counter(),
     /** Keys that have not ended. */
     api_key_count: counter(),
     /** Events of what was done. Refusals and reads of credentials are counted apart. */
@@ -63,8 +61,6 @@ export const organizations = sqliteTable(
     /** Quotas that an operator has set. Null: the default of the tier (organizations/quotas.ts). */
     max_integrations: integer(),
     max_phone_numbers: integer(),
-    /** Replaced by `max_unconfirmed_numbers`, as above. */
-    max_sip_numbers: integer(),
     max_api_keys: integer(),
     max_audit_events: integer(),
     /** The sequence of the newest audit event. It never goes down, even when events are deleted. */
@@ -85,14 +81,52 @@ export const organizations = sqliteTable(
     /** SIP numbers among them. */
     unconfirmed_number_count: counter(),
     max_unconfirmed_numbers: integer(),
+    /** Null for an organization that a command created. */
+    name: text(),
+    /** The name as the list by names compares it (core/folded-name.ts). */
+    name_folded: text(),
+    /** JSON object of strings, for the operator alone. */
+    metadata: text().notNull().default('{}'),
+    /** The event of its creation, by which the batch that created it knows it. Null: a command did. */
+    created_event_id: text(),
+    /** It is offboarded, and the cron has yet to delete some of what it has. */
+    is_offboarding: integer({ mode: 'boolean' }).notNull().default(false),
   },
   (table) => [
+    // One for each set of filters of the list, in each of its two orders, so that no page reads rows that it does not
+    // show. None of these columns changes when a row is counted.
+    index('organizations_by_created_at').on(table.created_at, table.organization_id),
+    index('organizations_by_status').on(table.status, table.is_offboarding, table.created_at, table.organization_id),
+    index('organizations_by_tier').on(table.tier, table.created_at, table.organization_id),
+    index('organizations_by_tier_status').on(
+      table.tier,
+      table.status,
+      table.is_offboarding,
+      table.created_at,
+      table.organization_id,
+    ),
+    index('organizations_by_name').on(table.name_folded, table.organization_id),
+    index('organizations_by_status_name').on(
+      table.status,
+      table.is_offboarding,
+      table.name_folded,
+      table.organization_id,
+    ),
+    index('organizations_by_tier_name').on(table.tier, table.name_folded, table.organization_id),
+    index('organizations_by_tier_status_name').on(
+      table.tier,
+      table.status,
+      table.is_offboarding,
+      table.name_folded,
+      table.organization_id,
+    ),
+    check('organizations_is_offboarding', sql`${table.is_offboarding} IN (0, 1)`),
     check(
       'organizations_organization_id',
       sql`${table.organization_id} GLOB 'org_*' AND substr(${table.organization_id}, 5) NOT GLOB '*[^A-Za-z0-9_-]*' AND length(${table.organization_id}) BETWEEN 5 AND 44`,
     ),
     check('organizations_tier', oneOf(table.tier, tiers)),
-    check('organizations_status', oneOf(table.status, organizationStatuses)),
+    check('organizations_status', oneOf(table.status, storedOrganizationStatuses)),
   ],
 );
 
@@ -173,7 +207,7 @@ export const integrations = sqliteTable(
     recheck_from: integer().notNull().default(0),
     /** A run of the cron has it among those that it checks until then. */
     checking_until: integer(),
-    /** The name as the list by names compares it (integrations/folded-name.ts). Null: the cron has yet to fold it. */
+    /** The name as the list by names compares it (core/folded-name.ts). Null: the cron has yet to fold it. */
     name_folded: text(),
   },
   (table) => [
@@ -376,6 +410,10 @@ export const audit_events = sqliteTable(
     index('audit_events_by_action').on(table.organization_id, table.action, table.created_at, table.sequence),
     index('audit_events_by_target').on(table.organization_id, table.target_id, table.created_at, table.sequence),
     index('audit_events_by_actor').on(table.organization_id, table.actor_key_id, table.created_at, table.sequence),
+    // The acts of operators, in all organizations.
+    index('audit_events_by_operator')
+      .on(table.created_at, table.organization_id, table.sequence)
+      .where(sql`${table.actor_type} = 'operator'`),
     // Checks only the form, because adding an action must not require a rebuild of the largest table.
     check('audit_events_action', sql`${table.action} GLOB '[a-z]*.[a-z]*'`),
   ],
@@ -444,5 +482,47 @@ export const idempotency_keys = sqliteTable(
       columns: [table.organization_id, table.actor_key_id, table.idempotency_key, table.method, table.path],
     }),
     index('idempotency_keys_by_created_at').on(table.created_at),
+  ],
+);
+
+/** The keys of operators, who provision organizations. They are of no organization. */
+export const operator_keys = sqliteTable(
+  'operator_keys',
+  {
+    operator_key_id: text().primaryKey(),
+    name: text().notNull(),
+    /** Lower-case hex SHA-256 of the raw key, which is not stored. */
+    key_hash: text().notNull().unique(),
+    prefix: text().notNull(),
+    /** JSON array of names (core/permissions.ts). */
+    permissions: text().notNull(),
+    status: text({ enum: keyStatuses }).notNull(),
+    created_at: integer().notNull(),
+    expires_at: integer().notNull(),
+    last_used_at: integer(),
+  },
+  (table) => [check('operator_keys_status', oneOf(table.status, keyStatuses))],
+);
+
+/**
+ * As {@link idempotency_keys}, for what operators did. It is a table of its own, because an operator's Idempotency-Key counts
+ * for all organizations: a repeat need not know which one the first request made.
+ */
+export const operator_idempotency_keys = sqliteTable(
+  'operator_idempotency_keys',
+  {
+    operator_key_id: text().notNull(),
+    idempotency_key: text().notNull(),
+    method: text().notNull(),
+    path: text().notNull(),
+    /** With `event_id`: the audit event that decided. */
+    organization_id: text().notNull(),
+    event_id: text().notNull(),
+    fingerprint: text().notNull(),
+    created_at: integer().notNull(),
+  },
+  (table) => [
+    primaryKey({ columns: [table.operator_key_id, table.idempotency_key, table.method, table.path] }),
+    index('operator_idempotency_keys_by_created_at').on(table.created_at),
   ],
 );

@@ -1,9 +1,10 @@
 /** A call: one act on one organization, and who acts. Nothing here knows HTTP. */
-import type { Caller } from '../callers/key-cache.ts';
+import type { Caller } from '../callers/caller.ts';
+import type { Operator } from '../callers/operator.ts';
 import { newEventId } from '../core/ids.ts';
 import { unixNow } from '../core/time.ts';
 import type { ActorType } from '../core/vocabulary.ts';
-import type { ReadingCall } from '../d1/replica-session.ts';
+import type { SessionCall } from '../d1/replica-session.ts';
 import type { AfterAnswer } from '../env.ts';
 
 /** Who acts. Audit events keep a copy. */
@@ -20,21 +21,34 @@ export interface Call {
   readonly request_id: string;
 }
 
-/** A call by an API key. */
-export interface ApiCall extends Call, ReadingCall {
-  readonly caller: Caller;
+/** What the headers of the answer will say. Filled in while the call is carried out. */
+export interface Told {
+  /** The state of the database that the answer is from. */
+  bookmark: string | null;
+  /** The answer is a repeated one. */
+  replayed: boolean;
+  /** The limit, of the organization, that the call has met. */
+  exhausted: ExhaustedLimit | null;
+}
+
+/** A call over HTTP. */
+interface HttpCall extends SessionCall {
   readonly afterAnswer: AfterAnswer;
   /** Only if the request has an Idempotency-Key. */
   readonly idempotency?: Idempotency;
+  readonly told: Told;
+}
+
+/** A call by an API key. */
+export interface ApiCall extends Call, HttpCall {
+  readonly caller: Caller;
   /** Only if the request has an If-Match that names tags: the target must have one of these revisions. */
   readonly if_match?: readonly number[];
-  /** What the headers of the answer will say. Filled in while the call is carried out. */
-  readonly told: ReadingCall['told'] & {
-    /** The answer is a repeated one. */
-    replayed: boolean;
-    /** The limit, of the organization, that the call has met. */
-    exhausted: ExhaustedLimit | null;
-  };
+}
+
+/** A call by an operator key. Which organization it acts on, its arguments say. */
+export interface OperatorCall extends Omit<Call, 'organization_id'>, HttpCall {
+  readonly operator: Operator;
 }
 
 /** So many calls may pass in a period, and no more do now. */

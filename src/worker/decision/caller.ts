@@ -4,7 +4,7 @@
  */
 import { and, eq, inArray, sql } from 'drizzle-orm';
 import type { SQL, SQLWrapper } from 'drizzle-orm';
-import { forgetKey, isAlive, isUnended } from '../callers/key-cache.ts';
+import { forgetKey, isAlive, isUnended } from '../callers/caller.ts';
 import { DomainError } from '../core/errors.ts';
 import { holds, rolesHolding } from '../core/permissions.ts';
 import type { Permission } from '../core/permissions.ts';

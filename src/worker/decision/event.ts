@@ -22,7 +22,7 @@ import type { Builder, CompiledQuery, Placeholders } from '../d1/query.ts';
 import { audit_events, organizations } from '../d1/schema.ts';
 import type { EventParameters } from './call.ts';
 
-type EventKey = Readonly<Record<'organization_id' | 'event_id', SQLWrapper>>;
+export type EventKey = Readonly<Record<'organization_id' | 'event_id', SQLWrapper>>;
 
 /** Selects the event that decides a batch, or another one of it by its id. */
 export const isDecision = ({ organization_id, event_id }: EventKey) =>
@@ -216,6 +216,8 @@ const unrecorded = [
   'checking_until',
   'ownership_due_at',
   'name_folded',
+  'created_event_id',
+  'is_offboarding',
 ];
 
 /** The state of an event leaves out secrets, counters, and what the service keeps only for itself. */

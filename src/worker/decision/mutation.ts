@@ -1,6 +1,6 @@
 /**
- * What all mutations share: one batch that decides, acts, and reads the decision back. Either this request decided, or
- * an earlier request under the same Idempotency-Key did, or nothing was decided.
+ * What all mutations share, of API keys and of operators: one batch that decides, acts, and reads the decision back. Either
+ * this request decided, or an earlier request under the same Idempotency-Key did, or nothing was decided.
  */
 import { and, eq, ne, not, sql } from 'drizzle-orm';
 import { alias } from 'drizzle-orm/sqlite-core';
@@ -11,10 +11,11 @@ import type { BoundQuery, Builder, CompiledQuery, Placeholders } from '../d1/que
 import { onPrimary } from '../d1/replica-session.ts';
 import { api_keys, audit_events, idempotency_keys } from '../d1/schema.ts';
 import { eventParameters } from './call.ts';
-import type { ApiCall, EventParameters } from './call.ts';
+import type { ApiCall, EventParameters, OperatorCall } from './call.ts';
 import { assertCallerMay, isLivingCaller } from './caller.ts';
 import type { CallerKey, CallerParameters } from './caller.ts';
 import { assertNothingInDoubt, isDecision, isOfBatch, isRefusal } from './event.ts';
+import type { EventKey } from './event.ts';
 import { preconditionOf } from './precondition.ts';
 import type { PreconditionParameters } from './precondition.ts';
 import { assertSameRequest, isRemembered, rememberedRow, scopeOf } from './remembered-answers.ts';
@@ -53,14 +54,14 @@ export interface Decision {
 }
 
 /** `found` has the results of the reads, in every case. */
-export type Outcome<Found> = { found: Found } &
+export type Outcome<Found, Holder = CallerKey> = { found: Found } &
   /** This request recorded an event: it acted, or it was refused by a rule that is recorded. */
   (
     | { outcome: 'decided'; event: Decision }
     /** An earlier request under the same Idempotency-Key acted, and this is its event. */
     | { outcome: 'replayed'; event: Decision }
     /** There is no event. It is not because of the caller: its key is alive and has the permission. */
-    | { outcome: 'undecided'; caller: CallerKey }
+    | { outcome: 'undecided'; caller: Holder }
   );
 
 /** Remembers the event under the request's Idempotency-Key. A refusal changed nothing, and is not remembered. */
@@ -85,16 +86,23 @@ const decisiveEventId = (db: Builder, parameters: Placeholders<MutationParameter
     .from(idempotency_keys)
     .where(isRemembered(parameters))}, ${parameters.event_id})`;
 
-/** Selects the other events of the call that decided, those about further targets. */
-export const isOtherEventOfDecision = (db: Builder, parameters: Placeholders<MutationParameters>) => {
-  const decisive = decisiveEventId(db, parameters);
+/** Selects all events of the batch that recorded this event. */
+export const isOfBatchOf = (db: Builder, { organization_id, event_id }: EventKey) => {
   const decision = alias(audit_events, 'decision');
-  const { organization_id } = parameters;
   const request_id = db
     .select({ request_id: decision.request_id })
     .from(decision)
-    .where(and(eq(decision.organization_id, organization_id), eq(decision.event_id, decisive)));
-  return and(isOfBatch({ organization_id, event_id: decisive, request_id }), ne(audit_events.event_id, decisive));
+    .where(and(eq(decision.organization_id, organization_id), eq(decision.event_id, event_id)));
+  return isOfBatch({ organization_id, event_id, request_id });
+};
+
+/** Selects the other events of the call that decided, those about further targets. */
+export const isOtherEventOfDecision = (db: Builder, parameters: Placeholders<MutationParameters>) => {
+  const event_id = decisiveEventId(db, parameters);
+  return and(
+    isOfBatchOf(db, { organization_id: parameters.organization_id, event_id }),
+    ne(audit_events.event_id, event_id),
+  );
 };
 
 /**
@@ -133,13 +141,64 @@ const findDecision = query((db, parameters: Placeholders<MutationParameters>) =>
     );
 });
 
-interface DecisionRow {
+/** What {@link Authority.findDecision} reads: one row. */
+interface DecisionRow<Holder> {
   event: Decision | null;
+  /** Of the remembered request, if the event is remembered. */
   fingerprint: string | null;
-  caller: CallerKey | null;
+  /** The key of who calls, if it is alive; null if this request itself decided: then a statement has checked it. */
+  caller: Holder | null;
 }
 
-const nothing: DecisionRow = { event: null, fingerprint: null, caller: null };
+type AnyCall = ApiCall | OperatorCall;
+
+/** What differs between the mutations of API keys and those of operators. */
+interface Authority<Given extends AnyCall, Permitted, Parameters, Holder> {
+  /** Remembers the event under the request's Idempotency-Key. A refusal changed nothing, and is not remembered. */
+  remember: CompiledQuery<Parameters & { fingerprint: string }, unknown>;
+  findDecision: CompiledQuery<Parameters, DecisionRow<Holder>[]>;
+  /** @throws DomainError if the key is dead, or no longer has the permission */
+  assertMay: (permission: Permitted, call: Given, alive: Holder | null) => Holder;
+}
+
+/** Makes what {@link mutation} is, for other callers. */
+export const mutationsBy =
+  <Given extends AnyCall, Permitted, Base extends EventParameters, Holder>({
+    remember: rememberEvent,
+    findDecision: findEvent,
+    assertMay,
+  }: Authority<Given, Permitted, Base, Holder>) =>
+  <Parameters extends Base, Named extends Reads<Parameters>>(
+    permission: Permitted,
+    { statements, found: reads, milliseconds }: Definition<Parameters, Named>,
+  ) =>
+    async function decide(call: Given, parameters: Parameters): Promise<Outcome<ResultsOf<Named>, Holder>> {
+      const acting: BoundQuery<unknown>[] = statements.map((statement) => statement.bind(parameters));
+      if (call.idempotency) {
+        acting.push(rememberEvent.bind({ ...parameters, fingerprint: call.idempotency.fingerprint }));
+      }
+      const reading = Object.entries(reads).map(([name, read]) => [name, read.bind(parameters)] as const);
+      const { read, inDoubt } = await onPrimary(call, (database) =>
+        actThenRead(
+          database,
+          acting,
+          { ...Object.fromEntries(reading), decision: findEvent.bind(parameters) },
+          milliseconds,
+        ),
+      );
+      const { decision, ...rest } = read;
+      // oxlint-disable-next-line typescript/no-unsafe-type-assertion -- Object.fromEntries forgets the names
+      const found = rest as ResultsOf<Named>;
+      const { event = null, fingerprint = null, caller = null } = decision[0] ?? {};
+      if (event?.event_id === parameters.event_id) return { outcome: 'decided', event, found };
+      if (!event) assertNothingInDoubt(inDoubt);
+      const holder = assertMay(permission, call, caller);
+      if (!event) return { outcome: 'undecided', caller: holder, found };
+      // A repeated request gets the first answer again, if it is the same request.
+      assertSameRequest(call, fingerprint);
+      call.told.replayed = true;
+      return { outcome: 'replayed', event, found };
+    };
 
 /**
  * Makes the function that carries a mutation out, for callers with the permission.
@@ -147,57 +206,8 @@ const nothing: DecisionRow = { event: null, fingerprint: null, caller: null };
  * The function returns the {@link Outcome}. It throws DomainError `invalid_api_key`, `permission_denied`,
  * `idempotency_key_reused` or `temporarily_unavailable`.
  */
-export function mutation<Parameters extends MutationParameters, Named extends Reads<Parameters>>(
-  permission: Permission,
-  { statements, found: reads, milliseconds }: Definition<Parameters, Named>,
-) {
-  return async function decide(call: ApiCall, parameters: Parameters): Promise<Outcome<ResultsOf<Named>>> {
-    const acting: BoundQuery<unknown>[] = statements.map((statement) => statement.bind(parameters));
-    if (call.idempotency) {
-      acting.push(remember.bind({ ...parameters, fingerprint: call.idempotency.fingerprint }));
-    }
-    const reading = Object.entries(reads).map(([name, read]) => [name, read.bind(parameters)] as const);
-    const { read, inDoubt } = await onPrimary(call, (database) =>
-      actThenRead(
-        database,
-        acting,
-        { ...Object.fromEntries(reading), decision: findDecision.bind(parameters) },
-        milliseconds,
-      ),
-    );
-    const { decision, ...rest } = read;
-    // oxlint-disable-next-line typescript/no-unsafe-type-assertion -- Object.fromEntries forgets the names
-    const found = rest as ResultsOf<Named>;
-    const { event, ...given } = decision[0] ?? nothing;
-    if (!event) return undecided(permission, call, given.caller, found, inDoubt);
-    return event.event_id === parameters.event_id
-      ? { outcome: 'decided', event, found }
-      : replayed(permission, call, { event, ...given }, found);
-  };
-}
-
-function undecided<Results>(
-  permission: Permission,
-  call: ApiCall,
-  caller: CallerKey | null,
-  found: Results,
-  inDoubt: boolean,
-): Outcome<Results> {
-  assertNothingInDoubt(inDoubt);
-  return { outcome: 'undecided', caller: assertCallerMay(permission, call, caller), found };
-}
-
-/**
- * A repeated request gets the first answer again, if it is the same request and its caller still has the permission.
- */
-function replayed<Results>(
-  permission: Permission,
-  call: ApiCall,
-  { event, fingerprint, caller }: DecisionRow & { event: Decision },
-  found: Results,
-): Outcome<Results> {
-  assertCallerMay(permission, call, caller);
-  assertSameRequest(call, fingerprint);
-  call.told.replayed = true;
-  return { outcome: 'replayed', event, found };
-}
+export const mutation = mutationsBy<ApiCall, Permission, MutationParameters, CallerKey>({
+  remember,
+  findDecision,
+  assertMay: assertCallerMay,
+});

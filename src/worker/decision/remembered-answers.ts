@@ -9,13 +9,14 @@
  */
 import { and, eq, gte, inArray, lt, lte, not, sql } from 'drizzle-orm';
 import type { SQLWrapper } from 'drizzle-orm';
+import type { SQLiteColumn } from 'drizzle-orm/sqlite-core';
 import { DomainError } from '../core/errors.ts';
 import { SECONDS_A_DAY, unixNow } from '../core/time.ts';
 import { existsIn } from '../d1/columns.ts';
 import { deleteInTurns, ROWS_PER_STATEMENT } from '../d1/delete-old.ts';
 import { query } from '../d1/query.ts';
 import type { Builder, Placeholders } from '../d1/query.ts';
-import { audit_events, idempotency_keys } from '../d1/schema.ts';
+import { audit_events, idempotency_keys, operator_idempotency_keys } from '../d1/schema.ts';
 import type { Bindings } from '../env.ts';
 import type { ApiCall } from './call.ts';
 
@@ -30,7 +31,9 @@ export interface ScopeParameters {
   path: string | null;
 }
 
-export function scopeOf({ idempotency }: ApiCall): Pick<ScopeParameters, 'idempotency_key' | 'method' | 'path'> {
+export function scopeOf({
+  idempotency,
+}: Pick<ApiCall, 'idempotency'>): Pick<ScopeParameters, 'idempotency_key' | 'method' | 'path'> {
   const { idempotency_key, method, path } = idempotency ?? { idempotency_key: null, method: null, path: null };
   return { idempotency_key, method, path };
 }
@@ -94,29 +97,52 @@ export const isRememberedInPart = ({
   );
 
 /** @throws DomainError `idempotency_key_reused` if another request acted under the Idempotency-Key */
-export function assertSameRequest({ idempotency }: ApiCall, fingerprint: string | null): void {
+export function assertSameRequest({ idempotency }: Pick<ApiCall, 'idempotency'>, fingerprint: string | null): void {
   if (fingerprint !== idempotency?.fingerprint) throw new DomainError('idempotency_key_reused', {});
 }
 
-const deleteOldAnswers = query((db, { until }: Placeholders<{ until: number }>) => {
-  const { organization_id, actor_key_id, idempotency_key, method, path, created_at } = idempotency_keys;
-  const primaryKey = sql`(${sql.join([organization_id, actor_key_id, idempotency_key, method, path], sql`, `)})`;
-  return db
-    .delete(idempotency_keys)
-    .where(
-      inArray(
-        primaryKey,
-        db
-          .select({ organization_id, actor_key_id, idempotency_key, method, path })
-          .from(idempotency_keys)
-          .where(lte(created_at, until))
-          .limit(ROWS_PER_STATEMENT),
-      ),
-    )
-    .returning({ created_at });
-});
+/** @param primaryKey its columns */
+const oldAnswersDeleter = (
+  table: typeof idempotency_keys | typeof operator_idempotency_keys,
+  primaryKey: readonly SQLiteColumn[],
+) =>
+  query((db, { until }: Placeholders<{ until: number }>) => {
+    const { created_at } = table;
+    return db
+      .delete(table)
+      .where(
+        inArray(
+          sql`(${sql.join([...primaryKey], sql`, `)})`,
+          db
+            .select(Object.fromEntries(primaryKey.map((column) => [column.name, column])))
+            .from(table)
+            .where(lte(created_at, until))
+            .limit(ROWS_PER_STATEMENT),
+        ),
+      )
+      .returning({ created_at });
+  });
+
+const scopeIn = ({ idempotency_key, method, path }: typeof idempotency_keys | typeof operator_idempotency_keys) => [
+  idempotency_key,
+  method,
+  path,
+];
+
+const deletions = [
+  oldAnswersDeleter(idempotency_keys, [
+    idempotency_keys.organization_id,
+    idempotency_keys.actor_key_id,
+    ...scopeIn(idempotency_keys),
+  ]),
+  oldAnswersDeleter(operator_idempotency_keys, [
+    operator_idempotency_keys.operator_key_id,
+    ...scopeIn(operator_idempotency_keys),
+  ]),
+];
 
 /** A task of the cron: deletes the answers that have been remembered for 24 hours. */
 export async function deleteOldRememberedAnswers({ DB }: Bindings): Promise<void> {
-  await deleteInTurns(DB, deleteOldAnswers.bind({ until: unixNow() - KEPT_SECONDS }));
+  const until = unixNow() - KEPT_SECONDS;
+  for (const deletion of deletions) await deleteInTurns(DB, deletion.bind({ until }));
 }

@@ -2,7 +2,7 @@
 import type { Context, TypedResponse } from 'hono';
 import type { ContentfulStatusCode } from 'hono/utils/http-status';
 import type { JSONParsed } from 'hono/utils/types';
-import type { ApiCall } from '../decision/call.ts';
+import type { Told } from '../decision/call.ts';
 import type { AnswerHeaders, AppEnv } from './app-env.ts';
 import { BOOKMARK_HEADER } from './bookmark.ts';
 
@@ -28,12 +28,12 @@ export function standardHeaders(request_id: string): AnswerHeaders {
 }
 
 /** @param policies of the limits that every call has */
-function headersOf(call: ApiCall | undefined, policies = ''): AnswerHeaders {
+function headersOf({ replayed, bookmark, exhausted }: Told, policies = ''): AnswerHeaders {
   const headers: AnswerHeaders = {};
-  if (call?.told.replayed) headers['Idempotency-Replayed'] = 'true';
-  if (call && call.told.bookmark !== null) headers[BOOKMARK_HEADER] = call.told.bookmark;
-  if (call?.told.exhausted) {
-    const { name, calls, period_seconds } = call.told.exhausted;
+  if (replayed) headers['Idempotency-Replayed'] = 'true';
+  if (bookmark !== null) headers[BOOKMARK_HEADER] = bookmark;
+  if (exhausted) {
+    const { name, calls, period_seconds } = exhausted;
     headers['RateLimit'] = `"${name}";r=0`;
     headers['RateLimit-Policy'] = `${policies}, "${name}";q=${calls};w=${period_seconds}`;
   }
@@ -42,7 +42,7 @@ function headersOf(call: ApiCall | undefined, policies = ''): AnswerHeaders {
 
 const allHeaders = (c: Context<AppEnv>): AnswerHeaders => ({
   ...c.get('headers'),
-  ...headersOf(c.get('call'), c.get('headers')['RateLimit-Policy']),
+  ...headersOf(c.get('told'), c.get('headers')['RateLimit-Policy']),
 });
 
 /** An answer with this JSON, like that of `c.json()`, and with the headers of the call. */

@@ -1,5 +1,5 @@
 /** What Hono's context holds for a request. */
-import type { ApiCall } from '../decision/call.ts';
+import type { ApiCall, OperatorCall, Told } from '../decision/call.ts';
 import type { AfterAnswer, Bindings } from '../env.ts';
 
 /** Names and values. It is a plain object, because `c.header()` would cost one call to the platform for each header. */
@@ -12,8 +12,12 @@ export interface AppEnv {
     afterAnswer: AfterAnswer;
     /** Headers of the answer, also if it is an error. */
     headers: AnswerHeaders;
+    /** For the headers of the answer, also if it is an error. */
+    told: Told;
     /** Set once the caller is known. */
     call: ApiCall;
+    /** The same, of an operator. */
+    operatorCall: OperatorCall;
     /** The ETags of the states that the client has; `*`: of any. Absent for a call that does not ask. */
     known: string[] | '*' | undefined;
     /** For the log line: `ok`, or the problem's code. */

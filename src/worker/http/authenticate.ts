@@ -1,12 +1,15 @@
 import type { Context } from 'hono';
 import { createMiddleware } from 'hono/factory';
-import { findCaller } from '../callers/key-cache.ts';
-import type { Caller } from '../callers/key-cache.ts';
+import { findCaller } from '../callers/caller.ts';
+import type { Caller } from '../callers/caller.ts';
+import { findOperator } from '../callers/operator.ts';
+import type { Operator } from '../callers/operator.ts';
 import { hashKey, isWellFormed } from '../callers/raw-key.ts';
 import { DomainError } from '../core/errors.ts';
 import { organizationIdPattern } from '../core/ids.ts';
 import type { AppEnv } from './app-env.ts';
 import { countFailure } from './authentication-failures.ts';
+import { readOperatorKey } from './operator-api.ts';
 import { addressOf, limitByIp, networksOf } from './rate-limit.ts';
 
 /**
@@ -23,10 +26,38 @@ export const authenticate = createMiddleware<AppEnv>(async (c, next) => {
     caller,
     env: c.env,
     afterAnswer: c.get('afterAnswer'),
-    told: { replayed: false, bookmark: null, exhausted: null },
+    told: c.get('told'),
   });
   await next();
 });
+
+/**
+ * Middleware that admits an operator by `Authorization: Bearer`.
+ *
+ * @throws DomainError `missing_operator_key`, `invalid_operator_key`, `rate_limited`, `temporarily_unavailable`
+ */
+export const authenticateOperator = createMiddleware<AppEnv>(async (c, next) => {
+  const operator = await identifyOperator(c).catch((error: unknown) => refuse(c, error));
+  c.set('operatorCall', {
+    actor: { type: 'operator', id: operator.operator_key_id, name: operator.name },
+    request_id: c.get('request_id'),
+    operator,
+    env: c.env,
+    afterAnswer: c.get('afterAnswer'),
+    told: c.get('told'),
+  });
+  await next();
+});
+
+async function identifyOperator(c: Context<AppEnv>): Promise<Operator> {
+  if (!c.req.header('Authorization')) throw new DomainError('missing_operator_key', {});
+  const rawKey = readOperatorKey(c);
+  if (!isWellFormed(rawKey, 'bk_operator_')) throw new DomainError('invalid_operator_key', {});
+  const admit = () => limitByIp('operator_key_lookup', c);
+  const operator = await findOperator(c.env, await hashKey(rawKey), admit, c.get('afterAnswer'));
+  if (!operator) throw new DomainError('invalid_operator_key', {});
+  return operator;
+}
 
 async function identify(c: Context<AppEnv>): Promise<Caller> {
   const rawKey = c.req.header('X-API-Key');
@@ -45,14 +76,17 @@ async function identify(c: Context<AppEnv>): Promise<Caller> {
  */
 export const requireOrganization = createMiddleware<AppEnv>(async (c, next) => {
   const organizationId = c.req.header(ORGANIZATION_HEADER);
+  if (organizationId === undefined && c.req.path === WHOAMI_PATH) return next();
   if (!organizationId) refuse(c, new DomainError('missing_organization_id', {}));
   if (!organizationIdPattern.test(organizationId)) refuse(c, new DomainError('invalid_organization_id', {}));
   if (organizationId !== c.get('call').caller.organization_id) {
     refuse(c, new DomainError('organization_mismatch', {}));
   }
-  await next();
+  return next();
 });
 
+/** Whoever has but a key can ask which organization it is of. */
+const WHOAMI_PATH = '/api/whoami';
 const ORGANIZATION_HEADER = 'X-Organization-Id';
 
 /** Counts the failure. @throws the error */

@@ -53,6 +53,7 @@ const UNAVAILABLE_RETRY_AFTER_SECONDS = 5;
 
 // RFC 9110 §11.6.1 requires a challenge with every 401.
 const challenge = () => ({ 'WWW-Authenticate': 'ApiKey realm="patchbay"' });
+const operatorChallenge = () => ({ 'WWW-Authenticate': 'Bearer realm="patchbay operators"' });
 
 const retryAfter = ({ retry_after_seconds }: { retry_after_seconds: number }) => ({
   'Retry-After': String(retry_after_seconds),
@@ -240,6 +241,48 @@ const answers: { [Code in ProblemCode]: Answer<ProblemMembers[Code]> } = {
       phone_numbers
         ? `Phone numbers of the integration are assigned to agents. Unassign them first: set assigned_agent_id to null.${namesOf(phone_numbers)}`
         : `The phone number is assigned to agent '${assigned_agent_id}'. Unassign it first: set assigned_agent_id to null.`,
+  },
+  missing_operator_key: {
+    status: 401,
+    title: 'Operator key is missing',
+    detail: 'Send your operator key in the Authorization header: Bearer bk_operator_…',
+    headers: operatorChallenge,
+  },
+  invalid_operator_key: {
+    status: 401,
+    title: 'Operator key is not valid',
+    detail: 'The operator key in the Authorization header is not valid.',
+    headers: operatorChallenge,
+  },
+  operator_permission_denied: {
+    status: 403,
+    title: 'Permission denied',
+    detail: ({ required_permission }) => `The operator key does not have the permission ${required_permission}.`,
+  },
+  organization_not_found: {
+    status: 404,
+    title: 'Organization not found',
+    detail: 'There is no such organization.',
+  },
+  organization_exists: {
+    status: 409,
+    title: 'Organization exists',
+    detail: ({ organization_id }) => `There is an organization ${organization_id} already.`,
+  },
+  organization_offboarded: {
+    status: 409,
+    title: 'Organization is offboarded',
+    detail: 'The organization is offboarded, for good. Create another one.',
+  },
+  organization_not_suspended: {
+    status: 409,
+    title: 'Organization is not suspended',
+    detail: 'Only a suspended organization can be offboarded. Suspend it first.',
+  },
+  phone_number_not_held: {
+    status: 404,
+    title: 'Phone number is not held',
+    detail: 'No organization has this phone number.',
   },
   api_key_not_found: {
     status: 404,

@@ -39,7 +39,17 @@ export const mutationLimits = {
 /** Requests of one network without a known API key in a period; by {@link Purpose}, each counted apart. */
 export const networkLimit = { binding: 'IP_LIMIT', requests: 200 } as const satisfies Limit;
 
-type Purpose = 'health' | 'key_lookup';
+/** Requests of one operator key in a period. */
+export const operatorLimit = { binding: 'OPERATOR_LIMIT', requests: 100 } as const satisfies Limit;
+
+type Purpose = 'health' | 'key_lookup' | 'operator_key_lookup';
+
+/** The limits of a tier as clients see them. */
+export const rateLimitsOf = (tier: Tier) => ({
+  period_seconds: PERIOD_SECONDS,
+  requests: organizationLimits[tier].requests,
+  mutations: mutationLimits[tier].requests,
+});
 
 const readingMethods = new Set(['GET', 'HEAD']);
 
@@ -55,6 +65,17 @@ export const limitOrganization = createMiddleware<AppEnv>(async (c, next) => {
   if (!readingMethods.has(c.req.method)) limits.push([`${tier}_mutations`, mutationLimits[tier]]);
   c.get('headers')['RateLimit-Policy'] = limits.map(([name, limit]) => policyOf(name, limit)).join(', ');
   for (const [name, limit] of limits) await take(c, name, limit, organization_id);
+  await next();
+});
+
+/**
+ * Middleware that runs after `authenticateOperator`.
+ *
+ * @throws DomainError `rate_limited`
+ */
+export const limitOperator = createMiddleware<AppEnv>(async (c, next) => {
+  c.get('headers')['RateLimit-Policy'] = policyOf('operator', operatorLimit);
+  await take(c, 'operator', operatorLimit, c.get('operatorCall').operator.operator_key_id);
   await next();
 });
 

@@ -4,15 +4,15 @@ import { DomainError } from '../core/errors.ts';
 import { isNearlyFull } from '../d1/database-size.ts';
 import type { AppEnv } from './app-env.ts';
 
-/** A `POST` only because a `DELETE` has no body. */
-const DELETING_PATH = '/api/phone-numbers/bulk-delete';
+/** What a `POST` ends, or changes without making anything. */
+const endingPath = /\/(?:bulk-delete|suspend|resume|offboard|revoke-all|release)$/;
 
 function grows(request: HonoRequest): boolean {
   const { method, path } = request;
   if (request.query('dry_run') === 'true') return false;
   // What is reassigned stays, and leaves an event each.
   if (method === 'DELETE') return request.query('reassign_to') !== undefined;
-  return (method === 'POST' || method === 'PUT') && path !== DELETING_PATH;
+  return (method === 'POST' || method === 'PUT') && !endingPath.test(path);
 }
 
 /**

@@ -1,17 +1,20 @@
 /**
- * Every route under `/api` begins with {@link reads} or {@link mutates}. So no route can forget its permission, the
- * validation of its input, or the header of its kind of call.
+ * Every route under `/api` begins with {@link reads} or {@link mutates}, and every one under `/operator` with
+ * {@link operatorReads} or {@link operatorMutates}. So no route can forget its permission, the validation of its input, or
+ * the header of its kind of call.
  */
 import type { Context, MiddlewareHandler } from 'hono';
 import * as z from 'zod/mini';
 import { DomainError } from '../core/errors.ts';
 import { holds } from '../core/permissions.ts';
-import type { Permission } from '../core/permissions.ts';
-import type { ApiCall } from '../decision/call.ts';
+import type { OperatorPermission, Permission } from '../core/permissions.ts';
+import type { Idempotency } from '../decision/call.ts';
+import { assertGranted } from '../decision/operator.ts';
 import type { AppEnv } from './app-env.ts';
 import { readBookmark } from './bookmark.ts';
 import { readIfMatch, readIfNoneMatch } from './entity-tags.ts';
 import { readIdempotencyKey } from './idempotency-key.ts';
+import { readOperatorKey } from './operator-api.ts';
 import { readBody, readQuery, validate } from './validation.ts';
 
 export type ObjectSchema = z.ZodMiniType<object>;
@@ -30,15 +33,18 @@ interface Options {
   conditional?: boolean;
 }
 
-/** Describes a route. The OpenAPI document is made from it, and a test checks that every route has one. */
-export interface RouteDescription {
+interface Described {
   kind: 'reads' | 'mutates';
-  permission: Permission;
   validates: InputSchemas;
   conditional: boolean;
 }
 
-/** Whether a handler of the app is the middleware of {@link reads} or {@link mutates}. */
+/** Describes a route. The OpenAPI documents are made from it, and a test checks that every route has one. */
+export type RouteDescription = Described &
+  /** `permission` is null if every key may. */
+  ({ by: 'api_key'; permission: Permission | null } | { by: 'operator'; permission: OperatorPermission });
+
+/** Whether a handler of the app is the middleware that begins a route. */
 export const beginsRoute = (handler: object): handler is { route: RouteDescription } => 'route' in handler;
 
 /** For the typed client: a kind of input must be given, unless all its fields are optional. */
@@ -81,14 +87,14 @@ const changeParameters = verifyQuery();
  * @throws DomainError `permission_denied`, `validation_failed`
  */
 export function reads<const Given extends Omit<InputSchemas, 'body'>>(
-  permission: Permission,
+  permission: Permission | null,
   given: Given,
   { conditional = false }: Options = {},
 ): RouteMiddleware<Given> {
-  return route({ kind: 'reads', permission, validates: { query: noQueryParameters, ...given }, conditional }, (c) => {
+  const validates = { query: noQueryParameters, ...given };
+  return route({ by: 'api_key', kind: 'reads', permission, validates, conditional }, (c) => {
     if (conditional) c.set('known', readIfNoneMatch(c));
-    const bookmark = readBookmark(c);
-    return bookmark === undefined ? {} : { bookmark };
+    c.set('call', { ...c.get('call'), ...bookmarkOf(c) });
   });
 }
 
@@ -104,12 +110,50 @@ export function mutates<const Given extends InputSchemas>(
   given: Given,
   { conditional = false }: Options = {},
 ): RouteMiddleware<Given> {
-  const query = given.body ? changeParameters : noQueryParameters;
-  return route({ kind: 'mutates', permission, validates: { query, ...given }, conditional }, async (c, validated) => {
-    const idempotency = await readIdempotencyKey(c, { query: validated.query, body: validated.json });
+  const validates = { query: given.body ? changeParameters : noQueryParameters, ...given };
+  return route({ by: 'api_key', kind: 'mutates', permission, validates, conditional }, async (c, validated) => {
+    const idempotency = await idempotencyOf(c, validated, c.req.header('X-API-Key'));
     const if_match = conditional ? readIfMatch(c) : undefined;
-    return { ...(idempotency && { idempotency }), ...(if_match && { if_match }) };
+    c.set('call', { ...c.get('call'), ...idempotency, ...(if_match && { if_match }) });
   });
+}
+
+/** As {@link reads}, for operators. */
+export function operatorReads<const Given extends Omit<InputSchemas, 'body'>>(
+  permission: OperatorPermission,
+  given: Given,
+): RouteMiddleware<Given> {
+  const validates = { query: noQueryParameters, ...given };
+  return route({ by: 'operator', kind: 'reads', permission, validates, conditional: false }, (c) =>
+    c.set('operatorCall', { ...c.get('operatorCall'), ...bookmarkOf(c) }),
+  );
+}
+
+/** As {@link mutates}, for operators. */
+export function operatorMutates<const Given extends InputSchemas>(
+  permission: OperatorPermission,
+  given: Given,
+): RouteMiddleware<Given> {
+  const validates = { query: noQueryParameters, ...given };
+  return route({ by: 'operator', kind: 'mutates', permission, validates, conditional: false }, async (c, validated) => {
+    const idempotency = await idempotencyOf(c, validated, readOperatorKey(c));
+    c.set('operatorCall', { ...c.get('operatorCall'), ...idempotency });
+  });
+}
+
+function bookmarkOf(c: Context<AppEnv>): { bookmark?: string } {
+  const bookmark = readBookmark(c);
+  return bookmark === undefined ? {} : { bookmark };
+}
+
+/** @param rawKey the caller's, in the header that it came in */
+async function idempotencyOf(
+  c: Context<AppEnv>,
+  { query, json: body }: Validated,
+  rawKey = '',
+): Promise<{ idempotency?: Idempotency }> {
+  const idempotency = await readIdempotencyKey(c, { query, body }, rawKey);
+  return idempotency ? { idempotency } : {};
 }
 
 interface Validated {
@@ -119,21 +163,25 @@ interface Validated {
 
 function route<Given extends InputSchemas>(
   description: RouteDescription,
-  readHeader: (c: Context<AppEnv>, validated: Validated) => Partial<ApiCall> | Promise<Partial<ApiCall>>,
+  readHeaders: (c: Context<AppEnv>, validated: Validated) => void | Promise<void>,
 ): RouteMiddleware<Given> {
-  const { permission, validates } = description;
+  const { validates } = description;
   const middleware: MiddlewareHandler<AppEnv> = async (c, next) => {
-    const call = c.get('call');
-    if (!holds(call.caller.role, permission)) {
-      throw new DomainError('permission_denied', { required_permission: permission });
-    }
+    assertPermitted(c, description);
     const validated: Validated = {};
     if (validates.path) c.req.addValidatedData('param', validate(validates.path, c.req.param()));
     if (validates.query) c.req.addValidatedData('query', (validated.query = readQuery(validates.query, c.req.url)));
     if (validates.body) c.req.addValidatedData('json', (validated.json = await readBody(validates.body, c)));
-    const read = await readHeader(c, validated);
-    c.set('call', { ...call, ...read });
+    await readHeaders(c, validated);
     await next();
   };
   return Object.assign(middleware, { route: description });
+}
+
+/** @throws DomainError `permission_denied`, `operator_permission_denied` */
+function assertPermitted(c: Context<AppEnv>, described: RouteDescription): void {
+  if (described.by === 'operator') return assertGranted(c.get('operatorCall').operator, described.permission);
+  const { permission } = described;
+  if (permission === null || holds(c.get('call').caller.role, permission)) return;
+  throw new DomainError('permission_denied', { required_permission: permission });
 }

@@ -1,5 +1,6 @@
 import { and, not } from 'drizzle-orm';
 import * as z from 'zod/mini';
+import { foldName } from '../core/folded-name.ts';
 import { newId } from '../core/ids.ts';
 import { visibleName } from '../core/text.ts';
 import { unixNow } from '../core/time.ts';
@@ -20,7 +21,6 @@ import type { MutationParameters } from '../decision/mutation.ts';
 import { isOrganization } from '../organizations/organization.ts';
 import { assertRoom, fullQuota, hasRoomFor } from '../organizations/quotas.ts';
 import { assertUsable, providerCredentials, rowOf } from '../providers/providers.ts';
-import { foldName } from './folded-name.ts';
 import { integrationState, isIntegration, MAX_NAME_LENGTH } from './integration.ts';
 import type { IntegrationState } from './integration.ts';
 import { checkBeforePut } from './verification.ts';

@@ -1,6 +1,7 @@
 import { eq, sql } from 'drizzle-orm';
 import * as z from 'zod/mini';
 import { DomainError } from '../core/errors.ts';
+import { foldedRange } from '../core/folded-name.ts';
 import { text } from '../core/text.ts';
 import { categories, integrationStatuses, providerNames, verificationStatuses } from '../core/vocabulary.ts';
 import { batch } from '../d1/batch.ts';
@@ -11,7 +12,6 @@ import type { Placeholders } from '../d1/query.ts';
 import type { ReadingCall } from '../d1/replica-session.ts';
 import { nearest } from '../d1/replica-session.ts';
 import { integrations } from '../d1/schema.ts';
-import { foldName } from './folded-name.ts';
 import { integrationColumns, isIntegration, listedIntegrationColumns, MAX_NAME_LENGTH } from './integration.ts';
 import type { IntegrationState, ListedIntegrationState } from './integration.ts';
 
@@ -74,12 +74,10 @@ const byName = keysetList<'category' | 'name_prefix', ListedIntegrationState & {
     key: [integrations.name_folded, integrations.integration_id],
     keyOf: ({ name_folded, integration_id }) => [name_folded, integration_id],
     range: ({ name_prefix = '' }) => {
-      const prefix = foldName(String(name_prefix));
-      // After all names that begin with it: none has so many more characters, and none is greater than this one.
-      const end = prefix + '\u{10FFFF}'.repeat(MAX_NAME_LENGTH + 1);
+      const [from, to] = foldedRange(String(name_prefix), MAX_NAME_LENGTH);
       return [
-        [prefix, ''],
-        [end, ''],
+        [from, ''],
+        [to, ''],
       ];
     },
     predicates: { category: (value) => eq(integrations.category, value), name_prefix: undefined },

@@ -3,6 +3,7 @@ import type { SQL } from 'drizzle-orm';
 import * as z from 'zod/mini';
 import { DomainError, invalid } from '../core/errors.ts';
 import { onceTheRestIsRight } from '../core/fields.ts';
+import { foldName } from '../core/folded-name.ts';
 import { visibleName } from '../core/text.ts';
 import { unixNow } from '../core/time.ts';
 import type { Provider, Quota } from '../core/vocabulary.ts';
@@ -24,7 +25,6 @@ import { assertMatched, isAsMatched, unmatchedTarget } from '../decision/precond
 import { assertRoom, fullQuota, hasRoomFor } from '../organizations/quotas.ts';
 import type { FullQuota } from '../organizations/quotas.ts';
 import { assertUsable, providerCredentials } from '../providers/providers.ts';
-import { foldName } from './folded-name.ts';
 import { integrationState, isIntegration, MAX_NAME_LENGTH } from './integration.ts';
 import type { IntegrationState } from './integration.ts';
 import { assertSameAccount, checkBeforePut, shownColumns } from './verification.ts';

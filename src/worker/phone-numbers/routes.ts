@@ -5,7 +5,7 @@ import { idSchema } from '../core/ids.ts';
 import { answer, answerUnlessKnown } from '../http/answer.ts';
 import { newRoutes } from '../http/new-routes.ts';
 import { detailOf } from '../http/problem.ts';
-import { mutates, reads, verifies, verifyQuery } from '../http/route.ts';
+import { mutates, operatorMutates, operatorReads, reads, verifies, verifyQuery } from '../http/route.ts';
 import { bulkDeletion, deletePhoneNumbers } from './bulk-delete.ts';
 import { bulkChanges, updatePhoneNumbers } from './bulk-update.ts';
 import { importPhoneNumbers, newPhoneNumbers } from './bulk.ts';
@@ -14,6 +14,7 @@ import type { ImportOutcome } from './import-numbers.ts';
 import { importPhoneNumber, newPhoneNumber } from './import.ts';
 import { presentPhoneNumber, tagOf } from './phone-number.ts';
 import { listPhoneNumbers, phoneNumbersQuery, readPhoneNumber } from './read.ts';
+import { heldNumber, readHeldNumber, releasePhoneNumber } from './release.ts';
 import type { Item } from './selection.ts';
 import { phoneNumberChanges, updatePhoneNumber } from './update.ts';
 import { verifyPhoneNumber } from './verify.ts';
@@ -141,3 +142,14 @@ const counted = ({ length }: readonly unknown[]) => `${length} phone number${len
 
 const wouldBe = (results: readonly ActResult[], done: string) =>
   isDone(results) ? `${counted(results)} would be ${done}` : `No phone number would be ${done}`;
+
+/** What operators do with phone numbers, whatever organization has them. */
+export const operatorPhoneNumberRoutes = newRoutes()
+  .get('/', operatorReads('organizations:read', { query: heldNumber }), async (c) => {
+    const data = await readHeldNumber(c.get('operatorCall'), c.req.valid('query').phone_number);
+    return answer(c, 200, { success: true, data });
+  })
+  .post('/release', operatorMutates('numbers:release', { body: heldNumber }), async (c) => {
+    const data = await releasePhoneNumber(c.get('operatorCall'), c.req.valid('json').phone_number);
+    return answer(c, 200, { success: true, message: 'Phone number released successfully', data });
+  });

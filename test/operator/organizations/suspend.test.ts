@@ -4,7 +4,7 @@ import { createOperatorKey } from '../../../src/operator/api-keys/create.ts';
 import { offboardOrganization } from '../../../src/operator/organizations/offboard.ts';
 import { readOrganization } from '../../../src/operator/organizations/read.ts';
 import { resumeOrganization, suspendOrganization } from '../../../src/operator/organizations/suspend.ts';
-import { forgetKey } from '../../../src/worker/callers/key-cache.ts';
+import { forgetKey } from '../../../src/worker/callers/caller.ts';
 import { hashKey } from '../../../src/worker/callers/raw-key.ts';
 import { failingBindings, interceptedBindings } from '../../bindings.ts';
 import {

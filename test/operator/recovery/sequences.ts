@@ -14,7 +14,7 @@ import type { ExportedRow } from '../../../src/operator/recovery/export.ts';
 import { reconcile } from '../../../src/operator/recovery/reconcile.ts';
 import type { Replayed } from '../../../src/operator/recovery/replay.ts';
 import { forgetOldEvents } from '../../../src/worker/audit/retention.ts';
-import { forgetKey } from '../../../src/worker/callers/key-cache.ts';
+import { forgetKey } from '../../../src/worker/callers/caller.ts';
 import { hashKey } from '../../../src/worker/callers/raw-key.ts';
 import { drainPurges } from '../../../src/worker/credentials/drain.ts';
 import type { Bindings } from '../../../src/worker/env.ts';

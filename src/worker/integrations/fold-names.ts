@@ -1,8 +1,5 @@
-/**
- * Names of integrations as the list by names compares them (docs/contract.md, Integrations). SQLite can fold ASCII only, so
- * the folded name is a column.
- */
 import { and, eq, isNull, sql } from 'drizzle-orm';
+import { foldName } from '../core/folded-name.ts';
 import { batch } from '../d1/batch.ts';
 import { query } from '../d1/query.ts';
 import type { Placeholders } from '../d1/query.ts';
@@ -12,13 +9,6 @@ import type { Bindings } from '../env.ts';
 const ROWS_PER_TURN = 100;
 /** The cron runs every minute. */
 const TURNS_PER_RUN = 10;
-
-/**
- * Each character by itself, so that the folded beginning of a name is the beginning of the folded name. Decomposed, an é
- * begins with an e. By way of upper case, ß is ss, and the two small sigmas are one.
- */
-export const foldName = (name: string) =>
-  Array.from(name.normalize('NFKD'), (character) => character.toLowerCase().toUpperCase().toLowerCase()).join('');
 
 const findUnfolded = query((db) =>
   db

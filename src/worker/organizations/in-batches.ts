@@ -5,15 +5,15 @@
 import { and, eq, inArray, sql } from 'drizzle-orm';
 import type { SQL } from 'drizzle-orm';
 import type { SQLiteColumn, SQLiteTable } from 'drizzle-orm/sqlite-core';
-import type { AuditAction } from '../worker/core/vocabulary.ts';
-import { enqueuePurges } from '../worker/credentials/outbox.ts';
-import { batch } from '../worker/d1/batch.ts';
-import { query } from '../worker/d1/query.ts';
-import type { Builder, Compilable, Placeholders } from '../worker/d1/query.ts';
-import { audit_events } from '../worker/d1/schema.ts';
-import { eventParameters } from '../worker/decision/call.ts';
-import type { Call, EventParameters } from '../worker/decision/call.ts';
-import { carryOut, eventRecorder, isOfBatch } from '../worker/decision/event.ts';
+import type { AuditAction } from '../core/vocabulary.ts';
+import { enqueuePurges } from '../credentials/outbox.ts';
+import { batch } from '../d1/batch.ts';
+import { query } from '../d1/query.ts';
+import type { Builder, Compilable, Placeholders } from '../d1/query.ts';
+import { audit_events } from '../d1/schema.ts';
+import { eventParameters } from '../decision/call.ts';
+import type { Call, EventParameters } from '../decision/call.ts';
+import { carryOut, eventRecorder, isOfBatch } from '../decision/event.ts';
 
 const ROWS_PER_BATCH = 100;
 /** Listing may have to read rows that are done already, so one list serves many batches. */
@@ -21,6 +21,11 @@ const ROWS_PER_LIST = 10_000;
 
 /** Called after each batch. */
 export type OnProgress = (done: number, total: number) => void;
+
+/** How many batches may still be sent. It is counted down. */
+export interface Budget {
+  batches: number;
+}
 
 type OrganizationParameters = Pick<EventParameters, 'organization_id'>;
 
@@ -42,7 +47,8 @@ interface Definition {
 
 /**
  * Makes the function that acts on all rows of an organization that meet the condition. The same transaction records a
- * row's event and acts on it. Two runs at the same time act on each row once.
+ * row's event and acts on it. Two runs at the same time act on each row once. A run ends when nothing is left, or its budget is
+ * used up.
  *
  * @returns a function that returns how many rows it acted on
  */
@@ -90,11 +96,18 @@ export function inBatches({ table, id, action, condition, act }: Definition) {
     return act(db, and(isOf(parameters), inArray(id, recorded)));
   });
 
-  return async function run(database: D1Database, call: Call, onProgress: OnProgress = () => {}): Promise<number> {
+  return async function run(
+    database: D1Database,
+    call: Call,
+    budget: Budget,
+    onProgress: OnProgress = () => {},
+  ): Promise<number> {
     let done = 0;
     let [[counted], listed] = await batch(database, [count.bind(call), listNext.bind(call)]);
     while (listed.length > 0) {
       for (let from = 0; from < listed.length; from += ROWS_PER_BATCH) {
+        if (budget.batches <= 0) return done;
+        budget.batches -= 1;
         const rows = listed.slice(from, from + ROWS_PER_BATCH);
         // New parameters for each batch, because a batch finds its own events by the start of their ids.
         const parameters = { ...eventParameters(call), ids: JSON.stringify(rows.map((row) => row.id)) };

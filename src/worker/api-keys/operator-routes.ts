@@ -1,0 +1,39 @@
+/** What operators do with the API keys of an organization. */
+import * as z from 'zod/mini';
+import { idSchema, organizationIdSchema } from '../core/ids.ts';
+import { answer } from '../http/answer.ts';
+import { newRoutes } from '../http/new-routes.ts';
+import { operatorMutates, operatorReads } from '../http/route.ts';
+import { presentApiKey } from './api-key.ts';
+import { mintApiKey, mintedKey } from './mint.ts';
+import { apiKeysQuery, listApiKeysOf } from './read.ts';
+import { revokeAllKeys } from './revoke-all.ts';
+import { revokeApiKeyOf } from './revoke-by-operator.ts';
+
+const path = z.object({ organization_id: organizationIdSchema() });
+const pathOfKey = z.object({ organization_id: organizationIdSchema(), key_id: idSchema('apikey') });
+
+export const operatorApiKeyRoutes = newRoutes()
+  .post('/', operatorMutates('keys:mint', { path, body: mintedKey }), async (c) => {
+    const data = await mintApiKey(c.get('operatorCall'), c.req.valid('param').organization_id, c.req.valid('json'));
+    // A repeated answer says why it has no raw key.
+    const message =
+      data.raw_key === undefined
+        ? 'API key minted successfully; the raw key was shown only in the first response: mint another'
+        : 'API key minted successfully';
+    return answer(c, 201, { success: true, message, data });
+  })
+  .get('/', operatorReads('organizations:read', { path, query: apiKeysQuery }), async (c) => {
+    const { organization_id } = c.req.valid('param');
+    const { rows, pagination } = await listApiKeysOf(c.get('operatorCall'), organization_id, c.req.valid('query'));
+    return answer(c, 200, { success: true, data: rows.map(presentApiKey), pagination });
+  })
+  .post('/revoke-all', operatorMutates('keys:mint', { path }), async (c) => {
+    const data = await revokeAllKeys(c.get('operatorCall'), c.req.valid('param').organization_id);
+    return answer(c, 200, { success: true, message: 'API keys revoked successfully', data });
+  })
+  .delete('/:key_id', operatorMutates('keys:mint', { path: pathOfKey }), async (c) => {
+    const { organization_id, key_id } = c.req.valid('param');
+    const data = await revokeApiKeyOf(c.get('operatorCall'), organization_id, key_id);
+    return answer(c, 200, { success: true, message: 'API key revoked successfully', data });
+  });

@@ -1,0 +1,116 @@
+import { and, eq, ne, sql } from 'drizzle-orm';
+import * as z from 'zod/mini';
+import { DomainError } from '../core/errors.ts';
+import { foldName } from '../core/folded-name.ts';
+import { tiers } from '../core/vocabulary.ts';
+import { batch } from '../d1/batch.ts';
+import { query } from '../d1/query.ts';
+import type { Placeholders } from '../d1/query.ts';
+import { onPrimary } from '../d1/replica-session.ts';
+import { organizations } from '../d1/schema.ts';
+import type { OperatorCall } from '../decision/call.ts';
+import { changesOf, eventRecorder, hasDecided } from '../decision/event.ts';
+import { mayOperate, operatorMutation, operatorParameters } from '../decision/operator.ts';
+import { metadataSchema, organizationName } from './create.ts';
+import {
+  assertNotOffboarded,
+  findStatus,
+  isOrganization,
+  organizationState,
+  presentOrganizationToOperator,
+} from './organization.ts';
+import type { OperatedOrganization } from './organization.ts';
+import type { StatusParameters } from './suspension.ts';
+
+export const organizationChanges = z.lazy(() =>
+  z
+    .strictObject({
+      name: z.exactOptional(organizationName()),
+      tier: z.exactOptional(z.enum(tiers)),
+      metadata: z.exactOptional(metadataSchema()),
+    })
+    .check(z.refine((changes) => Object.keys(changes).length > 0, 'must have at least one of name, tier, metadata')),
+);
+
+/** Null: it stays as it is. */
+interface UpdateParameters extends StatusParameters {
+  name: string | null;
+  name_folded: string | null;
+  tier: string | null;
+  /** JSON object. */
+  metadata: string | null;
+}
+
+const newColumns = ({ name, tier, metadata }: Placeholders<UpdateParameters>) => ({
+  name: sql<string>`coalesce(${name}, ${organizations.name})`,
+  tier: sql<'starter'>`coalesce(${tier}, ${organizations.tier})`,
+  metadata: sql<string>`coalesce(${metadata}, ${organizations.metadata})`,
+});
+
+const recordUpdate = eventRecorder<UpdateParameters>({
+  table: organizations,
+  target_id: organizations.organization_id,
+  action: 'organization.updated',
+  where: (db, parameters) =>
+    and(
+      isOrganization(parameters),
+      ne(organizations.status, 'offboarded'),
+      eq(organizations.change_count, parameters.change_count),
+      mayOperate('organizations:create', db, parameters),
+    ),
+  changes: newColumns,
+});
+
+const update = query((db, parameters: Placeholders<UpdateParameters>) =>
+  db
+    .update(organizations)
+    .set({
+      ...newColumns(parameters),
+      name_folded: sql`coalesce(${parameters.name_folded}, ${organizations.name_folded})`,
+      change_count: sql`${organizations.change_count} + 1`,
+    })
+    .where(
+      and(
+        isOrganization(parameters),
+        hasDecided(db, parameters),
+        eq(organizations.change_count, parameters.change_count),
+      ),
+    ),
+);
+
+const found = { organization: findStatus };
+
+const decide = operatorMutation<UpdateParameters, typeof found>('organizations:create', {
+  statements: [recordUpdate, update],
+  found,
+});
+
+/**
+ * Changes an organization's name, tier or metadata (docs/contract.md, Operators). Metadata is replaced as a whole.
+ *
+ * @throws DomainError `organization_not_found`, `organization_offboarded`, and the errors of every operator's mutation
+ *   (decision/operator.ts)
+ */
+export async function updateOrganization(
+  call: OperatorCall,
+  organization_id: string,
+  { name, tier, metadata }: z.output<typeof organizationChanges>,
+): Promise<OperatedOrganization> {
+  const [[seen]] = await onPrimary(call, (database) => batch(database, [findStatus.bind({ organization_id })]));
+  const answer = await decide(call, {
+    ...operatorParameters(call, organization_id),
+    // Without an organization, the batch still finds out who may ask, and what is remembered.
+    change_count: seen?.change_count ?? 0,
+    name: name ?? null,
+    name_folded: name === undefined ? null : foldName(name),
+    tier: tier ?? null,
+    metadata: metadata === undefined ? null : JSON.stringify(metadata),
+  });
+  if (answer.outcome === 'undecided') {
+    assertNotOffboarded(answer.found.organization);
+    throw new DomainError('temporarily_unavailable', { outcome: 'not_done' });
+  }
+  const { event } = answer;
+  const before = organizationState.parse(JSON.parse(event.state));
+  return presentOrganizationToOperator(organizationState.parse({ ...before, ...changesOf(event) }));
+}
