@@ -1,7 +1,11 @@
-/** `npm run openapi`: writes the OpenAPI document to public/openapi.json. */
+/** `npm run openapi`: writes the OpenAPI documents, where they are served. */
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { openApiDocument } from '../openapi/document.ts';
+import { openApiDocument, operatorsDocument } from '../openapi/document.ts';
 import { projectDirectory } from '../operator/command-line/project.ts';
 
-await writeFile(join(projectDirectory, 'public/openapi.json'), `${JSON.stringify(openApiDocument(), null, 2)}\n`);
+const documents = { 'openapi.json': openApiDocument(), 'operator/openapi.json': operatorsDocument() };
+
+for (const [path, document] of Object.entries(documents)) {
+  await writeFile(join(projectDirectory, 'public', path), `${JSON.stringify(document, null, 2)}\n`);
+}

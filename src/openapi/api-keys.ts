@@ -3,10 +3,12 @@ import { presentApiKey } from '../worker/api-keys/api-key.ts';
 import type { ApiKey } from '../worker/api-keys/api-key.ts';
 import { newApiKey } from '../worker/api-keys/create.ts';
 import { rotation } from '../worker/api-keys/rotate.ts';
-import { keyStatuses, roles } from '../worker/core/vocabulary.ts';
+import { rolesHolding } from '../worker/core/permissions.ts';
+import { keyStatuses, quotas, roles } from '../worker/core/vocabulary.ts';
 import { described, named } from './json-schema.ts';
 import { action, entity, id, page, time } from './operation.ts';
 import type { Operations } from './operation.ts';
+import { organizationExample, organizationSchema } from './organization.ts';
 
 described(newApiKey, {
   role: 'Not higher than the role of the calling key.',
@@ -31,7 +33,7 @@ export const apiKeySchema = z
   })
   .meta({ id: 'ApiKey', title: 'API key' }) satisfies z.ZodType<ApiKey>;
 
-const apiKeyExample = presentApiKey({
+export const apiKeyExample = presentApiKey({
   key_id: 'apikey_a1b2c3d4e5f6',
   organization_id: 'org_abc123',
   user_id: 'user_operator',
@@ -44,14 +46,38 @@ const apiKeyExample = presentApiKey({
   expires_at: null,
 });
 
-const rawKeySchema = z
+/** The schema of a raw key that only the first response has. */
+export const rawKeySchema = z
   .string()
   .regex(/^bk_live_[0-9A-Za-z]{56}$/)
   .optional()
   .meta({ description: 'Only in the first response. Absent when the response is repeated for an `Idempotency-Key`.' });
 
 // The last six characters are not the right checksum, so that scanners for leaked keys ignore this one.
-const rawKeyExample = `bk_live_x7Yp${'0'.repeat(52)}`;
+export const rawKeyExample = `bk_live_x7Yp${'0'.repeat(52)}`;
+
+const whoamiSchema = named(
+  'WhoAmI',
+  z.object({
+    organization: z.object({
+      ...organizationSchema.shape,
+      limits: z
+        .object(Object.fromEntries(quotas.map((quota) => [quota, z.int().min(0)])))
+        .meta({ description: 'How much the organization may have.' }),
+      rate_limits: z
+        .object({ period_seconds: z.int(), requests: z.int(), mutations: z.int() })
+        .meta({ description: 'How many requests it may send in a period, and how many of them may be mutations.' }),
+    }),
+    key: z.object({
+      key_id: id('apikey'),
+      name: z.string(),
+      role: z.enum(roles),
+      permissions: z.array(z.enum(Object.keys(rolesHolding))),
+      user_id: z.string(),
+      expires_at: time.nullable().meta({ description: 'Null for a key that does not expire.' }),
+    }),
+  }),
+);
 
 export const apiKeyOperations: Operations = {
   'POST /api/api-keys': {
@@ -99,6 +125,33 @@ export const apiKeyOperations: Operations = {
       },
     ),
     problems: ['api_key_not_found', 'api_key_inactive', 'quota_exceeded'],
+  },
+  'GET /api/whoami': {
+    operationId: 'whoAmI',
+    tag,
+    summary: 'Get the calling key and its organization',
+    description: 'It takes `X-API-Key` alone.',
+    answer: entity(whoamiSchema, {
+      organization: {
+        ...organizationExample,
+        limits: {
+          integrations: 500,
+          phone_numbers: 20_000,
+          unconfirmed_numbers: 1000,
+          api_keys: 1000,
+          audit_events: 400_000,
+        },
+        rate_limits: { period_seconds: 10, requests: 500, mutations: 100 },
+      },
+      key: {
+        key_id: apiKeyExample.key_id,
+        name: apiKeyExample.name,
+        role: apiKeyExample.role,
+        permissions: ['integrations:read', 'phone_numbers:read'],
+        user_id: apiKeyExample.user_id,
+        expires_at: null,
+      },
+    }),
   },
   'GET /api/api-keys': {
     operationId: 'listApiKeys',

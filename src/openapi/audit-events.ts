@@ -1,24 +1,15 @@
 import * as z from 'zod';
 import { REDACTED } from '../worker/audit/read.ts';
 import type { AuditEvent } from '../worker/audit/read.ts';
-import { actorTypes, auditActions, eventReasons, organizationStatuses, tiers } from '../worker/core/vocabulary.ts';
-import type { Organization } from '../worker/organizations/organization.ts';
+import { actorTypes, auditActions, eventReasons } from '../worker/core/vocabulary.ts';
 import { apiKeySchema } from './api-keys.ts';
 import { integrationExample, integrationSchema } from './integrations.ts';
 import { id, page, time } from './operation.ts';
 import type { Operations } from './operation.ts';
+import { organizationSchema } from './organization.ts';
 import { phoneNumberSchema } from './phone-numbers.ts';
 
-const organizationSchema = z
-  .object({
-    client_id: z.string().meta({ description: 'The organization.' }),
-    tier: z.enum(tiers),
-    status: z.enum(organizationStatuses),
-    created_at: time,
-  })
-  .meta({ id: 'Organization', title: 'Organization' }) satisfies z.ZodType<Organization>;
-
-const auditEventSchema = z
+export const auditEventSchema = z
   .object({
     event_id: z.uuidv7(),
     client_id: z.string().meta({ description: 'The organization.' }),
@@ -31,7 +22,9 @@ const auditEventSchema = z
           description:
             'An API key of the organization, an operator of the service, another service of the platform, or the service itself.',
         }),
-        id: z.string().nullable().meta({ description: 'For an API key, its `key_id`; for another service, its name.' }),
+        id: z.string().nullable().meta({
+          description: 'For an API key or an operator key, its id; for another service, its name. Null for a command.',
+        }),
         name: z.string().nullable().meta({ description: 'The name at that time; null for events before 0.2.0.' }),
       })
       .meta({ description: 'Who did it.' }),
@@ -62,7 +55,7 @@ const auditEventSchema = z
   })
   .meta({ id: 'AuditEvent' }) satisfies z.ZodType<AuditEvent>;
 
-const auditEventExample: AuditEvent = {
+export const auditEventExample: AuditEvent = {
   event_id: '018d0cab-c440-7abc-9def-0123456789ab',
   client_id: 'org_abc123',
   action: 'integration.deleted',

@@ -1,6 +1,6 @@
 /**
- * The OpenAPI 3.1 document, made from the routes of the app, the schemas that validate requests, and the descriptions
- * in this folder.
+ * The OpenAPI 3.1 documents, one of the API and one of the operators' part of it, made from the routes of the app, the
+ * schemas that validate requests, and the descriptions in this folder.
  */
 import * as z from 'zod';
 import { app } from '../worker/app.ts';
@@ -20,6 +20,7 @@ import { integrationOperations } from './integrations.ts';
 import { changed, discriminated, jsonObject, named, referTo, Schemas } from './json-schema.ts';
 import type { JsonObject } from './json-schema.ts';
 import type { OperationDescription, Operations } from './operation.ts';
+import { operatorOperations } from './operators.ts';
 import { phoneNumberOperations } from './phone-numbers.ts';
 import { describeProblem, pascalCase } from './problems.ts';
 
@@ -36,6 +37,13 @@ const tags = [
   { name: 'API keys', description: 'The keys of an organization.' },
   { name: 'Audit', description: 'Who did what, and what was refused.' },
   { name: 'Service', description: 'Whether the service works.' },
+];
+
+const operatorsTags = [
+  { name: 'Organizations', description: 'The customers of the deployment.' },
+  { name: 'API keys', description: 'The keys of an organization.' },
+  { name: 'Phone numbers', description: 'Who has a number, in the whole system.' },
+  { name: 'Audit', description: 'Who did what.' },
 ];
 
 const description = `
@@ -66,16 +74,48 @@ imported through it. An integration is deleted with its credentials, and never w
 - A method that is not listed for a path below is a 405 with \`Allow\`. An unknown path under \`/api\` is a 404.
 `.trim();
 
-const everywhere: ProblemCode[] = [
-  'missing_api_key',
-  'invalid_api_key',
-  'missing_organization_id',
-  'invalid_organization_id',
-  'organization_mismatch',
-  'rate_limited',
-  'temporarily_unavailable',
-  'internal_error',
-];
+const operatorsDescription = `
+What the operator of a Patchbay deployment may do with its organizations. A deployment answers 404 to all of it unless its
+variable \`OPERATOR_API\` is set.
+
+- Every call carries \`Authorization: Bearer bk_operator_…\`. \`npm run operators:create\` makes such a key; it has permissions
+  by name, and ends after at most 90 days. API keys of organizations are refused here, and operator keys under \`/api\`.
+- Success is \`{"success": true, …}\`; an error is \`application/problem+json\` (RFC 9457) with a sentence in \`detail\` and a
+  stable \`code\`.
+- If several errors apply, the first of these is returned: 401, 429, 403 for the permission, then errors of the path, the
+  query string, the body and other headers, then 404, then 409.
+- A \`POST\`, \`PUT\` or \`DELETE\` with an \`Idempotency-Key\` acts once: for 24 hours, the same request with the same key gets
+  the first answer again, with \`Idempotency-Replayed: true\`, but without raw keys: mint another. Refused requests changed
+  nothing and are not remembered.
+- What an operator does with an organization is in that organization’s own audit events too, by the name of the operator key.
+- A \`GET\` may be answered by a replica of the database that is a little behind. To see your own writes, send the
+  \`X-D1-Bookmark\` of your newest answer: the result is then at least as new.
+- \`outcome\` of a 503 is \`not_done\` (nothing was done) or \`unknown\` (the request was done completely, or not at all).
+`.trim();
+
+type By = RouteDescription['by'];
+
+/** The problems of every call. */
+const everywhere: Record<By, ProblemCode[]> = {
+  api_key: [
+    'missing_api_key',
+    'invalid_api_key',
+    'missing_organization_id',
+    'invalid_organization_id',
+    'organization_mismatch',
+    'rate_limited',
+    'temporarily_unavailable',
+    'internal_error',
+  ],
+  operator: [
+    'missing_operator_key',
+    'invalid_operator_key',
+    'rate_limited',
+    'operator_permission_denied',
+    'temporarily_unavailable',
+    'internal_error',
+  ],
+};
 const ofBodies: ProblemCode[] = ['malformed_json', 'payload_too_large', 'unsupported_media_type'];
 
 const healthSchema = named(
@@ -92,10 +132,12 @@ const healthSchema = named(
 
 type Route = RouteDescription & { method: string; path: string };
 
-/** The routes under `/api`, in the app's order. */
-function routesOfApp(): Route[] {
+/** The routes for these callers, in the app's order. */
+function routesBy(by: By): Route[] {
   return app.routes.flatMap(({ method, path, handler }) =>
-    beginsRoute(handler) ? [{ method, path: path.replaceAll(/:(\w+)/g, '{$1}'), ...handler.route }] : [],
+    beginsRoute(handler) && handler.route.by === by
+      ? [{ method, path: path.replaceAll(/:(\w+)/g, '{$1}'), ...handler.route }]
+      : [],
   );
 }
 
@@ -140,19 +182,28 @@ type NamedExample = readonly [name: string, example: { value: JsonObject }];
 type Examples = { [Code in ProblemCode]?: NamedExample[] };
 
 /** Examples for one route: its permission is missing, or its own schemas refuse the input. */
-function examplesOf({ permission, validates }: Route): Examples {
-  const denied = describeProblem('permission_denied', { required_permission: permission }).example;
+function examplesOf(route: Route): Examples {
   const wrong = { path: { ...wrongIds }, query: { page_size: '0' }, body: {} };
   const refusals = (['path', 'query', 'body'] as const).flatMap((place) => {
-    const schema = validates[place];
+    const schema = route.validates[place];
     return schema
       ? [[place, { value: refusalOf(schema, wrong[place], place === 'query' ? 'parameter' : 'field') }] as const]
       : [];
   });
-  return { permission_denied: [['permission_denied', { value: denied }]], validation_failed: refusals };
+  return { ...deniedExample(route), validation_failed: refusals };
 }
 
-const wrongIds = { integration_id: 'intg_1', phone_number_id: 'phon_1', key_id: 'apikey_1' };
+const wrongIds = { integration_id: 'intg_1', phone_number_id: 'phon_1', key_id: 'apikey_1', organization_id: 'acme' };
+
+function deniedExample(route: Route): Examples {
+  if (route.by === 'operator') {
+    const { example } = describeProblem('operator_permission_denied', { required_permission: route.permission });
+    return { operator_permission_denied: [['operator_permission_denied', { value: example }]] };
+  }
+  if (route.permission === null) return {};
+  const { example } = describeProblem('permission_denied', { required_permission: route.permission });
+  return { permission_denied: [['permission_denied', { value: example }]] };
+}
 
 function refusalOf(schema: ObjectSchema, value: unknown, noun: Noun): JsonObject {
   try {
@@ -199,12 +250,29 @@ function parametersIn(components: Components, place: 'path' | 'query', schema: O
   }));
 }
 
+/** Whether some roles lack the permission. */
+const isForSome = (route: Route) =>
+  route.by === 'api_key' && route.permission !== null && rolesHolding[route.permission].length < roles.length;
+
+function permissionSentence(route: Route): string | undefined {
+  if (route.by === 'operator') return `Permission \`${route.permission}\`.`;
+  return route.permission === null
+    ? undefined
+    : `Permission \`${route.permission}\`: ${rolesHolding[route.permission].join(', ')}.`;
+}
+
+/** A key that needs no permission can ask for its organization. */
+const organizationParameter = ({ permission }: Route) =>
+  permission === null ? { ...parameters.OrganizationId, required: false } : parameters.OrganizationId;
+
+const statusDescriptions = { 200: 'Done.', 201: 'Created.', 202: 'Begun.' };
+
 function operation(components: Components, route: Route, described: OperationDescription): JsonObject {
-  const { permission, validates, kind, conditional } = route;
+  const { by, validates, kind, conditional } = route;
   const { operationId, tag, summary, body, answer, headers: headersOfIts = [], problems = [] } = described;
   const codes: ProblemCode[] = [
-    ...everywhere,
-    ...(rolesHolding[permission].length < roles.length ? (['permission_denied'] as const) : []),
+    ...everywhere[by],
+    ...(isForSome(route) ? (['permission_denied'] as const) : []),
     ...(validates.body ? ofBodies : []),
     ...(Object.values(validates).some((schema) => schema !== undefined) ? (['validation_failed'] as const) : []),
     ...(kind === 'mutates' ? (['idempotency_key_reused'] as const) : []),
@@ -212,7 +280,7 @@ function operation(components: Components, route: Route, described: OperationDes
     ...problems,
   ];
   const asked = [
-    parameters.OrganizationId,
+    ...(by === 'api_key' ? [organizationParameter(route)] : []),
     ...parametersIn(components, 'path', validates.path),
     ...parametersIn(components, 'query', validates.query),
     kind === 'mutates' ? parameters.IdempotencyKey : parameters.Bookmark,
@@ -223,9 +291,7 @@ function operation(components: Components, route: Route, described: OperationDes
     operationId,
     tags: [tag],
     summary,
-    description: [described.description, `Permission \`${permission}\`: ${rolesHolding[permission].join(', ')}.`]
-      .filter((part) => part !== undefined)
-      .join('\n\n'),
+    description: [described.description, permissionSentence(route)].filter((part) => part !== undefined).join('\n\n'),
     parameters: asked,
     ...(validates.body && body
       ? {
@@ -243,7 +309,7 @@ function operation(components: Components, route: Route, described: OperationDes
       : {}),
     responses: {
       [answer.status]: {
-        description: answer.status === 201 ? 'Created.' : 'Done.',
+        description: statusDescriptions[answer.status],
         headers: headersOfAnswer,
         content: { 'application/json': contentOf(components, answer) },
       },
@@ -294,25 +360,39 @@ function health(components: Components): JsonObject {
 }
 
 /** @throws Error if a route has no description, or a description has no route */
-export function openApiDocument(): JsonObject {
-  const components = new Components();
+function pathsOf(components: Components, by: By, described: Operations): Record<string, JsonObject> {
   const paths: Record<string, JsonObject> = {};
-  const left = new Map(Object.entries(operations));
-  for (const route of routesOfApp()) {
+  const left = new Map(Object.entries(described));
+  for (const route of routesBy(by)) {
     const name = `${route.method} ${route.path}`;
-    const described = left.get(name);
-    if (!described) throw new Error(`${name} has no description`);
+    const found = left.get(name);
+    if (!found) throw new Error(`${name} has no description`);
     left.delete(name);
-    (paths[route.path] ??= {})[route.method.toLowerCase()] = operation(components, route, described);
+    (paths[route.path] ??= {})[route.method.toLowerCase()] = operation(components, route, found);
   }
   if (left.size > 0) throw new Error(`There is no route ${[...left.keys()].join(', ')}`);
-  paths['/health'] = { get: health(components) };
+  return paths;
+}
+
+interface About {
+  title: string;
+  description: string;
+  tags: object[];
+  securitySchemes: Record<string, object>;
+}
+
+function documentOf(components: Components, paths: Record<string, JsonObject>, about: About): JsonObject {
+  const { title, description: text, tags: tagsOfPaths, securitySchemes } = about;
+  const references = JSON.stringify([paths, components.responses]);
+  const usedHeaders = Object.fromEntries(
+    Object.entries(headers).filter(([name]) => references.includes(`"#/components/headers/${name}"`)),
+  );
   const document = {
     openapi: '3.1.0',
     info: {
-      title: 'Patchbay',
+      title,
       version: VERSION,
-      description,
+      description: text,
       contact: { name: 'Patchbay', url: 'https://github.com/patchbay/patchbay' },
       license: { name: 'MIT', identifier: 'MIT' },
     },
@@ -325,17 +405,43 @@ export function openApiDocument(): JsonObject {
         variables: { port: { default: '8787' } },
       },
     ],
-    tags,
-    security: [{ ApiKey: [] }],
+    tags: tagsOfPaths,
+    security: Object.keys(securitySchemes).map((name) => ({ [name]: [] })),
     paths,
     components: {
-      securitySchemes: {
-        ApiKey: { type: 'apiKey', in: 'header', name: 'X-API-Key', description: 'The raw key, `bk_live_…`.' },
-      },
-      headers,
+      securitySchemes,
+      headers: usedHeaders,
       responses: components.responses,
       schemas: components.components,
     },
   };
   return jsonObject.parse(changed(document, (object) => discriminated(object, components.components)));
+}
+
+/** The document of the API, for the clients of organizations. */
+export function openApiDocument(): JsonObject {
+  const components = new Components();
+  const paths = pathsOf(components, 'api_key', operations);
+  paths['/health'] = { get: health(components) };
+  return documentOf(components, paths, {
+    title: 'Patchbay',
+    description,
+    tags,
+    securitySchemes: {
+      ApiKey: { type: 'apiKey', in: 'header', name: 'X-API-Key', description: 'The raw key, `bk_live_…`.' },
+    },
+  });
+}
+
+/** The document of what operators may do. */
+export function operatorsDocument(): JsonObject {
+  const components = new Components();
+  return documentOf(components, pathsOf(components, 'operator', operatorOperations), {
+    title: 'Patchbay for operators',
+    description: operatorsDescription,
+    tags: operatorsTags,
+    securitySchemes: {
+      OperatorKey: { type: 'http', scheme: 'bearer', description: 'The raw key, `bk_operator_…`.' },
+    },
+  });
 }

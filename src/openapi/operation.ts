@@ -11,7 +11,7 @@ import { nameOf, named } from './json-schema.ts';
 
 /** The status and body of a success, with an example. */
 interface Answer {
-  status: 200 | 201;
+  status: 200 | 201 | 202;
   schema: z.ZodType;
   example: unknown;
   /** What a dry run answers instead. */
@@ -103,7 +103,7 @@ const messageSchema = z.string().meta({ description: 'A sentence for people.' })
  * @param messages all that `message` can be, if clients may go by it
  */
 export function action(
-  status: 200 | 201,
+  status: 200 | 201 | 202,
   message: string,
   data: z.ZodType,
   example: unknown,

@@ -2,7 +2,7 @@
 import * as z from 'zod';
 import { DomainError, preconditions, targetFaults } from '../worker/core/errors.ts';
 import type { ProblemCode, ProblemMembers } from '../worker/core/errors.ts';
-import { rolesHolding } from '../worker/core/permissions.ts';
+import { operatorPermissions, rolesHolding } from '../worker/core/permissions.ts';
 import { quotas } from '../worker/core/vocabulary.ts';
 import { detailOf, problemAnswer } from '../worker/http/problem.ts';
 import { actResultsSchema, failedResult, undoneResult } from './act-results.ts';
@@ -151,6 +151,20 @@ const problems: { [Code in ProblemCode]: { members: z.ZodRawShape; example: Prob
     },
     example: { assigned_agent_id: 'agent_a1b2c3d4e5f6' },
   },
+  missing_operator_key: none,
+  invalid_operator_key: none,
+  operator_permission_denied: {
+    members: { required_permission: z.enum(operatorPermissions) },
+    example: { required_permission: 'organizations:create' },
+  },
+  organization_not_found: none,
+  organization_exists: {
+    members: { organization_id: z.string() },
+    example: { organization_id: 'org_abc123' },
+  },
+  organization_offboarded: none,
+  organization_not_suspended: none,
+  phone_number_not_held: none,
   api_key_not_found: none,
   api_key_inactive: none,
   quota_exceeded: {

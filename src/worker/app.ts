@@ -89,6 +89,7 @@ export const app = api
   .route('/api/phone-numbers', phoneNumberRoutes)
   .route('/api/api-keys', apiKeyRoutes)
   .route('/api/audit-events', auditRoutes)
+  .get('/operator/openapi.json', (c) => c.env.ASSETS.fetch(c.req.raw))
   .use('/operator/*', authenticateOperator, limitOperator, refuseGrowth)
   .route('/operator/organizations', organizationRoutes)
   .route('/operator/organizations/:organization_id/api-keys', operatorApiKeyRoutes)

@@ -52,7 +52,7 @@ export function assertNotOffboarded<Found extends Pick<OrganizationState, 'statu
   return found;
 }
 
-export const statusOf = ({
+const statusOf = ({
   status,
   is_offboarding,
 }: Pick<OrganizationState, 'status' | 'is_offboarding'>): OrganizationStatus =>
@@ -64,7 +64,7 @@ export function presentOrganization(state: OrganizationState) {
     client_id: state.organization_id,
     name: state.name,
     tier: state.tier,
-    status: statusOf(state),
+    status: state.status,
     created_at: toIso(state.created_at),
   };
 }
