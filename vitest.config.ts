@@ -23,6 +23,7 @@ export const workers = {
           MIGRATIONS: await readD1Migrations('migrations'),
           PROVIDER_ORIGINS: (await simulation).origins,
           CREDENTIALS_READERS: JSON.stringify(grants),
+          OPERATOR_API: 'on',
           CREDENTIALS_KEKS: JSON.stringify({
             current: 'k1',
             keys: { k1: Buffer.alloc(32, 'a test KEK').toString('base64') },

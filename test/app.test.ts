@@ -14,6 +14,7 @@ import {
   everythingStored,
   importNumber,
   newClient,
+  newOperator,
   resources,
   twilio,
   unusedNumber,
@@ -38,17 +39,23 @@ const rolesHolding: Record<string, readonly string[]> = {
   'audit:read': ['admin'],
 };
 
-const routes = app.routes.flatMap(({ method, path, handler }) =>
-  beginsRoute(handler) ? [{ method, path, permission: handler.route.permission }] : [],
+const everyRoute = app.routes.flatMap(({ method, path, handler }) =>
+  beginsRoute(handler) && handler.route.by === 'api_key'
+    ? [{ method, path, permission: handler.route.permission }]
+    : [],
 );
 
+// GET /api/whoami needs none (test/api-keys/whoami.test.ts).
+const routes = everyRoute.flatMap(({ permission, ...route }) => (permission ? [{ ...route, permission }] : []));
+
 /** The ids that a path may name. */
-type Ids = Record<'integration_id' | 'phone_number_id' | 'key_id', string>;
+type Ids = Record<'integration_id' | 'phone_number_id' | 'key_id' | 'organization_id', string>;
 
 const missing: Ids = {
   integration_id: 'intg_000000000000',
   phone_number_id: 'phon_000000000000',
   key_id: 'apikey_000000000000',
+  organization_id: 'org_missing',
 };
 
 const concrete = (path: string, ids = missing) =>
@@ -60,7 +67,8 @@ const lastMinute = () => Math.floor(Date.now() / 1000) - 60;
 
 describe('the routes of the app', () => {
   it('are those of the contract', () => {
-    expect(routes.map(({ method, path, permission }) => `${method} ${path} ${permission}`)).toEqual([
+    expect(everyRoute.map(({ method, path, permission }) => `${method} ${path} ${permission}`)).toEqual([
+      'GET /api/whoami null',
       'POST /api/integrations integrations:create',
       'GET /api/integrations integrations:read',
       'GET /api/integrations/:integration_id integrations:read',
@@ -235,6 +243,7 @@ describe('another organization’s id', () => {
       integration_id: method === 'DELETE' ? spare : integration_id,
       phone_number_id,
       key_id: other.key_id,
+      organization_id: owner.organization_id,
     };
     await call(stranger, 'GET', '/api/integrations');
     // Of the key cache, the two organizations' own part: entries of others end meanwhile.
@@ -290,9 +299,14 @@ describe.each([
 
   it.each([...paths])('are those that a 405 of %s allows', async (path) => {
     const client = await newClient();
+    const operator = await newOperator();
     const send = async (method: string) => {
       const context = createExecutionContext();
-      const headers = { 'X-API-Key': client.raw_key, 'X-Organization-Id': client.organization_id };
+      const headers = {
+        'X-API-Key': client.raw_key,
+        'X-Organization-Id': client.organization_id,
+        Authorization: `Bearer ${operator.raw_key}`,
+      };
       const response = await app.request(concrete(path), { method, headers }, { ...env, CORS_ORIGINS }, context);
       await waitOnExecutionContext(context);
       return response;

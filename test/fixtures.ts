@@ -3,6 +3,9 @@ import { createExecutionContext, waitOnExecutionContext } from 'cloudflare:test'
 import { env } from 'cloudflare:workers';
 import * as z from 'zod';
 import { createOperatorKey } from '../src/operator/api-keys/create.ts';
+import { createOperatorsKey } from '../src/operator/operator-keys/create.ts';
+import { operatorPermissions } from '../src/worker/core/permissions.ts';
+import type { OperatorPermission } from '../src/worker/core/permissions.ts';
 import type { Role, Tier } from '../src/worker/core/vocabulary.ts';
 import { open } from '../src/worker/credentials/envelope.ts';
 import { parseKekRing } from '../src/worker/credentials/kek-ring.ts';
@@ -46,6 +49,20 @@ export interface Answer {
   settle(): Promise<void>;
 }
 
+export interface Operator {
+  operator_key_id: string;
+  raw_key: string;
+}
+
+/** An operator key, with all permissions unless some are named. */
+export async function newOperator({
+  permissions = operatorPermissions,
+  expires_at = Math.floor(Date.now() / 1000) + 3600,
+}: { permissions?: readonly OperatorPermission[]; expires_at?: number } = {}): Promise<Operator> {
+  const { raw_key, key } = await createOperatorsKey(env.DB, { name: 'Signup service', permissions, expires_at });
+  return { raw_key, operator_key_id: key.operator_key_id };
+}
+
 interface CallOptions {
   /** Text and bytes are sent as they are, anything else as JSON. */
   body?: unknown;
@@ -57,27 +74,35 @@ interface CallOptions {
 
 const callers: string[] = [];
 
-function addressOf({ organization_id }: Client): string {
-  if (!callers.includes(organization_id)) callers.push(organization_id);
-  return `2001:db8:${callers.indexOf(organization_id).toString(16)}::1`;
+function addressOf(id: string): string {
+  if (!callers.includes(id)) callers.push(id);
+  return `2001:db8:${callers.indexOf(id).toString(16)}::1`;
 }
 
 const isRaw = (body: unknown): body is string | Uint8Array<ArrayBuffer> =>
   typeof body === 'string' || body instanceof Uint8Array;
 
+/** Who calls is told by headers. Each calls from a network of its own, lest the tests share the limit on unknown keys. */
+function credentialsOf(caller: Client | Operator): Record<string, string> {
+  return 'organization_id' in caller
+    ? {
+        'X-API-Key': caller.raw_key,
+        'X-Organization-Id': caller.organization_id,
+        'CF-Connecting-IP': addressOf(caller.organization_id),
+      }
+    : { Authorization: `Bearer ${caller.raw_key}`, 'CF-Connecting-IP': addressOf(caller.operator_key_id) };
+}
+
 /** Calls the Worker. The answer is there before what runs after it: `settle` waits for that. */
 export async function start(
-  client: Client,
+  caller: Client | Operator,
   method: string,
   path: string,
   { body, headers = {}, bindings = env }: CallOptions = {},
 ): Promise<Answer> {
   const context = createExecutionContext();
   const sent: Record<string, string | null> = {
-    'X-API-Key': client.raw_key,
-    'X-Organization-Id': client.organization_id,
-    // Each organization calls from a network of its own, lest the tests share the limit on unknown keys.
-    'CF-Connecting-IP': addressOf(client),
+    ...credentialsOf(caller),
     ...(body === undefined ? {} : { 'Content-Type': 'application/json' }),
     ...headers,
   };
@@ -144,8 +169,8 @@ const listed = z.strictObject({
 });
 
 /** One page of a list, by its path and query. */
-export async function page(...[client, path, options]: [Client, string, CallOptions?]) {
-  const { status, text } = await call(client, 'GET', path, options);
+export async function page(...[caller, path, options]: [Client | Operator, string, CallOptions?]) {
+  const { status, text } = await call(caller, 'GET', path, options);
   if (status !== 200) throw new Error(`${status} ${text}`);
   const { data, pagination } = listed.parse(JSON.parse(text));
   return { data, ...pagination };
@@ -232,6 +257,8 @@ export const tables = [
   'credential_purges',
   'idempotency_keys',
   'key_encryption_keys',
+  'operator_keys',
+  'operator_idempotency_keys',
 ] as const;
 type Table = (typeof tables)[number];
 

@@ -9,6 +9,8 @@ import {
   idempotency_keys,
   integrations,
   key_encryption_keys,
+  operator_idempotency_keys,
+  operator_keys,
   organizations,
   phone_numbers,
 } from '../../src/worker/d1/schema.ts';
@@ -23,6 +25,8 @@ const tables: SQLiteTable[] = [
   credential_purges,
   key_encryption_keys,
   idempotency_keys,
+  operator_keys,
+  operator_idempotency_keys,
 ];
 const named = tables.map((table) => [getTableName(table), table] as const);
 

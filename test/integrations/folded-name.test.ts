@@ -3,8 +3,8 @@ import { createScheduledController } from 'cloudflare:test';
 import { env } from 'cloudflare:workers';
 import * as fc from 'fast-check';
 import { beforeEach, describe, expect, it } from 'vitest';
-import worker from '../../src/worker/index.ts';
 import { foldName } from '../../src/worker/core/folded-name.ts';
+import worker from '../../src/worker/index.ts';
 import { call, createIntegration, eventsOn, newClient, page, rowOf, rows } from '../fixtures.ts';
 import type { Client } from '../fixtures.ts';
 
