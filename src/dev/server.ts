@@ -13,6 +13,7 @@ import { parseArgs, stripVTControlCharacters } from 'node:util';
 import { and, eq } from 'drizzle-orm';
 import * as z from 'zod';
 import { createOperatorKey } from '../operator/api-keys/create.ts';
+import { commandLine } from '../operator/command-line/options.ts';
 import { keepDevServerUrl, openLocal, spawnWrangler, stateDirectory } from '../operator/command-line/platform.ts';
 import { projectDirectory } from '../operator/command-line/project.ts';
 import { app } from '../worker/app.ts';
@@ -220,6 +221,7 @@ function stopWithParent(stop: () => void): void {
 }
 
 function describe({ raw_key, in_use, spare }: Demo, url: string, providers: string): string {
+  const place = { 'persist-to': typeof values['persist-to'] === 'string' ? values['persist-to'] : undefined };
   const curl = (integration_id: string) =>
     `curl -X DELETE ${url}/api/integrations/${integration_id} -H 'X-API-Key: ${raw_key}' -H 'X-Organization-Id: ${ORGANIZATION}'`;
   return `Ready on ${url}
@@ -238,6 +240,7 @@ ${curl(spare)}
 
 All calls, to read and to try out: ${url}/docs
 How another Worker reads the credentials: npm run example
+Operators have an API too: ${commandLine('operators:create', { name: 'Signup service', ...place })} makes a key for ${url}/operator
 `;
 }
 
@@ -286,6 +289,7 @@ if (values.help === true) {
     const own = ['--json-logs', '--real-providers'];
     const parameters = process.argv.slice(2).filter((parameter) => !own.includes(parameter));
     if (simulation) parameters.push('--var', `PROVIDER_ORIGINS:${simulation.origins}`);
+    if (!isGiven('OPERATOR_API')) parameters.push('--var', 'OPERATOR_API:on');
     if (!isGiven('CREDENTIALS_READERS')) parameters.push('--var', `CREDENTIALS_READERS:${JSON.stringify(READERS)}`);
     serve(parameters, jsonLogs, (url) => {
       keepDevServerUrl(directory, url);

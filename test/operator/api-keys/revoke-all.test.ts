@@ -211,17 +211,21 @@ describe('a revocation of many keys', () => {
     expect(counts.reduce((sum, count) => sum + count)).toBe(7);
   });
 
-  it('records their events under ids that begin alike and end as the keys’', async () => {
+  it('records their events under ids that begin alike, and end as the keys’ but for the first, which decides', async () => {
     await fillKeys(client, 5);
 
     await revokeAll();
 
-    const events = (await rows('audit_events')).filter(
-      ({ organization_id, action }) => organization_id === client.organization_id && action === 'api_key.revoked',
-    );
+    const events = (await rows('audit_events'))
+      .filter(
+        ({ organization_id, action }) => organization_id === client.organization_id && action === 'api_key.revoked',
+      )
+      .toSorted((one, other) => Number(one['sequence']) - Number(other['sequence']));
     const ids = events.map(({ event_id }) => String(event_id));
     expect(new Set(ids.map((id) => id.slice(0, 24))).size).toBe(1);
-    expect(ids.map((id) => id.slice(24))).toEqual(events.map(({ target_id }) => String(target_id).slice(-12)));
+    const [, ...endings] = ids.map((id) => id.slice(24));
+    const [, ...targets] = events.map(({ target_id }) => String(target_id).slice(-12));
+    expect(endings).toEqual(targets);
     expect(new Set(events.map(({ request_id }) => request_id)).size).toBe(1);
   });
 });

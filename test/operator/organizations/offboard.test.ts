@@ -154,6 +154,8 @@ describe('an offboarded organization', () => {
       tier: 'enterprise',
       status: 'active',
       created_at: expect.any(Number),
+      name: null,
+      metadata: '{}',
     });
     expect(deleted).toMatchObject({ actor_key_id: null, state: { name: 'Twilio Production', status: 'active' } });
     expect(Object.keys(Object(deleted?.state))).not.toContain('data_key');

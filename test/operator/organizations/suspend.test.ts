@@ -95,9 +95,7 @@ describe('a suspended organization', () => {
 
     expect(await resources()).toEqual(before);
     expect(await readOrganization(env.DB, client.organization_id)).toMatchObject({
-      active_keys: 1,
-      integrations: 1,
-      phone_numbers: 1,
+      counts: { api_keys: 1, integrations: 1, phone_numbers: 1 },
     });
   });
 
@@ -139,7 +137,14 @@ describe('a suspended organization', () => {
       expect.objectContaining({
         action: 'organization.suspended',
         actor_key_id: null,
-        state: { organization_id, tier: 'enterprise', status: 'active', created_at: expect.any(Number) },
+        state: {
+          organization_id,
+          tier: 'enterprise',
+          status: 'active',
+          created_at: expect.any(Number),
+          name: null,
+          metadata: '{}',
+        },
       }),
       expect.objectContaining({
         action: 'organization.resumed',
