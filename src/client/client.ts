@@ -61,7 +61,7 @@ type Given<Input> = {
       : Input[Kind];
 };
 
-type ProblemStatus = 400 | 401 | 403 | 404 | 405 | 409 | 412 | 413 | 415 | 422 | 429 | 500 | 503;
+type ProblemStatus = 400 | 401 | 403 | 404 | 405 | 409 | 412 | 413 | 415 | 422 | 429 | 500 | 502 | 503;
 
 /** Hono derives a route's answers from its handler only. Any route may answer with a problem too. */
 type OrProblem<Endpoint> = Endpoint extends {
