@@ -18,8 +18,14 @@ export const temporaryDirectory = () => mkdtemp(join(tmpdir(), 'patchbay-'));
 export const removeDirectory = (directory: string) => rm(directory, { recursive: true, force: true });
 
 /** Runs a program to its end, without a terminal. */
-export async function run(program: string, parameters: string[], cwd = projectDirectory) {
-  const child = spawn(program, parameters, { cwd, stdio: ['ignore', 'pipe', 'pipe'] });
+export async function run(
+  program: string,
+  parameters: string[],
+  cwd = projectDirectory,
+  environment: Record<string, string> = {},
+) {
+  const env = { ...process.env, ...environment };
+  const child = spawn(program, parameters, { cwd, env, stdio: ['ignore', 'pipe', 'pipe'] });
   const closed = once(child, 'close');
   const [stdout, stderr] = await Promise.all([text(child.stdout), text(child.stderr)]);
   const [code]: unknown[] = await closed;

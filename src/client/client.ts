@@ -5,7 +5,7 @@ import type { BlankEnv, ExtractSchema } from 'hono/types';
 import type { app } from '../worker/app.ts';
 import { encodingParameters } from './path-parameters.ts';
 import type { Problem } from './problem.ts';
-import { transport } from './transport.ts';
+import { assertVisible, transport } from './transport.ts';
 import type { TransportOptions } from './transport.ts';
 
 export { entries } from './lists.ts';
@@ -61,7 +61,7 @@ type Given<Input> = {
       : Input[Kind];
 };
 
-type ProblemStatus = 400 | 401 | 403 | 404 | 405 | 409 | 412 | 413 | 415 | 422 | 429 | 500 | 503;
+type ProblemStatus = 400 | 401 | 403 | 404 | 405 | 409 | 412 | 413 | 415 | 422 | 429 | 500 | 502 | 503;
 
 /** Hono derives a route's answers from its handler only. Any route may answer with a problem too. */
 type OrProblem<Endpoint> = Endpoint extends {
@@ -91,8 +91,8 @@ type QueryWith<Query, Flag> = undefined extends Flag
 type Routes = ExtractSchema<typeof app>;
 
 /** The calls that act. */
-type Acting = {
-  [Path in keyof Routes]: {
+type Acting<Paths extends keyof Routes> = {
+  [Path in Paths]: {
     [Method in keyof Routes[Path]]: OrProblem<
       WithDryRun<Exclude<Routes[Path][Method], Preview>, 'false' | false | undefined>
     >;
@@ -100,8 +100,8 @@ type Acting = {
 };
 
 /** The same calls as dry runs, which have other answers. */
-type DryRuns = {
-  [Path in keyof Routes]: {
+type DryRuns<Paths extends keyof Routes> = {
+  [Path in Paths]: {
     [Method in keyof Routes[Path] as Extract<Routes[Path][Method], Preview> extends never ? never : Method]: OrProblem<
       WithDryRun<Extract<Routes[Path][Method], Preview>, 'true' | true>
     >;
@@ -109,10 +109,21 @@ type DryRuns = {
 };
 
 /** Hono's client of a union has the calls of both, as overloads. */
-type App = Hono<BlankEnv, Acting> | Hono<BlankEnv, DryRuns>;
+type AppOf<Paths extends keyof Routes> = Hono<BlankEnv, Acting<Paths>> | Hono<BlankEnv, DryRuns<Paths>>;
+
+type OperatorPath = Extract<keyof Routes, `/operator/${string}`>;
+
+interface ClientOptions extends TransportOptions {
+  apiKey: string;
+  organizationId: string;
+}
+
+interface OperatorOptions extends TransportOptions {
+  operatorKey: string;
+}
 
 /**
- * A client of the API at this address, with one method for each call:
+ * A client of the API at this address, with one method for each call of an organization:
  *
  * ```ts
  * const patchbay = patchbayClient('https://patchbay.example.com', { apiKey, organizationId });
@@ -121,10 +132,36 @@ type App = Hono<BlankEnv, Acting> | Hono<BlankEnv, DryRuns>;
  *
  * @throws TypeError if one of the arguments cannot be used
  */
-export function patchbayClient(url: string, options: TransportOptions) {
+export function patchbayClient(url: string, { apiKey, organizationId, ...options }: ClientOptions) {
+  assertAddress(url);
+  assertVisible({ apiKey, organizationId });
+  const credentials = { 'X-API-Key': apiKey, 'X-Organization-Id': organizationId };
+  return encodingParameters(
+    hc<AppOf<Exclude<keyof Routes, OperatorPath>>>(url, { fetch: transport(credentials, options) }),
+  );
+}
+
+/**
+ * A client of the operator API at this address, for the calls under `/operator`:
+ *
+ * ```ts
+ * const { operator } = patchbayOperator('https://patchbay.example.com', { operatorKey });
+ * const { data } = await unwrap(operator.organizations.$post({ json: { name: 'Acme' } }));
+ * ```
+ *
+ * @throws TypeError if one of the arguments cannot be used
+ */
+export function patchbayOperator(url: string, { operatorKey, ...options }: OperatorOptions) {
+  assertAddress(url);
+  assertVisible({ operatorKey });
+  const credentials = { Authorization: `Bearer ${operatorKey}` };
+  return encodingParameters(hc<AppOf<OperatorPath>>(url, { fetch: transport(credentials, options) }));
+}
+
+/** @throws TypeError */
+function assertAddress(url: string): void {
   const { protocol, username, password, search, hash } = new URL(url);
   if (!/^https?:$/.test(protocol) || [username, password, search, hash].join('') !== '') {
     throw new TypeError('The address must be an http or https URL without a user, a query or a fragment');
   }
-  return encodingParameters(hc<App>(url, { fetch: transport(options) }));
 }

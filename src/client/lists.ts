@@ -8,11 +8,22 @@ interface Page {
   pagination: { next_cursor: string | null };
 }
 
+interface Input {
+  param?: unknown;
+  query?: object;
+}
+
 /** `$get` of a path that lists. */
 type List = (input: never, options?: ClientRequestOptions) => Promise<Answer>;
 
-type QueryOf<Call extends List> =
-  NonNullable<Parameters<Call>[0]> extends { query?: infer Query } ? NonNullable<Query> : never;
+type InputOf<Call extends List> = NonNullable<Parameters<Call>[0]>;
+/** Of a path with parameters the whole input, else the query. */
+type GivenTo<Call extends List> =
+  InputOf<Call> extends { param: object }
+    ? InputOf<Call>
+    : InputOf<Call> extends { query?: infer Query }
+      ? NonNullable<Query>
+      : never;
 type EntryOf<Call extends List> = BodyOf<Awaited<ReturnType<Call>>> extends { data: (infer Entry)[] } ? Entry : never;
 
 /**
@@ -22,25 +33,27 @@ type EntryOf<Call extends List> = BodyOf<Awaited<ReturnType<Call>>> extends { da
  * for await (const number of entries(api['phone-numbers'].$get, { status: 'free' })) console.log(number.phone_number);
  * ```
  *
- * @param query the filters, the size of the pages, and the cursor of the page to begin with
+ * @param given the filters, the size of the pages, and the cursor of the page to begin with; if the path has parameters,
+ *   `{ param, query }`
  * @throws PatchbayError
  */
 export function entries<Call extends List>(
   list: Call,
-  query: QueryOf<Call>,
+  given: GivenTo<Call>,
   options?: ClientRequestOptions,
 ): AsyncGenerator<EntryOf<Call>, void, undefined>;
 export async function* entries(
-  list: (input: { query: object }, options?: ClientRequestOptions) => Promise<ListAnswer>,
-  query: object,
+  list: (input: Input, options?: ClientRequestOptions) => Promise<ListAnswer>,
+  given: object,
   options?: ClientRequestOptions,
 ): AsyncGenerator<unknown, void, undefined> {
-  let page = query;
+  const input: Input = 'param' in given ? given : { query: given };
+  let page = input;
   for (;;) {
-    const { data, pagination } = await unwrap(list({ query: page }, options));
+    const { data, pagination } = await unwrap(list(page, options));
     yield* data;
     if (pagination.next_cursor === null) return;
-    page = { ...query, cursor: pagination.next_cursor };
+    page = { ...input, query: { ...input.query, cursor: pagination.next_cursor } };
   }
 }
 

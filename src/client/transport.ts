@@ -9,8 +9,6 @@ const MAX_JITTER_MS = 1_000;
 const BOOKMARK = 'X-D1-Bookmark';
 
 export interface TransportOptions {
-  apiKey: string;
-  organizationId: string;
   /** Sends a request; the global `fetch` by default. */
   fetch?: typeof fetch;
   /** How long one try may take, in milliseconds, until its whole answer is there. 30 seconds by default. */
@@ -20,22 +18,27 @@ export interface TransportOptions {
 type Tried = { response: Response } | { error: unknown };
 
 /**
- * A `fetch` for one organization's calls.
+ * Checks what goes into headers. Else `fetch` would refuse each call, with a message that shows the key.
  *
- * @throws TypeError if the key or the id of the organization cannot be in a header
+ * @throws TypeError
  */
-export function transport({
-  apiKey,
-  organizationId,
-  fetch: send = (input, init) => fetch(input, init),
-  timeout = 30_000,
-}: TransportOptions): typeof fetch {
-  // Else `fetch` would refuse each call, with a message that shows the key.
-  for (const [name, value] of Object.entries({ apiKey, organizationId })) {
+export function assertVisible(credentials: Record<string, string>): void {
+  for (const [name, value] of Object.entries(credentials)) {
     if (typeof value !== 'string' || !/^[\x21-\x7E]+$/.test(value)) {
       throw new TypeError(`${name} must be a string of visible ASCII characters`);
     }
   }
+}
+
+/**
+ * A `fetch` for the calls of one key.
+ *
+ * @param credentials headers that say who calls
+ */
+export function transport(
+  credentials: Record<string, string>,
+  { fetch: send = (input, init) => fetch(input, init), timeout = 30_000 }: TransportOptions,
+): typeof fetch {
   let newest = '';
 
   async function tryOnce(input: RequestInfo | URL, init: RequestInit, headers: Headers): Promise<Tried> {
@@ -62,8 +65,7 @@ export function transport({
 
   return async (input, init = {}) => {
     const headers = new Headers(init.headers);
-    headers.set('X-API-Key', apiKey);
-    headers.set('X-Organization-Id', organizationId);
+    for (const [name, value] of Object.entries(credentials)) headers.set(name, value);
     const reads = init.method === 'GET';
     if (!reads && !headers.has('Idempotency-Key')) headers.set('Idempotency-Key', newIdempotencyKey());
     const ownBookmark = headers.has(BOOKMARK);

@@ -1,6 +1,6 @@
 /** What the typed client does by itself: paths, tries, headers, time limits and errors. `fetch` is what lies outside. */
 import { beforeEach, describe, expect, it, vi } from 'vitest';
-import { entries, patchbayClient, PatchbayError, unwrap } from '../../src/client/client.ts';
+import { entries, patchbayClient, PatchbayError, patchbayOperator, unwrap } from '../../src/client/client.ts';
 import { app } from '../../src/worker/app.ts';
 import { beginsRoute } from '../../src/worker/http/route.ts';
 
@@ -35,9 +35,9 @@ const page = (data: object[], next_cursor: string | null = null, headers = {}) =
 const problem = (status: number, code: string, headers: Record<string, string> = {}, members: object = {}) =>
   json(status, { type: '', title: '', status, code, detail: `It is ${code}.`, request_id: 'r1', ...members }, headers);
 
-/** A client whose requests have these outcomes, one after the other. */
-function clientOf(...outcomes: Outcome[]) {
-  const send: typeof fetch = async (input, init) => {
+/** A `fetch` whose requests have these outcomes, one after the other. */
+function fetchOf(outcomes: Outcome[]): typeof fetch {
+  return async (input, init) => {
     const { method, url, headers, signal } = new Request(input, init);
     sent.push({ method, url, headers, body: init?.body });
     const outcome = outcomes.shift();
@@ -45,8 +45,13 @@ function clientOf(...outcomes: Outcome[]) {
     if (outcome instanceof Error) throw outcome;
     return typeof outcome === 'function' ? outcome(init?.signal ?? signal) : outcome;
   };
-  return patchbayClient('https://patchbay.test', { apiKey: 'bk_live_x', organizationId: 'org_x', fetch: send });
 }
+
+const clientOf = (...outcomes: Outcome[]) =>
+  patchbayClient('https://patchbay.test', { apiKey: 'bk_live_x', organizationId: 'org_x', fetch: fetchOf(outcomes) });
+
+const operatorOf = (...outcomes: Outcome[]) =>
+  patchbayOperator('https://patchbay.test', { operatorKey: 'bk_operator_x', fetch: fetchOf(outcomes) });
 
 const get = ({ api }: ReturnType<typeof clientOf>, init: RequestInit = {}) =>
   api['phone-numbers'].$get({ query: {} }, { init });
@@ -100,11 +105,11 @@ describe('a path parameter', () => {
   it.each(parameters)('of %s stays one segment of the path, whatever is in it', async (route) => {
     const [method = '', path = ''] = route.split(' ');
     for (const value of hostile) {
-      await callOf(clientOf(json(200, {})), method, path, value);
+      await callOf(clientFor(path, json(200, {})), method, path, value);
       const [{ url, method: used } = { url: '', method: '' }] = sent.splice(0);
       expect({ used, url }).toEqual({
         used: method,
-        url: `https://patchbay.test${path.replace(/:\w+/, () => encodeURIComponent(value))}`,
+        url: `https://patchbay.test${path.replaceAll(/:\w+/g, () => encodeURIComponent(value))}`,
       });
       expect(new URL(url).pathname.split('/')).toHaveLength(path.split('/').length);
     }
@@ -113,22 +118,26 @@ describe('a path parameter', () => {
   it.each(parameters)('of %s is refused before anything is sent, where no encoding keeps it there', async (route) => {
     const [method = '', path = ''] = route.split(' ');
     for (const value of ['', '.', '..', '\uD800', undefined, null, 1, {}]) {
-      await expect(callOf(clientOf(), method, path, value)).rejects.toThrow(TypeError);
+      await expect(callOf(clientFor(path), method, path, value)).rejects.toThrow(TypeError);
     }
-    await expect(callOf(clientOf(), method, path)).rejects.toThrow(TypeError);
+    await expect(callOf(clientFor(path), method, path)).rejects.toThrow(TypeError);
     expect(sent).toEqual([]);
   });
 
-  /** The call of a route, as the client's proxy offers it. */
+  const clientFor = (path: string, ...outcomes: Outcome[]) =>
+    path.startsWith('/operator/') ? operatorOf(...outcomes) : clientOf(...outcomes);
+
+  /** Makes the call of a route, as the client's proxy offers it. */
   function callOf(client: object, method: string, path: string, ...values: unknown[]): Promise<unknown> {
     const target = path
       .split('/')
       .slice(1)
       .reduce<object>((inner, name) => Object(Reflect.get(inner, name)), client);
-    const [, name = ''] = /:(\w+)/.exec(path) ?? [];
+    const names = Array.from(path.matchAll(/:(\w+)/g), ([, name]) => name);
     const call: unknown = Reflect.get(target, `$${method.toLowerCase()}`);
     if (typeof call !== 'function') throw new Error('no call');
-    return call({ param: Object.fromEntries(values.map((value) => [name, value])), json: {}, query: {} });
+    const param = Object.fromEntries(values.flatMap((value) => names.map((name) => [name, value])));
+    return call({ param, json: {}, query: {} });
   }
 });
 
@@ -140,13 +149,21 @@ describe('the key and the organization', () => {
     expect(sent[0]?.headers.get('X-Organization-Id')).toBe('org_x');
   });
 
-  it.each(['', 'a b', 'bk_live_x\r\nX-Evil: 1', 'é', ' bk_live_x'])(
-    'are refused as %j, without being shown',
-    (apiKey) => {
-      const make = () => patchbayClient('https://patchbay.test', { apiKey, organizationId: 'org_x' });
-      expect(make).toThrow(new TypeError('apiKey must be a string of visible ASCII characters'));
-    },
-  );
+  it('are not those of an operator, whose key goes alone', async () => {
+    const { operator } = operatorOf(page([]));
+    await operator.organizations.$get({ query: {} });
+
+    const [{ headers } = { headers: new Headers() }] = sent;
+    expect(headers.get('Authorization')).toBe('Bearer bk_operator_x');
+    expect([headers.get('X-API-Key'), headers.get('X-Organization-Id')]).toEqual([null, null]);
+  });
+
+  it.each(['', 'a b', 'bk_live_x\r\nX-Evil: 1', 'é', ' bk_live_x'])('are refused as %j, without being shown', (key) => {
+    const make = () => patchbayClient('https://patchbay.test', { apiKey: key, organizationId: 'org_x' });
+    expect(make).toThrow(new TypeError('apiKey must be a string of visible ASCII characters'));
+    const makeOperator = () => patchbayOperator('https://patchbay.test', { operatorKey: key });
+    expect(makeOperator).toThrow(new TypeError('operatorKey must be a string of visible ASCII characters'));
+  });
 
   it.each([
     'ftp://patchbay.test',
@@ -156,6 +173,7 @@ describe('the key and the organization', () => {
     'patchbay',
   ])('are not sent to %s', (url) => {
     expect(() => patchbayClient(url, { apiKey: 'bk_live_x', organizationId: 'org_x' })).toThrow(TypeError);
+    expect(() => patchbayOperator(url, { operatorKey: 'bk_operator_x' })).toThrow(TypeError);
   });
 });
 
@@ -312,6 +330,32 @@ describe('a bookmark', () => {
   });
 });
 
+describe('an operator’s call', () => {
+  const param = { organization_id: 'org_1' };
+
+  it('is sent again under one Idempotency-Key, and its bookmark goes with reads', async () => {
+    const done = json(202, { success: true, message: '', data: {} }, { 'X-D1-Bookmark': '00000001-a' });
+    const { operator } = operatorOf(
+      new TypeError('lost'),
+      problem(503, 'temporarily_unavailable'),
+      done,
+      json(200, {}),
+    );
+    const organization = operator.organizations[':organization_id'];
+
+    await unwrap(organization.offboard.$post({ param, json: param }));
+    await organization.$get({ param });
+
+    expect(new Set(sent.slice(0, 3).map(({ headers }) => headers.get('Idempotency-Key'))).size).toBe(1);
+    expect(sent.map(({ headers }) => [headers.has('Idempotency-Key'), headers.get('X-D1-Bookmark')])).toEqual([
+      [true, null],
+      [true, null],
+      [true, null],
+      [false, '00000001-a'],
+    ]);
+  });
+});
+
 describe('a precondition', () => {
   const number = ({ api }: ReturnType<typeof clientOf>) => api['phone-numbers'][':phone_number_id'];
   const param = { phone_number_id: 'phon_1' };
@@ -402,6 +446,19 @@ describe('entries', () => {
       '?status=free&page_size=2&cursor=two',
       '?status=free&page_size=2&cursor=three',
     ]);
+  });
+
+  it('walks through a list whose path has a parameter', async () => {
+    const { operator } = operatorOf(page([{ n: 1 }], 'two'), page([{ n: 2 }]), page([{ n: 3 }]));
+    const list = operator.organizations[':organization_id']['api-keys'].$get;
+    const param = { organization_id: 'org_1' };
+    const found: unknown[] = [];
+    for await (const entry of entries(list, { param, query: { page_size: 1 } })) found.push(entry);
+    for await (const entry of entries(list, { param })) found.push(entry);
+
+    expect(found).toEqual([{ n: 1 }, { n: 2 }, { n: 3 }]);
+    const path = 'https://patchbay.test/operator/organizations/org_1/api-keys';
+    expect(sent.map(({ url }) => url)).toEqual([`${path}?page_size=1`, `${path}?page_size=1&cursor=two`, path]);
   });
 
   it('asks for no page more than is used', async () => {

@@ -1,19 +1,31 @@
-/** The example beside the server of `npm run dev`: two processes, and a call from Worker to Worker. */
+/**
+ * The examples beside the server of `npm run dev`: a Worker, so two processes and a call from Worker to Worker, and a
+ * script.
+ */
 import { readFile } from 'node:fs/promises';
 import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
 import * as z from 'zod';
+import { entries, patchbayOperator, unwrap } from '../../src/client/client.ts';
+import { projectDirectory } from '../../src/operator/command-line/project.ts';
+import { createOperatorsKey } from '../../src/operator/operator-keys/create.ts';
+import { operatorPermissions } from '../../src/worker/core/permissions.ts';
+import { SECONDS_A_DAY, unixNow } from '../../src/worker/core/time.ts';
 import { LAST_NET } from '../conformance/server.ts';
-import { freePort, removeDirectory, startDev, startExample, temporaryDirectory } from '../processes.ts';
+import { freePort, removeDirectory, run, startDev, startExample, temporaryDirectory } from '../processes.ts';
+import { withState } from './state.ts';
 
 const NUMBER = '+14155550100';
 
 let directory: string;
+let operatorKey: string;
 let dev: Awaited<ReturnType<typeof startDev>>;
 let example: Awaited<ReturnType<typeof startExample>>;
 
 beforeAll(async () => {
   directory = await temporaryDirectory();
-  dev = await startDev(directory, await freePort());
+  const key = { name: 'Platform', permissions: operatorPermissions, expires_at: unixNow() + SECONDS_A_DAY };
+  ({ raw_key: operatorKey } = await withState(directory, ({ DB }) => createOperatorsKey(DB, key)));
+  dev = await startDev(directory, await freePort(), { parameters: ['--var', 'OPERATOR_API:on'] });
   example = await startExample(directory, await freePort());
 });
 
@@ -37,7 +49,7 @@ async function call(method: string, path: string) {
   return { status: response.status, body: await response.json() };
 }
 
-describe('the example', () => {
+describe('the call router', () => {
   it('answers a call to a number of the demo, and names the credentials, but shows none', async () => {
     // The two processes find each other a moment after both are ready.
     await vi.waitFor(async () => expect(await callIn(NUMBER)).toMatchObject({ status: 200 }), LAST_NET);
@@ -88,5 +100,42 @@ describe('the example', () => {
         ],
       },
     });
+  });
+});
+
+describe('the script that provisions', () => {
+  it('takes an organization from its first key to its end', async () => {
+    const { url } = dev.banner;
+    const environment = { PATCHBAY_URL: url, PATCHBAY_OPERATOR_KEY: operatorKey };
+
+    const ran = await run(process.execPath, ['examples/provision/provision.ts'], projectDirectory, environment);
+
+    expect(ran).toMatchObject({ code: 0, stderr: '' });
+    const [organization_id = ''] = /^org_\w+/.exec(ran.stdout) ?? [];
+    expect(ran.stdout).toContain('+14155550102 is imported');
+    const { operator } = patchbayOperator(url, { operatorKey });
+    const read = operator.organizations[':organization_id'].$get({ param: { organization_id } });
+    expect(await unwrap(read)).toMatchObject({
+      data: {
+        organization_id,
+        status: 'offboarded',
+        counts: { integrations: 0, phone_numbers: 0, api_keys: 0, refused_verifications: 0 },
+      },
+    });
+    const actions = new Set<string>();
+    for await (const { action } of entries(operator['audit-events'].$get, { organization_id })) actions.add(action);
+    expect(actions).toEqual(
+      new Set([
+        'organization.created',
+        'api_key.created',
+        'integration.created',
+        'phone_number.imported',
+        'organization.suspended',
+        'organization.offboarded',
+        'phone_number.deleted',
+        'integration.deleted',
+        'api_key.revoked',
+      ]),
+    );
   });
 });

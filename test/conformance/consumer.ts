@@ -90,7 +90,7 @@ export async function expectJourney(server: ReturnType<typeof joinServer>, node:
 
 /** The way from the 409 to the 200, with the numbers that it is given; and what must not compile. */
 export const consumer = `
-import { entries, patchbayClient, PatchbayError, unwrap } from 'patchbay-client';
+import { entries, patchbayClient, PatchbayError, patchbayOperator, unwrap } from 'patchbay-client';
 import type { Problem } from 'patchbay-client';
 
 const [url = '', apiKey = '', organizationId = '', ...numbers] = process.argv.slice(2);
@@ -174,6 +174,20 @@ export async function changeMany(phone_number_ids: string[]): Promise<boolean | 
   return data.would_update && done.data.results[0]?.status;
 }
 
+const admin = patchbayOperator(url, { operatorKey: 'bk_operator_x' });
+const { organizations } = admin.operator;
+export async function provisionAndEnd(name: string): Promise<string | undefined> {
+  const { data } = await unwrap(organizations.$post({ json: { name, first_key: { name: 'First', role: 'admin' } } }));
+  const param = { organization_id: data.organization_id };
+  for await (const { key_id } of entries(organizations[':organization_id']['api-keys'].$get, { param })) {
+    await unwrap(organizations[':organization_id']['api-keys'][':key_id'].$delete({ param: { ...param, key_id } }));
+  }
+  const ended = await unwrap(organizations[':organization_id'].offboard.$post({ param, json: param }));
+  const status: 'active' | 'suspended' | 'offboarding' | 'offboarded' = ended.data.status;
+  const left: number = ended.data.counts.phone_numbers;
+  return left === 0 ? status : data.first_key?.raw_key;
+}
+
 const twilio = { provider: 'twilio' as const, account_sid: 'AC0123456789abcdef0123456789abcdef' };
 export const compiles = () => [
   api.integrations.$post({ json: { name: 'x', credentials: { ...twilio, api_key_sid: 'SK', api_key_secret: 'x' } } }),
@@ -190,6 +204,10 @@ export const compiles = () => [
   entries(api['phone-numbers'].$get, { phone_number_prefix: '+1', order: 'desc' }),
   entries(api['audit-events'].$get, {}),
   entries(api['api-keys'].$get, { page_size: '2' }),
+  entries(api.integrations[':integration_id'].references.$get, { ...one, query: { order: 'desc' } }),
+  entries(organizations.$get, { name_prefix: 'x', status: 'offboarding', page_size: 2 }),
+  entries(admin.operator['audit-events'].$get, { organization_id: 'org_1' }),
+  organizations[':organization_id'].$put({ param: { organization_id: 'org_1' }, json: { metadata: { customer: '7' } } }),
 ];
 export const doesNotCompile = () => [
   // @ts-expect-error -- no secret
@@ -210,5 +228,13 @@ export const doesNotCompile = () => [
   patchbayClient(url, { apiKey }),
   // @ts-expect-error -- no such filter
   entries(api['phone-numbers'].$get, { category: 'telephony' }),
+  // @ts-expect-error -- the integration is required
+  entries(api.integrations[':integration_id'].references.$get, {}),
+  // @ts-expect-error -- an operator's key makes no calls of an organization
+  admin.api,
+  // @ts-expect-error -- nor an organization's key those of an operator
+  patchbayClient(url, { apiKey, organizationId }).operator,
+  // @ts-expect-error -- the organization once more is required
+  organizations[':organization_id'].offboard.$post({ param: { organization_id: 'org_1' } }),
 ];
 `;

@@ -35,7 +35,7 @@ type ResultsOf<Found> = {
   [Name in keyof Found]: Found[Name] extends CompiledQuery<never, infer Result> ? Result : never;
 };
 
-interface Definition<Parameters, Found extends Reads<Parameters>> {
+export interface Definition<Parameters, Found extends Reads<Parameters>> {
   /** Run in this order; event.ts says which one comes first. Each checks its own conditions. */
   statements: readonly CompiledQuery<Parameters, unknown>[];
   /** Reads that explain a refusal. They run after the statements. */

@@ -135,7 +135,7 @@ const insertFirstKey = query((db, parameters: Placeholders<KeyParameters>) =>
       .where(
         and(
           isOrganization(parameters),
-          hasDecided(db, { ...parameters, event_id: parameters.decided_by }),
+          hasDecided(db, { organization_id: parameters.organization_id, event_id: parameters.decided_by }),
           not(hasDecided(db, parameters)),
         ),
       ),
