@@ -37,6 +37,9 @@ const oneOf = (column: SQLiteColumn, values: readonly string[]) =>
  */
 const counter = () => integer().notNull().default(0);
 
+/** 0 or 1. */
+const flag = () => integer().notNull();
+
 /**
  * Counts a row's updates. An update applies only to the revision that its audit event saw, so that a late try of its
  * batch cannot bring old values back.
@@ -90,7 +93,7 @@ export const organizations = sqliteTable(
     /** The event of its creation, by which the batch that created it knows it. Null: a command did. */
     created_event_id: text(),
     /** It is offboarded, and the cron has yet to delete some of what it has. */
-    is_offboarding: integer({ mode: 'boolean' }).notNull().default(false),
+    is_offboarding: flag().default(0),
   },
   (table) => [
     // One for each set of filters of the list, in each of its two orders, so that no page reads rows that it does not
@@ -279,8 +282,8 @@ export const phone_numbers = sqliteTable(
     provider: text().$type<Provider | 'sip'>().notNull(),
     status: text({ enum: phoneNumberStatuses }).notNull(),
     assigned_agent_id: text(),
-    supports_inbound: integer({ mode: 'boolean' }).notNull(),
-    supports_outbound: integer({ mode: 'boolean' }).notNull(),
+    supports_inbound: flag(),
+    supports_outbound: flag(),
     sip_trunk_name: text(),
     sip_username: text(),
     sip_server_address: text(),
