@@ -2,7 +2,7 @@
  * `npm run phone-numbers:release`: deletes an organization's phone number, so that another organization can import it.
  */
 import * as z from 'zod';
-import { e164 } from '../../worker/phone-numbers/phone-number.ts';
+import { e164 } from '../../worker/phone-numbers/e164.ts';
 import type { PhoneNumber } from '../../worker/phone-numbers/phone-number.ts';
 import {
   confirmation,
