@@ -1,7 +1,6 @@
 /** Commands on one organization: they show what it has, say what would happen, ask for confirmation, and act. */
 import * as z from 'zod';
 import type { OrganizationState } from '../../worker/organizations/organization.ts';
-import { readOrganization } from '../organizations/read.ts';
 import type { OrganizationHoldings } from '../organizations/read.ts';
 import {
   confirmation,
@@ -30,11 +29,9 @@ interface Command {
  */
 export async function runOrganizationCommand(script: string, { from, effect, act }: Command): Promise<void> {
   const schema = z.strictObject({ organization, ...confirmation, ...place });
-  const {
-    yes,
-    organization: organization_id,
-    ...options
-  } = readOptions(usageOf(script, '--organization org_…'), schema);
+  const usage = usageOf(script, '--organization org_…', '--organization org_acme');
+  const { yes, organization: organization_id, ...options } = readOptions(usage, schema);
+  const { readOrganization } = await import('../organizations/read.ts');
   process.exitCode = await withBindings(options, async ({ DB }) => {
     const found = await readOrganization(DB, organization_id);
     if (!found) return nothingDone(`There is no organization ${organization_id}`);
