@@ -26,12 +26,16 @@ afterAll(async () => {
   await removeDirectory(home);
 });
 
+/** Where there is a terminal, wrangler would open a browser and wait for a sign-in there. */
+const atTerminal = 'data:text/javascript,process.stdin.isTTY = true; process.stdout.isTTY = true';
+
 const address = z.object({ port: z.number() });
 
 function storage(environment: Record<string, string>) {
   const { port } = address.parse(api.address());
-  return run(process.execPath, [...programOf('storage'), '--remote'], {
+  return run(process.execPath, ['--import', atTerminal, ...programOf('storage'), '--remote'], {
     environment: {
+      CI: '',
       HOME: home,
       XDG_CONFIG_HOME: home,
       WRANGLER_CACHE_DIR: home,
@@ -72,6 +76,12 @@ it.each<{ what: string; environment: Record<string, string>; answered?: typeof a
     says: 'It is not clear which Cloudflare account to use. Set CLOUDFLARE_ACCOUNT_ID to the one that has the database.',
   },
   {
+    what: 'an account without a subdomain, of which wrangler says more',
+    environment: { ...token, CLOUDFLARE_ACCOUNT_ID: 'a'.repeat(32) },
+    answered: { status: 404, body: error(10_063, 'You need a workers.dev subdomain.') },
+    says: 'The account has no workers.dev subdomain, and commands reach the database through one. Open Workers in the dashboard once.',
+  },
+  {
     what: 'no network',
     environment: { ...token, CLOUDFLARE_API_BASE_URL: 'http://127.0.0.1:1' },
     says: 'Cloudflare cannot be reached. Is this machine online?',
@@ -100,15 +110,12 @@ it.each([
   ["D1 binding 'DB' references database '0123' which was not found. [code: 10181]", 'The account has no database with'],
   ['binding DB of type d1 must have a database that already exists. [code: 10021]', 'The account has no database with'],
   ["KV namespace '0123' not found. [code: 10041]", 'The account has no KV namespace with'],
-  ['You need a workers.dev subdomain. [code: 10063]', 'The account has no workers.dev subdomain'],
 ])('%s', (text, says) => {
   expect(whyNotOpened(uploadRefused(text))).toContain(says);
 });
 
 it('a wrangler.toml that nobody has deployed', () => {
-  const error = new Error('CREDENTIALS bindings must have an "id" field');
-
-  expect(whyNotOpened(error)).toBe(
+  expect(whyNotOpened(new Error('CREDENTIALS bindings must have an "id" field'))).toBe(
     'wrangler.toml has no id of a deployed database. Deploy first, as docs/operations.md says.',
   );
 });
