@@ -108,7 +108,7 @@ describe('the script that provisions', () => {
     const { url } = dev.banner;
     const environment = { PATCHBAY_URL: url, PATCHBAY_OPERATOR_KEY: operatorKey };
 
-    const ran = await run(process.execPath, ['examples/provision/provision.ts'], projectDirectory, environment);
+    const ran = await run(process.execPath, ['examples/provision/provision.ts'], { environment });
 
     expect(ran).toMatchObject({ code: 0, stderr: '' });
     const [organization_id = ''] = /^org_\w+/.exec(ran.stdout) ?? [];

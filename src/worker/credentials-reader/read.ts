@@ -17,7 +17,7 @@ import { batch } from '../d1/batch.ts';
 import type { BoundQuery } from '../d1/query.ts';
 import { nearest, onPrimary } from '../d1/replica-session.ts';
 import type { AfterAnswer, Bindings } from '../env.ts';
-import { e164 } from '../phone-numbers/phone-number.ts';
+import { e164 } from '../phone-numbers/e164.ts';
 import { findByPhoneNumber, findIntegration } from './find.ts';
 import type { Found } from './find.ts';
 import { grantOf, mayReadOf } from './grants.ts';

@@ -1,6 +1,5 @@
 import { and, eq } from 'drizzle-orm';
 import * as z from 'zod/mini';
-import { phoneNumberPattern } from '../core/ids.ts';
 import { toIso } from '../core/time.ts';
 import { mediaEncryptions, ownerships, phoneNumberStatuses, providerNames, sipTransports } from '../core/vocabulary.ts';
 import { columnsOf } from '../d1/columns.ts';
@@ -10,9 +9,6 @@ import { changesOf } from '../decision/event.ts';
 import type { Decision } from '../decision/mutation.ts';
 import { entityTag } from '../http/entity-tags.ts';
 
-export const e164 = z
-  .string()
-  .check(z.regex(phoneNumberPattern, 'must be in E.164 format: + and 7 to 15 digits, the first of them not 0'));
 
 const fields = () => ({
   phone_number_id: z.string(),
