@@ -9,7 +9,6 @@ import { changesOf } from '../decision/event.ts';
 import type { Decision } from '../decision/mutation.ts';
 import { entityTag } from '../http/entity-tags.ts';
 
-
 const fields = () => ({
   phone_number_id: z.string(),
   organization_id: z.string(),
