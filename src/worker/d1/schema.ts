@@ -1,6 +1,6 @@
 /**
  * Every table and column, in one file because foreign keys cross features. What only the migrations need (indexes, checks and
- * keys of several columns) is in constraints.ts, and not in the Worker's bundle.
+ * keys of several columns) is in src/dev/migrated-schema.ts, and not in the Worker's bundle.
  *
  * Columns have the names of docs/contract.md, except that `client_id` is `organization_id` here. Times are whole unix
  * seconds. Every table is STRICT. It is also WITHOUT ROWID, because every key is TEXT and a rowid would be a second

@@ -1,6 +1,6 @@
 /**
  * The schema as drizzle-kit makes migrations of it: the tables of schema.ts with their indexes, checks and keys of several
- * columns. The Worker imports nothing of this file.
+ * columns. It is not in the Worker's bundle.
  */
 import { and, isNotNull, isNull, sql } from 'drizzle-orm';
 import { check, foreignKey, index, primaryKey, sqliteTable } from 'drizzle-orm/sqlite-core';
@@ -17,8 +17,8 @@ import {
   tiers,
   verdicts,
   verificationStatuses,
-} from '../core/vocabulary.ts';
-import * as schema from './schema.ts';
+} from '../worker/core/vocabulary.ts';
+import * as schema from '../worker/d1/schema.ts';
 
 const oneOf = (column: SQLiteColumn, values: readonly string[]) =>
   sql`${column} IN (${sql.raw(values.map((value) => `'${value}'`).join(', '))})`;
