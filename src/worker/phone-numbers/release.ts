@@ -16,7 +16,10 @@ import { isPhoneNumber, phoneNumberColumns, phoneNumberState, presentPhoneNumber
 import type { PhoneNumber } from './phone-number.ts';
 
 /** Names one number, which one organization at most has. */
-export const heldNumber = z.lazy(() => z.strictObject({ phone_number: e164 }));
+const oneNumber = () => z.lazy(() => z.strictObject({ phone_number: e164 }));
+
+export const heldNumberQuery = oneNumber();
+export const numberToRelease = oneNumber();
 
 /** In any organization, because a number is unique in the whole system. */
 export const findHeldNumber = query((db, { phone_number }: Placeholders<{ phone_number: string }>) =>

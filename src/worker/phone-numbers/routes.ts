@@ -14,7 +14,7 @@ import type { ImportOutcome } from './import-numbers.ts';
 import { importPhoneNumber, newPhoneNumber } from './import.ts';
 import { presentPhoneNumber, tagOf } from './phone-number.ts';
 import { listPhoneNumbers, phoneNumbersQuery, readPhoneNumber } from './read.ts';
-import { heldNumber, readHeldNumber, releasePhoneNumber } from './release.ts';
+import { heldNumberQuery, numberToRelease, readHeldNumber, releasePhoneNumber } from './release.ts';
 import type { Item } from './selection.ts';
 import { phoneNumberChanges, updatePhoneNumber } from './update.ts';
 import { verifyPhoneNumber } from './verify.ts';
@@ -145,11 +145,11 @@ const wouldBe = (results: readonly ActResult[], done: string) =>
 
 /** What operators do with phone numbers, whatever organization has them. */
 export const operatorPhoneNumberRoutes = newRoutes()
-  .get('/', operatorReads('organizations:read', { query: heldNumber }), async (c) => {
+  .get('/', operatorReads('organizations:read', { query: heldNumberQuery }), async (c) => {
     const data = await readHeldNumber(c.get('operatorCall'), c.req.valid('query').phone_number);
     return answer(c, 200, { success: true, data });
   })
-  .post('/release', operatorMutates('numbers:release', { body: heldNumber }), async (c) => {
+  .post('/release', operatorMutates('numbers:release', { body: numberToRelease }), async (c) => {
     const data = await releasePhoneNumber(c.get('operatorCall'), c.req.valid('json').phone_number);
     return answer(c, 200, { success: true, message: 'Phone number released successfully', data });
   });
