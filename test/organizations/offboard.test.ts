@@ -140,9 +140,9 @@ describe('an offboarding whose invocation ends at its answer', () => {
     await fillNumbers(client, await integrationOf(), 250);
     await fillKeys(client, 20);
     const { bindings, end } = endedBindings();
-    const { settle } = await begin(bindings);
+    const answer = await begin(bindings);
     end();
-    await settle();
+    await answer.settle();
   });
 
   const left = { integrations: 1, phone_numbers: 251, api_keys: 21, refused_verifications: 0 };
