@@ -1,4 +1,4 @@
-import { and, eq, sql } from 'drizzle-orm';
+import { eq, sql } from 'drizzle-orm';
 import * as z from 'zod/mini';
 import { apiKeyState, presentApiKey } from '../api-keys/api-key.ts';
 import type { ApiKey } from '../api-keys/api-key.ts';
@@ -109,6 +109,7 @@ const listEventsOf = keysetList('audit_events', { ...definition, owner: findStat
 const listActsOfOperators = keysetList<'since' | 'until', AuditEventRow>('acts_of_operators', {
   ...definition,
   ofAllOrganizations: true,
+  always: sql`${audit_events.actor_type} = 'operator'`,
   key: [audit_events.created_at, audit_events.organization_id, audit_events.sequence],
   keyOf: ({ created_at, organization_id, sequence }) => [created_at, organization_id, sequence],
   range: ({ since = 0, until = AFTER_ALL }) => [
@@ -116,8 +117,6 @@ const listActsOfOperators = keysetList<'since' | 'until', AuditEventRow>('acts_o
     [until, '', BEFORE_ALL],
   ],
   predicates: { since: undefined, until: undefined },
-  page: (db, isListed, order, limit) =>
-    definition.page(db, and(eq(audit_events.actor_type, sql`'operator'`), isListed), order, limit),
 });
 
 /** @throws DomainError `organization_not_found`, `validation_failed`, `temporarily_unavailable` */

@@ -90,6 +90,8 @@ export interface ListDefinition<Filter extends string, Row> {
   table: SQLiteTable & { organization_id: SQLiteColumn };
   /** Whether the list has the rows of all organizations. Such a list is for operators alone. */
   ofAllOrganizations?: boolean;
+  /** What every row of the list meets, whatever the filters are. */
+  always?: SQL;
   /**
    * The columns that order the list. Together they are unique within an organization. For each set of filters there is
    * an index of the organization, the filters, and then these columns.
@@ -137,7 +139,7 @@ type ListCall = SessionCall & { readonly organization_id: string | null };
  *   `temporarily_unavailable`, and `validation_failed` for a cursor that is malformed or belongs to another list
  */
 export function keysetList<Filter extends string, Row>(name: string, definition: ListDefinition<Filter, Row>) {
-  const { table, ofAllOrganizations = false, key, keyOf, range, predicates, owner } = definition;
+  const { table, ofAllOrganizations = false, always, key, keyOf, range, predicates, owner } = definition;
   // oxlint-disable-next-line typescript/no-unsafe-type-assertion -- Object.keys knows only strings
   const filterNames = Object.keys(predicates) as Filter[];
   const compiled = new Map<string, ReturnType<typeof compile>>();
@@ -148,6 +150,7 @@ export function keysetList<Filter extends string, Row>(name: string, definition:
     const isWithin = (isAfterStart: SQL) =>
       and(
         ofAllOrganizations ? undefined : eq(table.organization_id, sql.placeholder('organization_id')),
+        always,
         ...given.map((filter) => {
           const predicate = predicates[filter]?.(sql.placeholder(filter));
           return predicate && isRare(predicate);

@@ -3,11 +3,12 @@ import { createMiddleware } from 'hono/factory';
 import { DomainError } from '../core/errors.ts';
 import type { AppEnv } from './app-env.ts';
 
-/** A deployment may leave the variable out, although its type does not say so. */
-const isOn = ({ OPERATOR_API = '' }: { OPERATOR_API?: string }) => !['', '0', 'false', 'off'].includes(OPERATOR_API);
+/** What is not meant to be on stays off. A deployment may leave the variable out, although its type does not say so. */
+const isOn = ({ OPERATOR_API = '' }: { OPERATOR_API?: string }) =>
+  ['on', 'true', '1'].includes(OPERATOR_API.toLowerCase());
 
 /**
- * Middleware that hides everything under `/operator`, unless `OPERATOR_API` is set.
+ * Middleware that hides everything under `/operator`, unless `OPERATOR_API` is `on`, `true` or `1`.
  *
  * @throws DomainError `not_found`
  */
