@@ -33,7 +33,7 @@ const withKey = [
 ] as const;
 
 /** What can have happened since; each of it is done by an operator, or by the cron. */
-const since = ['nothing', 'a resumption', 'two updates', 'new keys', 'an offboarding', '24 hours'] as const;
+const since = ['nothing', 'a resumption', 'two updates', 'new keys', 'an offboarding', '24 hours', '90 days'] as const;
 
 describe.each(withKey)('%s', (_, headers) => {
   let operator: Operator;
@@ -100,6 +100,10 @@ describe.each(withKey)('%s', (_, headers) => {
         ),
       );
       await worker.scheduled(createScheduledController(), env);
+    },
+    '90 days': async () => {
+      await env.DB.prepare('UPDATE api_keys SET ended_at = 1 WHERE ended_at IS NOT NULL').run();
+      await happens['24 hours']();
     },
   };
 
