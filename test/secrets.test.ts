@@ -4,12 +4,23 @@ import { env } from 'cloudflare:workers';
 import { afterEach, expect, it, vi } from 'vitest';
 import * as z from 'zod';
 import { simulatedAnswers } from '../src/dev/simulation.ts';
+import { hashKey } from '../src/worker/callers/raw-key.ts';
 import worker from '../src/worker/index.ts';
 import { RECHECK_CRON } from '../src/worker/integrations/recheck.ts';
 import { failingBindings } from './bindings.ts';
 import { callReader, read } from './credentials-reader/reader.ts';
-import { call, createIntegration, everythingStored, importNumber, newClient, rowOf, unusedNumber } from './fixtures.ts';
+import {
+  call,
+  createIntegration,
+  everythingStored,
+  importNumber,
+  newClient,
+  newOperator,
+  rowOf,
+  unusedNumber,
+} from './fixtures.ts';
 import type { Client } from './fixtures.ts';
+import { operatorMutations } from './operator-mutations.ts';
 
 afterEach(() => vi.restoreAllMocks());
 
@@ -228,4 +239,64 @@ it('is in D1, in either KV namespace, in the log or in an answer', async () => {
   expect(places.logged).not.toContain(clientsOwn);
   expect(places.answers).not.toMatch(/select |insert |SQLITE|stack/i);
   expect(places.logged).not.toMatch(/select |insert /i);
+});
+
+it('of an operator is stored as its hash alone: its raw key, and those that it makes, are nowhere else', async () => {
+  const logged: unknown[][] = [];
+  for (const method of ['debug', 'error', 'info', 'log', 'warn'] as const) {
+    vi.spyOn(console, method).mockImplementation((...parameters) => void logged.push(parameters));
+  }
+  const operators: string[] = [];
+  const made: string[] = [];
+  const answers: string[] = [];
+  const { bindings: lossy } = failingBindings('DB.batch', { when: 'after', message: 'Network connection lost.' });
+  const { bindings: unreadable } = failingBindings('KEY_CACHE.get', { when: 'after', message: 'KV GET failed' });
+  for (const { prepare } of operatorMutations) {
+    const { method, path, body } = await prepare(await newClient());
+    const operator = await newOperator();
+    operators.push(operator.raw_key);
+    for (const bindings of [unreadable, env, lossy]) {
+      for (const sent of [body, { ...body, surplus: operator.raw_key }]) {
+        const { status, headers, text } = await call(operator, method, path, {
+          body: sent,
+          bindings,
+          headers: { 'Idempotency-Key': 'once' },
+        });
+        const [shown] = /bk_live_\w+/.exec(/"raw_key":"(\w+)"/.exec(text)?.[1] ?? '') ?? [];
+        if (shown !== undefined) made.push(shown);
+        // What has been made is shown in the answer to the request that made it.
+        answers.push(
+          `${status} ${JSON.stringify([...headers])} ${shown === undefined ? text : text.replace(shown, '')}`,
+        );
+      }
+    }
+    const malformed = { ...operator, raw_key: `${operator.raw_key}x` };
+    for (const caller of [operator, malformed]) {
+      for (const list of ['organizations', 'audit-events', `audit-events?cursor=${operator.raw_key}`]) {
+        answers.push((await call(caller, 'GET', `/operator/${list}`)).text);
+      }
+    }
+    answers.push(
+      (await call(operator, 'GET', '/api/integrations', { headers: { 'X-API-Key': operator.raw_key } })).text,
+    );
+  }
+  await worker.scheduled(createScheduledController(), env);
+
+  const { d1, KEY_CACHE, CREDENTIALS } = await everythingStored();
+  const { operator_keys, api_keys, ...others } = d1;
+  const places = { logged: JSON.stringify(logged), answers: JSON.stringify(answers) };
+  const stored = JSON.stringify({ d1, KEY_CACHE, CREDENTIALS });
+  expect(made.length).toBeGreaterThan(2);
+  for (const raw_key of [...operators, ...made]) {
+    const key_hash = await hashKey(raw_key);
+    for (const [place, text] of Object.entries({ ...places, stored })) {
+      expect(text.includes(raw_key), `a raw key in ${place}`).toBe(false);
+    }
+    const elsewhere = { ...places, others: JSON.stringify([others, CREDENTIALS]) };
+    for (const [place, text] of Object.entries(elsewhere)) {
+      expect(text.includes(key_hash), `a key's hash in ${place}`).toBe(false);
+    }
+    expect(JSON.stringify([operator_keys, api_keys])).toContain(key_hash);
+  }
+  for (const raw_key of operators) expect(Object.keys(KEY_CACHE)).toContain(await hashKey(raw_key));
 });

@@ -22,8 +22,9 @@
  * | KV: least `expirationTtl`, least `cacheTtl`, in seconds | 60, 30     | 60, 30                |
  *
  * Undocumented, and refused by the emulator: more than 5 terms of a compound SELECT, an expression deeper than 100. There is
- * no queue. The 30 seconds cannot be tried here: every batch is of bounded rows, 5,000 at most (forget.ts, in-batches.ts), but
- * for the operator's counts, and where keys are revoked together: those of an organization that live, 10,000 by its quota.
+ * no queue. The 30 seconds cannot be tried here: every batch is of bounded rows, 5,000 at most (d1/delete-old.ts,
+ * organizations/in-batches.ts), but for the operator's counts, and where keys are revoked together: those of an organization
+ * that live, 10,000 by its quota.
  *
  * @see https://developers.cloudflare.com/d1/platform/limits/
  * @see https://developers.cloudflare.com/kv/platform/limits/
@@ -56,6 +57,7 @@ import {
   fillNumbers,
   importNumber,
   newClient,
+  newOperator,
   page,
   twilio,
   unusedNumber,
@@ -64,6 +66,7 @@ import type { Client } from '../fixtures.ts';
 import { accepted } from '../lists.ts';
 import { importSip, mutations, sip } from '../mutations.ts';
 import type { Mutation } from '../mutations.ts';
+import { operatorMutations } from '../operator-mutations.ts';
 
 const MAX_FUNCTION_ARGUMENTS = 32;
 const MAX_BOUND_PARAMETERS = 100;
@@ -79,6 +82,11 @@ const MAX_KV_VALUE_BYTES = 25 * 1024 * 1024;
 const SEEDING_MILLISECONDS = 300_000;
 /** More than a turn of the cron, or a batch of an operator's command, takes. */
 const MANY = 1200;
+/** Offboardings that a turn of the cron continues, and more rows of each than its share is. */
+const OFFBOARDINGS = 10;
+const MORE_THAN_A_SHARE = 700;
+/** More than go on behind the answer to the request. */
+const MORE_THAN_A_TURN = 6100;
 
 /** What was asked by the Worker, and by the operator's commands, which are no invocation: each of their calls is one. */
 const invocations: Record<string, Invocation> = {};
@@ -198,9 +206,88 @@ async function readEverything(client: Client): Promise<void> {
   }
 }
 
+const greatestOrganization = () => ({
+  name: longest(100),
+  metadata: Object.fromEntries(Array.from({ length: 16 }, (_, index) => [`${index}`.padEnd(40, '字'), longest(500)])),
+});
+
+async function operateEverything(): Promise<void> {
+  for (const { name, prepare } of operatorMutations) {
+    await note(invocations, name, async (bindings) => {
+      const { method, path, body } = await prepare(await newClient());
+      await call(await newOperator(), method, path, { body, bindings });
+    });
+    const operator = await newOperator();
+    const { method, path, body } = await prepare(await newClient());
+    const headers = { 'Idempotency-Key': crypto.randomUUID().padEnd(255, 'x') };
+    for (const time of ['first', 'again']) {
+      await note(invocations, `${name}, with a key, ${time}`, (bindings) =>
+        call(operator, method, path, { body, headers, bindings }),
+      );
+    }
+  }
+  const operator = await newOperator();
+  const { organization_id } = await newClient();
+  const about = `/operator/organizations/${organization_id}`;
+  const greatestOnes: [Mutation['method'], string, object, number][] = [
+    [
+      'POST',
+      '/operator/organizations',
+      { ...greatestOrganization(), first_key: { name: longest(100), role: 'admin' } },
+      201,
+    ],
+    ['PUT', about, greatestOrganization(), 200],
+    ['POST', `${about}/api-keys`, { name: longest(100), role: 'admin', user_id: `user_${'x'.repeat(64)}` }, 201],
+  ];
+  for (const [method, path, body, status] of greatestOnes) {
+    await note(invocations, `the greatest ${method} ${path}`, async (bindings) =>
+      expect((await call(operator, method, path, { body, bindings })).status).toBe(status),
+    );
+  }
+  const lists = [
+    ...['', '&status=active', '&tier=starter', '&status=offboarding&tier=enterprise'].flatMap((filter) =>
+      ['', `&name_prefix=${longest(100)}`].map((prefix) => `/operator/organizations?page_size=1${filter}${prefix}`),
+    ),
+    `${about}/api-keys?page_size=1`,
+    '/operator/audit-events?page_size=1&actor_type=operator',
+    `/operator/audit-events?page_size=1&organization_id=${organization_id}`,
+  ];
+  for (const path of lists) {
+    await note(invocations, `GET ${path}`, async (bindings) => {
+      const { next_cursor } = await page(operator, path, { bindings });
+      if (next_cursor) await page(operator, `${path}&cursor=${next_cursor}`, { bindings });
+    });
+  }
+  for (const path of [about, '/operator/phone-numbers?phone_number=%2B14155550100']) {
+    await note(invocations, `GET ${path}`, (bindings) => call(operator, 'GET', path, { bindings }));
+  }
+}
+
+const setStatus = ({ organization_id }: Client, assignments: string) =>
+  env.DB.prepare(`UPDATE organizations SET ${assignments} WHERE organization_id = ?`).bind(organization_id).run();
+
+/** An offboarding of more than is done at once, and as many of them as a turn of the cron continues, each with more than its share. */
+async function offboardMany(): Promise<void> {
+  const big = await newClient();
+  await fillNumbers(big, await createIntegration(big), MORE_THAN_A_TURN);
+  await setStatus(big, `status = 'suspended'`);
+  const { organization_id } = big;
+  await note(invocations, 'an offboarding of more than a turn', async (bindings) => {
+    const path = `/operator/organizations/${organization_id}/offboard`;
+    const { status } = await call(await newOperator(), 'POST', path, { body: { organization_id }, bindings });
+    expect(status).toBe(202);
+  });
+  for (let count = 1; count < OFFBOARDINGS; count += 1) {
+    const client = await newClient();
+    await fillNumbers(client, await createIntegration(client), MORE_THAN_A_SHARE);
+    await setStatus(client, `status = 'offboarded', is_offboarding = 1`);
+  }
+}
+
 /** A turn of the cron that has more of everything to do than it does. */
 async function turnTheCron(client: Client): Promise<void> {
   const { organization_id } = client;
+  await offboardMany();
   for (let count = 0; count < 110; count += 1) await createIntegration(client);
   // Almost as many as a turn looks past.
   await asMany(
@@ -222,6 +309,12 @@ async function turnTheCron(client: Client): Promise<void> {
     );
     await asMany(
       `INSERT INTO idempotency_keys SELECT ?1, 'apikey_000000000000', ?2 || '/' || i, 'POST', '/', '', '', 0 FROM n`,
+      organization_id,
+      times,
+    );
+    await asMany(
+      `INSERT INTO operator_idempotency_keys
+       SELECT 'opkey_000000000000', ?2 || '/' || i, 'POST', '/', ?1, '', '', 0 FROM n`,
       organization_id,
       times,
     );
@@ -329,6 +422,7 @@ beforeAll(async () => {
   const client = await newClient({ organization_id: `org_${'x'.repeat(40)}` });
   await importSip(client);
   await callEverything(client);
+  await operateEverything();
   stored = Object.values((await everythingStored()).d1).flat();
   await readEverything(client);
   await turnTheCron(client);
@@ -388,6 +482,17 @@ describe('an invocation of the Worker', () => {
     ];
     const countOf = ({ calls }: Pick<Invocation, 'calls'>) => calls.flatMap(({ statements }) => statements).length;
     expect(noted.filter((one) => countOf(one) > MAX_STATEMENTS).map(({ name }) => name)).toEqual([]);
+  });
+
+  it('has offboardings among them that are not ended in one turn', async () => {
+    const { results } = await env.DB.prepare('SELECT phone_number_count FROM organizations WHERE is_offboarding').all();
+    expect(results.length).toBeGreaterThan(1);
+    for (const [name, batches] of Object.entries({ 'an offboarding of more than a turn': 60, 'the cron': 50 })) {
+      const deletions = invocations[name]?.calls.filter(({ statements }) =>
+        statements.some(({ sql }) => sql.startsWith('delete from "phone_numbers"')),
+      );
+      expect(deletions?.length, name).toBeGreaterThanOrEqual(batches);
+    }
   });
 
   it(`makes at most ${MAX_OPERATIONS} calls, the cron with more to do than that too`, () => {

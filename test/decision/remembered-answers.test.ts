@@ -16,6 +16,7 @@ import {
   importNumber,
   keyChanges,
   newClient,
+  newOperator,
   resources,
   rows,
   start,
@@ -462,6 +463,26 @@ describe('an Idempotency-Key', () => {
 
     expect((await send(client, creation, recent)).headers.get('Idempotency-Replayed')).toBe('true');
     expect((await send(client, creation, old)).headers.get('Idempotency-Replayed')).toBeNull();
+  });
+
+  it('of an operator is kept for 24 hours, and forgotten by the cron', async () => {
+    const operator = await newOperator();
+    const create = (key: string) =>
+      call(operator, 'POST', '/operator/organizations', { body: { name: 'One' }, headers: { 'Idempotency-Key': key } });
+    const [old, recent] = [newKey(), newKey()];
+    for (const key of [old, recent]) expect((await create(key)).status).toBe(201);
+    const age = (key: string, seconds: number) =>
+      env.DB.prepare('UPDATE operator_idempotency_keys SET created_at = unixepoch() - ? WHERE idempotency_key = ?')
+        .bind(seconds, key)
+        .run();
+    await age(old, 86_400);
+    await age(recent, 86_400 - 60);
+
+    await worker.scheduled(createScheduledController(), env);
+
+    expect(await rows('operator_idempotency_keys')).toMatchObject([{ idempotency_key: recent }]);
+    expect((await create(recent)).headers.get('Idempotency-Replayed')).toBe('true');
+    expect((await create(old)).headers.get('Idempotency-Replayed')).toBeNull();
   });
 });
 

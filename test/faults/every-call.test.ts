@@ -3,28 +3,27 @@
  * turns. every-call.exhaustive.test.ts goes through all of them.
  */
 import { beforeAll, beforeEach, describe, expect, it } from 'vitest';
-import { mutations } from '../mutations.ts';
-import { assertWithstands, faults, referenceOf, withoutWaiting } from './every-call.ts';
+import { assertAsListed, assertWithstands, faults, referenceOf, subjects, withoutWaiting } from './every-call.ts';
 
 const turns = faults.map((fault, turn) => ({ ...fault, turn }));
-const numbered = mutations.map((mutation, number) => ({ ...mutation, number }));
+const numbered = subjects.map((subject, number) => ({ ...subject, number }));
 
 beforeEach(withoutWaiting);
 
-describe.each(numbered)('$name', ({ number, ...mutation }) => {
+describe.each(numbered)('$name', ({ number, ...subject }) => {
   const itsTurns = turns.filter(({ turn }) => (turn + number) % 2 === 0);
   let reference: Awaited<ReturnType<typeof referenceOf>>;
 
   beforeAll(async () => {
-    reference = await referenceOf(mutation);
+    reference = await referenceOf(subject);
   });
 
   it.each(itsTurns)(
     'tells the client the truth and leaves nothing behind, where one of its calls $name',
     async ({ turn, ...fault }) => {
-      expect(reference.status).toBe(mutation.status);
+      assertAsListed(subject, reference);
 
-      await assertWithstands(mutation, fault, Math.floor((turn + number) / 2) % reference.calls, reference);
+      await assertWithstands(subject, fault, Math.floor((turn + number) / 2) % reference.calls, reference);
     },
   );
 });

@@ -10,6 +10,7 @@ import { readFresh } from '../credentials-reader/reader.ts';
 type Row = Record<string, unknown>;
 
 const tables = [
+  'organizations',
   'integrations',
   'phone_numbers',
   'api_keys',
@@ -18,18 +19,29 @@ const tables = [
   'idempotency_keys',
 ] as const;
 
+/** What operators change of an organization; its counters and quotas are left out. */
+const ofOperators = ({ organization_id, name, tier, status, metadata, is_offboarding, change_count }: Row) => ({
+  organization_id,
+  name,
+  tier,
+  status,
+  metadata,
+  is_offboarding,
+  change_count,
+});
+
 /** The rows of one organization, by table. (Who was last seen when does not count.) */
 export async function dataOf(organization_id: string) {
   const results = await env.DB.batch<Row>(
     tables.map((table) => env.DB.prepare(`SELECT * FROM ${table} WHERE organization_id = ?`).bind(organization_id)),
   );
-  const [integrations, phone_numbers, api_keys, audit_events, credential_purges, idempotency_keys] = results.map(
-    (result) => result.results,
-  );
+  const [organizations, integrations, phone_numbers, api_keys, audit_events, credential_purges, idempotency_keys] =
+    results.map((result) => result.results);
   return {
+    organizations: (organizations ?? []).map(ofOperators),
     integrations: integrations ?? [],
     phone_numbers: phone_numbers ?? [],
-    api_keys: (api_keys ?? []).map((row) => ({ ...row, last_used_at: null })),
+    api_keys: (api_keys ?? []).map((row): Row => ({ ...row, last_used_at: null })),
     audit_events: audit_events ?? [],
     credential_purges: credential_purges ?? [],
     idempotency_keys: idempotency_keys ?? [],

@@ -153,12 +153,22 @@ const findOffboarding = query((db) =>
     .limit(ORGANIZATIONS_PER_RUN),
 );
 
-/** A task of the cron: continues every offboarding. */
+/**
+ * A task of the cron: continues every offboarding.
+ *
+ * @throws the first error, after all have had their turn: one that fails each time must not hold up the others
+ */
 export async function continueOffboardings(env: Bindings): Promise<void> {
   const [found] = await batch(env.DB, [findOffboarding.bind({})]);
+  const failures: unknown[] = [];
   for (const { organization_id } of found) {
-    await takeTurn(env, organization_id, Math.floor(BATCHES_PER_TURN / found.length));
+    try {
+      await takeTurn(env, organization_id, Math.floor(BATCHES_PER_TURN / found.length));
+    } catch (error) {
+      failures.push(error);
+    }
   }
+  if (failures.length > 0) throw failures[0];
 }
 
 const found = { organization: findCounted };

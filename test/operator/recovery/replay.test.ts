@@ -1,3 +1,4 @@
+import { createScheduledController } from 'cloudflare:test';
 import { env } from 'cloudflare:workers';
 import { beforeEach, describe, expect, it, vi } from 'vitest';
 import { createOperatorKey } from '../../../src/operator/api-keys/create.ts';
@@ -9,6 +10,7 @@ import { forgetOldEvents } from '../../../src/worker/audit/retention.ts';
 import { newEventId } from '../../../src/worker/core/ids.ts';
 import type { AuditAction } from '../../../src/worker/core/vocabulary.ts';
 import { drainPurges } from '../../../src/worker/credentials/drain.ts';
+import worker from '../../../src/worker/index.ts';
 import { failingBindings, interceptedBindings, stallingBindings } from '../../bindings.ts';
 import {
   actionsOn,
@@ -607,4 +609,69 @@ describe('the undo of a restore', () => {
     expect(await openCredentials(younger)).toBeDefined();
     expect(await statusOf(deleted)).toBe(404);
   });
+});
+
+describe('an offboarding', () => {
+  const offboarded = async () => {
+    const [organization] = (await rows('organizations')).filter(
+      (row) => row['organization_id'] === client.organization_id,
+    );
+    const { status, is_offboarding, integration_count, phone_number_count, api_key_count } = organization ?? {};
+    return { status, is_offboarding, rows: [integration_count, phone_number_count, api_key_count] };
+  };
+  const ended = { status: 'offboarded', is_offboarding: 0, rows: [0, 0, 0] };
+  const begin = () => {
+    let isDecided = false;
+    const bindings = interceptedBindings(async (_, carryOut, { statements }) => {
+      if (isDecided) throw new Error('SQLITE_ABORT: killed');
+      const result = await carryOut();
+      isDecided = statements.some(({ sql }) => sql.startsWith('update "organizations"'));
+      return result;
+    });
+    return expect(offboardOrganization(bindings.DB, client.organization_id)).rejects.toThrow('killed');
+  };
+  const turn = () => worker.scheduled(createScheduledController(), env);
+
+  beforeEach(async () => {
+    await importNumber(client, integration_id, unusedNumber());
+    await importSip();
+    await newClient({ organization_id: client.organization_id });
+  });
+
+  it('that has ended since the restore point is ended again, also what the restored trail tells nothing of', async () => {
+    const replayed = await undoneAndReplayed(async () => {
+      await offboardOrganization(env.DB, client.organization_id);
+    });
+    expect(replayed.organizations_changed).toEqual([client.organization_id]);
+
+    await turn();
+
+    expect(await offboarded()).toEqual(ended);
+    expect(await actionsOn(integration_id)).toEqual(['integration.created', 'integration.deleted']);
+  });
+
+  it('that was begun since the restore point, and no more, ends by itself behind the replay', async () => {
+    await undoneAndReplayed(begin);
+    expect(await offboarded()).toMatchObject({ status: 'offboarded', is_offboarding: 1 });
+
+    await turn();
+
+    expect(await offboarded()).toEqual(ended);
+    expect(await actionsOn(integration_id)).toEqual(['integration.created', 'integration.deleted']);
+  });
+
+  it.each(['ended', 'went on'] as const)(
+    'that was under way at the restore point, and %s since, ends by itself behind the replay',
+    async (since) => {
+      await begin();
+
+      await undoneAndReplayed(async () => {
+        if (since === 'ended') await turn();
+      });
+      await turn();
+
+      expect(await offboarded()).toEqual(ended);
+      expect(await actionsOn(integration_id)).toEqual(['integration.created', 'integration.deleted']);
+    },
+  );
 });
