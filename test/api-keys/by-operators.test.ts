@@ -415,14 +415,16 @@ describe('a revocation of all keys', () => {
       return carryOut();
     });
     await revokeAll(bindings);
+    // Two: the first one's event would have the id of the batch, which is taken.
     const { holder } = await mintedBy({ role: 'admin' });
+    const { holder: second } = await mintedBy({ role: 'admin' });
     const before = await everythingKept();
 
     for (const again of batches) await again();
 
     expect(batches).toHaveLength(1);
     expect(await everythingKept()).toEqual(before);
-    expect(await reads(holder)).toBe(200);
+    expect([await reads(holder), await reads(second)]).toEqual([200, 200]);
   });
 
   it('under an Idempotency-Key does not revoke what was minted since, and tells the first count', async () => {
