@@ -42,8 +42,7 @@ CREATE INDEX `organizations_by_status_name` ON `organizations` (`status`,`is_off
 CREATE INDEX `organizations_by_tier_name` ON `organizations` (`tier`,`name_folded`,`organization_id`);--> statement-breakpoint
 CREATE INDEX `organizations_by_tier_status_name` ON `organizations` (`tier`,`status`,`is_offboarding`,`name_folded`,`organization_id`);--> statement-breakpoint
 CREATE INDEX `audit_events_by_operator` ON `audit_events` (`created_at`,`organization_id`,`sequence`) WHERE "audit_events"."actor_type" = 'operator';--> statement-breakpoint
--- What the Worker of before 0009 and of before 0010 needed.
-DROP TRIGGER `integrations_unfold_renamed`;--> statement-breakpoint
+-- What the Worker of before 0009 needed.
 DROP TRIGGER `phone_numbers_count_inserted`;--> statement-breakpoint
 CREATE TRIGGER `phone_numbers_count_inserted` AFTER INSERT ON `phone_numbers` BEGIN
 	UPDATE `organizations` SET

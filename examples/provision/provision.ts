@@ -1,4 +1,5 @@
-/** An example of a platform: a customer signs up, gets an integration and a number, and leaves. `npm run example:provision` */
+// A customer signs up, gets an integration and a number, and leaves. Start `npm run dev`, make a key with `npm run
+// operators:create -- --name Example`, then: PATCHBAY_OPERATOR_KEY=bk_operator_… npm run example:provision
 import { randomBytes, randomUUID } from 'node:crypto';
 import { setTimeout } from 'node:timers/promises';
 import { patchbayClient, patchbayOperator, unwrap } from '../../src/client/client.ts';
@@ -6,7 +7,7 @@ import { patchbayClient, patchbayOperator, unwrap } from '../../src/client/clien
 const { PATCHBAY_URL = 'http://localhost:8787', PATCHBAY_OPERATOR_KEY = '' } = process.env;
 const { organizations } = patchbayOperator(PATCHBAY_URL, { operatorKey: PATCHBAY_OPERATOR_KEY }).operator;
 
-// A platform takes its own id of the sign-up: whoever repeats it creates no second organization.
+// A platform takes its own id of the sign-up, so that a repeat creates no second organization. Here it is random.
 const signup = { headers: { 'Idempotency-Key': `signup-${randomUUID()}` } };
 const first_key = { name: 'First', role: 'admin' } as const;
 const { data: created } = await unwrap(organizations.$post({ json: { name: 'Acme', first_key } }, signup));

@@ -20,7 +20,8 @@ export const auditEventSchema = z
       .object({
         type: z.enum(actorTypes).meta({
           description:
-            'An API key of the organization, an operator of the service, another service of the platform, or the service itself.',
+            '`api_key`: a key of the organization. `operator`: an operator key or a command. `service`: another Worker of the ' +
+            'platform. `system`: a scheduled task.',
         }),
         id: z.string().nullable().meta({
           description: 'For an API key or an operator key, its id; for another service, its name. Null for a command.',

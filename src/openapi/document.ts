@@ -76,7 +76,7 @@ imported through it. An integration is deleted with its credentials, and never w
 
 const operatorsDescription = `
 What the operator of a Patchbay deployment may do with its organizations. A deployment answers 404 to all of it unless its
-variable \`OPERATOR_API\` is set.
+variable \`OPERATOR_API\` is \`on\`.
 
 - Every call carries \`Authorization: Bearer bk_operator_…\`. \`npm run operators:create\` makes such a key; it has permissions
   by name, and ends after at most 90 days. API keys of organizations are refused here, and operator keys under \`/api\`.
@@ -87,7 +87,8 @@ variable \`OPERATOR_API\` is set.
 - A \`POST\`, \`PUT\` or \`DELETE\` with an \`Idempotency-Key\` acts once: for 24 hours, the same request with the same key gets
   the first answer again, with \`Idempotency-Replayed: true\`, but without raw keys: mint another. Refused requests changed
   nothing and are not remembered.
-- What an operator does with an organization is in that organization’s own audit events too, by the name of the operator key.
+- What an operator does with an organization is in that organization’s audit events, with the id and the name of the operator
+  key.
 - A \`GET\` may be answered by a replica of the database that is a little behind. To see your own writes, send the
   \`X-D1-Bookmark\` of your newest answer: the result is then at least as new.
 - \`outcome\` of a 503 is \`not_done\` (nothing was done) or \`unknown\` (the request was done completely, or not at all).

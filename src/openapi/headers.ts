@@ -48,7 +48,7 @@ export const headers = {
     schema: { type: 'string', const: 'true' },
   },
   [BOOKMARK_HEADER]: {
-    description: 'The state of the organization’s database that this answer is from.',
+    description: 'The state of the database that this answer is from.',
     required: true,
     schema: { type: 'string', pattern: bookmarkFormat.source },
   },
@@ -113,8 +113,7 @@ export const parameters = {
     name: BOOKMARK_HEADER,
     in: 'header',
     required: false,
-    description:
-      'The `X-D1-Bookmark` of an earlier answer to the same organization. This answer is then at least as new.',
+    description: 'The `X-D1-Bookmark` of an earlier answer. This answer is then at least as new.',
     schema: { type: 'string', pattern: bookmarkFormat.source },
   },
   // Without an example: a page that fills it in would send every request with the same key.

@@ -173,7 +173,8 @@ export const operatorOperations: Operations = {
     operationId: 'mintApiKey',
     tag: keys,
     summary: 'Mint an API key of an organization',
-    description: 'The raw key is shown only in this response. It works as soon as the organization is active.',
+    description:
+      'The raw key is shown only in this response. While the organization is suspended, the key does not work.',
     body: {
       name: 'NewMintedApiKey',
       examples: {
@@ -203,7 +204,7 @@ export const operatorOperations: Operations = {
       named('RevokedApiKeys', z.object({ revoked_count: z.int().min(0) })),
       { revoked_count: 3 },
     ),
-    problems: ['organization_not_found', 'organization_offboarded'],
+    problems: ['organization_not_found'],
   },
   [`DELETE ${ORGANIZATION}/api-keys/{key_id}`]: {
     operationId: 'revokeApiKeyOfOrganization',

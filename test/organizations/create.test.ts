@@ -324,20 +324,20 @@ describe('what describes an organization', () => {
     [
       'a key of 41 characters',
       { ['k'.repeat(41)]: 'v' },
-      'metadata',
-      'has a key that must be 1 to 40 characters long, without control characters',
+      `metadata.${'k'.repeat(41)}`,
+      'must be a key of 1 to 40 characters, without control characters',
     ],
     [
       'an empty key',
       { '': 'v' },
       'metadata',
-      'has a key that must be 1 to 40 characters long, without control characters',
+      'has a key that is not shown: it must be a key of 1 to 40 characters, without control characters',
     ],
     [
       'a key with a control character',
       { 'a\u0007': 'v' },
       'metadata',
-      'has a key that must be 1 to 40 characters long, without control characters',
+      'has a key that is not shown: it must be a key of 1 to 40 characters, without control characters',
     ],
     [
       'a value of 501 characters',

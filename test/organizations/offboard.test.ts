@@ -292,15 +292,18 @@ describe('an offboarding whose answer is lost', () => {
     expect(await look()).toEqual({ status: 'offboarded', counts: nothing });
   });
 
-  it('does nothing where it lands after the organization was resumed', async () => {
+  it.each([
+    ['resumed', ['resume']],
+    ['resumed and suspended again', ['resume', 'suspend']],
+  ])('does nothing where it lands after the organization was %s', async (_, verbs) => {
     let late: (() => Promise<unknown>) | undefined;
-    const bindings = interceptedBindings(async (name, carryOut) => {
-      if (name !== 'DB.batch') return carryOut();
+    const bindings = interceptedBindings(async (name, carryOut, { statements }) => {
+      if (name !== 'DB.batch' || !statements.some(({ sql }) => sql.startsWith('insert'))) return carryOut();
       late = carryOut;
       throw new Error(LOST);
     });
     expect(await offboard(bindings)).toMatchObject({ status: 503, body: { outcome: 'unknown' } });
-    await call(operator, 'POST', `${client.path}/resume`);
+    for (const verb of verbs) await call(operator, 'POST', `${client.path}/${verb}`);
     const before = await everythingKept();
 
     await late?.();

@@ -190,6 +190,19 @@ describe('a suspension whose answer is lost', () => {
     expect(await statusNow()).toBe('active');
   });
 
+  it('is told again to its repeat as it was, though the organization was resumed since', async () => {
+    const headers = { 'Idempotency-Key': crypto.randomUUID() };
+    const first = await call(operator, 'POST', `${client.path}/suspend`, { headers });
+    await post('resume');
+    const before = await everythingKept();
+
+    const again = await call(operator, 'POST', `${client.path}/suspend`, { headers });
+
+    expect(again.headers.get('Idempotency-Replayed')).toBe('true');
+    expect(again.body).toEqual(first.body);
+    expect(await everythingKept()).toEqual(before);
+  });
+
   it('does not undo what was done since, however late it lands', async () => {
     const { bindings, late } = lateBindings();
     await post('suspend', bindings);

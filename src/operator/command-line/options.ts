@@ -130,7 +130,7 @@ async function openNamedLocal({ 'persist-to': persistTo, create = false }: Place
   else if (!hasDatabase(directory)) {
     const dev = commandLine('dev', { 'persist-to': persistTo });
     throw new CommandError(
-      `There is no database in ${directory}. To make one, add --create to keys:create, or run first: ${dev}`,
+      `There is no database in ${directory}. To make one, add --create to keys:create or operators:create, or run first: ${dev}`,
     );
   }
   const database = `local, in ${directory}`;

@@ -62,6 +62,6 @@ process.exitCode = await withBindings(options, async ({ DB }, database) => {
 
 function describe(raw_key: string, key: OperatorKey, database: string): string {
   return `Operator key ${key.operator_key_id}, until ${key.expires_at}, in this database: ${database}
-It may: ${key.permissions.join(', ')}
-It is shown only once:\n\n  ${raw_key}\n`;
+Permissions: ${key.permissions.join(', ')}
+Raw key, shown only once:\n\n  ${raw_key}\n\nIt works where OPERATOR_API is on (docs/operations.md).`;
 }

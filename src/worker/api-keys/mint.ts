@@ -21,7 +21,7 @@ import type { ApiKey } from './api-key.ts';
 import { newKey, newKeyFields, recordCreation } from './create.ts';
 
 /** The user of keys that an operator makes and names no user for. There is no caller whose user they could get. */
-export const OPERATOR_USER_ID = 'user_operator';
+const OPERATOR_USER_ID = 'user_operator';
 
 export const mintedKey = z.lazy(() =>
   z.strictObject({

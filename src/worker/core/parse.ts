@@ -8,7 +8,8 @@ import { isAbsent } from './fields.ts';
 /** What the sender of a value calls its members. */
 export type Noun = 'field' | 'parameter' | 'option';
 
-/** A body can have thousands of unknown fields. */
+/** A body can have thousands of wrong values, and of unknown fields. */
+const MAX_FAULTS = 100;
 const MAX_NAMED = 10;
 const MAX_EDITS = 3;
 
@@ -31,17 +32,21 @@ export function parse<Schema extends z.ZodMiniType>(
   if (success) return { data };
   const misspelt = new Set<string>();
   const faults = error.issues.flatMap((issue) => {
-    // The key itself may be long, or not fit to be shown.
-    if (issue.code === 'invalid_key') {
-      return [{ path: issue.path.slice(0, -1).join('.'), message: `has a key that ${issue.issues[0]?.message ?? ''}` }];
-    }
+    if (issue.code === 'invalid_key') return [invalidKey(issue)];
     if (issue.code !== 'unrecognized_keys') return [{ path: issue.path.join('.'), message: issue.message }];
     return unknownMembers(issue, knownNames.get(issue.keys) ?? [], noun, misspelt);
   });
-  return { faults: faults.filter(({ path, message }) => !(message === IS_REQUIRED && misspelt.has(path))) };
+  const told = faults.filter(({ path, message }) => !(message === IS_REQUIRED && misspelt.has(path)));
+  return { faults: told.slice(0, MAX_FAULTS) };
 }
 
 const IS_REQUIRED = 'is required';
+
+/** The key of a record, unless it is too long or not fit to be shown. */
+function invalidKey({ path, message }: { path: PropertyKey[]; message: string }): Fault {
+  if (/^[\x20-\x7e]{1,64}$/.test(String(path.at(-1)))) return { path: path.join('.'), message };
+  return { path: path.slice(0, -1).join('.'), message: `has a key that is not shown: it ${message}` };
+}
 
 /** Names that an object may have. */
 function namesOf(schema: $ZodObject): string[] {

@@ -58,7 +58,7 @@ export type PurgeState = (typeof purgeStates)[number];
 export const mediaEncryptions = ['disable', 'allow', 'require'] as const;
 export const sipTransports = ['auto', 'udp', 'tcp', 'tls'] as const;
 
-/** Who acts: an API key, an operator's command, another Worker of the platform, or the cron. */
+/** Who acts: an API key, an operator's key or command, another Worker of the platform, or the cron. */
 export const actorTypes = ['api_key', 'operator', 'service', 'system'] as const;
 export type ActorType = (typeof actorTypes)[number];
 

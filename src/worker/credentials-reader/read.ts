@@ -1,12 +1,12 @@
+/**
+ * Reads credentials for the platform's own Workers, which place and answer calls (docs/credentials-reader.md). A read
+ * is one statement in D1 and, if this isolate does not keep the ciphertext, one read in KV.
+ */
 import * as z from 'zod/mini';
 import { idSchema, organizationIdPattern } from '../core/ids.ts';
 import { logAlert, logError, logRead } from '../core/log.ts';
 import { parse, sentenceOf } from '../core/parse.ts';
 import { passes } from '../core/rate-limiter.ts';
-/**
- * Reads credentials for the platform's own Workers, which place and answer calls (docs/credentials-reader.md). A read
- * is one statement in D1 and, if this isolate does not keep the ciphertext, one read in KV.
- */
 import { RecentMap } from '../core/recent-map.ts';
 import { visibleName } from '../core/text.ts';
 import { toIso, unixNow } from '../core/time.ts';

@@ -64,7 +64,7 @@ export const organizationsColumns = {
   last_sequence: integer().notNull().default(0),
   /** The `created_at` of the newest audit event. The next event's is never before it. */
   last_event_at: integer().notNull().default(0),
-  /** Counts changes of tier and status, so that a command acts only if neither has changed since it looked. */
+  /** Counts changes of name, tier, metadata and status, so that a change applies only to what was seen. */
   change_count: integer().notNull().default(0),
   /** Random hex. It keeps the account fingerprints of two organizations from being compared. A trigger makes it. */
   account_salt: text(),

@@ -171,7 +171,7 @@ interface Authority<Given extends AnyCall, Permitted, Parameters, Row extends De
   assertMay: (permission: Permitted, call: Given, row: Row | undefined) => Holder;
 }
 
-/** Makes what {@link mutation} is, for other callers. */
+/** Makes {@link mutation} for one kind of key. */
 export const mutationsBy =
   <Given extends AnyCall, Permitted, Base extends EventParameters, Row extends DecisionRow, Holder>({
     remember: rememberEvent,

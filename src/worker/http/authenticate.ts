@@ -85,7 +85,7 @@ export const requireOrganization = createMiddleware<AppEnv>(async (c, next) => {
   return next();
 });
 
-/** Whoever has but a key can ask which organization it is of. */
+/** A client that has only its key can ask which organization it belongs to. */
 const WHOAMI_PATH = '/api/whoami';
 const ORGANIZATION_HEADER = 'X-Organization-Id';
 

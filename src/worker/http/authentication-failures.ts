@@ -1,6 +1,6 @@
+/** Logs failed authentications by reason and network, so that a flood can be seen but does not fill the log. */
 import type { ProblemCode } from '../core/errors.ts';
 import { logWarning } from '../core/log.ts';
-/** Logs failed authentications by reason and network, so that a flood can be seen but does not fill the log. */
 import { RecentMap } from '../core/recent-map.ts';
 
 const MAX_COUNTED = 1000;

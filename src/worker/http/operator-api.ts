@@ -17,7 +17,7 @@ export const requireOperatorApi = createMiddleware<AppEnv>((c, next) => {
   return next();
 });
 
-/** What follows `Bearer` in the header `Authorization`; empty if nothing does. */
+/** The raw key after `Bearer` in the header `Authorization`, or an empty string. */
 export function readOperatorKey(c: Context<AppEnv>): string {
   const [, rawKey = ''] = /^Bearer +(\S+)$/i.exec(c.req.header('Authorization') ?? '') ?? [];
   return rawKey;

@@ -37,7 +37,12 @@ const MAX_VALUE_LENGTH = 500;
 /** Pairs that the operator keeps with an organization, such as the customer's number in its own system. */
 export const metadataSchema = () =>
   z
-    .record(text(1, MAX_KEY_LENGTH), text(0, MAX_VALUE_LENGTH))
+    .record(text(1, MAX_KEY_LENGTH), text(0, MAX_VALUE_LENGTH), {
+      error: ({ code }) =>
+        code === 'invalid_key'
+          ? `must be a key of 1 to ${MAX_KEY_LENGTH} characters, without control characters`
+          : undefined,
+    })
     .check(z.refine((pairs) => Object.keys(pairs).length <= MAX_PAIRS, `must have at most ${MAX_PAIRS} pairs`));
 
 export const organizationName = () => visibleName(MAX_ORGANIZATION_NAME_LENGTH);

@@ -11,14 +11,15 @@ import { audit_events, integrations, organizations, phone_numbers } from '../d1/
 import { eventParameters } from '../decision/call.ts';
 import type { Call, EventParameters, OperatorCall } from '../decision/call.ts';
 import { carryOut, eventRecorder, hasDecided, isOfTarget } from '../decision/event.ts';
-import { mayOperate, operatorMutation, operatorParameters } from '../decision/operator.ts';
-import type { OperatorParameters } from '../decision/operator.ts';
+import { mayOperate, operatorMutation } from '../decision/operator.ts';
 import type { Bindings } from '../env.ts';
 import { inBatches } from './in-batches.ts';
 import type { Budget } from './in-batches.ts';
 import { isOrganization } from './organization.ts';
 import { findCounted, presentCounted } from './read.ts';
 import type { CountedOrganization } from './read.ts';
+import { statusParameters } from './suspension.ts';
+import type { StatusParameters } from './suspension.ts';
 
 /** Of 100 rows each, with 5 statements. The platform allows 1,000 statements in one invocation, and the cron has other tasks. */
 const BATCHES_PER_TURN = 60;
@@ -27,8 +28,11 @@ const ORGANIZATIONS_PER_RUN = 10;
 
 type OrganizationParameters = Placeholders<Pick<EventParameters, 'organization_id'>>;
 
-/** Offboarding is final, so there is only one such event. A command asks before; a key must have suspended before. */
-const recordOffboarding = eventRecorder<OperatorParameters>({
+/**
+ * Offboarding is final, so there is only one such event. A command asks before; a key must have suspended before. If the
+ * organization has changed since it was read, even a first try that is late does nothing.
+ */
+const recordOffboarding = eventRecorder<StatusParameters>({
   table: organizations,
   target_id: organizations.organization_id,
   action: 'organization.offboarded',
@@ -36,6 +40,7 @@ const recordOffboarding = eventRecorder<OperatorParameters>({
     and(
       isOrganization(parameters),
       ne(organizations.status, 'offboarded'),
+      eq(organizations.change_count, parameters.change_count),
       or(isNull(parameters.actor_id), eq(organizations.status, 'suspended')),
       mayOperate('organizations:offboard', db, parameters),
     ),
@@ -150,6 +155,8 @@ const findOffboarding = query((db) =>
     .select({ organization_id: organizations.organization_id })
     .from(organizations)
     .where(and(eq(organizations.status, sql`'offboarded'`), eq(organizations.is_offboarding, sql`1`)))
+    // At random, so that those which fail each time do not hold up the others.
+    .orderBy(sql`random()`)
     .limit(ORGANIZATIONS_PER_RUN),
 );
 
@@ -173,7 +180,7 @@ export async function continueOffboardings(env: Bindings): Promise<void> {
 
 const found = { organization: findCounted };
 
-const decide = operatorMutation<OperatorParameters, typeof found>('organizations:offboard', {
+const decide = operatorMutation<StatusParameters, typeof found>('organizations:offboard', {
   statements: beginning,
   found,
 });
@@ -197,7 +204,7 @@ export async function offboardOrganization(
   if (confirmed.organization_id !== organization_id) {
     throw invalid('organization_id', 'must be the organization of the path');
   }
-  const answer = await decide(call, operatorParameters(call, organization_id));
+  const answer = await decide(call, await statusParameters(call, organization_id));
   const organization = presentCounted(answer.found.organization);
   if (answer.outcome === 'undecided' && !['offboarding', 'offboarded'].includes(organization.status)) {
     throw new DomainError('organization_not_suspended', {});

@@ -23,7 +23,7 @@ import {
 import type { OperatedOrganization, OrganizationState } from './organization.ts';
 
 /** How much an organization has. `refused_verifications`: its integrations whose provider refuses their credentials. */
-export interface OrganizationCounts {
+interface OrganizationCounts {
   integrations: number;
   phone_numbers: number;
   /** Those that have not ended. */

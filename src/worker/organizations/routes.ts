@@ -51,6 +51,7 @@ export const organizationRoutes = newRoutes()
     async (c) => {
       const { organization_id } = c.req.valid('param');
       const data = await offboardOrganization(c.get('operatorCall'), organization_id, c.req.valid('json'));
-      return answer(c, 202, { success: true, message: 'Organization is being offboarded', data });
+      const message = data.status === 'offboarded' ? 'Organization is offboarded' : 'Organization is being offboarded';
+      return answer(c, 202, { success: true, message, data });
     },
   );

@@ -9,7 +9,7 @@ import type { OperatorCall } from '../decision/call.ts';
 import { eventRecorder, hasDecided } from '../decision/event.ts';
 import { mayOperate, operatorMutation, operatorParameters } from '../decision/operator.ts';
 import type { OperatorParameters } from '../decision/operator.ts';
-import { assertNotOffboarded, findStatus, isOrganization } from './organization.ts';
+import { assertNotOffboarded, findStatus, isOrganization, organizationState } from './organization.ts';
 import type { OrganizationState } from './organization.ts';
 import { findCounted, presentCounted } from './read.ts';
 import type { CountedOrganization } from './read.ts';
@@ -17,6 +17,13 @@ import type { CountedOrganization } from './read.ts';
 export interface StatusParameters extends OperatorParameters {
   /** The organization's count before the first try. */
   change_count: number;
+}
+
+/** What a change of the organization is bound to, which first reads its count. */
+export async function statusParameters(call: OperatorCall, organization_id: string): Promise<StatusParameters> {
+  const [[seen]] = await onPrimary(call, (database) => batch(database, [findStatus.bind({ organization_id })]));
+  // Without an organization, the batch still finds out who may ask, and what is remembered.
+  return { ...operatorParameters(call, organization_id), change_count: seen?.change_count ?? 0 };
 }
 
 type Status = OrganizationState['status'];
@@ -61,15 +68,15 @@ function changer(statements: typeof suspension, to: Status) {
   const decide = operatorMutation<StatusParameters, typeof found>('organizations:suspend', { statements, found });
 
   return async function change(call: OperatorCall, organization_id: string): Promise<CountedOrganization> {
-    const [[seen]] = await onPrimary(call, (database) => batch(database, [findStatus.bind({ organization_id })]));
-    // Without an organization, the batch still finds out who may ask, and what is remembered.
-    const change_count = seen?.change_count ?? 0;
-    const answer = await decide(call, { ...operatorParameters(call, organization_id), change_count });
-    const [organization] = answer.found.organization;
-    if (answer.outcome === 'undecided' && assertNotOffboarded(answer.found.organization).status !== to) {
+    const answer = await decide(call, await statusParameters(call, organization_id));
+    const { organization } = answer.found;
+    if (answer.outcome === 'undecided') {
+      if (assertNotOffboarded(organization).status === to) return presentCounted(organization);
       throw new DomainError('temporarily_unavailable', { outcome: 'not_done' });
     }
-    return presentCounted(organization ? [organization] : []);
+    // A repeat tells of the change, whatever has become of the organization since. The counts are those of now.
+    const before = organizationState.parse(JSON.parse(answer.event.state));
+    return presentCounted(organization.map((now) => ({ ...now, ...before, status: to })));
   };
 }
 

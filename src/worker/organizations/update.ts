@@ -3,14 +3,13 @@ import * as z from 'zod/mini';
 import { DomainError } from '../core/errors.ts';
 import { foldName } from '../core/folded-name.ts';
 import { tiers } from '../core/vocabulary.ts';
-import { batch } from '../d1/batch.ts';
+import type { Tier } from '../core/vocabulary.ts';
 import { query } from '../d1/query.ts';
 import type { Placeholders } from '../d1/query.ts';
-import { onPrimary } from '../d1/replica-session.ts';
 import { organizations } from '../d1/schema.ts';
 import type { OperatorCall } from '../decision/call.ts';
 import { changesOf, eventRecorder, hasDecided } from '../decision/event.ts';
-import { mayOperate, operatorMutation, operatorParameters } from '../decision/operator.ts';
+import { mayOperate, operatorMutation } from '../decision/operator.ts';
 import { metadataSchema, organizationName } from './create.ts';
 import {
   assertNotOffboarded,
@@ -20,6 +19,7 @@ import {
   presentOrganizationToOperator,
 } from './organization.ts';
 import type { OperatedOrganization } from './organization.ts';
+import { statusParameters } from './suspension.ts';
 import type { StatusParameters } from './suspension.ts';
 
 export const organizationChanges = z.lazy(() =>
@@ -36,14 +36,14 @@ export const organizationChanges = z.lazy(() =>
 interface UpdateParameters extends StatusParameters {
   name: string | null;
   name_folded: string | null;
-  tier: string | null;
+  tier: Tier | null;
   /** JSON object. */
   metadata: string | null;
 }
 
 const newColumns = ({ name, tier, metadata }: Placeholders<UpdateParameters>) => ({
   name: sql<string>`coalesce(${name}, ${organizations.name})`,
-  tier: sql<'starter'>`coalesce(${tier}, ${organizations.tier})`,
+  tier: sql<Tier>`coalesce(${tier}, ${organizations.tier})`,
   metadata: sql<string>`coalesce(${metadata}, ${organizations.metadata})`,
 });
 
@@ -96,11 +96,8 @@ export async function updateOrganization(
   organization_id: string,
   { name, tier, metadata }: z.output<typeof organizationChanges>,
 ): Promise<OperatedOrganization> {
-  const [[seen]] = await onPrimary(call, (database) => batch(database, [findStatus.bind({ organization_id })]));
   const answer = await decide(call, {
-    ...operatorParameters(call, organization_id),
-    // Without an organization, the batch still finds out who may ask, and what is remembered.
-    change_count: seen?.change_count ?? 0,
+    ...(await statusParameters(call, organization_id)),
     name: name ?? null,
     name_folded: name === undefined ? null : foldName(name),
     tier: tier ?? null,

@@ -16,6 +16,7 @@ import { isPhoneNumber, phoneNumberColumns, phoneNumberState, presentPhoneNumber
 import type { PhoneNumber } from './phone-number.ts';
 
 /** Names one number, which one organization at most has. */
+/** Made twice, because the document names the schema of a body, and not that of a query. */
 const oneNumber = () => z.lazy(() => z.strictObject({ phone_number: e164 }));
 
 export const heldNumberQuery = oneNumber();
