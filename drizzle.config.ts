@@ -1,3 +1,3 @@
 import { defineConfig } from 'drizzle-kit';
 
-export default defineConfig({ dialect: 'sqlite', schema: './src/worker/d1/schema.ts', out: './migrations' });
+export default defineConfig({ dialect: 'sqlite', schema: './src/dev/migrated-schema.ts', out: './migrations' });

@@ -29,7 +29,7 @@ ALTER TABLE `organizations` ADD `name` text;--> statement-breakpoint
 ALTER TABLE `organizations` ADD `name_folded` text;--> statement-breakpoint
 ALTER TABLE `organizations` ADD `metadata` text DEFAULT '{}' NOT NULL;--> statement-breakpoint
 ALTER TABLE `organizations` ADD `created_event_id` text;--> statement-breakpoint
-ALTER TABLE `organizations` ADD `is_offboarding` integer DEFAULT false NOT NULL CONSTRAINT "organizations_is_offboarding" CHECK("is_offboarding" IN (0, 1));--> statement-breakpoint
+ALTER TABLE `organizations` ADD `is_offboarding` integer DEFAULT 0 NOT NULL CONSTRAINT "organizations_is_offboarding" CHECK("is_offboarding" IN (0, 1));--> statement-breakpoint
 -- What an interrupted command has left behind, the cron deletes.
 UPDATE `organizations` SET `is_offboarding` = 1
 WHERE `status` = 'offboarded' AND `integration_count` + `phone_number_count` + `api_key_count` > 0;--> statement-breakpoint

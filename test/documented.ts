@@ -81,8 +81,8 @@ interface HttpAnswer {
 }
 
 /** Makes the function that throws unless a document says that a call may be answered like this. */
-function holder(served: unknown) {
-  const document = openApi.parse(served);
+function holder(json: unknown) {
+  const document = openApi.parse(json);
   const schemas = close(document.components.schemas);
   const always = everywhere(document);
   const validators = new Map<string, Validator>();

@@ -17,15 +17,22 @@ export const temporaryDirectory = () => mkdtemp(join(tmpdir(), 'patchbay-'));
 
 export const removeDirectory = (directory: string) => rm(directory, { recursive: true, force: true });
 
+interface Surroundings {
+  cwd?: string | undefined;
+  environment?: Record<string, string>;
+}
+
 /** Runs a program to its end, without a terminal. */
 export async function run(
   program: string,
   parameters: string[],
-  cwd = projectDirectory,
-  environment: Record<string, string> = {},
+  { cwd = projectDirectory, environment }: Surroundings = {},
 ) {
-  const env = { ...process.env, ...environment };
-  const child = spawn(program, parameters, { cwd, env, stdio: ['ignore', 'pipe', 'pipe'] });
+  const child = spawn(program, parameters, {
+    cwd,
+    stdio: ['ignore', 'pipe', 'pipe'],
+    env: { ...process.env, ...environment },
+  });
   const closed = once(child, 'close');
   const [stdout, stderr] = await Promise.all([text(child.stdout), text(child.stderr)]);
   const [code]: unknown[] = await closed;
@@ -34,11 +41,16 @@ export async function run(
 
 const scripts = new Map(Object.entries(packageJson.scripts));
 
-/** Runs an npm script that is a program for Node, without npm around it: npm takes a quarter of a second to start. */
-export function runScript(script: string, ...parameters: string[]) {
+/** The words after `node` of an npm script that is a program for Node, for any working directory. */
+export function programOf(script: string): string[] {
   const [program, ...words] = scripts.get(script)?.split(' ') ?? [];
   if (program !== 'node') throw new Error(`${script} is no program for Node`);
-  return run(process.execPath, [...words, ...parameters]);
+  return words.map((word) => (/\.[jt]s$/.test(word) ? join(projectDirectory, word) : word));
+}
+
+/** Runs an npm script that is a program for Node, without npm around it: npm takes a quarter of a second to start. */
+export function runScript(script: string, ...parameters: string[]) {
+  return run(process.execPath, [...programOf(script), ...parameters]);
 }
 
 /** What `npm run dev` prints once it serves. */

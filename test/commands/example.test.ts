@@ -6,7 +6,6 @@ import { readFile } from 'node:fs/promises';
 import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
 import * as z from 'zod';
 import { entries, patchbayOperator, unwrap } from '../../src/client/client.ts';
-import { projectDirectory } from '../../src/operator/command-line/project.ts';
 import { createOperatorsKey } from '../../src/operator/operator-keys/create.ts';
 import { operatorPermissions } from '../../src/worker/core/permissions.ts';
 import { SECONDS_A_DAY, unixNow } from '../../src/worker/core/time.ts';
@@ -108,7 +107,7 @@ describe('the script that provisions', () => {
     const { url } = dev.banner;
     const environment = { PATCHBAY_URL: url, PATCHBAY_OPERATOR_KEY: operatorKey };
 
-    const ran = await run(process.execPath, ['examples/provision/provision.ts'], projectDirectory, environment);
+    const ran = await run(process.execPath, ['examples/provision/provision.ts'], { environment });
 
     expect(ran).toMatchObject({ code: 0, stderr: '' });
     const [organization_id = ''] = /^org_\w+/.exec(ran.stdout) ?? [];

@@ -4,6 +4,7 @@ import { readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import { removeDirectory, runScript, temporaryDirectory } from '../processes.ts';
+import { withState } from './state.ts';
 
 const added = 'k20261124T105850Z';
 
@@ -11,6 +12,7 @@ let directory: string;
 
 beforeAll(async () => {
   directory = await temporaryDirectory();
+  await withState(directory, () => Promise.resolve());
 });
 
 afterAll(() => removeDirectory(directory));
@@ -60,7 +62,7 @@ it.each<{ what: string; ids: string[]; options: string[]; says: string }>([
   expect(await readFile(file, 'utf8')).toBe(before);
 });
 
-it('ends with 1, and without a word of Done, where the file could not be written', async () => {
+it('ends with 2, and without a word of Done, where the file could not be written', async () => {
   const path = join(directory, '.dev.vars');
   const secret = randomBytes(32).toString('base64');
   await writeFile(path, `export CREDENTIALS_KEKS='${JSON.stringify({ current: 'k1', keys: { k1: secret } })}'\n`);
@@ -68,7 +70,7 @@ it('ends with 1, and without a word of Done, where the file could not be written
   const place = ['--persist-to', directory, '--secrets-file', path];
   const { code, stdout, stderr } = await runScript('keks:rotate', '--step', 'add', '--yes', ...place);
 
-  expect(code).toBe(1);
+  expect(code).toBe(2);
   expect(stderr).toContain('was not changed');
   expect(stdout).not.toContain('Done.');
   expect(stdout + stderr).not.toContain(secret);

@@ -33,6 +33,7 @@ let parent: string;
 /** Where there was nothing before the first key, `first`, of org_first. */
 let directory: string;
 let stdout: string;
+let stderr: string;
 let first: z.output<typeof created>;
 /** When the command began and when it had ended, in Unix milliseconds. */
 let made: { after: number; before: number };
@@ -41,17 +42,17 @@ beforeAll(async () => {
   parent = await temporaryDirectory();
   directory = join(parent, 'state');
   const after = Date.now();
-  ({ stdout } = await create({ '--organization': 'org_first' }, '--json'));
+  ({ stdout, stderr } = await create({ '--organization': 'org_first' }, '--json'));
   made = { after, before: Date.now() };
   first = created.parse(JSON.parse(stdout));
 });
 
 afterAll(() => removeDirectory(parent));
 
-/** Runs the command with good options but for those named. */
+/** Runs the command with good options but for those named. It makes the database if there is none. */
 async function create(named: Record<string, string>, ...flags: string[]) {
   const options = { '--role': 'admin', '--name': 'Test', '--persist-to': directory, ...named };
-  const outcome = await runScript('keys:create', ...Object.entries(options).flat(), ...flags);
+  const outcome = await runScript('keys:create', ...Object.entries(options).flat(), '--create', ...flags);
   if (outcome.code !== 0) throw new Error(outcome.stderr);
   return outcome;
 }
@@ -78,8 +79,9 @@ async function filesIn(path: string): Promise<Map<string, Buffer>> {
 const sha256 = (value: string) => createHash('sha256').update(value).digest('hex');
 
 describe('a new key', () => {
-  it('is printed with --json as one JSON object and nothing else', () => {
+  it('is printed with --json as one JSON object and nothing else; the database is told on standard error', () => {
     expect(stdout).toBe(`${JSON.stringify(first)}\n`);
+    expect(stderr).toBe(`Database: local, in ${directory}\n`);
     expect(Object.keys(first)).toEqual(['raw_key', 'key']);
   });
 
@@ -130,6 +132,7 @@ describe('a new key', () => {
 
     const rawKeys = printed.stdout.match(/bk_live_[0-9A-Za-z]{56}/g) ?? [];
     expect(rawKeys).toHaveLength(1);
+    expect(printed.stdout).toContain(`of org_first, in this database: local, in ${directory}\n`);
     const { api_keys } = await everyRow();
     expect(api_keys).toContainEqual(
       expect.objectContaining({
@@ -159,6 +162,20 @@ describe('its organization', () => {
 });
 
 describe('a database that the command has made', () => {
+  it('is made with --create alone', async () => {
+    const empty = join(parent, 'without');
+    await mkdir(empty);
+    const options = ['--organization', 'org_first', '--role', 'admin', '--name', 'Test', '--persist-to', empty];
+
+    const { code, stdout: printed, stderr: told } = await runScript('keys:create', ...options);
+
+    expect({ code, stdout: printed }).toEqual({ code: 2, stdout: '' });
+    expect(told).toMatch(
+      /^There is no database in \S+\. To make one, add --create to keys:create, or run first: .+\n$/,
+    );
+    expect(await readdir(empty)).toEqual([]);
+  });
+
   it('lacks no migration in the eyes of wrangler', async () => {
     const apply = ['d1', 'migrations', 'apply', 'DB', '--local', '--persist-to', directory];
 
@@ -199,9 +216,12 @@ describe('wrong options', () => {
       says: ['--organisation is not a known option; did you mean --organization?', '--scope is not a known option'],
     },
     {
-      what: 'a directory for the deployed database',
-      options: '--organization org_a --role user --name Test --remote'.split(' '),
-      says: ['--persist-to: is for the local database'],
+      what: 'a directory for the deployed database, and that it be made',
+      options: '--organization org_a --role user --name Test --remote --create'.split(' '),
+      says: [
+        '--persist-to: is for the local database, not for --remote',
+        '--create: is for the local database, not for --remote',
+      ],
     },
   ])(
     'are each named with the usage; the command exits with 2 and makes no directory: $what',
@@ -211,11 +231,11 @@ describe('wrong options', () => {
       const {
         code,
         stdout: printed,
-        stderr,
+        stderr: told,
       } = await runScript('keys:create', ...options, '--json', '--persist-to', never);
 
       expect({ code, stdout: printed }).toEqual({ code: 2, stdout: '' });
-      const [problems = '', usage] = stderr.split('\n\n');
+      const [problems = '', usage] = told.split('\n\n');
       expect(problems.split('\n')).toEqual(says.map((beginning) => expect.stringContaining(beginning)));
       expect(usage).toContain('Usage: npm run --silent keys:create --');
       expect(existsSync(never)).toBe(false);

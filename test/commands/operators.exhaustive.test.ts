@@ -43,7 +43,7 @@ it.each([
 
   const { code, stdout, stderr } = await runScript(script, option, subject, '--persist-to', directory);
 
-  expect({ code, stderr }).toEqual({ code: 1, stderr: '' });
+  expect({ code, stderr }).toEqual({ code: 1, stderr: `Database: local, in ${directory}\n` });
   expect(stdout).toContain(subject);
   expect(stdout).toContain('Nothing was done. Add --yes to do it.');
   expect(await everything()).toEqual(before);

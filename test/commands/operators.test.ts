@@ -66,6 +66,9 @@ const look = (organization_id = ORGANIZATION) =>
     return state.parse(found);
   });
 
+/** What every command says first on standard error. */
+const database = () => `Database: local, in ${directory}\n`;
+
 const place = () => ['--persist-to', directory];
 const first = () => ['--organization', ORGANIZATION, ...place()];
 const number = () => ['--phone-number', PHONE_NUMBER, ...place()];
@@ -77,14 +80,14 @@ const newKey = (...parameters: string[]) =>
 async function act(script: string, parameters: string[]) {
   const before = await look();
   const { code, stdout, stderr } = await runScript(script, ...parameters, '--yes');
-  expect({ code, stderr }).toEqual({ code: 0, stderr: '' });
+  expect({ code, stderr }).toEqual({ code: 0, stderr: database() });
   return { stdout, before, after: await look() };
 }
 
 describe('an operator', () => {
   it('suspends an organization, makes a key that is dead for now, and resumes it', async () => {
     const preview = await runScript('organizations:suspend', ...first());
-    expect(preview).toMatchObject({ code: 1, stderr: '' });
+    expect(preview).toMatchObject({ code: 1, stderr: database() });
     expect(preview.stdout).toContain('Nothing was done. Add --yes to do it.');
 
     const suspended = await act('organizations:suspend', first());
@@ -109,7 +112,7 @@ describe('an operator', () => {
     expect(key.stderr).toContain(`${ORGANIZATION} is suspended`);
 
     const resumed = await runScript('organizations:resume', ...first(), '--yes');
-    expect(resumed).toMatchObject({ code: 0, stderr: '' });
+    expect(resumed).toMatchObject({ code: 0, stderr: database() });
     expect(await look()).toMatchObject({ status: 'active', active_keys: 3 });
   });
 
@@ -128,7 +131,7 @@ describe('an operator', () => {
   it('reads what each organization takes of the database, the biggest first', async () => {
     const { code, stdout, stderr } = await runScript('storage', ...place());
 
-    expect({ code, stderr }).toEqual({ code: 0, stderr: '' });
+    expect({ code, stderr }).toEqual({ code: 0, stderr: database() });
     expect(stdout).toMatch(
       new RegExp(
         `^${ORGANIZATION} +[\\d.]+ MB\\n[^]*  phone_numbers +${NUMBERS - 1} rows[^]*\\norg_other +[\\d.]+ MB\\n`,
@@ -165,7 +168,7 @@ describe('an operator', () => {
 
     const key = await newKey('--organization', ORGANIZATION);
     expect(key).toMatchObject({ code: 1, stdout: '' });
-    expect(key.stderr).toBe(`${ORGANIZATION} is offboarded, for good. Nothing was done.\n`);
+    expect(key.stderr).toBe(`${database()}${ORGANIZATION} is offboarded, for good. Nothing was done.\n`);
     expect(await look()).toEqual(after);
   });
 });
@@ -181,7 +184,7 @@ describe('a command on an unknown organization', () => {
     );
 
     expect({ code, stdout }).toEqual({ code: 1, stdout: '' });
-    expect(stderr).toBe('There is no organization org_nobody. Nothing was done.\n');
+    expect(stderr).toBe(`${database()}There is no organization org_nobody. Nothing was done.\n`);
   });
 });
 

@@ -3,12 +3,9 @@ import { existsSync } from 'node:fs';
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import packageJson from '../../package.json' with { type: 'json' };
 import { removeDirectory, runScript, temporaryDirectory } from '../processes.ts';
-
-const commands = Object.entries(packageJson.scripts)
-  .filter(([, line]) => line.includes(' src/operator/commands/'))
-  .map(([script]) => script);
+import { commands } from './every-command.ts';
+import { withState } from './state.ts';
 
 /** Options that a command cannot do without. */
 const required: Record<string, string[]> = {
@@ -80,14 +77,6 @@ describe.each(commands)('%s', (script) => {
       ].toSorted(),
     );
   });
-
-  it('says how it is used', async () => {
-    expect(await runScript(script, '--help')).toEqual({
-      code: 0,
-      stdout: expect.stringMatching(/^Usage: npm run /),
-      stderr: '',
-    });
-  });
 });
 
 it.each<[script: string, parameters: string[], fault: string]>([
@@ -137,6 +126,22 @@ it.each<[script: string, parameters: string[], fault: string]>([
 
 describe('a file that cannot be used', () => {
   const since = ['--since', new Date().toISOString()];
+  /** Where there is a database, too. */
+  let directory: string;
+
+  beforeAll(async () => {
+    directory = join(parent, 'state');
+    await withState(directory, () => Promise.resolve());
+  });
+
+  /** What the command says after the database, if it was opened. */
+  async function saidOf(script: string, ...parameters: string[]): Promise<string> {
+    const { code, stdout, stderr } = await runScript(script, ...parameters, '--persist-to', directory);
+
+    expect({ code, stdout }).toEqual({ code: 2, stdout: '' });
+    expect(stderr).not.toContain('S3cr3t');
+    return stderr.trimEnd();
+  }
 
   it.each<{ what: string; script: string; content?: string; options?: string[]; says: RegExp }>([
     {
@@ -146,20 +151,20 @@ describe('a file that cannot be used', () => {
       options: since,
       says: /^\S+ exists already\. Nothing was done\.$/,
     },
-    { what: 'a replay of none', script: 'recovery:replay', says: /^ENOENT: no such file or directory, open '\S+'$/ },
+    { what: 'a replay of none', script: 'recovery:replay', says: /^\S+ does not exist$/ },
     {
       what: 'a replay of no export',
       script: 'recovery:replay',
       content: '{"event_id":1}\n',
-      says: /^\S+, line 1, is not what recovery:export writes$/,
+      says: /^Database: .+\n\S+, line 1, is not what recovery:export writes$/,
     },
     {
       what: 'a replay of no JSON',
       script: 'recovery:replay',
       content: 'S3cr3t',
-      says: /^\S+, line 1, is not what recovery:export writes$/,
+      says: /^Database: .+\n\S+, line 1, is not what recovery:export writes$/,
     },
-    { what: 'no ring', script: 'keks:rotate', says: /^ENOENT: no such file or directory, open '\S+'$/ },
+    { what: 'no ring', script: 'keks:rotate', says: /^\S+ does not exist$/ },
     {
       what: 'a file without a ring',
       script: 'keks:rotate',
@@ -173,28 +178,55 @@ describe('a file that cannot be used', () => {
       says: /^\S+: CREDENTIALS_KEKS is not \{"current": .+\}$/,
     },
   ])('is told in one line, without a stack or its content: $what', async ({ script, content, options = [], says }) => {
-    const directory = await temporaryDirectory();
+    const files = await temporaryDirectory();
     try {
-      const file = join(directory, 'file');
+      const file = join(files, 'file');
       if (content !== undefined) await writeFile(file, content);
       const option = script === 'keks:rotate' ? '--secrets-file' : '--file';
 
-      const { code, stderr } = await runScript(script, option, file, '--persist-to', directory, ...options);
-
-      expect(code).toBe(1);
-      expect(stderr.trimEnd()).toMatch(says);
-      expect(stderr).not.toContain('S3cr3t');
+      expect(await saidOf(script, option, file, ...options)).toMatch(says);
     } finally {
-      await removeDirectory(directory);
+      await removeDirectory(files);
     }
   });
 
-  it('is told in one line: a database’s directory that is a file', async () => {
-    await writeFile(join(parent, 'file'), '');
+  it.each<{ what: string; script: string; options: (path: string) => string[]; says: RegExp }>([
+    {
+      what: 'an export to a directory that does not exist',
+      script: 'recovery:export',
+      options: (path) => ['--file', join(path, 'none/file'), ...since],
+      says: /^\S+\/none does not exist$/,
+    },
+    {
+      what: 'a replay of a directory',
+      script: 'recovery:replay',
+      options: (path) => ['--file', path],
+      says: /^\S+ is a directory, not a file$/,
+    },
+    {
+      what: 'a directory in place of a ring',
+      script: 'keks:rotate',
+      options: (path) => ['--secrets-file', path],
+      says: /^\S+ is a directory, not a file$/,
+    },
+  ])('is told in one line: $what', async ({ script, options, says }) => {
+    expect(await saidOf(script, ...options(parent))).toMatch(says);
+  });
 
-    const { code, stdout, stderr } = await runScript('storage', '--persist-to', join(parent, 'file'));
+  it('is told in one line: a database’s directory that is a file, or in one', async () => {
+    const file = join(parent, 'file');
+    await writeFile(file, '');
+    const key = ['--organization', 'org_a', '--role', 'user', '--name', 'Test', '--create'];
 
-    expect({ code, stdout }).toEqual({ code: 1, stdout: '' });
-    expect(stderr).toMatch(/^ENOTDIR: not a directory, mkdir '\S+'\n$/);
+    expect(await runScript('storage', '--persist-to', file)).toMatchObject({
+      code: 2,
+      stdout: '',
+      stderr: expect.stringMatching(/^There is no database in \S+\. .+\n$/),
+    });
+    expect(await runScript('keys:create', ...key, '--persist-to', join(file, 'state'))).toEqual({
+      code: 2,
+      stdout: '',
+      stderr: `${join(file, 'state')} is in something that is not a directory\n`,
+    });
   });
 });

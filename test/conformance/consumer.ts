@@ -11,7 +11,7 @@ import type { joinServer } from './server.ts';
 const packed = z.tuple([z.object({ filename: z.string(), files: z.array(z.object({ path: z.string() })) })]);
 
 export async function succeed(program: string, parameters: string[], cwd?: string): Promise<string> {
-  const { code, stdout, stderr } = await run(program, parameters, cwd);
+  const { code, stdout, stderr } = await run(program, parameters, { cwd });
   if (code !== 0) throw new Error(stderr || stdout);
   return stdout;
 }

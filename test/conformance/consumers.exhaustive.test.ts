@@ -26,14 +26,14 @@ const server = joinServer();
 let admin: Client;
 
 beforeAll(async () => {
-  const { code, stderr } = await run('npm', ['ci', '--ignore-scripts', '--no-audit', '--no-fund'], directory);
+  const { code, stderr } = await run('npm', ['ci', '--ignore-scripts', '--no-audit', '--no-fund'], { cwd: directory });
   if (code !== 0) throw new Error(stderr);
   admin = await server.newOrganization();
 });
 
 /** Runs a tool of the folder. @returns what it printed, if it failed */
 async function failureOf(name: string, parameters: string[], cwd = directory): Promise<string | undefined> {
-  const { code, stdout, stderr } = await run(join(directory, 'node_modules/.bin', name), parameters, cwd);
+  const { code, stdout, stderr } = await run(join(directory, 'node_modules/.bin', name), parameters, { cwd });
   return code === 0 ? undefined : `${name} ended with ${String(code)}:\n${stdout}\n${stderr}`;
 }
 

@@ -3,7 +3,7 @@ import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { beforeAll, describe, expect, it } from 'vitest';
 import * as z from 'zod';
-import { openApiDocument } from '../../src/openapi/document.ts';
+import { openApiDocument, operatorsDocument } from '../../src/openapi/document.ts';
 import { projectDirectory } from '../../src/operator/command-line/project.ts';
 import { app } from '../../src/worker/app.ts';
 import { run } from '../processes.ts';
@@ -52,6 +52,39 @@ async function importSip(phone_number: string): Promise<string> {
   return importedNumber.parse(answer.body).data.phone_number_id;
 }
 
+const documentedIn = (described: z.output<typeof document>['paths']) =>
+  new Set(
+    Object.entries(described).flatMap(([path, operations]) =>
+      Object.keys(operations).map((method) => `${method.toUpperCase()} ${path}`),
+    ),
+  );
+
+/** The routes of the app, but for that of the operators' document itself. */
+function mounted() {
+  const names = app.routes
+    .filter(({ method, path }) => method !== 'ALL' && !path.includes('*') && path !== OPERATORS_DOCUMENT)
+    .map(({ method, path }) => `${method} ${path.replaceAll(/:(\w+)/g, '{$1}')}`);
+  const isOperators = (name: string) => name.includes(' /operator/');
+  return {
+    ofOperators: new Set(names.filter(isOperators)),
+    others: new Set(names.filter((name) => !isOperators(name))),
+  };
+}
+
+const OPERATORS_DOCUMENT = '/operator/openapi.json';
+
+describe('the operators’ OpenAPI document', () => {
+  it('is up to date in the repository, and served as it is there', async () => {
+    const own = JSON.parse(await readFile(join(projectDirectory, `public${OPERATORS_DOCUMENT}`), 'utf8'));
+    expect(own).toEqual(JSON.parse(JSON.stringify(operatorsDocument())));
+
+    const answer = await fetch(`${server.url}${OPERATORS_DOCUMENT}`);
+
+    expect(answer.status).toBe(200);
+    expect(await answer.json()).toEqual(own);
+  });
+});
+
 describe('the OpenAPI document', () => {
   it('is up to date in the repository: `npm run openapi` changes nothing', () => {
     expect(JSON.parse(kept)).toEqual(JSON.parse(JSON.stringify(openApiDocument())));
@@ -65,14 +98,11 @@ describe('the OpenAPI document', () => {
     expect(await response.text()).toBe(kept);
   });
 
-  it('has every route of the app and no other', () => {
-    const routes = app.routes.filter(({ method, path }) => method !== 'ALL' && !path.includes('*'));
+  it('has every route of the app and no other, but for those of operators', () => {
+    const { ofOperators, others } = mounted();
 
-    const mounted = new Set(routes.map(({ method, path }) => `${method} ${path.replaceAll(/:(\w+)/g, '{$1}')}`));
-    const documented = Object.entries(paths).flatMap(([path, operations]) =>
-      Object.keys(operations).map((method) => `${method.toUpperCase()} ${path}`),
-    );
-    expect(new Set(documented)).toEqual(mounted);
+    expect(documentedIn(paths)).toEqual(others);
+    expect(documentedIn(document.parse(JSON.parse(JSON.stringify(operatorsDocument()))).paths)).toEqual(ofOperators);
   });
 
   it('has the same version as GET /health', async () => {
@@ -207,8 +237,11 @@ describe('the OpenAPI document, for tools of all kinds', () => {
     expect(named.map(({ path }) => path)).toEqual(hidden.map(({ path }) => path));
   });
 
-  it('asks for X-Organization-Id on every call under /api, and proposes no Idempotency-Key', () => {
-    const calls = objects.filter(({ path }) => path.length === 3 && path[0] === 'paths' && path[1]?.startsWith('/api'));
+  it('asks for X-Organization-Id on every call under /api but whoami, and proposes no Idempotency-Key', () => {
+    const calls = objects.filter(
+      ({ path }) =>
+        path.length === 3 && path[0] === 'paths' && path[1]?.startsWith('/api') && path[1] !== '/api/whoami',
+    );
     const asked = expect.arrayContaining([
       expect.objectContaining({ name: 'X-Organization-Id', in: 'header', required: true }),
     ]);

@@ -40,7 +40,7 @@ const createdKey = z.object({ raw_key: z.string(), key: z.object({ key_id: z.str
 async function makeFirstKey(directory: string) {
   const organization_id = 'org_journey';
   const options = ['--organization', organization_id, '--role', 'admin', '--name', 'First', '--tier', 'enterprise'];
-  const command = ['run', '--silent', 'keys:create', '--', ...options, '--persist-to', directory, '--json'];
+  const command = ['run', '--silent', 'keys:create', '--', ...options, '--persist-to', directory, '--create', '--json'];
   const { code, stdout, stderr } = await run('npm', command);
   if (code !== 0) throw new Error(stderr);
   const { raw_key, key } = createdKey.parse(JSON.parse(stdout));

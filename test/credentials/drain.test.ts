@@ -246,7 +246,7 @@ describe('the drain', () => {
   });
 
   it('makes 800 KV calls and no more, for the oldest first', async () => {
-    await enqueueMany(901, '1000 - i');
+    await enqueueMany(801, '1000 - i');
     const { bindings, calls } = countedBindings();
 
     await drain(bindings);

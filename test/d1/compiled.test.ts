@@ -50,7 +50,7 @@ async function compiledRows({ compiled, parameters = {} }: Statement): Promise<u
   const { results } = await env.DB.prepare(bound.sql)
     .bind(...bound.parameters)
     .all();
-  return bound.mapRows(results);
+  return bound.readRows(results);
 }
 
 const selecting = () =>
@@ -84,7 +84,7 @@ beforeAll(async () => {
 });
 
 describe('the statements of the app', () => {
-  it('that select give the builder’s own result: the same times, booleans, nulls and order', async () => {
+  it('that select give the builder’s own result, though nothing maps their rows', async () => {
     let compared = 0;
     for (const statement of selecting()) {
       const [own, ours] = [await drizzledRows(statement), await compiledRows(statement)];
@@ -101,12 +101,12 @@ describe('the statements of the app', () => {
       rows.flatMap((row) => Object.values(row).map((value) => (value === null ? 'null' : typeof value))),
     );
 
-    expect([...kinds].toSorted()).toEqual(['boolean', 'null', 'number', 'string']);
+    expect([...kinds].toSorted()).toEqual(['null', 'number', 'string']);
   });
 
   it('give the same when they are asked again, with rows or without', async () => {
     for (const statement of selecting()) {
-      expect(statement.compiled.bind(statement.parameters ?? {}).mapRows([])).toEqual([]);
+      expect(statement.compiled.bind(statement.parameters ?? {}).readRows([])).toEqual([]);
       expect(await compiledRows(statement)).toEqual(await drizzledRows(statement));
     }
   });

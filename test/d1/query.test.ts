@@ -30,7 +30,7 @@ describe('a compiled query', () => {
     expect(builds).toBe(1);
   });
 
-  it('gives back what the builder’s types promise: booleans, nulls, numbers', async () => {
+  it('gives back what the builder’s types promise: nulls, numbers, flags as 0 and 1', async () => {
     const client = await newClient();
     const phone_number_id = await importNumber(client, await createIntegration(client), unusedNumber());
     const read = query((db, parameters: Placeholders<{ id: string }>) =>
@@ -40,8 +40,8 @@ describe('a compiled query', () => {
     const [[row]] = await batch(env.DB, [read.bind({ id: phone_number_id })]);
 
     expect(row).toMatchObject({
-      supports_inbound: false,
-      supports_outbound: false,
+      supports_inbound: 0,
+      supports_outbound: 0,
       sip_username: null,
       created_at: expect.any(Number),
     });

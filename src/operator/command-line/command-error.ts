@@ -11,13 +11,30 @@ export function inOneLine(text: string): string {
   );
 }
 
-/** Files that are missing or may not be read are the operator's to mend, too. Any other error is a fault of ours. */
-const isForOperator = (error: Error) => error instanceof CommandError || 'syscall' in error;
+/** What Node's words for a file mean to the operator. */
+const meanings = new Map<unknown, string>([
+  ['ENOENT', 'does not exist'],
+  ['EEXIST', 'exists already'],
+  ['ENOTDIR', 'is in something that is not a directory'],
+  ['EACCES', 'may not be used by this user'],
+]);
 
-/** From now on an error that nothing catches ends the command with 1. One for the operator is shown without its stack. */
+/** Files that are missing or may not be read are the operator's to mend, too. Any other error is a fault of ours. */
+function messageForOperator(error: Error): string | undefined {
+  if (error instanceof CommandError) return error.message;
+  if (!('syscall' in error)) return undefined;
+  const meaning = 'code' in error ? meanings.get(error.code) : undefined;
+  return meaning !== undefined && 'path' in error ? `${String(error.path)} ${meaning}` : error.message;
+}
+
+/**
+ * From now on an error that nothing catches ends the command. One for the operator is shown in one line, and the exit
+ * code is 2, as for wrong options; any other is shown with its stack, and the exit code is 1.
+ */
 export function tellErrors(): void {
   process.on('uncaughtException', (error) => {
-    console.error(isForOperator(error) ? inOneLine(error.message) : error);
-    process.exit(1);
+    const message = messageForOperator(error);
+    console.error(message === undefined ? error : inOneLine(message));
+    process.exit(message === undefined ? 1 : 2);
   });
 }

@@ -1,12 +1,18 @@
-/** What all operator commands share: options, the bindings that they work on, and the confirmation. */
+/**
+ * What all operator commands share: options, the bindings that they work on, and the confirmation.
+ *
+ * A command imports what reads or writes the database only after its options are read: loading Drizzle takes most of a
+ * second, which is too long to tell of a wrong option.
+ */
+import { mkdir } from 'node:fs/promises';
 import { createInterface } from 'node:readline/promises';
 import * as z from 'zod';
 import { BULK_BATCH_MILLISECONDS, withDeadlines } from '../../worker/core/deadlines.ts';
 import type { Fault } from '../../worker/core/errors.ts';
 import { organizationIdPattern } from '../../worker/core/ids.ts';
 import { isSentence, parse } from '../../worker/core/parse.ts';
-import { inOneLine, tellErrors } from './command-error.ts';
-import { openLocal, openRemote, stateDirectory } from './platform.ts';
+import { CommandError, inOneLine, tellErrors } from './command-error.ts';
+import { hasDatabase, openLocal, openRemote, stateDirectory } from './platform.ts';
 import type { OperatorBindings } from './platform.ts';
 
 /** The name of a file or directory. */
@@ -29,8 +35,9 @@ export const organization = z
 export const confirmation = { yes: z.boolean().default(false) };
 
 /** The usage of a command that asks before it acts. */
-export const usageOf = (script: string, subject: string) =>
+export const usageOf = (script: string, subject: string, example: string) =>
   `Usage: npm run --silent ${script} -- ${subject} [--yes] [--remote | --persist-to DIR]
+Example: npm run ${script} -- ${example} --remote
 
   --yes         does not ask for confirmation
   --remote      works on the deployed database instead of the local one
@@ -74,8 +81,9 @@ function readWords(words: readonly string[], options: z.core.$ZodShape) {
     if (option && !isFlag && value === undefined) faults.push({ path: name, message: 'needs a value' });
     values.set(name, values.has(name) ? [values.get(name), value] : (value ?? true));
   }
-  if (values.has('remote') && values.has('persist-to')) {
-    faults.push({ path: 'persist-to', message: 'is for the local database, not for --remote' });
+  for (const name of ['persist-to', 'create']) {
+    if (!values.has('remote') || !values.has(name) || !options[name]) continue;
+    faults.push({ path: name, message: 'is for the local database, not for --remote' });
   }
   return { values, faults };
 }
@@ -86,17 +94,54 @@ function lineOf({ path, message }: Fault): string {
   return path === '' ? `The command line ${message}` : `--${path}: ${message}`;
 }
 
-/** Opens the bindings that the options name, runs `work`, and closes them. The local database is migrated first. */
+interface Place {
+  remote: boolean;
+  'persist-to'?: string | undefined;
+  /** Whether a local database is made where there is none. */
+  create?: boolean | undefined;
+}
+
+/**
+ * Opens the bindings that the options name, says on standard error which database that is, runs `work`, and closes them.
+ * The local database is migrated first.
+ *
+ * @param work `database` is what was said of the database
+ * @throws CommandError if there is no such database
+ */
 export async function withBindings<Result>(
-  { remote, ...options }: { remote: boolean; 'persist-to'?: string | undefined },
-  work: (env: OperatorBindings) => Promise<Result>,
+  options: Place,
+  work: (env: OperatorBindings, database: string) => Promise<Result>,
 ): Promise<Result> {
-  const { env, dispose } = remote ? await openRemote() : await openLocal(stateDirectory(options['persist-to']));
+  const { env, dispose, database } = options.remote ? await openRemote() : await openNamedLocal(options);
   try {
-    return await work(withDeadlines(env, () => {}, BULK_BATCH_MILLISECONDS));
+    if (options.remote) say(database);
+    return await work(
+      withDeadlines(env, () => {}, BULK_BATCH_MILLISECONDS),
+      database,
+    );
   } finally {
     await dispose();
   }
+}
+
+async function openNamedLocal({ 'persist-to': persistTo, create = false }: Place) {
+  const directory = stateDirectory(persistTo);
+  if (create) await mkdir(directory, { recursive: true });
+  else if (!hasDatabase(directory)) {
+    const dev = commandLine('dev', { 'persist-to': persistTo });
+    throw new CommandError(
+      `There is no database in ${directory}. To make one, add --create to keys:create, or run first: ${dev}`,
+    );
+  }
+  const database = `local, in ${directory}`;
+  // Before it is opened, because that migrates it.
+  say(database);
+  return { ...(await openLocal(directory)), database };
+}
+
+/** Not on standard output, which may be JSON. */
+function say(database: string): void {
+  console.error(`Database: ${inOneLine(database)}`);
 }
 
 /**

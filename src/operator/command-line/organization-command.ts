@@ -2,7 +2,6 @@
 import * as z from 'zod';
 import type { OrganizationStatus } from '../../worker/core/vocabulary.ts';
 import type { CountedOrganization } from '../../worker/organizations/read.ts';
-import { readOrganization } from '../organizations/read.ts';
 import {
   confirmation,
   counted,
@@ -30,11 +29,9 @@ interface Command {
  */
 export async function runOrganizationCommand(script: string, { from, effect, act }: Command): Promise<void> {
   const schema = z.strictObject({ organization, ...confirmation, ...place });
-  const {
-    yes,
-    organization: organization_id,
-    ...options
-  } = readOptions(usageOf(script, '--organization org_…'), schema);
+  const usage = usageOf(script, '--organization org_…', '--organization org_acme');
+  const { yes, organization: organization_id, ...options } = readOptions(usage, schema);
+  const { readOrganization } = await import('../organizations/read.ts');
   process.exitCode = await withBindings(options, async ({ DB }) => {
     const found = await readOrganization(DB, organization_id);
     if (!found) return nothingDone(`There is no organization ${organization_id}`);

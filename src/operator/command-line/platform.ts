@@ -1,11 +1,12 @@
 /** The Worker's bindings in Node, for the operator's commands and the dev server. */
 import { spawn } from 'node:child_process';
-import { writeFileSync } from 'node:fs';
+import { existsSync, writeFileSync } from 'node:fs';
 import { mkdir, readdir, readFile, writeFile } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 import type { PlatformProxy } from 'wrangler';
 import type { Bindings } from '../../worker/env.ts';
 import { CommandError } from './command-error.ts';
+import { whyNotOpened } from './deployed-errors.ts';
 import { projectDirectory } from './project.ts';
 
 // Wrangler's notes must not appear in the JSON that a command prints, and its warnings do not concern the commands.
@@ -38,6 +39,9 @@ export function keepDevServerUrl(directory: string, url: string): void {
 export function readDevServerUrl(directory: string): Promise<string> {
   return readFile(devServerUrlPath(directory), 'utf8').catch(() => 'http://localhost:8787');
 }
+
+/** Whether the directory has a local D1. */
+export const hasDatabase = (directory: string) => existsSync(join(directory, 'v3/d1'));
 
 /** The local bindings, with the state that `wrangler dev` uses. The database is migrated first. */
 export async function openLocal(directory: string): Promise<PlatformProxy<Bindings>> {
@@ -82,8 +86,17 @@ const remotely = <Binding extends object>(binding: Binding) => ({ ...binding, re
 /** The bindings of an operator's command, local or deployed. */
 export type OperatorBindings = Pick<Bindings, 'DB' | 'CREDENTIALS'>;
 
-/** The deployed D1 and CREDENTIALS namespace. Wrangler signs in as it does for a deployment. */
-export async function openRemote(): Promise<PlatformProxy<OperatorBindings>> {
+/**
+ * The deployed D1 and CREDENTIALS namespace, and in words which D1 that is. Wrangler signs in as it does for a deployment,
+ * but does not ask anything.
+ *
+ * @throws CommandError that says what to do
+ */
+export async function openRemote(): Promise<PlatformProxy<OperatorBindings> & { database: string }> {
+  // What wrangler logs of a failure it throws, too. And with nothing logged, nobody would see that it waits for a sign-in
+  // in a browser.
+  process.env['WRANGLER_LOG'] = 'none';
+  process.env['CI'] = 'true';
   const { getPlatformProxy, unstable_readConfig } = await loadWrangler();
   const { name, account_id, compatibility_date, d1_databases, kv_namespaces } = unstable_readConfig({
     config: configPath,
@@ -101,11 +114,15 @@ export async function openRemote(): Promise<PlatformProxy<OperatorBindings>> {
       .map(remotely),
   };
   await writeFile(remoteConfigPath, JSON.stringify(config));
-  return getPlatformProxy<OperatorBindings>({ configPath: remoteConfigPath, persist: false }).catch(
+  const platform = await getPlatformProxy<OperatorBindings>({ configPath: remoteConfigPath, persist: false }).catch(
     (error: unknown) => {
-      throw error instanceof Error ? new CommandError(`The deployed database: ${error.message}`) : error;
+      throw new CommandError(whyNotOpened(error));
     },
   );
+  const names = d1_databases.map(
+    (d1: { database_name?: string; database_id?: string }) => `${d1.database_name} (id ${d1.database_id})`,
+  );
+  return { ...platform, database: `deployed, ${names.join()}` };
 }
 
 /** Starts wrangler with its output piped. */

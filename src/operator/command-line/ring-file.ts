@@ -10,6 +10,7 @@ import { parseJson } from '../../worker/core/json.ts';
 import { readRing } from '../keks/ring.ts';
 import type { Ring } from '../keks/ring.ts';
 import { CommandError } from './command-error.ts';
+import { requireFile } from './files.ts';
 
 const secrets = z.looseObject({ CREDENTIALS_KEKS: z.string() });
 
@@ -27,6 +28,7 @@ interface RingFile {
 export async function readRingFile(path: string): Promise<RingFile> {
   const isJson = extname(path) === '.json';
   const parse = (text: string) => secrets.safeParse(isJson ? parseJson(text) : parseEnv(text)).data;
+  await requireFile(path);
   const text = await readFile(path, 'utf8');
   const data = parse(text);
   if (!data) throw new CommandError(`${path} has no CREDENTIALS_KEKS, or its form is wrong`);

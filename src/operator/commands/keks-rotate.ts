@@ -7,13 +7,13 @@ import pMap from 'p-map';
 import * as z from 'zod';
 import { MAX_CONNECTIONS } from '../../worker/core/connections.ts';
 import { text } from '../../worker/core/text.ts';
-import { countDataKeys, readKeks } from '../../worker/credentials/data-keys.ts';
 import { parseKekRing } from '../../worker/credentials/kek-ring.ts';
 import {
   commandLine,
   confirmation,
   filePath,
   isConfirmed,
+  nothingDone,
   place,
   readOptions,
   shellWord,
@@ -22,7 +22,6 @@ import {
 import { readDevServerUrl, stateDirectory } from '../command-line/platform.ts';
 import { projectDirectory } from '../command-line/project.ts';
 import { readRingFile } from '../command-line/ring-file.ts';
-import { countIntendedUnder, markKekRetired, secondsToRetirement as findSecondsToRetirement } from '../keks/retire.ts';
 import { addKek, newestKek, newKekId, promoteNewest, retireKek } from '../keks/ring.ts';
 import type { Ring } from '../keks/ring.ts';
 
@@ -30,6 +29,7 @@ const steps = ['add', 'promote', 'retire'] as const;
 
 const usage = `Usage: npm run keks:rotate -- [--step ${steps.join('|')}] [--kek ID] [--yes]
          [--remote --secrets-file FILE | --persist-to DIR]
+Example: npm run keks:rotate -- --step add --remote --secrets-file secrets.json
 
   Without --step it shows how far the rotation is, and what comes next.
 
@@ -81,33 +81,35 @@ interface Found {
 const { step, kek = '', yes, 'secrets-file': secretsFile, ...options } = readOptions(usage, schema);
 const path = secretsFile === undefined ? join(projectDirectory, '.dev.vars') : resolve(secretsFile);
 const file = await readRingFile(path);
-const { uses, intended, secondsToRetirement } = await withBindings(options, ({ DB }) => find(DB));
-const devServerUrl = await readDevServerUrl(stateDirectory(options['persist-to']));
 const changed = change(file.ring);
-const refusal = refuse(file.ring);
+const devServerUrl = await readDevServerUrl(stateDirectory(options['persist-to']));
+const { countDataKeys, readKeks } = await import('../../worker/credentials/data-keys.ts');
+const retirement = await import('../keks/retire.ts');
 
-if (!step) {
-  console.log(`${describe(file.ring)}\n${whatIsNext(file.ring)}`);
-} else if (refusal) {
-  console.error(refusal);
-  process.exitCode = 1;
-} else if (await isConfirmed(`${preview(changed)}\n\n${describe(changed)}`, yes)) {
-  if (step === 'retire' && !(await withBindings(options, ({ DB }) => retireInDatabase(DB)))) {
-    console.error(`${kek} has come into use meanwhile. Nothing was done.`);
-    process.exitCode = 1;
-  } else {
-    await file.write(changed);
-    console.log(`\nDone.\n\n${whatIsNext(changed)}`);
+let found: Found;
+process.exitCode = await withBindings(options, async ({ DB }) => {
+  found = await find(DB);
+  const refusal = refuse(file.ring);
+  if (!step) {
+    console.log(`${describe(file.ring)}\n${whatIsNext(file.ring)}`);
+    return 0;
   }
-} else {
-  process.exitCode = 1;
-}
+  if (refusal) {
+    console.error(refusal);
+    return 1;
+  }
+  if (!(await isConfirmed(`${preview(changed)}\n\n${describe(changed)}`, yes))) return 1;
+  if (step === 'retire' && !(await retireInDatabase(DB))) return nothingDone(`${kek} has come into use meanwhile`);
+  await file.write(changed);
+  console.log(`\nDone.\n\n${whatIsNext(changed)}`);
+  return 0;
+});
 
 async function find(database: D1Database): Promise<Found> {
   return {
     uses: await findUses(database),
-    intended: await countIntendedUnder(database, kek),
-    secondsToRetirement: await findSecondsToRetirement(database, file.ring.current),
+    intended: await retirement.countIntendedUnder(database, kek),
+    secondsToRetirement: await retirement.secondsToRetirement(database, file.ring.current),
   };
 }
 
@@ -117,7 +119,7 @@ async function find(database: D1Database): Promise<Found> {
  */
 async function retireInDatabase(database: D1Database): Promise<boolean> {
   const { checkValues } = await parseKekRing(JSON.stringify(file.ring));
-  return markKekRetired(database, { kek_id: kek, check_value: checkValues.get(kek) ?? '' });
+  return retirement.markKekRetired(database, { kek_id: kek, check_value: checkValues.get(kek) ?? '' });
 }
 
 async function findUses(database: D1Database): Promise<Found['uses']> {
@@ -127,7 +129,7 @@ async function findUses(database: D1Database): Promise<Found['uses']> {
 }
 
 function usesOf(id: string) {
-  return uses.get(id) ?? { count: 0, exact: true };
+  return found.uses.get(id) ?? { count: 0, exact: true };
 }
 
 function inWords({ count, exact }: Counted): string {
@@ -143,6 +145,7 @@ function change(ring: Ring): Ring {
 
 /** Why the step cannot be done now. */
 function refuse(ring: Ring): string | undefined {
+  const { intended, secondsToRetirement } = found;
   const newest = newestKek(ring);
   if (step === 'add' && newest !== ring.current)
     return `${newest} has been added and is not current. Promote it first.`;
@@ -176,7 +179,7 @@ be able to read them, wait that long, or keep a copy of the key elsewhere.`;
 }
 
 function describe(ring: Ring): string {
-  const ids = [...new Set([...Object.keys(ring.keys), ...uses.keys()])];
+  const ids = [...new Set([...Object.keys(ring.keys), ...found.uses.keys()])];
   const width = Math.max(...ids.map(({ length }) => length));
   const lines = ids.map((id) => {
     const standing = id === ring.current ? 'current' : Object.hasOwn(ring.keys, id) ? '' : 'not in ring';
@@ -198,7 +201,7 @@ function whatIsNext(ring: Ring): string {
       : [];
     return numbered(deploy, ...wait, command({ step: 'promote' }));
   }
-  const old = [...new Set([...Object.keys(ring.keys), ...uses.keys()])].filter((id) => id !== ring.current);
+  const old = [...new Set([...Object.keys(ring.keys), ...found.uses.keys()])].filter((id) => id !== ring.current);
   if (old.some((id) => usesOf(id).count > 0)) {
     const run = `A local server has no cron: curl ${devServerUrl}/cdn-cgi/local/scheduled`;
     const wait = 'Wait while the cron re-wraps 100 data keys a minute (data_keys_rewrapped in the log).';

@@ -1,7 +1,6 @@
+/** `npm run organizations:offboard`: ends an organization for good. If it is interrupted, run it again. */
 import { counted } from '../command-line/options.ts';
 import { runOrganizationCommand } from '../command-line/organization-command.ts';
-/** `npm run organizations:offboard`: ends an organization for good. If it is interrupted, run it again. */
-import { offboardOrganization } from '../organizations/offboard.ts';
 
 const labels = { phone_numbers: 'phone numbers', integrations: 'integrations' };
 
@@ -10,6 +9,7 @@ await runOrganizationCommand('organizations:offboard', {
     'This cannot be undone. It deletes its phone numbers and integrations with their credentials, and revokes its keys.\n' +
     'Only its audit events stay. If the command is interrupted, run it again.',
   async act(database, organization_id) {
+    const { offboardOrganization } = await import('../organizations/offboard.ts');
     const ended = await offboardOrganization(database, organization_id, (step, done, total) =>
       console.log(`${labels[step]}: ${done}/${total}`),
     );

@@ -2,7 +2,7 @@
  * `npm run phone-numbers:release`: deletes an organization's phone number, so that another organization can import it.
  */
 import * as z from 'zod';
-import { e164 } from '../../worker/phone-numbers/phone-number.ts';
+import { e164 } from '../../worker/phone-numbers/e164.ts';
 import type { PhoneNumber } from '../../worker/phone-numbers/phone-number.ts';
 import {
   confirmation,
@@ -13,12 +13,12 @@ import {
   usageOf,
   withBindings,
 } from '../command-line/options.ts';
-import { findHeldPhoneNumber, releasePhoneNumber } from '../phone-numbers/release.ts';
 
 const { yes, ...options } = readOptions(
-  usageOf('phone-numbers:release', '--phone-number +…'),
+  usageOf('phone-numbers:release', '--phone-number +…', '--phone-number +14155550100'),
   z.strictObject({ 'phone-number': e164, ...confirmation, ...place }),
 );
+const { findHeldPhoneNumber, releasePhoneNumber } = await import('../phone-numbers/release.ts');
 process.exitCode = await withBindings(options, async ({ DB }) => {
   const found = await findHeldPhoneNumber(DB, options['phone-number']);
   if (!found) return nothingDone(`No organization has ${options['phone-number']}`);

@@ -4,10 +4,11 @@ import { resolve } from 'node:path';
 import * as z from 'zod';
 import { rfc3339 } from '../../worker/core/time.ts';
 import { CommandError } from '../command-line/command-error.ts';
+import { requireNoFile } from '../command-line/files.ts';
 import { commandLine, filePath, nothingDone, place, readOptions, withBindings } from '../command-line/options.ts';
-import { whyNotCovered, exportAll } from '../recovery/export.ts';
 
 const usage = `Usage: npm run recovery:export -- --since ISO --file FILE [--remote | --persist-to DIR]
+Example: npm run recovery:export -- --since 2030-01-15T10:30:00Z --file events.jsonl --remote
 
   --since       the restore point, like 2030-01-15T10:30:00Z, at most 30 days ago; the export begins a day before it
   --file        the file to create, with one JSON row on each line
@@ -22,6 +23,8 @@ const schema = z.strictObject({
 });
 
 const { since, file, ...options } = readOptions(usage, schema);
+await requireNoFile(file);
+const { whyNotCovered, exportAll } = await import('../recovery/export.ts');
 process.exitCode = await withBindings(options, async ({ DB }) => {
   const reason = await whyNotCovered(DB, since);
   if (reason !== undefined) return nothingDone(`--since: ${reason}`);

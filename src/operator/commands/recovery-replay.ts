@@ -8,19 +8,18 @@ import * as z from 'zod';
 import { parseJson } from '../../worker/core/json.ts';
 import { actorTypes, auditActions, endingActions, eventReasons, purgeStates } from '../../worker/core/vocabulary.ts';
 import type { AuditAction } from '../../worker/core/vocabulary.ts';
-import { readKeks } from '../../worker/credentials/data-keys.ts';
 import { CommandError } from '../command-line/command-error.ts';
+import { requireFile } from '../command-line/files.ts';
 import { confirmation, filePath, isConfirmed, place, readOptions, withBindings } from '../command-line/options.ts';
 import type { OperatorBindings } from '../command-line/platform.ts';
 import { readRingFile } from '../command-line/ring-file.ts';
 import type { ExportedRow } from '../recovery/export.ts';
-import { reconcile } from '../recovery/reconcile.ts';
-import { replay } from '../recovery/replay.ts';
 
 const ROWS_PER_PAGE = 100;
 
 const usage = `Usage: npm run recovery:replay -- --file FILE [--yes]
          [--remote --secrets-file FILE | --persist-to DIR [--secrets-file FILE]]
+Example: npm run recovery:replay -- --file events.jsonl --remote --secrets-file secrets.json
 
   --file          the file that npm run recovery:export wrote before the restore
   --yes           does not ask for confirmation
@@ -85,7 +84,11 @@ const exportedRow = z.union([auditEvent, purge, assignment, retiredKek]);
 const endings: readonly AuditAction[] = endingActions;
 
 const { file, yes, 'secrets-file': secretsFile, ...options } = readOptions(usage, schema);
+await requireFile(file);
 const ring = secretsFile === undefined ? undefined : (await readRingFile(secretsFile)).ring;
+const { readKeks } = await import('../../worker/credentials/data-keys.ts');
+const { reconcile } = await import('../recovery/reconcile.ts');
+const { replay } = await import('../recovery/replay.ts');
 process.exitCode = await withBindings(options, async (env) => {
   if (!(await isConfirmed(await preview(env), yes))) return 1;
   await recover(env);

@@ -47,8 +47,8 @@ const counters = query((db) =>
   db
     .select({
       organization_id: organizations.organization_id,
-      integrations: organizations.integration_count,
-      phone_numbers: organizations.phone_number_count,
+      integrations: sql<number>`${organizations.integration_count}`.as('integrations'),
+      phone_numbers: sql<number>`${organizations.phone_number_count}`.as('phone_numbers'),
       audit_events:
         sql<number>`${organizations.audit_event_count} + ${organizations.refusal_count} + ${organizations.read_count}`.as(
           'audit_events',

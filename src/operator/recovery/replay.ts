@@ -2,6 +2,7 @@
  * Run after a restore of D1: repeats what had ended since the restore point, from what was exported before (export.ts).
  */
 import { and, eq, gt, inArray, isNotNull, isNull, lt, lte, max, ne, not, or, sql } from 'drizzle-orm';
+import type { SQLWrapper } from 'drizzle-orm';
 import { alias } from 'drizzle-orm/sqlite-core';
 import { BATCH_ID_LENGTH, newEventId } from '../../worker/core/ids.ts';
 import { RESTORABLE_SECONDS, SECONDS_A_DAY } from '../../worker/core/time.ts';
@@ -52,6 +53,9 @@ interface Trail {
   last_sequence: number;
 }
 
+/** What a step tells of each row that it has changed. */
+const idOf = (column: SQLWrapper) => sql<string>`${column}`.as('id');
+
 /**
  * Creates an organization that is newer than the restore point again. Its events need its row, which counts them, and a
  * suspension or offboarding that they record must hold. It has nothing else.
@@ -65,7 +69,7 @@ const putOrganizationBack: Step<Trail> = query((db, parameters: Placeholders<Tra
       created_at: parameters.first_event_at,
     })
     .onConflictDoNothing()
-    .returning({ id: organizations.organization_id }),
+    .returning({ id: idOf(organizations.organization_id) }),
 );
 
 /**
@@ -83,7 +87,7 @@ const moveBehind: Step<Trail> = query((db, parameters: Placeholders<Trail>) =>
         lte(audit_events.sequence, parameters.last_sequence),
       ),
     )
-    .returning({ id: audit_events.event_id }),
+    .returning({ id: idOf(audit_events.event_id) }),
 );
 
 /**
@@ -105,7 +109,7 @@ const continueTrail: Step<Trail> = query((db, parameters: Placeholders<Trail>) =
       change_count: sql`max(${organizations.change_count}, ${last_sequence} + 1)`,
     })
     .where(isOrganization(parameters))
-    .returning({ id: organizations.organization_id });
+    .returning({ id: idOf(organizations.organization_id) });
 });
 
 /**
@@ -121,7 +125,7 @@ const moveRevision = (
       .update(table)
       .set({ revision: sql`${parameters.last_sequence} + 1` })
       .where(and(isTarget(parameters), lte(table.revision, parameters.last_sequence)))
-      .returning({ id: sql<string>`${parameters.target_id}` }),
+      .returning({ id: idOf(parameters.target_id) }),
   );
 
 const movedRevisions: Partial<Record<AuditAction, Step<UpdatedParameters>>> = {
@@ -148,7 +152,7 @@ const renameOfAnother: Step<AuditEventRow> = query((db, parameters: Placeholders
     .update(audit_events)
     .set({ event_id })
     .where(and(isDecision(parameters), isOfAnother(parameters), not(existsIn(db, taken, isTaken))))
-    .returning({ id: audit_events.target_id });
+    .returning({ id: idOf(audit_events.target_id) });
 });
 
 /**
@@ -167,7 +171,7 @@ const renameLateDeletion: Step<AuditEventRow & { new_event_id: string }> = query
           ne(audit_events.action, parameters.action),
         ),
       )
-      .returning({ id: audit_events.target_id }),
+      .returning({ id: idOf(audit_events.target_id) }),
 );
 
 /**
@@ -187,13 +191,13 @@ const removeOther: Step<AuditEventRow> = query((db, parameters: Placeholders<Aud
         ),
       ),
     )
-    .returning({ id: audit_events.event_id }),
+    .returning({ id: idOf(audit_events.event_id) }),
 );
 
 /** Finds what a batch has deleted. */
 const findDeleted: Step<BatchOfEvents> = query((db, parameters: Placeholders<BatchOfEvents>) =>
   db
-    .select({ id: audit_events.target_id })
+    .select({ id: idOf(audit_events.target_id) })
     .from(audit_events)
     .where(and(isOfBatch(parameters), inArray(sql`+${audit_events.action}`, deletions))),
 );
@@ -206,7 +210,7 @@ const putBack: Step<AuditEventRow> = query((db, parameters: Placeholders<AuditEv
     .insert(audit_events)
     .values(rowValues(audit_events, parameters))
     .onConflictDoNothing()
-    .returning({ id: audit_events.event_id }),
+    .returning({ id: idOf(audit_events.event_id) }),
 );
 
 /**
@@ -219,7 +223,7 @@ const postponePurges: Step<{ until: number }> = query((db, { until }: Placeholde
     .update(credential_purges)
     .set({ due_at: sql`${until}`, first_due_at: sql`${until}` })
     .where(lt(credential_purges.due_at, sql`${until} - ${sql.raw(String(SECONDS_A_DAY))}`))
-    .returning({ id: credential_purges.kv_key }),
+    .returning({ id: idOf(credential_purges.kv_key) }),
 );
 
 /** What was owed before the restore is an exception: nothing can make it live again, so its removal continues. */
@@ -236,7 +240,7 @@ const putPurgeBack: Step<PurgeRow> = query((db, parameters: Placeholders<PurgeRo
         state: 'owed',
       },
     })
-    .returning({ id: credential_purges.kv_key }),
+    .returning({ id: idOf(credential_purges.kv_key) }),
 );
 
 /**
@@ -266,7 +270,7 @@ const reassign: Step<AssignmentRow> = query((db, parameters: Placeholders<Assign
         existsIn(db, home, isHome),
       ),
     )
-    .returning({ id: phone_numbers.phone_number_id });
+    .returning({ id: idOf(phone_numbers.phone_number_id) });
 });
 
 /** Retires a KEK again, even if the restore brought back rows that it wraps: nothing new may be wrapped with it. */
@@ -275,7 +279,7 @@ const retireAgain: Step<RetiredKekRow> = query((db, parameters: Placeholders<Ret
     .insert(key_encryption_keys)
     .values(rowValues(key_encryption_keys, parameters))
     .onConflictDoUpdate({ target: key_encryption_keys.kek_id, set: { retired_at: sql`excluded.retired_at` } })
-    .returning({ id: key_encryption_keys.kek_id }),
+    .returning({ id: idOf(key_encryption_keys.kek_id) }),
 );
 
 const isUsed = (db: Builder, parameters: Target) =>
@@ -308,7 +312,7 @@ const enqueueFrom = (table: CredentialsTable, isSubject: typeof isIntegration): 
           .where(and(isSubject(parameters), isNotNull(table.credentials_version))),
       )
       .onConflictDoNothing()
-      .returning({ id: credential_purges.kv_key }),
+      .returning({ id: idOf(credential_purges.kv_key) }),
   );
 
 /**
@@ -322,15 +326,21 @@ const deleteIntegration: Step = query((db, parameters: Target) =>
   db
     .delete(integrations)
     .where(and(isIntegration(parameters), not(isUsed(db, parameters))))
-    .returning({ id: integrations.integration_id }),
+    .returning({ id: idOf(integrations.integration_id) }),
 );
 
 const findIntegration: Step = query((db, parameters: Target) =>
-  db.select({ id: integrations.integration_id }).from(integrations).where(isIntegration(parameters)),
+  db
+    .select({ id: idOf(integrations.integration_id) })
+    .from(integrations)
+    .where(isIntegration(parameters)),
 );
 
 const deletePhoneNumber: Step = query((db, parameters: Target) =>
-  db.delete(phone_numbers).where(isPhoneNumber(parameters)).returning({ id: phone_numbers.phone_number_id }),
+  db
+    .delete(phone_numbers)
+    .where(isPhoneNumber(parameters))
+    .returning({ id: idOf(phone_numbers.phone_number_id) }),
 );
 
 const revokeKey: Step = query((db, parameters: Target) =>
@@ -338,7 +348,7 @@ const revokeKey: Step = query((db, parameters: Target) =>
     .update(api_keys)
     .set({ status: 'revoked' })
     .where(and(isApiKey(parameters), eq(api_keys.status, 'active')))
-    .returning({ id: api_keys.key_id }),
+    .returning({ id: idOf(api_keys.key_id) }),
 );
 
 /** Selects the events that come after this one. */
@@ -369,7 +379,7 @@ const findRotatedInVain: Step = query((db, parameters: Target) => {
     isLater(parameters),
   );
   return db
-    .select({ id: api_keys.key_id })
+    .select({ id: idOf(api_keys.key_id) })
     .from(api_keys)
     .where(
       and(
@@ -412,7 +422,7 @@ const setStatus = (status: 'active' | 'suspended' | 'offboarded'): Step =>
             status === 'offboarded' ? undefined : not(existsIn(db, audit_events, isOfLaterStatus)),
           ),
         )
-        .returning({ id: organizations.organization_id })
+        .returning({ id: idOf(organizations.organization_id) })
     );
   });
 
@@ -420,7 +430,7 @@ const setStatus = (status: 'active' | 'suspended' | 'offboarded'): Step =>
 const findWithoutKeys: Step<{ organization_ids: string }> = query(
   (db, { organization_ids }: Placeholders<{ organization_ids: string }>) =>
     db
-      .select({ id: organizations.organization_id })
+      .select({ id: idOf(organizations.organization_id) })
       .from(organizations)
       .where(
         and(

@@ -12,11 +12,11 @@
  * (decision/caller.ts, decision/operator.ts).
  */
 import pMap from 'p-map';
-import QuickLRU from 'quick-lru';
 import type * as z from 'zod/mini';
 import { MAX_CONNECTIONS } from '../core/connections.ts';
 import { DomainError } from '../core/errors.ts';
 import { logError } from '../core/log.ts';
+import { RecentMap } from '../core/recent-map.ts';
 import { unixNow } from '../core/time.ts';
 import { batch } from '../d1/batch.ts';
 import type { CompiledQuery } from '../d1/query.ts';
@@ -55,20 +55,20 @@ interface Definition<Holder extends Entry> {
 
 /** Makes the caches of one kind of key. */
 export function keyCache<Holder extends Entry>({ schema, find: findKey, markUsed }: Definition<Holder>) {
-  const isolateCache = new QuickLRU<string, Holder>({ maxSize: MAX_ISOLATE_ENTRIES });
+  const isolateCache = new RecentMap<string, Holder>(MAX_ISOLATE_ENTRIES);
 
   /**
    * Keys that D1 does not have, and the time until which D1 is not asked about them again. This is a cache of its own, so
    * that a flood of unknown keys does not evict holders. Dead keys are not in it, because their organization may be
    * resumed.
    */
-  const unknownKeys = new QuickLRU<string, number>({ maxSize: MAX_ISOLATE_ENTRIES });
+  const unknownKeys = new RecentMap<string, number>(MAX_ISOLATE_ENTRIES);
 
   /**
    * Look-ups under way, by the key's hash. Their number is bounded, because a look-up whose call is cancelled is never
    * removed.
    */
-  const lookUps = new QuickLRU<string, Promise<Holder | undefined>>({ maxSize: MAX_ISOLATE_ENTRIES });
+  const lookUps = new RecentMap<string, Promise<Holder | undefined>>(MAX_ISOLATE_ENTRIES);
 
   /**
    * Finds the holder of this key, which must be well-formed.

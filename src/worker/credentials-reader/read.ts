@@ -1,13 +1,13 @@
-/**
- * Reads credentials for the platform's own Workers, which place and answer calls (docs/credentials-reader.md). A read
- * is one statement in D1 and, if this isolate does not keep the ciphertext, one read in KV.
- */
-import QuickLRU from 'quick-lru';
 import * as z from 'zod/mini';
 import { idSchema, organizationIdPattern } from '../core/ids.ts';
 import { logAlert, logError, logRead } from '../core/log.ts';
 import { parse, sentenceOf } from '../core/parse.ts';
 import { passes } from '../core/rate-limiter.ts';
+/**
+ * Reads credentials for the platform's own Workers, which place and answer calls (docs/credentials-reader.md). A read
+ * is one statement in D1 and, if this isolate does not keep the ciphertext, one read in KV.
+ */
+import { RecentMap } from '../core/recent-map.ts';
 import { visibleName } from '../core/text.ts';
 import { toIso, unixNow } from '../core/time.ts';
 import type { Ownership, ReadableProvider } from '../core/vocabulary.ts';
@@ -17,14 +17,14 @@ import { batch } from '../d1/batch.ts';
 import type { BoundQuery } from '../d1/query.ts';
 import { nearest, onPrimary } from '../d1/replica-session.ts';
 import type { AfterAnswer, Bindings } from '../env.ts';
-import { e164 } from '../phone-numbers/phone-number.ts';
+import { e164 } from '../phone-numbers/e164.ts';
 import { findByPhoneNumber, findIntegration } from './find.ts';
 import type { Found } from './find.ts';
 import { grantOf, mayReadOf } from './grants.ts';
 import type { Grant } from './grants.ts';
 import { recordRead } from './record.ts';
 
-/** The cache may hold twice as many. One has up to 10 KiB. */
+/** One has up to 10 KiB. */
 const MAX_KEPT_CIPHERTEXTS = 500;
 /** Only a restore of D1 can name ciphertext again that KV has no more. */
 const KEPT_MILLISECONDS = 600_000;
@@ -32,10 +32,7 @@ const KEPT_MILLISECONDS = 600_000;
 const MAX_VERSIONS = 3;
 
 /** What opens it stays in D1: without its row's data key it is useless. */
-const keptCiphertexts = new QuickLRU<string, Uint8Array<ArrayBuffer>>({
-  maxSize: MAX_KEPT_CIPHERTEXTS,
-  maxAge: KEPT_MILLISECONDS,
-});
+const keptCiphertexts = new RecentMap<string, Uint8Array<ArrayBuffer>>(MAX_KEPT_CIPHERTEXTS, KEPT_MILLISECONDS);
 
 const anyRequest = () => ({
   /** For the log. */

@@ -1,7 +1,7 @@
 /** Records that a consumer has read credentials, as an audit event. */
 import { and, eq, gte, not, sql } from 'drizzle-orm';
 import type { SQLiteColumn, SQLiteTable } from 'drizzle-orm/sqlite-core';
-import QuickLRU from 'quick-lru';
+import { RecentMap } from '../core/recent-map.ts';
 import { SECONDS_A_DAY, unixNow } from '../core/time.ts';
 import { batch } from '../d1/batch.ts';
 import { existsIn } from '../d1/columns.ts';
@@ -62,7 +62,7 @@ const findRecorded = query((db, parameters: Placeholders<RecordParameters>) =>
 );
 
 /** The last day, by D1's clock, on which D1 had the event; by organization, subject and consumer. */
-const recordedOn = new QuickLRU<string, number>({ maxSize: MAX_REMEMBERED });
+const recordedOn = new RecentMap<string, number>(MAX_REMEMBERED);
 
 /**
  * Records `credentials.read`, at most once a day (UTC) for each consumer and subject. While the database is nearly full,

@@ -73,7 +73,7 @@ export async function batch<const Queries extends readonly BoundQuery<unknown>[]
   queries: Queries,
 ) {
   const { rows } = await run(database, queries);
-  return queries.map((bound, index) => bound.mapRows(rows[index] ?? [])) as {
+  return queries.map((bound, index) => bound.readRows(rows[index] ?? [])) as {
     [Index in keyof Queries]: ResultOf<Queries[Index]>;
   };
 }
@@ -92,7 +92,7 @@ export async function actThenRead<Named extends Reads>(
 ): Promise<{ read: ResultsOf<Named>; inDoubt: boolean }> {
   const { rows, inDoubt } = await run(database, [...statements, ...Object.values(reads)], milliseconds);
   const rowsRead = rows.slice(statements.length).values();
-  const read = Object.entries(reads).map(([name, bound]) => [name, bound.mapRows(rowsRead.next().value ?? [])]);
+  const read = Object.entries(reads).map(([name, bound]) => [name, bound.readRows(rowsRead.next().value ?? [])]);
   return { read: Object.fromEntries(read) as ResultsOf<Named>, inDoubt };
 }
 

@@ -51,12 +51,8 @@ export function columnsOf<Table extends SQLiteTable, Shape extends object>(table
   return Object.fromEntries(named) as Pick<Table['_']['columns'], keyof Shape & keyof Table['_']['columns']>;
 }
 
-/** A table's row as parameters. Booleans are 0 and 1, as SQLite stores them. */
-export type RowParameters<Table extends SQLiteTable> = {
-  [Name in keyof Table['$inferSelect']]: Table['$inferSelect'][Name] extends boolean
-    ? number
-    : Table['$inferSelect'][Name];
-};
+/** A table's row as parameters. */
+export type RowParameters<Table extends SQLiteTable> = Table['$inferSelect'];
 
 function eachColumn<Table extends SQLiteTable, Value>(table: Table, value: (name: keyof Row<Table> & string) => Value) {
   const names = Object.keys(getTableColumns(table)) as (keyof Row<Table> & string)[];
@@ -99,7 +95,7 @@ export function defaultedColumns<Table extends SQLiteTable>(
 /** A column's default as SQL; null if it has none. */
 function literal(value: unknown): SQL {
   if (typeof value === 'string') return sql.raw(`'${value}'`);
-  return sql.raw(value === undefined ? 'NULL' : String(Number(value)));
+  return sql.raw(typeof value === 'number' ? String(value) : 'NULL');
 }
 
 /** For `set()`: these columns, each from the placeholder of its name. */

@@ -5,13 +5,19 @@
  * call only fills them in.
  */
 import { is, Param, Placeholder, sql } from 'drizzle-orm';
-import type { QueryPromise } from 'drizzle-orm';
-import type { PreparedQueryConfig, SQLitePreparedQuery } from 'drizzle-orm/sqlite-core';
-import { drizzle } from 'drizzle-orm/sqlite-proxy';
+import type { Query, QueryPromise } from 'drizzle-orm';
+import {
+  SQLiteAsyncDialect,
+  SQLiteDeleteBase,
+  SQLiteInsertBuilder,
+  SQLiteSelectBuilder,
+  SQLiteUpdateBuilder,
+} from 'drizzle-orm/sqlite-core';
+import type { SelectedFields, SQLiteTable } from 'drizzle-orm/sqlite-core';
 import type { SqliteRemoteDatabase } from 'drizzle-orm/sqlite-proxy';
 
 /** Drizzle's query builder, without a database behind it. */
-export type Builder = SqliteRemoteDatabase;
+export type Builder = Pick<SqliteRemoteDatabase, 'select' | 'selectDistinct' | 'insert' | 'update' | 'delete'>;
 
 /** One typed placeholder for each parameter. */
 export type Placeholders<Parameters> = {
@@ -20,7 +26,7 @@ export type Placeholders<Parameters> = {
 
 /** What the query builder returns. */
 export interface Compilable<Result> extends QueryPromise<Result> {
-  prepare(): Pick<SQLitePreparedQuery<PreparedQueryConfig>, 'getQuery' | 'mapResult'>;
+  toSQL(): Query;
 }
 
 /** One statement with its parameters, ready for a batch. */
@@ -28,17 +34,27 @@ export interface BoundQuery<Result> {
   readonly sql: string;
   readonly parameters: readonly unknown[];
   readonly writes: boolean;
-  /** Maps D1's rows to the type that the builder promises. */
-  mapRows(rows: Rows): Result;
+  /** D1's rows, as the type that the builder promises. */
+  readRows(rows: Rows): Result;
 }
 
 export interface CompiledQuery<Parameters, Result> {
   bind(parameters: Parameters): BoundQuery<Result>;
 }
 
-const builder: Builder = drizzle(() =>
-  Promise.reject(new Error('This Drizzle instance compiles queries and runs none.')),
-);
+const dialect = new SQLiteAsyncDialect();
+
+/** A session runs queries. Drizzle's own builder of a database would bring one into the bundle, with all that it needs. */
+const session = undefined as never;
+
+// oxlint-disable-next-line typescript/no-unsafe-type-assertion -- its methods are those of Drizzle's database, which have several signatures
+const builder = {
+  select: (fields?: SelectedFields) => new SQLiteSelectBuilder({ fields, session, dialect }),
+  selectDistinct: (fields?: SelectedFields) => new SQLiteSelectBuilder({ fields, session, dialect, distinct: true }),
+  insert: (table: SQLiteTable) => new SQLiteInsertBuilder(table, session, dialect),
+  update: (table: SQLiteTable) => new SQLiteUpdateBuilder(table, session, dialect),
+  delete: (table: SQLiteTable) => new SQLiteDeleteBase(table, session, dialect),
+} as unknown as Builder;
 
 const placeholders = <Parameters>() =>
   new Proxy({} as Placeholders<Parameters>, { get: (_, name) => sql.placeholder(String(name)) });
@@ -46,32 +62,31 @@ const placeholders = <Parameters>() =>
 /**
  * Compiles a Drizzle query on its first use and keeps it for the life of the isolate.
  *
- * Parameters must be strings, numbers or null: they go to SQLite without conversion, even in `values()`. Selected
- * columns need different names, because D1's batch returns rows as objects.
+ * Parameters must be strings, numbers or null: they go to SQLite without conversion, even in `values()`. Rows come as D1
+ * returns them, without conversion too. So each selected value has the name of its column or alias, no two have the same
+ * one, none is nested, and a column has a type that SQLite knows.
  *
  * @param build receives the builder and a typed placeholder for each parameter
  */
 export function query<Parameters extends object, Result>(
   build: (db: Builder, parameters: Placeholders<Parameters>) => Compilable<Result>,
 ): CompiledQuery<Parameters, Result> {
-  let compiled: (Pick<BoundQuery<Result>, 'sql' | 'writes' | 'mapRows'> & { values: BoundValue[] }) | undefined;
+  let compiled: (Pick<BoundQuery<Result>, 'sql' | 'writes'> & { values: BoundValue[] }) | undefined;
 
   function compile() {
-    const prepared = build(builder, placeholders()).prepare();
-    const { sql: text, params } = prepared.getQuery();
-    return {
-      sql: text,
-      values: params.map(boundValue),
-      writes: !text.startsWith('select'),
-      // Drizzle's prepared query has lost the type that the builder had.
-      mapRows: rowMapper((rows) => prepared.mapResult(rows)) as (rows: Rows) => Result,
-    };
+    const { sql: text, params } = build(builder, placeholders()).toSQL();
+    return { sql: text, values: params.map(boundValue), writes: !text.startsWith('select') };
   }
 
   return {
     bind(parameters) {
-      const { sql: text, values, writes, mapRows } = (compiled ??= compile());
-      return { sql: text, parameters: values.map((value) => value(parameters as Bound)), writes, mapRows };
+      const { sql: text, values, writes } = (compiled ??= compile());
+      return {
+        sql: text,
+        parameters: values.map((value) => value(parameters as Bound)),
+        writes,
+        readRows: (rows) => rows as Result,
+      };
     },
   };
 }
@@ -88,29 +103,4 @@ function boundValue(param: unknown): BoundValue {
   if (!is(value, Placeholder)) return () => value;
   const { name } = value;
   return (parameters) => parameters[name];
-}
-
-/**
- * Makes the function from D1's rows to the query's result. Drizzle maps each value of each row. Most queries want D1's
- * rows as they are, so the first row is mapped once with marks in place of its values: if the marks come out under their
- * own names, rows are returned as they came. Without this, a list of 20 costs more than 10 % more CPU.
- */
-function rowMapper(mapResult: (rows: unknown[][]) => unknown): (rows: Rows) => unknown {
-  let isPlain: boolean | undefined;
-
-  function wouldChangeNothing(row: Record<string, unknown>): boolean {
-    const marks = Object.keys(row).map((name) => ({ name }));
-    const [mapped] = mapResult([marks]) as object[];
-    const members = Object.entries(mapped ?? {});
-    return (
-      members.length === marks.length &&
-      members.every(([name, mark], index) => mark === marks[index] && mark.name === name)
-    );
-  }
-
-  return (rows) => {
-    const [first] = rows;
-    if (first) isPlain ??= wouldChangeNothing(first);
-    return isPlain ? rows : mapResult(rows.map((row) => Object.values(row)));
-  };
 }

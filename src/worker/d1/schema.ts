@@ -1,14 +1,13 @@
 /**
- * Every table, key, index and check, in one file because foreign keys cross features.
+ * Every table and column, in one file because foreign keys cross features. What only the migrations need (indexes, checks and
+ * keys of several columns) is in src/dev/migrated-schema.ts, and not in the Worker's bundle.
  *
  * Columns have the names of docs/contract.md, except that `client_id` is `organization_id` here. Times are whole unix
  * seconds. Every table is STRICT. It is also WITHOUT ROWID, because every key is TEXT and a rowid would be a second
  * b-tree to write. Drizzle cannot express either, so they are added to the generated migration by hand, and
  * `test/d1/schema.test.ts` checks the migrated database.
  */
-import { and, isNotNull, isNull, sql } from 'drizzle-orm';
-import { check, foreignKey, index, integer, primaryKey, sqliteTable, text } from 'drizzle-orm/sqlite-core';
-import type { SQLiteColumn } from 'drizzle-orm/sqlite-core';
+import { integer, sqliteTable, text } from 'drizzle-orm/sqlite-core';
 import {
   integrationStatuses,
   keyStatuses,
@@ -28,14 +27,14 @@ import {
 } from '../core/vocabulary.ts';
 import type { Category, Provider } from '../core/vocabulary.ts';
 
-const oneOf = (column: SQLiteColumn, values: readonly string[]) =>
-  sql`${column} IN (${sql.raw(values.map((value) => `'${value}'`).join(', '))})`;
-
 /**
  * Counts rows of another table. Triggers keep it exact (migrations/0004_counters.sql), whoever writes. No statement of
  * the Worker sets it.
  */
 const counter = () => integer().notNull().default(0);
+
+/** 0 or 1. */
+const flag = () => integer().notNull();
 
 /**
  * Counts a row's updates. An update applies only to the revision that its audit event saw, so that a late try of its
@@ -43,411 +42,217 @@ const counter = () => integer().notNull().default(0);
  */
 const revision = () => integer().notNull().default(1);
 
-export const organizations = sqliteTable(
-  'organizations',
-  {
-    organization_id: text().primaryKey(),
-    tier: text({ enum: tiers }).notNull(),
-    created_at: integer().notNull(),
-    status: text({ enum: storedOrganizationStatuses }).notNull().default('active'),
-    integration_count: counter(),
-    /** Includes SIP numbers. */
-    phone_number_count: counter(),
-    /** Keys that have not ended. */
-    api_key_count: counter(),
-    /** Events of what was done. Refusals and reads of credentials are counted apart. */
-    audit_event_count: counter(),
-    refusal_count: counter(),
-    /** Quotas that an operator has set. Null: the default of the tier (organizations/quotas.ts). */
-    max_integrations: integer(),
-    max_phone_numbers: integer(),
-    max_api_keys: integer(),
-    max_audit_events: integer(),
-    /** The sequence of the newest audit event. It never goes down, even when events are deleted. */
-    last_sequence: integer().notNull().default(0),
-    /** The `created_at` of the newest audit event. The next event's is never before it. */
-    last_event_at: integer().notNull().default(0),
-    /** Counts changes of tier and status, so that a command acts only if neither has changed since it looked. */
-    change_count: integer().notNull().default(0),
-    /** Random hex. It keeps the account fingerprints of two organizations from being compared. A trigger makes it. */
-    account_salt: text(),
-    /** How many of its credentials were refused since `refused_checks_since` (integrations/refusals.ts). */
-    refused_check_count: integer().notNull().default(0),
-    refused_checks_since: integer().notNull().default(0),
-    /** None of its credentials is checked until then. */
-    checks_stopped_until: integer().notNull().default(0),
-    /** Events `credentials.read`. */
-    read_count: counter(),
-    /** SIP numbers among them. */
-    unconfirmed_number_count: counter(),
-    max_unconfirmed_numbers: integer(),
-    /** Null for an organization that a command created. */
-    name: text(),
-    /** The name as the list by names compares it (core/folded-name.ts). */
-    name_folded: text(),
-    /** JSON object of strings, for the operator alone. */
-    metadata: text().notNull().default('{}'),
-    /** The event of its creation, by which the batch that created it knows it. Null: a command did. */
-    created_event_id: text(),
-    /** It is offboarded, and the cron has yet to delete some of what it has. */
-    is_offboarding: integer({ mode: 'boolean' }).notNull().default(false),
-  },
-  (table) => [
-    // One for each set of filters of the list, in each of its two orders, so that no page reads rows that it does not
-    // show. None of these columns changes when a row is counted.
-    index('organizations_by_created_at').on(table.created_at, table.organization_id),
-    index('organizations_by_status').on(table.status, table.is_offboarding, table.created_at, table.organization_id),
-    index('organizations_by_tier').on(table.tier, table.created_at, table.organization_id),
-    index('organizations_by_tier_status').on(
-      table.tier,
-      table.status,
-      table.is_offboarding,
-      table.created_at,
-      table.organization_id,
-    ),
-    index('organizations_by_name').on(table.name_folded, table.organization_id),
-    index('organizations_by_status_name').on(
-      table.status,
-      table.is_offboarding,
-      table.name_folded,
-      table.organization_id,
-    ),
-    index('organizations_by_tier_name').on(table.tier, table.name_folded, table.organization_id),
-    index('organizations_by_tier_status_name').on(
-      table.tier,
-      table.status,
-      table.is_offboarding,
-      table.name_folded,
-      table.organization_id,
-    ),
-    check('organizations_is_offboarding', sql`${table.is_offboarding} IN (0, 1)`),
-    check(
-      'organizations_organization_id',
-      sql`${table.organization_id} GLOB 'org_*' AND substr(${table.organization_id}, 5) NOT GLOB '*[^A-Za-z0-9_-]*' AND length(${table.organization_id}) BETWEEN 5 AND 44`,
-    ),
-    check('organizations_tier', oneOf(table.tier, tiers)),
-    check('organizations_status', oneOf(table.status, storedOrganizationStatuses)),
-  ],
-);
+export const organizationsColumns = {
+  organization_id: text().primaryKey(),
+  tier: text({ enum: tiers }).notNull(),
+  created_at: integer().notNull(),
+  status: text({ enum: storedOrganizationStatuses }).notNull().default('active'),
+  integration_count: counter(),
+  /** Includes SIP numbers. */
+  phone_number_count: counter(),
+  /** Keys that have not ended. */
+  api_key_count: counter(),
+  /** Events of what was done. Refusals and reads of credentials are counted apart. */
+  audit_event_count: counter(),
+  refusal_count: counter(),
+  /** Quotas that an operator has set. Null: the default of the tier (organizations/quotas.ts). */
+  max_integrations: integer(),
+  max_phone_numbers: integer(),
+  max_api_keys: integer(),
+  max_audit_events: integer(),
+  /** The sequence of the newest audit event. It never goes down, even when events are deleted. */
+  last_sequence: integer().notNull().default(0),
+  /** The `created_at` of the newest audit event. The next event's is never before it. */
+  last_event_at: integer().notNull().default(0),
+  /** Counts changes of tier and status, so that a command acts only if neither has changed since it looked. */
+  change_count: integer().notNull().default(0),
+  /** Random hex. It keeps the account fingerprints of two organizations from being compared. A trigger makes it. */
+  account_salt: text(),
+  /** How many of its credentials were refused since `refused_checks_since` (integrations/refusals.ts). */
+  refused_check_count: integer().notNull().default(0),
+  refused_checks_since: integer().notNull().default(0),
+  /** None of its credentials is checked until then. */
+  checks_stopped_until: integer().notNull().default(0),
+  /** Events `credentials.read`. */
+  read_count: counter(),
+  /** SIP numbers among them. */
+  unconfirmed_number_count: counter(),
+  max_unconfirmed_numbers: integer(),
+  /** Null for an organization that a command created. */
+  name: text(),
+  /** The name as the list by names compares it (core/folded-name.ts). */
+  name_folded: text(),
+  /** JSON object of strings, for the operator alone. */
+  metadata: text().notNull().default('{}'),
+  /** The event of its creation, by which the batch that created it knows it. Null: a command did. */
+  created_event_id: text(),
+  /** It is offboarded, and the cron has yet to delete some of what it has. */
+  is_offboarding: flag().default(0),
+};
 
-export const api_keys = sqliteTable(
-  'api_keys',
-  {
-    key_id: text().primaryKey(),
-    organization_id: text()
-      .notNull()
-      .references(() => organizations.organization_id, { onDelete: 'restrict' }),
-    user_id: text().notNull(),
-    name: text().notNull(),
-    role: text({ enum: roles }).notNull(),
-    /** Lower-case hex SHA-256 of the raw key, which is not stored. */
-    key_hash: text().notNull().unique(),
-    prefix: text().notNull(),
-    status: text({ enum: keyStatuses }).notNull(),
-    created_at: integer().notNull(),
-    last_used_at: integer(),
-    expires_at: integer(),
-    /** The key that created it. Null: an operator did, or it is older than this column. */
-    created_by: text(),
-    /** When it was revoked or expired. Null while it is alive, and until the cron has noticed that it expired. */
-    ended_at: integer(),
-    revision: revision(),
-  },
-  (table) => [
-    index('api_keys_by_created_at').on(table.organization_id, table.created_at, table.key_id),
-    // The next three find the keys that a key created, keys that have expired (for the cron), and keys that ended long
-    // ago.
-    index('api_keys_by_created_by').on(table.organization_id, table.created_by).where(isNotNull(table.created_by)),
-    index('api_keys_by_expires_at')
-      .on(table.expires_at)
-      .where(sql`${and(isNotNull(table.expires_at), isNull(table.ended_at))}`),
-    index('api_keys_by_ended_at').on(table.ended_at).where(isNotNull(table.ended_at)),
-    check('api_keys_role', oneOf(table.role, roles)),
-    check('api_keys_status', oneOf(table.status, keyStatuses)),
-  ],
-);
+export const organizations = sqliteTable('organizations', organizationsColumns);
+
+export const apiKeysColumns = {
+  key_id: text().primaryKey(),
+  organization_id: text()
+    .notNull()
+    .references(() => organizations.organization_id, { onDelete: 'restrict' }),
+  user_id: text().notNull(),
+  name: text().notNull(),
+  role: text({ enum: roles }).notNull(),
+  /** Lower-case hex SHA-256 of the raw key, which is not stored. */
+  key_hash: text().notNull().unique(),
+  prefix: text().notNull(),
+  status: text({ enum: keyStatuses }).notNull(),
+  created_at: integer().notNull(),
+  last_used_at: integer(),
+  expires_at: integer(),
+  /** The key that created it. Null: an operator did, or it is older than this column. */
+  created_by: text(),
+  /** When it was revoked or expired. Null while it is alive, and until the cron has noticed that it expired. */
+  ended_at: integer(),
+  revision: revision(),
+};
+
+export const api_keys = sqliteTable('api_keys', apiKeysColumns);
 
 /**
  * The row holds the wrapped data key, so deleting the row makes its ciphertext unreadable at once. The primary key
  * begins with the organization, so that looking up another organization's id costs the same as looking up one that does
  * not exist.
  */
-export const integrations = sqliteTable(
-  'integrations',
-  {
-    organization_id: text()
-      .notNull()
-      .references(() => organizations.organization_id, { onDelete: 'restrict' }),
-    integration_id: text().notNull(),
-    name: text().notNull(),
-    provider: text().$type<Provider>().notNull(),
-    category: text().$type<Category>().notNull(),
-    status: text({ enum: integrationStatuses }).notNull(),
-    credentials_version: text().notNull(),
-    /** Base64 of the data key wrapped by the key-encryption key `kek_id` (credentials/envelope.ts). */
-    data_key: text().notNull(),
-    kek_id: text().notNull(),
-    created_at: integer().notNull(),
-    updated_at: integer().notNull(),
-    revision: revision(),
-    phone_number_count: counter(),
-    /** Some characters of the account's identifier at the provider. Null: it has none, or the row is older. */
-    account_hint: text(),
-    /** Base64 HMAC-SHA-256 of that identifier under the organization's `account_salt`. Null as the hint is. */
-    account_fingerprint: text(),
-    verification_status: text({ enum: verificationStatuses }).notNull().default('unverified'),
-    verification_checked_at: integer(),
-    verification_provider_status: integer(),
-    verification_provider_code: text(),
-    /** Null: the provider has not accepted or refused these credentials yet. */
-    last_verdict: text({ enum: verdicts }),
-    /** Counts the outcomes that were written. An outcome is written only if none was since its check began. */
-    check_count: integer().notNull().default(0),
-    /** From when `REVERIFY_HOURS` count until the next check. */
-    recheck_from: integer().notNull().default(0),
-    /** A run of the cron has it among those that it checks until then. */
-    checking_until: integer(),
-    /** The name as the list by names compares it (core/folded-name.ts). Null: the cron has yet to fold it. */
-    name_folded: text(),
-  },
-  (table) => [
-    primaryKey({ columns: [table.organization_id, table.integration_id] }),
-    // One index for each set of filters of the list, so that no page reads rows that it does not show. (`category`
-    // needs none: there is only one.)
-    index('integrations_by_created_at').on(table.organization_id, table.created_at, table.integration_id),
-    index('integrations_by_provider').on(table.organization_id, table.provider, table.created_at, table.integration_id),
-    index('integrations_by_status').on(table.organization_id, table.status, table.created_at, table.integration_id),
-    index('integrations_by_provider_status').on(
-      table.organization_id,
-      table.provider,
-      table.status,
-      table.created_at,
-      table.integration_id,
-    ),
-    index('integrations_by_verification').on(
-      table.organization_id,
-      table.verification_status,
-      table.created_at,
-      table.integration_id,
-    ),
-    index('integrations_by_provider_verification').on(
-      table.organization_id,
-      table.provider,
-      table.verification_status,
-      table.created_at,
-      table.integration_id,
-    ),
-    index('integrations_by_status_verification').on(
-      table.organization_id,
-      table.status,
-      table.verification_status,
-      table.created_at,
-      table.integration_id,
-    ),
-    index('integrations_by_provider_status_verification').on(
-      table.organization_id,
-      table.provider,
-      table.status,
-      table.verification_status,
-      table.created_at,
-      table.integration_id,
-    ),
-    index('integrations_by_name').on(table.organization_id, table.name_folded, table.integration_id),
-    index('integrations_unfolded').on(table.organization_id, table.integration_id).where(isNull(table.name_folded)),
-    // Finds the data keys that a rotation must re-wrap.
-    index('integrations_by_kek').on(table.kek_id),
-    // The next two find the integrations that the cron must check, and those that it is checking.
-    index('integrations_by_recheck_from').on(table.recheck_from),
-    index('integrations_by_checking_until').on(table.checking_until).where(isNotNull(table.checking_until)),
-    check('integrations_status', oneOf(table.status, integrationStatuses)),
-    check('integrations_verification_status', oneOf(table.verification_status, verificationStatuses)),
-    check('integrations_last_verdict', oneOf(table.last_verdict, verdicts)),
-  ],
-);
+export const integrationsColumns = {
+  organization_id: text()
+    .notNull()
+    .references(() => organizations.organization_id, { onDelete: 'restrict' }),
+  integration_id: text().notNull(),
+  name: text().notNull(),
+  provider: text().$type<Provider>().notNull(),
+  category: text().$type<Category>().notNull(),
+  status: text({ enum: integrationStatuses }).notNull(),
+  credentials_version: text().notNull(),
+  /** Base64 of the data key wrapped by the key-encryption key `kek_id` (credentials/envelope.ts). */
+  data_key: text().notNull(),
+  kek_id: text().notNull(),
+  created_at: integer().notNull(),
+  updated_at: integer().notNull(),
+  revision: revision(),
+  phone_number_count: counter(),
+  /** Some characters of the account's identifier at the provider. Null: it has none, or the row is older. */
+  account_hint: text(),
+  /** Base64 HMAC-SHA-256 of that identifier under the organization's `account_salt`. Null as the hint is. */
+  account_fingerprint: text(),
+  verification_status: text({ enum: verificationStatuses }).notNull().default('unverified'),
+  verification_checked_at: integer(),
+  verification_provider_status: integer(),
+  verification_provider_code: text(),
+  /** Null: the provider has not accepted or refused these credentials yet. */
+  last_verdict: text({ enum: verdicts }),
+  /** Counts the outcomes that were written. An outcome is written only if none was since its check began. */
+  check_count: integer().notNull().default(0),
+  /** From when `REVERIFY_HOURS` count until the next check. */
+  recheck_from: integer().notNull().default(0),
+  /** A run of the cron has it among those that it checks until then. */
+  checking_until: integer(),
+  /** The name as the list by names compares it (core/folded-name.ts). Null: the cron has yet to fold it. */
+  name_folded: text(),
+};
 
-export const phone_numbers = sqliteTable(
-  'phone_numbers',
-  {
-    phone_number_id: text().primaryKey(),
-    organization_id: text()
-      .notNull()
-      .references(() => organizations.organization_id, { onDelete: 'restrict' }),
-    /** Null for a SIP number only, which is reached through its own trunk. */
-    integration_id: text(),
-    /** E.164; unique in the whole system. */
-    phone_number: text().notNull().unique(),
-    provider: text().$type<Provider | 'sip'>().notNull(),
-    status: text({ enum: phoneNumberStatuses }).notNull(),
-    assigned_agent_id: text(),
-    supports_inbound: integer({ mode: 'boolean' }).notNull(),
-    supports_outbound: integer({ mode: 'boolean' }).notNull(),
-    sip_trunk_name: text(),
-    sip_username: text(),
-    sip_server_address: text(),
-    inbound_room_name: text(),
-    media_encryption: text({ enum: mediaEncryptions }),
-    /**
-     * `sip_password` and `inbound_pin` are credentials, stored like an integration's. Null if the number has neither.
-     */
-    credentials_version: text(),
-    data_key: text(),
-    kek_id: text(),
-    created_at: integer().notNull(),
-    updated_at: integer().notNull(),
-    revision: revision(),
-    /** Null for a number that is not a SIP number. */
-    sip_transport: text({ enum: sipTransports }),
-    ownership: text({ enum: ownerships }).notNull().default('unconfirmed'),
-    /** When the cron asks the account about the number (phone-numbers/ownership.ts). Null: it does not. */
-    ownership_due_at: integer().default(1),
-  },
-  (table) => [
-    foreignKey({
-      columns: [table.organization_id, table.integration_id],
-      foreignColumns: [integrations.organization_id, integrations.integration_id],
-    }).onDelete('restrict'),
-    // For the list of references, for the check that there are none, and for the check of the foreign key.
-    index('phone_numbers_by_integration').on(
-      table.integration_id,
-      table.organization_id,
-      table.phone_number,
-      table.phone_number_id,
-    ),
-    // With the index above, one for each set of filters that the list takes.
-    index('phone_numbers_by_phone_number').on(table.organization_id, table.phone_number),
-    index('phone_numbers_by_status').on(table.organization_id, table.status, table.phone_number),
-    index('phone_numbers_by_integration_status').on(
-      table.integration_id,
-      table.organization_id,
-      table.status,
-      table.phone_number,
-    ),
-    index('phone_numbers_by_ownership').on(table.organization_id, table.ownership, table.phone_number),
-    index('phone_numbers_by_status_ownership').on(
-      table.organization_id,
-      table.status,
-      table.ownership,
-      table.phone_number,
-    ),
-    index('phone_numbers_by_integration_ownership').on(
-      table.integration_id,
-      table.organization_id,
-      table.ownership,
-      table.phone_number,
-    ),
-    index('phone_numbers_by_integration_status_ownership').on(
-      table.integration_id,
-      table.organization_id,
-      table.status,
-      table.ownership,
-      table.phone_number,
-    ),
-    index('phone_numbers_by_provider').on(table.organization_id, table.provider, table.phone_number),
-    index('phone_numbers_by_agent')
-      .on(table.organization_id, table.assigned_agent_id, table.phone_number)
-      .where(isNotNull(table.assigned_agent_id)),
-    // Finds the numbers that the cron must ask about; those of one integration are together.
-    index('phone_numbers_by_ownership_due_at')
-      .on(table.ownership_due_at, table.integration_id)
-      .where(isNotNull(table.ownership_due_at)),
-    index('phone_numbers_by_kek').on(table.kek_id).where(isNotNull(table.kek_id)),
-    check(
-      'phone_numbers_phone_number',
-      sql`${table.phone_number} GLOB '+[1-9]*' AND substr(${table.phone_number}, 2) NOT GLOB '*[^0-9]*' AND length(${table.phone_number}) BETWEEN 8 AND 16`,
-    ),
-    check('phone_numbers_integration_id', sql`(${table.integration_id} IS NULL) = (${table.provider} = 'sip')`),
-    check('phone_numbers_status', sql`${table.status} = iif(${table.assigned_agent_id} IS NULL, 'free', 'assigned')`),
-    check('phone_numbers_supports', sql`${table.supports_inbound} IN (0, 1) AND ${table.supports_outbound} IN (0, 1)`),
-    check('phone_numbers_media_encryption', oneOf(table.media_encryption, mediaEncryptions)),
-    check('phone_numbers_sip_transport', oneOf(table.sip_transport, sipTransports)),
-    check('phone_numbers_ownership', oneOf(table.ownership, ownerships)),
-    check(
-      'phone_numbers_credentials',
-      sql`(${table.credentials_version} IS NULL) = (${table.data_key} IS NULL) AND (${table.data_key} IS NULL) = (${table.kek_id} IS NULL)`,
-    ),
-  ],
-);
+export const integrations = sqliteTable('integrations', integrationsColumns);
+
+export const phoneNumbersColumns = {
+  phone_number_id: text().primaryKey(),
+  organization_id: text()
+    .notNull()
+    .references(() => organizations.organization_id, { onDelete: 'restrict' }),
+  /** Null for a SIP number only, which is reached through its own trunk. */
+  integration_id: text(),
+  /** E.164; unique in the whole system. */
+  phone_number: text().notNull().unique(),
+  provider: text().$type<Provider | 'sip'>().notNull(),
+  status: text({ enum: phoneNumberStatuses }).notNull(),
+  assigned_agent_id: text(),
+  supports_inbound: flag(),
+  supports_outbound: flag(),
+  sip_trunk_name: text(),
+  sip_username: text(),
+  sip_server_address: text(),
+  inbound_room_name: text(),
+  media_encryption: text({ enum: mediaEncryptions }),
+  /**
+   * `sip_password` and `inbound_pin` are credentials, stored like an integration's. Null if the number has neither.
+   */
+  credentials_version: text(),
+  data_key: text(),
+  kek_id: text(),
+  created_at: integer().notNull(),
+  updated_at: integer().notNull(),
+  revision: revision(),
+  /** Null for a number that is not a SIP number. */
+  sip_transport: text({ enum: sipTransports }),
+  ownership: text({ enum: ownerships }).notNull().default('unconfirmed'),
+  /** When the cron asks the account about the number (phone-numbers/ownership.ts). Null: it does not. */
+  ownership_due_at: integer().default(1),
+};
+
+export const phone_numbers = sqliteTable('phone_numbers', phoneNumbersColumns);
 
 /**
  * Append-only. Events outlive what they are about, so there is no foreign key. An event is also the decision of the
  * call that wrote it (decision/event.ts).
  */
-export const audit_events = sqliteTable(
-  'audit_events',
-  {
-    organization_id: text().notNull(),
-    event_id: text().notNull(),
-    action: text({ enum: auditActions }).notNull(),
-    target_id: text().notNull(),
-    /** Null if the actor is not an API key. */
-    actor_key_id: text(),
-    request_id: text().notNull(),
-    /** JSON of the target, without secrets: as it was just before, or as it was created. */
-    state: text().notNull(),
-    /** When it was committed, by D1's clock; never before the organization's previous event (decision/event.ts). */
-    created_at: integer().notNull(),
-    /** The event's place in the order of the organization's commits. */
-    sequence: integer().notNull().default(0),
-    /** Null for an event older than this column. Its actor is the API key, or an operator if `actor_key_id` is null. */
-    actor_type: text({ enum: actorTypes }),
-    actor_id: text(),
-    /** The name at that time. The key itself is deleted some time after it ends. */
-    actor_name: text(),
-    /**
-     * For an update: JSON of the columns that it set, with their new values, without secrets. Null for other events.
-     */
-    changes: text(),
-    /** Null for what the organization or an operator asked for. */
-    reason: text({ enum: eventReasons }),
-  },
-  (table) => [
-    primaryKey({ columns: [table.organization_id, table.event_id] }),
-    // The order of the list, the export and the retention. Times never fall as the sequence rises, so this is also the
-    // order of the sequence, and `since` and `until` are positions in it.
-    index('audit_events_by_created_at').on(table.organization_id, table.created_at, table.sequence),
-    // One for each filter of the list. The list takes only one of them, because filters together would need an index of
-    // their own: one more row to write for each event. A replay and a rotation also search by target.
-    index('audit_events_by_action').on(table.organization_id, table.action, table.created_at, table.sequence),
-    index('audit_events_by_target').on(table.organization_id, table.target_id, table.created_at, table.sequence),
-    index('audit_events_by_actor').on(table.organization_id, table.actor_key_id, table.created_at, table.sequence),
-    // The acts of operators, in all organizations.
-    index('audit_events_by_operator')
-      .on(table.created_at, table.organization_id, table.sequence)
-      .where(sql`${table.actor_type} = 'operator'`),
-    // Checks only the form, because adding an action must not require a rebuild of the largest table.
-    check('audit_events_action', sql`${table.action} GLOB '[a-z]*.[a-z]*'`),
-  ],
-);
+export const auditEventsColumns = {
+  organization_id: text().notNull(),
+  event_id: text().notNull(),
+  action: text({ enum: auditActions }).notNull(),
+  target_id: text().notNull(),
+  /** Null if the actor is not an API key. */
+  actor_key_id: text(),
+  request_id: text().notNull(),
+  /** JSON of the target, without secrets: as it was just before, or as it was created. */
+  state: text().notNull(),
+  /** When it was committed, by D1's clock; never before the organization's previous event (decision/event.ts). */
+  created_at: integer().notNull(),
+  /** The event's place in the order of the organization's commits. */
+  sequence: integer().notNull().default(0),
+  /** Null for an event older than this column. Its actor is the API key, or an operator if `actor_key_id` is null. */
+  actor_type: text({ enum: actorTypes }),
+  actor_id: text(),
+  /** The name at that time. The key itself is deleted some time after it ends. */
+  actor_name: text(),
+  /**
+   * For an update: JSON of the columns that it set, with their new values, without secrets. Null for other events.
+   */
+  changes: text(),
+  /** Null for what the organization or an operator asked for. */
+  reason: text({ enum: eventReasons }),
+};
+
+export const audit_events = sqliteTable('audit_events', auditEventsColumns);
 
 /**
  * The outbox: KV keys of ciphertext that no row names, or does not name yet (credentials/outbox.ts). `due_at` is when
  * the drain may claim the row. `attempts` counts the claims, and the times that an intent was spent.
  */
-export const credential_purges = sqliteTable(
-  'credential_purges',
-  {
-    kv_key: text().primaryKey(),
-    organization_id: text().notNull(),
-    due_at: integer().notNull(),
-    attempts: integer().notNull(),
-    /** What `due_at` was before the first attempt. It shows how late the removal is. */
-    first_due_at: integer().notNull().default(0),
-    state: text({ enum: purgeStates }).notNull().default('owed'),
-    /** For an intent: the key-encryption key that wraps the data key of its ciphertext. */
-    kek_id: text(),
-  },
-  (table) => [
-    // The drain is fair among organizations: it reads the rows of each one, in the order in which they are due.
-    index('credential_purges_by_organization').on(table.organization_id, table.due_at),
-    check('credential_purges_state', oneOf(table.state, purgeStates)),
-  ],
-);
+export const credentialPurgesColumns = {
+  kv_key: text().primaryKey(),
+  organization_id: text().notNull(),
+  due_at: integer().notNull(),
+  attempts: integer().notNull(),
+  /** What `due_at` was before the first attempt. It shows how late the removal is. */
+  first_due_at: integer().notNull().default(0),
+  state: text({ enum: purgeStates }).notNull().default('owed'),
+  /** For an intent: the key-encryption key that wraps the data key of its ciphertext. */
+  kek_id: text(),
+};
+
+export const credential_purges = sqliteTable('credential_purges', credentialPurgesColumns);
 
 /**
  * The key-encryption keys that have wrapped a data key. An operator chooses the id, so the check value tells whether a
  * key in the ring is the one that has been used under that id (credentials/kek-check.ts).
  */
-export const key_encryption_keys = sqliteTable('key_encryption_keys', {
+export const keyEncryptionKeysColumns = {
   kek_id: text().primaryKey(),
   /** Base64 of a hash of the key's bytes (credentials/kek-ring.ts). It identifies the key and reveals nothing else. */
   check_value: text().notNull(),
@@ -457,72 +262,60 @@ export const key_encryption_keys = sqliteTable('key_encryption_keys', {
   retired_at: integer(),
   /** JSON of a place among the data keys (credentials/data-keys.ts). The next run of the re-wrap begins after it. */
   rewrap_place: text(),
-});
+};
+
+export const key_encryption_keys = sqliteTable('key_encryption_keys', keyEncryptionKeysColumns);
 
 /**
  * Mutations that acted under an Idempotency-Key, kept for 24 hours. The row is written by the batch that decides, and a
  * repeat of the request is answered from its event (decision/remembered-answers.ts).
  */
-export const idempotency_keys = sqliteTable(
-  'idempotency_keys',
-  {
-    organization_id: text().notNull(),
-    actor_key_id: text().notNull(),
-    idempotency_key: text().notNull(),
-    method: text().notNull(),
-    path: text().notNull(),
-    /** The audit event that decided. */
-    event_id: text().notNull(),
-    /** Identifies the body and the query string of the first request, so that another request can be refused. */
-    fingerprint: text().notNull(),
-    created_at: integer().notNull(),
-  },
-  (table) => [
-    primaryKey({
-      columns: [table.organization_id, table.actor_key_id, table.idempotency_key, table.method, table.path],
-    }),
-    index('idempotency_keys_by_created_at').on(table.created_at),
-  ],
-);
+export const idempotencyKeysColumns = {
+  organization_id: text().notNull(),
+  actor_key_id: text().notNull(),
+  idempotency_key: text().notNull(),
+  method: text().notNull(),
+  path: text().notNull(),
+  /** The audit event that decided. */
+  event_id: text().notNull(),
+  /** Identifies the body and the query string of the first request, so that another request can be refused. */
+  fingerprint: text().notNull(),
+  created_at: integer().notNull(),
+};
+
+export const idempotency_keys = sqliteTable('idempotency_keys', idempotencyKeysColumns);
 
 /** The keys of operators, who provision organizations. They are of no organization. */
-export const operator_keys = sqliteTable(
-  'operator_keys',
-  {
-    operator_key_id: text().primaryKey(),
-    name: text().notNull(),
-    /** Lower-case hex SHA-256 of the raw key, which is not stored. */
-    key_hash: text().notNull().unique(),
-    prefix: text().notNull(),
-    /** JSON array of names (core/permissions.ts). */
-    permissions: text().notNull(),
-    status: text({ enum: keyStatuses }).notNull(),
-    created_at: integer().notNull(),
-    expires_at: integer().notNull(),
-    last_used_at: integer(),
-  },
-  (table) => [check('operator_keys_status', oneOf(table.status, keyStatuses))],
-);
+export const operatorKeysColumns = {
+  operator_key_id: text().primaryKey(),
+  name: text().notNull(),
+  /** Lower-case hex SHA-256 of the raw key, which is not stored. */
+  key_hash: text().notNull().unique(),
+  prefix: text().notNull(),
+  /** JSON array of names (core/permissions.ts). */
+  permissions: text().notNull(),
+  status: text({ enum: keyStatuses }).notNull(),
+  created_at: integer().notNull(),
+  expires_at: integer().notNull(),
+  last_used_at: integer(),
+};
+
+export const operator_keys = sqliteTable('operator_keys', operatorKeysColumns);
 
 /**
  * As {@link idempotency_keys}, for what operators did. It is a table of its own, because an operator's Idempotency-Key counts
  * for all organizations: a repeat need not know which one the first request made.
  */
-export const operator_idempotency_keys = sqliteTable(
-  'operator_idempotency_keys',
-  {
-    operator_key_id: text().notNull(),
-    idempotency_key: text().notNull(),
-    method: text().notNull(),
-    path: text().notNull(),
-    /** With `event_id`: the audit event that decided. */
-    organization_id: text().notNull(),
-    event_id: text().notNull(),
-    fingerprint: text().notNull(),
-    created_at: integer().notNull(),
-  },
-  (table) => [
-    primaryKey({ columns: [table.operator_key_id, table.idempotency_key, table.method, table.path] }),
-    index('operator_idempotency_keys_by_created_at').on(table.created_at),
-  ],
-);
+export const operatorIdempotencyKeysColumns = {
+  operator_key_id: text().notNull(),
+  idempotency_key: text().notNull(),
+  method: text().notNull(),
+  path: text().notNull(),
+  /** With `event_id`: the audit event that decided. */
+  organization_id: text().notNull(),
+  event_id: text().notNull(),
+  fingerprint: text().notNull(),
+  created_at: integer().notNull(),
+};
+
+export const operator_idempotency_keys = sqliteTable('operator_idempotency_keys', operatorIdempotencyKeysColumns);

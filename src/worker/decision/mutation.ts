@@ -64,6 +64,15 @@ export type Outcome<Found, Holder = CallerKey> = { found: Found } &
     | { outcome: 'undecided'; caller: Holder }
   );
 
+/** The columns of a {@link Decision}. */
+export const decisionColumns = {
+  event_id: audit_events.event_id,
+  action: audit_events.action,
+  state: audit_events.state,
+  changes: audit_events.changes,
+  created_at: audit_events.created_at,
+};
+
 /** Remembers the event under the request's Idempotency-Key. A refusal changed nothing, and is not remembered. */
 const remember = query((db, parameters: Placeholders<MutationParameters & { fingerprint: string }>) =>
   db
@@ -113,15 +122,11 @@ const findDecision = query((db, parameters: Placeholders<MutationParameters>) =>
   const { organization_id, event_id, actor_key_id } = parameters;
   return db
     .select({
-      event: {
-        event_id: audit_events.event_id,
-        action: audit_events.action,
-        state: audit_events.state,
-        changes: audit_events.changes,
-        created_at: audit_events.created_at,
-      },
+      ...decisionColumns,
       fingerprint: idempotency_keys.fingerprint,
-      caller: { user_id: api_keys.user_id, role: api_keys.role, expires_at: api_keys.expires_at },
+      user_id: api_keys.user_id,
+      role: api_keys.role,
+      expires_at: api_keys.expires_at,
     })
     .from(sql`(SELECT 1)`)
     .leftJoin(
@@ -141,33 +146,38 @@ const findDecision = query((db, parameters: Placeholders<MutationParameters>) =>
     );
 });
 
-/** What {@link Authority.findDecision} reads: one row. */
-interface DecisionRow<Holder> {
-  event: Decision | null;
+/**
+ * What {@link Authority.findDecision} reads: one row, with the event that decides, if there is one, and the key of who calls, if
+ * it is alive. If this request itself decided there is no key, because a statement has checked it.
+ */
+type DecisionRow = { [Name in keyof Decision]: Decision[Name] | null } & {
   /** Of the remembered request, if the event is remembered. */
   fingerprint: string | null;
-  /** The key of who calls, if it is alive; null if this request itself decided: then a statement has checked it. */
-  caller: Holder | null;
+};
+
+function decisionIn({ event_id, action, state, changes, created_at }: DecisionRow): Decision | undefined {
+  if (event_id === null || action === null || state === null || created_at === null) return undefined;
+  return { event_id, action, state, changes, created_at };
 }
 
 type AnyCall = ApiCall | OperatorCall;
 
 /** What differs between the mutations of API keys and those of operators. */
-interface Authority<Given extends AnyCall, Permitted, Parameters, Holder> {
+interface Authority<Given extends AnyCall, Permitted, Parameters, Row extends DecisionRow, Holder> {
   /** Remembers the event under the request's Idempotency-Key. A refusal changed nothing, and is not remembered. */
   remember: CompiledQuery<Parameters & { fingerprint: string }, unknown>;
-  findDecision: CompiledQuery<Parameters, DecisionRow<Holder>[]>;
+  findDecision: CompiledQuery<Parameters, Row[]>;
   /** @throws DomainError if the key is dead, or no longer has the permission */
-  assertMay: (permission: Permitted, call: Given, alive: Holder | null) => Holder;
+  assertMay: (permission: Permitted, call: Given, row: Row | undefined) => Holder;
 }
 
 /** Makes what {@link mutation} is, for other callers. */
 export const mutationsBy =
-  <Given extends AnyCall, Permitted, Base extends EventParameters, Holder>({
+  <Given extends AnyCall, Permitted, Base extends EventParameters, Row extends DecisionRow, Holder>({
     remember: rememberEvent,
     findDecision: findEvent,
     assertMay,
-  }: Authority<Given, Permitted, Base, Holder>) =>
+  }: Authority<Given, Permitted, Base, Row, Holder>) =>
   <Parameters extends Base, Named extends Reads<Parameters>>(
     permission: Permitted,
     { statements, found: reads, milliseconds }: Definition<Parameters, Named>,
@@ -189,13 +199,14 @@ export const mutationsBy =
       const { decision, ...rest } = read;
       // oxlint-disable-next-line typescript/no-unsafe-type-assertion -- Object.fromEntries forgets the names
       const found = rest as ResultsOf<Named>;
-      const { event = null, fingerprint = null, caller = null } = decision[0] ?? {};
+      const [row] = decision;
+      const event = row && decisionIn(row);
       if (event?.event_id === parameters.event_id) return { outcome: 'decided', event, found };
       if (!event) assertNothingInDoubt(inDoubt);
-      const holder = assertMay(permission, call, caller);
+      const holder = assertMay(permission, call, row);
       if (!event) return { outcome: 'undecided', caller: holder, found };
       // A repeated request gets the first answer again, if it is the same request.
-      assertSameRequest(call, fingerprint);
+      assertSameRequest(call, row?.fingerprint ?? null);
       call.told.replayed = true;
       return { outcome: 'replayed', event, found };
     };
@@ -206,8 +217,11 @@ export const mutationsBy =
  * The function returns the {@link Outcome}. It throws DomainError `invalid_api_key`, `permission_denied`,
  * `idempotency_key_reused` or `temporarily_unavailable`.
  */
-export const mutation = mutationsBy<ApiCall, Permission, MutationParameters, CallerKey>({
+export const mutation = mutationsBy({
   remember,
   findDecision,
-  assertMay: assertCallerMay,
+  assertMay: (permission: Permission, call: ApiCall, row) => {
+    const { user_id = null, role = null, expires_at = null } = row ?? {};
+    return assertCallerMay(permission, call, user_id !== null && role !== null ? { user_id, role, expires_at } : null);
+  },
 });

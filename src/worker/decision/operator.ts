@@ -17,7 +17,7 @@ import { audit_events, operator_idempotency_keys, operator_keys } from '../d1/sc
 import { eventParameters } from './call.ts';
 import type { Call, EventParameters, OperatorCall } from './call.ts';
 import { isDecision, isRefusal } from './event.ts';
-import { mutationsBy } from './mutation.ts';
+import { decisionColumns, mutationsBy } from './mutation.ts';
 import { scopeOf } from './remembered-answers.ts';
 import type { ScopeParameters } from './remembered-answers.ts';
 
@@ -96,15 +96,9 @@ export function decisiveEvent(db: Builder, parameters: Placeholders<OperatorPara
 const findDecision = query((db, parameters: Placeholders<OperatorParameters>) =>
   db
     .select({
-      event: {
-        event_id: audit_events.event_id,
-        action: audit_events.action,
-        state: audit_events.state,
-        changes: audit_events.changes,
-        created_at: audit_events.created_at,
-      },
+      ...decisionColumns,
       fingerprint: operator_idempotency_keys.fingerprint,
-      caller: { permissions: operator_keys.permissions },
+      permissions: operator_keys.permissions,
     })
     .from(sql`(SELECT 1)`)
     .leftJoin(audit_events, isDecision(decisiveEvent(db, parameters)))
@@ -120,23 +114,21 @@ const findDecision = query((db, parameters: Placeholders<OperatorParameters>) =>
     ),
 );
 
-type LivingOperator = Pick<Operator, 'permissions'>;
-
 /** @throws DomainError `operator_permission_denied` */
-export function assertGranted({ permissions }: LivingOperator, permission: OperatorPermission): void {
+export function assertGranted({ permissions }: Pick<Operator, 'permissions'>, permission: OperatorPermission): void {
   if (permissionsIn(permissions).includes(permission)) return;
   throw new DomainError('operator_permission_denied', { required_permission: permission });
 }
 
+/** @param permissions of the operator key, if it is alive */
 function assertOperatorMay(
   permission: OperatorPermission,
   { operator }: OperatorCall,
-  alive: LivingOperator | null,
-): LivingOperator {
+  permissions: string | null,
+): void {
   try {
-    if (!alive) throw new DomainError('invalid_operator_key', {});
-    assertGranted(alive, permission);
-    return alive;
+    if (permissions === null) throw new DomainError('invalid_operator_key', {});
+    assertGranted({ permissions }, permission);
   } catch (error) {
     forgetOperator(operator.key_hash);
     throw error;
@@ -147,8 +139,9 @@ function assertOperatorMay(
  * As `mutation` (mutation.ts), for operators with the permission. The function throws also DomainError
  * `invalid_operator_key` and `operator_permission_denied`.
  */
-export const operatorMutation = mutationsBy<OperatorCall, OperatorPermission, OperatorParameters, LivingOperator>({
+export const operatorMutation = mutationsBy({
   remember,
   findDecision,
-  assertMay: assertOperatorMay,
+  assertMay: (permission: OperatorPermission, call: OperatorCall, row) =>
+    assertOperatorMay(permission, call, row?.permissions ?? null),
 });

@@ -1,12 +1,12 @@
-/** Logs failed authentications by reason and network, so that a flood can be seen but does not fill the log. */
-import QuickLRU from 'quick-lru';
 import type { ProblemCode } from '../core/errors.ts';
 import { logWarning } from '../core/log.ts';
+/** Logs failed authentications by reason and network, so that a flood can be seen but does not fill the log. */
+import { RecentMap } from '../core/recent-map.ts';
 
 const MAX_COUNTED = 1000;
 const LINE_INTERVAL_MILLISECONDS = 1000;
 
-const failures = new QuickLRU<string, { count: number; loggedAt: number }>({ maxSize: MAX_COUNTED });
+const failures = new RecentMap<string, { count: number; loggedAt: number }>(MAX_COUNTED);
 
 /**
  * Counts a failure. At most once a second for each reason and network, it logs `authentication_failed` with the number

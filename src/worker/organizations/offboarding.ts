@@ -126,9 +126,9 @@ export async function continueOffboarding(
 const findOffboarder = query((db, { organization_id }: OrganizationParameters) =>
   db
     .select({
-      type: audit_events.actor_type,
-      id: audit_events.actor_id,
-      name: audit_events.actor_name,
+      actor_type: audit_events.actor_type,
+      actor_id: audit_events.actor_id,
+      actor_name: audit_events.actor_name,
       request_id: audit_events.request_id,
     })
     .from(audit_events)
@@ -139,12 +139,9 @@ const findOffboarder = query((db, { organization_id }: OrganizationParameters) =
 
 async function takeTurn({ DB }: Bindings, organization_id: string, batches: number): Promise<void> {
   const [[offboarder]] = await batch(DB, [findOffboarder.bind({ organization_id })]);
-  const { type, id = null, name = null, request_id = crypto.randomUUID() } = offboarder ?? {};
-  const ended = await continueOffboarding(
-    DB,
-    { organization_id, actor: { type: type ?? 'operator', id, name }, request_id },
-    { batches },
-  );
+  const { actor_type, actor_id = null, actor_name = null, request_id = crypto.randomUUID() } = offboarder ?? {};
+  const actor = { type: actor_type ?? 'operator', id: actor_id, name: actor_name } as const;
+  const ended = await continueOffboarding(DB, { organization_id, actor, request_id }, { batches });
   logEvent('offboarding_continued', { organization_id, ...ended });
 }
 

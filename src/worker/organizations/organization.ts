@@ -16,10 +16,10 @@ const fields = () => ({
   tier: z.enum(tiers),
   created_at: z.int(),
   status: z.enum(storedOrganizationStatuses),
-  /** The events of earlier versions lack the next two, and no event has the last one: until it is offboarded, it is false. */
+  /** The events of earlier versions lack the next two, and no event has the last one: until it is offboarded, it is 0. */
   name: z._default(z.nullable(z.string()), null),
   metadata: z._default(z.string(), '{}'),
-  is_offboarding: z._default(z.boolean(), false),
+  is_offboarding: z._default(z.int(), 0),
 });
 
 /** An organization as it is in the `state` of its audit events. */
@@ -56,7 +56,7 @@ const statusOf = ({
   status,
   is_offboarding,
 }: Pick<OrganizationState, 'status' | 'is_offboarding'>): OrganizationStatus =>
-  status === 'offboarded' && is_offboarding ? 'offboarding' : status;
+  status === 'offboarded' && is_offboarding === 1 ? 'offboarding' : status;
 
 /** An organization as its own clients see it, in their audit events. */
 export function presentOrganization(state: OrganizationState) {

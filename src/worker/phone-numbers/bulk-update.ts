@@ -206,7 +206,7 @@ interface FoundNumber {
   phone_number_id: string;
   phone_number: string;
   provider: (typeof phone_numbers.$inferSelect)['provider'];
-  supports_outbound: boolean;
+  supports_outbound: number;
   sip_server_address: string | null;
   can_have_it: number;
   is_settled: number;

@@ -3,9 +3,9 @@ import { DomainError } from '../core/errors.ts';
 import { withDefault } from '../core/fields.ts';
 import { idSchema } from '../core/ids.ts';
 import type { ApiCall } from '../decision/call.ts';
+import { e164 } from './e164.ts';
 import { importNumbers } from './import-numbers.ts';
 import type { ImportOutcome } from './import-numbers.ts';
-import { e164 } from './phone-number.ts';
 
 const MAX_NUMBERS = 100;
 const COUNT = `must have 1 to ${MAX_NUMBERS} phone numbers`;

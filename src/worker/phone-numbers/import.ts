@@ -22,8 +22,9 @@ import { mutation, mutationParameters } from '../decision/mutation.ts';
 import type { MutationParameters } from '../decision/mutation.ts';
 import { isOrganization } from '../organizations/organization.ts';
 import { assertRoom, fullQuota, hasRoomFor } from '../organizations/quotas.ts';
+import { e164 } from './e164.ts';
 import { importNumbers } from './import-numbers.ts';
-import { e164, isPhoneNumber, noCredentials, phoneNumberState } from './phone-number.ts';
+import { isPhoneNumber, noCredentials, phoneNumberState } from './phone-number.ts';
 import type { PhoneNumberState } from './phone-number.ts';
 import { sipFields } from './sip-trunk.ts';
 

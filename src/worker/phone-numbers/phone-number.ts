@@ -1,6 +1,5 @@
 import { and, eq } from 'drizzle-orm';
 import * as z from 'zod/mini';
-import { phoneNumberPattern } from '../core/ids.ts';
 import { toIso } from '../core/time.ts';
 import { mediaEncryptions, ownerships, phoneNumberStatuses, providerNames, sipTransports } from '../core/vocabulary.ts';
 import { columnsOf } from '../d1/columns.ts';
@@ -10,16 +9,6 @@ import { changesOf } from '../decision/event.ts';
 import type { Decision } from '../decision/mutation.ts';
 import { entityTag } from '../http/entity-tags.ts';
 
-export const e164 = z
-  .string()
-  .check(z.regex(phoneNumberPattern, 'must be in E.164 format: + and 7 to 15 digits, the first of them not 0'));
-
-const sqliteBoolean = () =>
-  z.pipe(
-    z.int(),
-    z.transform((value) => value !== 0),
-  );
-
 const fields = () => ({
   phone_number_id: z.string(),
   organization_id: z.string(),
@@ -28,8 +17,9 @@ const fields = () => ({
   provider: z.enum([...providerNames, 'sip']),
   status: z.enum(phoneNumberStatuses),
   assigned_agent_id: z.nullable(z.string()),
-  supports_inbound: sqliteBoolean(),
-  supports_outbound: sqliteBoolean(),
+  /** 0 or 1. */
+  supports_inbound: z.int(),
+  supports_outbound: z.int(),
   sip_trunk_name: z.nullable(z.string()),
   sip_username: z.nullable(z.string()),
   sip_server_address: z.nullable(z.string()),
@@ -78,8 +68,8 @@ export function presentPhoneNumber(state: PhoneNumberState) {
     integration_id: state.integration_id,
     status: state.status,
     assigned_agent_id: state.assigned_agent_id,
-    supports_inbound: state.supports_inbound,
-    supports_outbound: state.supports_outbound,
+    supports_inbound: state.supports_inbound === 1,
+    supports_outbound: state.supports_outbound === 1,
     sip_trunk_name: state.sip_trunk_name,
     sip_username: state.sip_username,
     sip_server_address: state.sip_server_address,

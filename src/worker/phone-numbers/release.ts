@@ -11,7 +11,8 @@ import type { OperatorCall } from '../decision/call.ts';
 import { eventRecorder, hasDecided } from '../decision/event.ts';
 import { mayOperate, operatorMutation, operatorParameters } from '../decision/operator.ts';
 import type { OperatorParameters } from '../decision/operator.ts';
-import { e164, isPhoneNumber, phoneNumberColumns, phoneNumberState, presentPhoneNumber } from './phone-number.ts';
+import { e164 } from './e164.ts';
+import { isPhoneNumber, phoneNumberColumns, phoneNumberState, presentPhoneNumber } from './phone-number.ts';
 import type { PhoneNumber } from './phone-number.ts';
 
 /** Names one number, which one organization at most has. */

@@ -150,7 +150,10 @@ export const isLeftUndone = ({ isSelected }: Selector, db: Builder, parameters: 
   and(isSelected(db, parameters), not(hasDecided(db, parameters)), isUnanswered(db, parameters));
 
 export const findSource = query((db, parameters: Placeholders<SelectionParameters>) =>
-  db.select({ count: integrations.phone_number_count }).from(integrations).where(isSource(parameters)),
+  db
+    .select({ count: sql<number>`${integrations.phone_number_count}`.as('count') })
+    .from(integrations)
+    .where(isSource(parameters)),
 );
 
 /** @throws DomainError `integration_not_found`, `too_many_references` */
@@ -170,7 +173,7 @@ interface Acted {
 export const findOthers = query((db, parameters: Placeholders<SelectionParameters>) =>
   db
     .select({
-      phone_number_id: audit_events.target_id,
+      phone_number_id: sql<string>`${audit_events.target_id}`.as('phone_number_id'),
       phone_number: sql<string>`json_extract(${audit_events.state}, '$.phone_number')`.as('phone_number'),
       credentials_version: sql<string | null>`json_extract(${audit_events.state}, '$.credentials_version')`.as(
         'credentials_version',

@@ -518,7 +518,7 @@ export function serverFaults(
   { supports_outbound, sip_server_address }: Pick<Changes, 'supports_outbound' | 'sip_server_address'>,
   number: Pick<FoundNumber, 'supports_outbound' | 'sip_server_address'>,
 ): Fault[] {
-  const isOutbound = supports_outbound ?? number.supports_outbound;
+  const isOutbound = supports_outbound ?? number.supports_outbound === 1;
   const server = sip_server_address === undefined ? number.sip_server_address : sip_server_address;
   if (!isOutbound || server !== null) return [];
   return sip_server_address === null
