@@ -143,9 +143,16 @@ interface Subject extends Case {
   goesOn?: true;
   /** What the same request is answered once it was done. */
   again: number;
+  /** How many events it leaves, where the list says so. */
+  events?: number;
 }
 
-const asked = operatorMutations.map((one) => ({ again: one.status, ...one, byOperator: true }));
+const asked = operatorMutations.map((one) => ({
+  again: one.status,
+  events: one.status < 400 ? 1 : 0,
+  ...one,
+  byOperator: true,
+}));
 
 /** The mutations of API keys under an Idempotency-Key, and those of operators with and without one. */
 export const subjects: Subject[] = [
@@ -309,7 +316,11 @@ const MOST_REQUESTS = 3;
 type Reference = Awaited<ReturnType<typeof referenceOf>>;
 
 /** What the list of mutations says of a reference. */
-export const asListed = ({ status, keyed, again }: Subject) => ({ status, again: keyed ? [] : [again] });
+export const asListed = ({ status, keyed, again, events }: Subject) => ({
+  status,
+  again: keyed ? [] : [again],
+  ...(events !== undefined && { effect: { events } }),
+});
 
 /** Asserts that all is well where the fault meets this call of the mutation, its first being 0. */
 export async function assertWithstands(
