@@ -413,7 +413,7 @@ describe('the statements of a turn', () => {
 
 describe('the drain’s log', () => {
   it('counts what was purged, what failed, and what is left that is due', async () => {
-    await enqueueMany(902, 'unixepoch()');
+    await enqueueMany(802, 'unixepoch()');
     await enqueue('v1/org_a/intg_x/later', now() + MINUTE);
 
     expect((await logged(refusing(3))).info).toEqual([{ event: 'purges_drained', purged: 797, failed: 3, left: 5 }]);
