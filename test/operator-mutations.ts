@@ -12,6 +12,8 @@ export interface OperatorCase {
   status: number;
   /** What the same request without an Idempotency-Key is answered once it was done, if it is another status. */
   again?: number;
+  /** How many events it leaves, if that is not one, or none for a refusal. */
+  events?: number;
   /** It goes on after its answer. */
   goesOn?: true;
   /** Makes what the mutation needs. The client is an admin of the organization that it is about, unless it makes one. */
@@ -88,11 +90,13 @@ export const operatorMutations: OperatorCase[] = [
   {
     name: 'the creation of an organization with its first key',
     status: 201,
+    events: 2,
     prepare: async () => creating({ first_key }),
   },
   {
     name: 'the creation of an organization whose id is chosen, with its first key',
     status: 201,
+    events: 2,
     again: 409,
     prepare: async () => creating({ organization_id: newName(), first_key }),
   },
@@ -140,6 +144,8 @@ export const operatorMutations: OperatorCase[] = [
   {
     name: 'the offboarding of a suspended organization',
     status: 202,
+    // Its own, and those of two integrations, two numbers and two keys.
+    events: 7,
     goesOn: true,
     prepare: async (client) => {
       await suspendedWithEverything(client);
@@ -175,6 +181,7 @@ export const operatorMutations: OperatorCase[] = [
   {
     name: 'the revocation of every API key of an organization',
     status: 200,
+    events: 3,
     prepare: async (client) => {
       const { organization_id } = client;
       for (const role of ['user', 'agent_manager'] as const) await newClient({ organization_id, role });

@@ -7,6 +7,7 @@ import { newOrganization } from '../worker/organizations/create.ts';
 import { offboarding } from '../worker/organizations/offboarding.ts';
 import type { OperatedOrganization } from '../worker/organizations/organization.ts';
 import type { CountedOrganization } from '../worker/organizations/read.ts';
+import { numberToRelease } from '../worker/phone-numbers/release.ts';
 import { apiKeyExample, apiKeySchema, rawKeyExample, rawKeySchema } from './api-keys.ts';
 import { auditEventExample, auditEventSchema } from './audit-events.ts';
 import { integrationSchema } from './integrations.ts';
@@ -21,6 +22,11 @@ described(newOrganization, {
 });
 described(mintedKey, {
   user_id: 'The user of the key; `user_operator` if it is absent.',
+});
+described(numberToRelease, {
+  organization_id:
+    'The organization that must have it. Without it, whoever has the number loses it: a request that is repeated without an ' +
+    'Idempotency-Key could take it from the next one.',
 });
 described(offboarding, { organization_id: 'The organization of the path once more, as a confirmation.' });
 
@@ -53,7 +59,9 @@ const countedSchema = named(
       integrations: z.int(),
       phone_numbers: z.int(),
       api_keys: z.int().meta({ description: 'Those that have not ended.' }),
-      refused_verifications: z.int().meta({ description: 'Integrations whose provider refuses their credentials.' }),
+      refused_verifications: z
+        .int()
+        .meta({ description: 'Integrations whose provider refuses their credentials, counted up to 1,000.' }),
     }),
   }),
 ) satisfies z.ZodType<CountedOrganization>;
@@ -230,7 +238,10 @@ export const operatorOperations: Operations = {
     description:
       'Deletes it there, with its SIP credentials if it has any, even if it is assigned to an agent. Then any organization ' +
       'can import it. The answer has the number as it was.',
-    body: { name: 'PhoneNumberRelease', examples: { default: { phone_number: '+14155550123' } } },
+    body: {
+      name: 'PhoneNumberRelease',
+      examples: { default: { phone_number: '+14155550123', organization_id: 'org_abc123' } },
+    },
     answer: action(200, 'Phone number released successfully', phoneNumberSchema, phoneNumberExample),
     problems: ['phone_number_not_held'],
   },

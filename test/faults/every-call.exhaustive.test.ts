@@ -1,6 +1,6 @@
 /** Every mutation, with every kind of fault at every call that it makes on a binding. */
 import { beforeAll, beforeEach, describe, expect, it } from 'vitest';
-import { assertAsListed, assertWithstands, faults, referenceOf, subjects, withoutWaiting } from './every-call.ts';
+import { asListed, assertWithstands, faults, referenceOf, subjects, withoutWaiting } from './every-call.ts';
 
 let cases = 0;
 
@@ -16,7 +16,7 @@ describe.each(subjects)('$name', (subject) => {
   it.each(faults)(
     'tells the client the truth and leaves nothing behind, whichever of its calls $name',
     async (fault) => {
-      assertAsListed(subject, reference);
+      expect(reference).toMatchObject(asListed(subject));
 
       for (let failing = 0; failing < reference.calls; failing += 1) {
         cases += 1;

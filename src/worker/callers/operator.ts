@@ -60,7 +60,14 @@ export const findOperator = cache.find;
 /** Removes a key from the isolate's cache, because D1 has said something else about it. */
 export const forgetOperator = cache.forget;
 
-const names = z.array(z.enum(operatorPermissions));
+const names = z.array(z.string());
 
-/** @param permissions JSON array, as it is stored */
-export const permissionsIn = (permissions: string): OperatorPermission[] => names.parse(JSON.parse(permissions));
+/**
+ * The permissions that this version knows.
+ *
+ * @param stored JSON array, as it is stored
+ */
+export function permissionsIn(stored: string): OperatorPermission[] {
+  const granted = names.parse(JSON.parse(stored));
+  return operatorPermissions.filter((permission) => granted.includes(permission));
+}

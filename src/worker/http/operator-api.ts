@@ -8,12 +8,14 @@ const isOn = ({ OPERATOR_API = '' }: { OPERATOR_API?: string }) =>
   ['on', 'true', '1'].includes(OPERATOR_API.toLowerCase());
 
 /**
- * Middleware that hides everything under `/operator`, unless `OPERATOR_API` is `on`, `true` or `1`.
+ * Middleware that hides everything under `/operator`, unless `OPERATOR_API` is `on`, `true` or `1`. It also hides the same
+ * paths in another spelling (`/%6Fperator/…`), which a rule in front of the Worker may not know.
  *
  * @throws DomainError `not_found`
  */
 export const requireOperatorApi = createMiddleware<AppEnv>((c, next) => {
-  if (!isOn(c.env)) throw new DomainError('not_found', {});
+  const { pathname } = new URL(c.req.url);
+  if (!isOn(c.env) || !pathname.startsWith('/operator/')) throw new DomainError('not_found', {});
   return next();
 });
 

@@ -282,7 +282,7 @@ const answers: { [Code in ProblemCode]: Answer<ProblemMembers[Code]> } = {
   phone_number_not_held: {
     status: 404,
     title: 'Phone number is not held',
-    detail: 'No organization has this phone number.',
+    detail: 'No organization has this phone number, or not the one that organization_id names.',
   },
   api_key_not_found: {
     status: 404,

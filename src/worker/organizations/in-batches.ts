@@ -100,10 +100,11 @@ export function inBatches({ table, id, action, condition, act }: Definition) {
     database: D1Database,
     call: Call,
     budget: Budget,
-    onProgress: OnProgress = () => {},
+    onProgress?: OnProgress,
   ): Promise<number> {
     let done = 0;
-    let [[counted], listed] = await batch(database, [count.bind(call), listNext.bind(call)]);
+    const [counted] = onProgress ? (await batch(database, [count.bind(call)]))[0] : [];
+    let [listed] = await batch(database, [listNext.bind(call)]);
     while (listed.length > 0) {
       for (let from = 0; from < listed.length; from += ROWS_PER_BATCH) {
         if (budget.batches <= 0) return done;
@@ -115,7 +116,7 @@ export function inBatches({ table, id, action, condition, act }: Definition) {
         // Fewer than `rows` if another run has acted on some of them, or if a try is late. The next list shows what is left.
         done += recorded;
         // The total may have grown since it was counted.
-        onProgress(done, Math.max(done, counted?.count ?? 0));
+        onProgress?.(done, Math.max(done, counted?.count ?? 0));
       }
       [listed] = await batch(database, [listNext.bind(call)]);
     }

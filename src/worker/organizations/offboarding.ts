@@ -116,11 +116,12 @@ export async function continueOffboarding(
   database: D1Database,
   call: Call,
   budget: Budget,
-  onProgress: (step: OffboardingStep, done: number, total: number) => void = () => {},
+  onProgress?: (step: OffboardingStep, done: number, total: number) => void,
 ): Promise<Record<OffboardingStep | 'keys', number>> {
   const ended = { phone_numbers: 0, integrations: 0, keys: 0 };
   for (const [step, endAll] of steps) {
-    ended[step] = await endAll(database, call, budget, (done, total) => onProgress(step, done, total));
+    const onBatch = onProgress && ((done: number, total: number) => onProgress(step, done, total));
+    ended[step] = await endAll(database, call, budget, onBatch);
   }
   if (budget.batches <= 0) return ended;
   const { count } = await carryOut(database, [...revokeAll, endOffboarding], eventParameters(call));
@@ -206,9 +207,11 @@ export async function offboardOrganization(
   }
   const answer = await decide(call, await statusParameters(call, organization_id));
   const organization = presentCounted(answer.found.organization);
-  if (answer.outcome === 'undecided' && !['offboarding', 'offboarded'].includes(organization.status)) {
+  if (answer.outcome === 'undecided' && organization.status === 'active') {
     throw new DomainError('organization_not_suspended', {});
   }
+  // It has changed since it was read.
+  if (organization.status === 'suspended') throw new DomainError('temporarily_unavailable', { outcome: 'not_done' });
   if (organization.status === 'offboarding') {
     call.afterAnswer(() => takeTurn(call.env, organization_id, BATCHES_PER_TURN));
   }

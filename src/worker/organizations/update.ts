@@ -1,4 +1,4 @@
-import { and, eq, ne, sql } from 'drizzle-orm';
+import { and, eq, ne, or, sql } from 'drizzle-orm';
 import * as z from 'zod/mini';
 import { DomainError } from '../core/errors.ts';
 import { foldName } from '../core/folded-name.ts';
@@ -13,12 +13,12 @@ import { mayOperate, operatorMutation } from '../decision/operator.ts';
 import { metadataSchema, organizationName } from './create.ts';
 import {
   assertNotOffboarded,
-  findStatus,
   isOrganization,
   organizationState,
   presentOrganizationToOperator,
 } from './organization.ts';
 import type { OperatedOrganization } from './organization.ts';
+import { findCounted } from './read.ts';
 import { statusParameters } from './suspension.ts';
 import type { StatusParameters } from './suspension.ts';
 
@@ -47,6 +47,10 @@ const newColumns = ({ name, tier, metadata }: Placeholders<UpdateParameters>) =>
   metadata: sql<string>`coalesce(${metadata}, ${organizations.metadata})`,
 });
 
+/** What changes nothing leaves no event, which would count against the organization's quota. */
+const changesSomething = (parameters: Placeholders<UpdateParameters>) =>
+  or(...Object.entries(newColumns(parameters)).map(([name, value]) => sql`${sql.identifier(name)} IS NOT ${value}`));
+
 const recordUpdate = eventRecorder<UpdateParameters>({
   table: organizations,
   target_id: organizations.organization_id,
@@ -56,6 +60,7 @@ const recordUpdate = eventRecorder<UpdateParameters>({
       isOrganization(parameters),
       ne(organizations.status, 'offboarded'),
       eq(organizations.change_count, parameters.change_count),
+      changesSomething(parameters),
       mayOperate('organizations:create', db, parameters),
     ),
   changes: newColumns,
@@ -78,7 +83,7 @@ const update = query((db, parameters: Placeholders<UpdateParameters>) =>
     ),
 );
 
-const found = { organization: findStatus };
+const found = { organization: findCounted };
 
 const decide = operatorMutation<UpdateParameters, typeof found>('organizations:create', {
   statements: [recordUpdate, update],
@@ -104,7 +109,13 @@ export async function updateOrganization(
     metadata: metadata === undefined ? null : JSON.stringify(metadata),
   });
   if (answer.outcome === 'undecided') {
-    assertNotOffboarded(answer.found.organization);
+    const now = assertNotOffboarded(answer.found.organization);
+    const isSo = [
+      [name, now.name],
+      [tier, now.tier],
+      [metadata && JSON.stringify(metadata), now.metadata],
+    ].every(([wanted, has]) => wanted === undefined || wanted === has);
+    if (isSo) return presentOrganizationToOperator(now);
     throw new DomainError('temporarily_unavailable', { outcome: 'not_done' });
   }
   const { event } = answer;

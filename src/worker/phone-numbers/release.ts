@@ -1,6 +1,8 @@
 import { and, eq } from 'drizzle-orm';
 import * as z from 'zod/mini';
 import { DomainError } from '../core/errors.ts';
+import { optional } from '../core/fields.ts';
+import { organizationIdSchema } from '../core/ids.ts';
 import { enqueuePurges } from '../credentials/outbox.ts';
 import { batch } from '../d1/batch.ts';
 import { query } from '../d1/query.ts';
@@ -16,11 +18,11 @@ import { isPhoneNumber, phoneNumberColumns, phoneNumberState, presentPhoneNumber
 import type { PhoneNumber } from './phone-number.ts';
 
 /** Names one number, which one organization at most has. */
-/** Made twice, because the document names the schema of a body, and not that of a query. */
-const oneNumber = () => z.lazy(() => z.strictObject({ phone_number: e164 }));
+export const heldNumberQuery = z.lazy(() => z.strictObject({ phone_number: e164 }));
 
-export const heldNumberQuery = oneNumber();
-export const numberToRelease = oneNumber();
+export const numberToRelease = z.lazy(() =>
+  z.strictObject({ phone_number: e164, organization_id: optional(organizationIdSchema()) }),
+);
 
 /** In any organization, because a number is unique in the whole system. */
 export const findHeldNumber = query((db, { phone_number }: Placeholders<{ phone_number: string }>) =>
@@ -60,20 +62,25 @@ const decide = operatorMutation<ReleaseParameters & { phone_number: string }, ty
 });
 
 /**
- * Deletes a phone number and its SIP credentials, whatever organization has it, so that another can import it
- * (docs/contract.md, Operators).
+ * Deletes a phone number and its SIP credentials, so that another organization can import it (docs/contract.md, Operators).
  *
+ * @param given `organization_id`: the number is left to any other organization. Without it, whoever has the number loses it
  * @returns the number as it was just before
  * @throws DomainError `phone_number_not_held`, and the errors of every operator's mutation (decision/operator.ts)
  */
-export async function releasePhoneNumber(call: OperatorCall, phone_number: string): Promise<PhoneNumber> {
+export async function releasePhoneNumber(
+  call: OperatorCall,
+  { phone_number, organization_id: named }: z.output<typeof numberToRelease>,
+): Promise<PhoneNumber> {
   const [[held]] = await onPrimary(call, (database) => batch(database, [findHeldNumber.bind({ phone_number })]));
-  // Without a holder, the batch still finds out who may ask, and what is remembered.
-  const { organization_id = '', phone_number_id = '' } = held ?? {};
+  const isOfNamed = named === undefined || named === held?.organization_id;
+  // Without such a number, the batch still finds out who may ask, and what is remembered.
+  const { organization_id = '', phone_number_id = '' } = (isOfNamed && held) || {};
   const answer = await decide(call, { ...operatorParameters(call, organization_id), phone_number_id, phone_number });
   if (answer.outcome === 'undecided') {
-    // Another organization may have got it meanwhile.
-    if (answer.found.held.length > 0) throw new DomainError('temporarily_unavailable', { outcome: 'not_done' });
+    // It may have gone to another organization meanwhile.
+    if (isOfNamed && answer.found.held.length > 0)
+      throw new DomainError('temporarily_unavailable', { outcome: 'not_done' });
     throw new DomainError('phone_number_not_held', {});
   }
   return presentPhoneNumber(phoneNumberState.parse(JSON.parse(answer.event.state)));

@@ -150,6 +150,6 @@ export const operatorPhoneNumberRoutes = newRoutes()
     return answer(c, 200, { success: true, data });
   })
   .post('/release', operatorMutates('numbers:release', { body: numberToRelease }), async (c) => {
-    const data = await releasePhoneNumber(c.get('operatorCall'), c.req.valid('json').phone_number);
+    const data = await releasePhoneNumber(c.get('operatorCall'), c.req.valid('json'));
     return answer(c, 200, { success: true, message: 'Phone number released successfully', data });
   });

@@ -613,9 +613,7 @@ describe('the undo of a restore', () => {
 
 describe('an offboarding', () => {
   const offboarded = async () => {
-    const [organization] = (await rows('organizations')).filter(
-      (row) => row['organization_id'] === client.organization_id,
-    );
+    const organization = (await rows('organizations')).find((row) => row['organization_id'] === client.organization_id);
     const { status, is_offboarding, integration_count, phone_number_count, api_key_count } = organization ?? {};
     return { status, is_offboarding, rows: [integration_count, phone_number_count, api_key_count] };
   };
