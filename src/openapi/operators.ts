@@ -171,7 +171,7 @@ export const operatorOperations: Operations = {
       'stay. That goes on after the answer, and by itself: as long as something is left, `status` is `offboarding`, and ' +
       '`counts` says how much. The same request again carries it on.',
     body: { name: 'Offboarding', examples: { default: { organization_id: 'org_abc123' } } },
-    answer: action(202, 'Organization is being offboarded', countedSchema, {
+    answer: action(202, 'Offboarding has begun; status and counts tell how far it is', countedSchema, {
       ...countedExample,
       status: 'offboarding',
     }),

@@ -68,7 +68,7 @@ describe('an organization that an operator offboards', () => {
     expect(answer.status).toBe(202);
     expect(answer.body).toEqual({
       success: true,
-      message: 'Organization is being offboarded',
+      message: 'Offboarding has begun; status and counts tell how far it is',
       data: {
         organization_id: client.organization_id,
         name: null,

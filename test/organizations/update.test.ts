@@ -95,6 +95,19 @@ describe('a change of an organization', () => {
     expect(body).toMatchObject({ data: { organization: { tier: 'pro' } } });
   });
 
+  it.each([{ name: 'Acme' }, { name: 'Acme', tier: 'starter', metadata: { crm: '4711', plan: 'gold' } }])(
+    'leaves no event where it changes nothing: %j',
+    async (same) => {
+      const before = await everythingKept();
+
+      const { status, body } = await update(same);
+
+      expect(status).toBe(200);
+      expect(body).toMatchObject({ data: { organization_id, name: 'Acme', tier: 'starter' } });
+      expect(await everythingKept()).toEqual(before);
+    },
+  );
+
   it('is possible while it is suspended', async () => {
     await setStatus(organization_id, 'suspended');
 

@@ -76,6 +76,30 @@ describe('a phone number that some organization has', () => {
   });
 });
 
+describe('a release that names the organization', () => {
+  const ofClient = () => ({ phone_number, organization_id: client.organization_id });
+
+  it('takes the number from it', async () => {
+    expect(await release(ofClient())).toMatchObject({
+      status: 200,
+      body: { data: { phone_number, client_id: client.organization_id } },
+    });
+
+    expect(await find(phone_number)).toMatchObject({ status: 404 });
+  });
+
+  it('leaves the number to whoever got it since, however often it is repeated', async () => {
+    await release(ofClient());
+    const heir = await newClient();
+    await importSip(heir, phone_number);
+    const before = await everythingKept();
+
+    expect(await release(ofClient())).toMatchObject({ status: 404, body: { code: 'phone_number_not_held' } });
+
+    expect(await everythingKept()).toEqual(before);
+  });
+});
+
 const faulty: [string, string][] = [
   ['4155550100', 'phone_number'],
   ['+1 415 555 0100', 'phone_number'],
@@ -91,7 +115,10 @@ describe('a phone number that nobody has', () => {
     for (const answer of [await find(number), await release({ phone_number: number })]) {
       expect(answer).toMatchObject({
         status: 404,
-        body: { code: 'phone_number_not_held', detail: 'No organization has this phone number.' },
+        body: {
+          code: 'phone_number_not_held',
+          detail: 'No organization has this phone number, or not the one that organization_id names.',
+        },
       });
     }
 
@@ -111,7 +138,7 @@ describe('a phone number that nobody has', () => {
     expect(await everythingKept()).toEqual(before);
   });
 
-  it('is a 422 if none is named, two are, or more than the number is', async () => {
+  it('is a 422 if none is named, two are, or more than can be', async () => {
     const encoded = encodeURIComponent(phone_number);
     const before = await everythingKept();
 
@@ -122,7 +149,7 @@ describe('a phone number that nobody has', () => {
       await release({}),
       await release({ phone_number: null }),
       await release({ phone_number: [phone_number] }),
-      await release({ phone_number, organization_id: client.organization_id }),
+      await release({ phone_number, integration_id: 'intg_000000000000' }),
     ];
 
     expect(answers.map(({ status, body }) => [status, Object(body).errors[0].message])).toEqual([
@@ -132,7 +159,7 @@ describe('a phone number that nobody has', () => {
       [422, 'is required'],
       [422, 'must not be null'],
       [422, 'must be a string'],
-      [422, '`organization_id` is not a known field'],
+      [422, '`integration_id` is not a known field'],
     ]);
     expect(await everythingKept()).toEqual(before);
   });

@@ -51,7 +51,7 @@ export const organizationRoutes = newRoutes()
     async (c) => {
       const { organization_id } = c.req.valid('param');
       const data = await offboardOrganization(c.get('operatorCall'), organization_id, c.req.valid('json'));
-      const message = data.status === 'offboarded' ? 'Organization is offboarded' : 'Organization is being offboarded';
+      const message = 'Offboarding has begun; status and counts tell how far it is';
       return answer(c, 202, { success: true, message, data });
     },
   );
