@@ -2,8 +2,8 @@
 import { createExecutionContext, waitOnExecutionContext } from 'cloudflare:test';
 import { env } from 'cloudflare:workers';
 import * as z from 'zod';
-import { createOperatorKey } from '../src/operator/api-keys/create.ts';
-import { createOperatorsKey } from '../src/operator/operator-keys/create.ts';
+import { createKeyByCommand } from '../src/operator/api-keys/create.ts';
+import { createOperatorKey } from '../src/operator/operator-keys/create.ts';
 import { operatorPermissions } from '../src/worker/core/permissions.ts';
 import type { OperatorPermission } from '../src/worker/core/permissions.ts';
 import type { Role, Tier } from '../src/worker/core/vocabulary.ts';
@@ -35,7 +35,7 @@ export async function newClient({
   organization_id?: string;
   expires_at?: number | null;
 } = {}): Promise<Client> {
-  const { raw_key, key } = await createOperatorKey(env.DB, { organization_id, role, tier, name: 'Test', expires_at });
+  const { raw_key, key } = await createKeyByCommand(env.DB, { organization_id, role, tier, name: 'Test', expires_at });
   return { organization_id, raw_key, key_id: key.key_id };
 }
 
@@ -59,7 +59,7 @@ export async function newOperator({
   permissions = operatorPermissions,
   expires_at = Math.floor(Date.now() / 1000) + 3600,
 }: { permissions?: readonly OperatorPermission[]; expires_at?: number } = {}): Promise<Operator> {
-  const { raw_key, key } = await createOperatorsKey(env.DB, { name: 'Signup service', permissions, expires_at });
+  const { raw_key, key } = await createOperatorKey(env.DB, { name: 'Signup service', permissions, expires_at });
   return { raw_key, operator_key_id: key.operator_key_id };
 }
 

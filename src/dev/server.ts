@@ -12,7 +12,7 @@ import { createInterface } from 'node:readline';
 import { parseArgs, stripVTControlCharacters } from 'node:util';
 import { and, eq } from 'drizzle-orm';
 import * as z from 'zod';
-import { createOperatorKey } from '../operator/api-keys/create.ts';
+import { createKeyByCommand } from '../operator/api-keys/create.ts';
 import { commandLine } from '../operator/command-line/options.ts';
 import { keepDevServerUrl, openLocal, spawnWrangler, stateDirectory } from '../operator/command-line/platform.ts';
 import { projectDirectory } from '../operator/command-line/project.ts';
@@ -140,7 +140,7 @@ async function ensureKey({ DB }: Bindings, directory: string): Promise<string> {
   const kept = await readFile(path, 'utf8').catch(() => '');
   const [known] = await batch(DB, [findDemoKey.bind({ key_hash: await hashKey(kept) })]);
   if (known.length > 0) return kept;
-  const { raw_key } = await createOperatorKey(DB, {
+  const { raw_key } = await createKeyByCommand(DB, {
     organization_id: ORGANIZATION,
     role: 'admin',
     name: 'Demo',

@@ -144,7 +144,7 @@ function withoutDefaults({ properties, ...rest }: JsonObject): JsonObject {
     const found = withDefault.safeParse(field).data;
     if (!found || !('default' in found)) return [name, field];
     const { default: value, description, ...others } = found;
-    const sentence = `\`${typeof value === 'object' ? JSON.stringify(value) : String(value)}\` if it is absent or null.`;
+    const sentence = `\`${typeof value === 'string' ? value : JSON.stringify(value)}\` if it is absent or null.`;
     return [name, { description: description === undefined ? sentence : `${description} ${sentence}`, ...others }];
   });
   return { ...rest, properties: Object.fromEntries(fields) };

@@ -1,7 +1,7 @@
 /** Audit events as operators read them. */
 import { env } from 'cloudflare:workers';
 import { beforeEach, describe, expect, it } from 'vitest';
-import { createOperatorKey } from '../../src/operator/api-keys/create.ts';
+import { createKeyByCommand } from '../../src/operator/api-keys/create.ts';
 import { interceptedBindings } from '../bindings.ts';
 import {
   call,
@@ -126,7 +126,7 @@ describe('what operators did', () => {
     const other = await createCustomer(second, { name: 'Other' });
     await createIntegration(other, undefined, '?verify=false');
     await call(operator, 'POST', `${client.path}/resume`);
-    await createOperatorKey(env.DB, {
+    await createKeyByCommand(env.DB, {
       organization_id: other.organization_id,
       role: 'user',
       name: 'By command',

@@ -1,5 +1,5 @@
 /** Organizations and their rows, written past the API: no call of it would be quick enough. */
-import { createOperatorKey } from '../../src/operator/api-keys/create.ts';
+import { createKeyByCommand } from '../../src/operator/api-keys/create.ts';
 import { displayedPrefix, hashKey, newRawKey } from '../../src/worker/callers/raw-key.ts';
 import { seal } from '../../src/worker/credentials/envelope.ts';
 import { parseKekRing } from '../../src/worker/credentials/kek-ring.ts';
@@ -20,7 +20,7 @@ const headersOf = (organization_id: string, raw_key: string) => ({
 
 /** An organization of the highest tier, and an admin's key. */
 export async function newClient(database: D1Database, organization_id = 'org_bench'): Promise<Client> {
-  const { raw_key } = await createOperatorKey(database, {
+  const { raw_key } = await createKeyByCommand(database, {
     organization_id,
     role: 'admin',
     tier: 'enterprise',

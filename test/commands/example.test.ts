@@ -6,7 +6,7 @@ import { readFile } from 'node:fs/promises';
 import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
 import * as z from 'zod';
 import { entries, patchbayOperator, unwrap } from '../../src/client/client.ts';
-import { createOperatorsKey } from '../../src/operator/operator-keys/create.ts';
+import { createOperatorKey } from '../../src/operator/operator-keys/create.ts';
 import { operatorPermissions } from '../../src/worker/core/permissions.ts';
 import { SECONDS_A_DAY, unixNow } from '../../src/worker/core/time.ts';
 import { LAST_NET } from '../conformance/server.ts';
@@ -23,7 +23,7 @@ let example: Awaited<ReturnType<typeof startExample>>;
 beforeAll(async () => {
   directory = await temporaryDirectory();
   const key = { name: 'Platform', permissions: operatorPermissions, expires_at: unixNow() + SECONDS_A_DAY };
-  ({ raw_key: operatorKey } = await withState(directory, ({ DB }) => createOperatorsKey(DB, key)));
+  ({ raw_key: operatorKey } = await withState(directory, ({ DB }) => createOperatorKey(DB, key)));
   dev = await startDev(directory, await freePort(), { parameters: ['--var', 'OPERATOR_API:on'] });
   example = await startExample(directory, await freePort());
 });

@@ -4,7 +4,7 @@ import { chmod, mkdir, readFile, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import * as z from 'zod';
-import { createOperatorKey } from '../../src/operator/api-keys/create.ts';
+import { createKeyByCommand } from '../../src/operator/api-keys/create.ts';
 import { keepDevServerUrl } from '../../src/operator/command-line/platform.ts';
 import { readRingFile } from '../../src/operator/command-line/ring-file.ts';
 import { seal } from '../../src/worker/credentials/envelope.ts';
@@ -36,7 +36,7 @@ beforeAll(async () => {
   const CREDENTIALS_KEKS = JSON.stringify({ current: 'k1', keys: { k1: first } });
   await writeFile(secretsFile, JSON.stringify({ CREDENTIALS_KEKS, OTHER: 'kept' }));
   await onState(async ({ DB }) => {
-    await createOperatorKey(DB, { organization_id: 'org_a', role: 'admin', name: 'Test', expires_at: null });
+    await createKeyByCommand(DB, { organization_id: 'org_a', role: 'admin', name: 'Test', expires_at: null });
     for (const id of ['intg_000000000001', 'intg_000000000002', 'intg_000000000003']) {
       const place = credentialsKey('org_a', id, 'v');
       const { data_key, kek_id } = await seal(await parseKekRing(CREDENTIALS_KEKS), place, { api_key: 'secret' });

@@ -1,6 +1,6 @@
 /** What asks before it acts, without a terminal to ask at and without `--yes`. */
 import { afterAll, beforeAll, expect, it } from 'vitest';
-import { createOperatorKey } from '../../src/operator/api-keys/create.ts';
+import { createKeyByCommand } from '../../src/operator/api-keys/create.ts';
 import { removeDirectory, runScript, temporaryDirectory } from '../processes.ts';
 import { withState } from './state.ts';
 
@@ -13,7 +13,7 @@ beforeAll(async () => {
   directory = await temporaryDirectory();
   await withState(directory, async ({ DB }) => {
     const key = { organization_id: ORGANIZATION, role: 'admin', name: 'Test', expires_at: null } as const;
-    await createOperatorKey(DB, key);
+    await createKeyByCommand(DB, key);
     await DB.prepare(
       `INSERT INTO phone_numbers (phone_number_id, organization_id, phone_number, provider, status, supports_inbound,
          supports_outbound, created_at, updated_at)

@@ -3,7 +3,7 @@ import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import * as z from 'zod';
-import { createOperatorKey } from '../../src/operator/api-keys/create.ts';
+import { createKeyByCommand } from '../../src/operator/api-keys/create.ts';
 import { removeDirectory, runScript, temporaryDirectory } from '../processes.ts';
 import { withState } from './state.ts';
 
@@ -21,7 +21,7 @@ beforeAll(async () => {
   await withState(directory, async ({ DB }) => {
     const key = { role: 'admin', name: 'Test', expires_at: null } as const;
     for (const organization_id of [ORGANIZATION, ORGANIZATION, 'org_other']) {
-      await createOperatorKey(DB, { ...key, organization_id });
+      await createKeyByCommand(DB, { ...key, organization_id });
     }
     await DB.batch([
       DB.prepare(

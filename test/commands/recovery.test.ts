@@ -7,7 +7,7 @@ import { cp, readFile, rm, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterAll, beforeAll, expect, it, vi } from 'vitest';
 import * as z from 'zod';
-import { createOperatorKey } from '../../src/operator/api-keys/create.ts';
+import { createKeyByCommand } from '../../src/operator/api-keys/create.ts';
 import { app } from '../../src/worker/app.ts';
 import { toIso, unixNow } from '../../src/worker/core/time.ts';
 import { open } from '../../src/worker/credentials/envelope.ts';
@@ -62,7 +62,7 @@ beforeAll(async () => {
   await onState(async (env) => {
     const newKey = async () => {
       const key = { organization_id: ORGANIZATION, role: 'admin', name: 'Test', expires_at: null } as const;
-      const { raw_key, key: made } = await createOperatorKey(env.DB, key);
+      const { raw_key, key: made } = await createKeyByCommand(env.DB, key);
       return { raw_key, key_id: made.key_id };
     };
     admin = await newKey();

@@ -33,7 +33,7 @@
 import { createScheduledController } from 'cloudflare:test';
 import { env } from 'cloudflare:workers';
 import { beforeAll, describe, expect, it, vi } from 'vitest';
-import { createOperatorKey } from '../../src/operator/api-keys/create.ts';
+import { createKeyByCommand } from '../../src/operator/api-keys/create.ts';
 import { revokeAllKeys } from '../../src/operator/api-keys/revoke-all.ts';
 import { offboardOrganization } from '../../src/operator/organizations/offboard.ts';
 import { readOrganization } from '../../src/operator/organizations/read.ts';
@@ -352,8 +352,8 @@ async function commandEverything(client: Client): Promise<void> {
   const [held = ''] = await fillNumbers(client, null, 1);
   await fillKeys(client, 150);
   await note(commands, 'keys:create', async ({ DB }) => {
-    await createOperatorKey(DB, { organization_id, role: 'admin', name: longest(100), expires_at: null });
-    await createOperatorKey(DB, {
+    await createKeyByCommand(DB, { organization_id, role: 'admin', name: longest(100), expires_at: null });
+    await createKeyByCommand(DB, {
       organization_id,
       role: 'admin',
       tier: 'enterprise',

@@ -1,7 +1,7 @@
 /** The order of audit events is that of their commits, whatever clocks and ids say. */
 import { env } from 'cloudflare:workers';
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
-import { createOperatorKey } from '../../src/operator/api-keys/create.ts';
+import { createKeyByCommand } from '../../src/operator/api-keys/create.ts';
 import { reconcile } from '../../src/operator/recovery/reconcile.ts';
 import { forgetOldEvents } from '../../src/worker/audit/retention.ts';
 import { interceptedBindings, stallingBindings } from '../bindings.ts';
@@ -52,7 +52,7 @@ describe('the sequence', () => {
       (await env.CREDENTIALS.list({ prefix: `v1/${client.organization_id}/` })).keys[0]?.name ?? '',
     );
     await reconcile(env);
-    await createOperatorKey(env.DB, {
+    await createKeyByCommand(env.DB, {
       organization_id: client.organization_id,
       role: 'user',
       name: 'Another',

@@ -10,7 +10,7 @@ import { env } from 'cloudflare:workers';
 import * as fc from 'fast-check';
 import { expect } from 'vitest';
 import * as z from 'zod';
-import { createOperatorKey } from '../../src/operator/api-keys/create.ts';
+import { createKeyByCommand } from '../../src/operator/api-keys/create.ts';
 import { revokeAllKeys } from '../../src/operator/api-keys/revoke-all.ts';
 import { offboardOrganization } from '../../src/operator/organizations/offboard.ts';
 import { resumeOrganization, suspendOrganization } from '../../src/operator/organizations/suspend.ts';
@@ -341,7 +341,7 @@ class World {
       case 'revoke all': {
         await revokeAllKeys(this.bindings(step).DB, organization_id).catch(() => 0);
         // There is one again who may act.
-        const { raw_key, key } = await createOperatorKey(this.bindings().DB, {
+        const { raw_key, key } = await createKeyByCommand(this.bindings().DB, {
           organization_id,
           role: 'admin',
           name: 'After',

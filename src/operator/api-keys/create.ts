@@ -15,12 +15,12 @@ import { eventParameters } from '../../worker/decision/call.ts';
 import type { EventParameters } from '../../worker/decision/call.ts';
 import { assertNothingInDoubt, carryOut, eventRecorder, hasDecided } from '../../worker/decision/event.ts';
 import { findStatus, isOrganization } from '../../worker/organizations/organization.ts';
-import { operatorCall } from '../call.ts';
+import { commandCall } from '../call.ts';
 import { ChangedMeanwhileError, OffboardedError } from '../organizations/status.ts';
 
 const DEFAULT_TIER: Tier = 'starter';
 
-export interface NewOperatorKey {
+export interface NewKeyByCommand {
   organization_id: string;
   role: Role;
   name: string;
@@ -105,12 +105,12 @@ const setTier = query((db, parameters: Placeholders<CreateParameters>) =>
  * @throws OffboardedError; ChangedMeanwhileError if a tier was to be set; DomainError `temporarily_unavailable`. After
  *   the first two nothing was done
  */
-export async function createOperatorKey(
+export async function createKeyByCommand(
   database: D1Database,
-  { organization_id, role, name, tier, expires_at }: NewOperatorKey,
+  { organization_id, role, name, tier, expires_at }: NewKeyByCommand,
 ): Promise<{ raw_key: string; key: ApiKey; suspended: boolean }> {
   const [[seen]] = await batch(database, [findStatus.bind({ organization_id })]);
-  const event = eventParameters(operatorCall(organization_id));
+  const event = eventParameters(commandCall(organization_id));
   const { raw_key, row: key } = await mintKey({
     organization_id,
     role,

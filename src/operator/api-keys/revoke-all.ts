@@ -1,7 +1,6 @@
 import { operatorsRevocationOfAll } from '../../worker/api-keys/revoke-all.ts';
 import { assertNothingInDoubt, carryOut } from '../../worker/decision/event.ts';
-import { commandParameters } from '../../worker/decision/operator.ts';
-import { operatorCall } from '../call.ts';
+import { commandCall, commandParameters } from '../call.ts';
 
 /**
  * Revokes every key of an organization that has not ended, in one batch, so that no key can create another meanwhile.
@@ -12,7 +11,7 @@ import { operatorCall } from '../call.ts';
  *   some
  */
 export async function revokeAllKeys(database: D1Database, organization_id: string): Promise<number> {
-  const parameters = commandParameters(operatorCall(organization_id));
+  const parameters = commandParameters(commandCall(organization_id));
   const { count, inDoubt } = await carryOut(database, operatorsRevocationOfAll, parameters);
   // Without an event, a late try could still revoke keys that are created from now on.
   if (count === 0) assertNothingInDoubt(inDoubt);

@@ -30,11 +30,11 @@ const schema = z.strictObject({
 });
 
 const { role, name, tier, json, ...options } = readOptions(usage, schema);
-const { createOperatorKey } = await import('../api-keys/create.ts');
+const { createKeyByCommand } = await import('../api-keys/create.ts');
 const { ChangedMeanwhileError, OffboardedError } = await import('../organizations/status.ts');
 process.exitCode = await withBindings(options, async ({ DB }, database) => {
   try {
-    const { raw_key, key, suspended } = await createOperatorKey(DB, {
+    const { raw_key, key, suspended } = await createKeyByCommand(DB, {
       organization_id: options.organization,
       role,
       name,

@@ -52,10 +52,10 @@ const schema = z.strictObject({
 });
 
 const { name, permissions = operatorPermissions, json, ...options } = readOptions(usage, schema);
-const { createOperatorsKey } = await import('../operator-keys/create.ts');
+const { createOperatorKey } = await import('../operator-keys/create.ts');
 process.exitCode = await withBindings(options, async ({ DB }, database) => {
   const expires_at = options['expires-at'] ?? longestFrom(unixNow());
-  const { raw_key, key } = await createOperatorsKey(DB, { name, permissions, expires_at });
+  const { raw_key, key } = await createOperatorKey(DB, { name, permissions, expires_at });
   console.log(json ? JSON.stringify({ raw_key, key }) : describe(raw_key, key, database));
   return 0;
 });

@@ -10,8 +10,8 @@ Example: npm run operators:list -- --remote
 `;
 
 const options = readOptions(usage, z.strictObject(place));
-const { listOperatorsKeys } = await import('../operator-keys/revoke.ts');
-const keys = await withBindings(options, ({ DB }) => listOperatorsKeys(DB));
+const { listOperatorKeys } = await import('../operator-keys/list.ts');
+const keys = await withBindings(options, ({ DB }) => listOperatorKeys(DB));
 for (const { operator_key_id, name, prefix, status, expires_at, last_used_at, permissions } of keys) {
   console.log(`${operator_key_id}  ${prefix}  ${status}, until ${expires_at}, last used ${last_used_at ?? 'never'}`);
   console.log(`  "${name}" may: ${permissions.join(', ')}`);

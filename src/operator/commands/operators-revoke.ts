@@ -20,14 +20,15 @@ const {
   usageOf('operators:revoke', '--operator-key opkey_…', '--operator-key opkey_a1b2c3d4e5f6'),
   z.strictObject({ 'operator-key': id, ...confirmation, ...place }),
 );
-const { listOperatorsKeys, revokeOperatorsKey } = await import('../operator-keys/revoke.ts');
+const { listOperatorKeys } = await import('../operator-keys/list.ts');
+const { revokeOperatorKey } = await import('../operator-keys/revoke.ts');
 process.exitCode = await withBindings(options, async ({ DB }) => {
-  const found = (await listOperatorsKeys(DB)).find((key) => key.operator_key_id === operator_key_id);
+  const found = (await listOperatorKeys(DB)).find((key) => key.operator_key_id === operator_key_id);
   if (!found) return nothingDone(`There is no operator key ${operator_key_id}`);
   const preview = `${operator_key_id} ("${found.name}") is ${found.status}.
 This revokes it for good: at once for writes, within 60 s for reads. operators:create makes a new key.`;
   if (!(await isConfirmed(preview, yes))) return 1;
-  await revokeOperatorsKey(DB, operator_key_id);
+  await revokeOperatorKey(DB, operator_key_id);
   console.log(`${operator_key_id} is revoked.`);
   return 0;
 });

@@ -23,7 +23,7 @@ const insertKey = query((db, parameters: Placeholders<RowParameters<typeof opera
  * @returns the raw key, which is shown only once, and the key
  * @throws DomainError `temporarily_unavailable`
  */
-export async function createOperatorsKey(
+export async function createOperatorKey(
   database: D1Database,
   { name, permissions, expires_at }: { name: string; permissions: readonly OperatorPermission[]; expires_at: number },
 ): Promise<{ raw_key: string; key: OperatorKey }> {

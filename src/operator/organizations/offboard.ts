@@ -1,10 +1,9 @@
 import { batch } from '../../worker/d1/batch.ts';
 import { assertNothingInDoubt, carryOut } from '../../worker/decision/event.ts';
-import { commandParameters } from '../../worker/decision/operator.ts';
 import { beginning, continueOffboarding } from '../../worker/organizations/offboarding.ts';
 import type { OffboardingStep } from '../../worker/organizations/offboarding.ts';
 import { findStatus } from '../../worker/organizations/organization.ts';
-import { operatorCall } from '../call.ts';
+import { commandCall, commandParameters } from '../call.ts';
 
 /**
  * Offboards an organization, for good, to the end. If this is interrupted, a second call finishes it, and so does the cron.
@@ -18,7 +17,7 @@ export async function offboardOrganization(
   organization_id: string,
   onProgress: (step: OffboardingStep, done: number, total: number) => void = () => {},
 ): Promise<Record<OffboardingStep | 'keys', number> | undefined> {
-  const call = operatorCall(organization_id);
+  const call = commandCall(organization_id);
   const find = async () => (await batch(database, [findStatus.bind({ organization_id })]))[0][0];
   const seen = await find();
   if (!seen) return undefined;

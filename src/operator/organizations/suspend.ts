@@ -1,16 +1,15 @@
 import { batch } from '../../worker/d1/batch.ts';
 import { assertNothingInDoubt, carryOut } from '../../worker/decision/event.ts';
-import { commandParameters } from '../../worker/decision/operator.ts';
 import { findStatus, organizationState } from '../../worker/organizations/organization.ts';
 import type { OrganizationState } from '../../worker/organizations/organization.ts';
 import { resumption, suspension } from '../../worker/organizations/suspension.ts';
-import { operatorCall } from '../call.ts';
+import { commandCall, commandParameters } from '../call.ts';
 
 const changer = (statements: typeof suspension) =>
   async function change(database: D1Database, organization_id: string): Promise<OrganizationState | undefined> {
     const [[seen]] = await batch(database, [findStatus.bind({ organization_id })]);
     if (!seen) return undefined;
-    const parameters = { ...commandParameters(operatorCall(organization_id)), change_count: seen.change_count };
+    const parameters = { ...commandParameters(commandCall(organization_id)), change_count: seen.change_count };
     const { event, inDoubt } = await carryOut(database, statements, parameters);
     if (!event) assertNothingInDoubt(inDoubt);
     return event && organizationState.parse(JSON.parse(event.state));

@@ -1,10 +1,9 @@
 import { batch } from '../../worker/d1/batch.ts';
 import { assertNothingInDoubt, carryOut } from '../../worker/decision/event.ts';
-import { commandParameters } from '../../worker/decision/operator.ts';
 import { phoneNumberState, presentPhoneNumber } from '../../worker/phone-numbers/phone-number.ts';
 import type { PhoneNumber, PhoneNumberState } from '../../worker/phone-numbers/phone-number.ts';
 import { findHeldNumber, release } from '../../worker/phone-numbers/release.ts';
-import { operatorCall } from '../call.ts';
+import { commandCall, commandParameters } from '../call.ts';
 
 /** The phone number, whatever its organization, for the preview. */
 export async function findHeldPhoneNumber(
@@ -25,7 +24,7 @@ export async function releasePhoneNumber(
   database: D1Database,
   { organization_id, phone_number_id }: Pick<PhoneNumberState, 'organization_id' | 'phone_number_id'>,
 ): Promise<PhoneNumber | undefined> {
-  const parameters = { ...commandParameters(operatorCall(organization_id)), phone_number_id };
+  const parameters = { ...commandParameters(commandCall(organization_id)), phone_number_id };
   const { event, inDoubt } = await carryOut(database, release, parameters);
   if (!event) assertNothingInDoubt(inDoubt);
   return event && presentPhoneNumber(phoneNumberState.parse(JSON.parse(event.state)));

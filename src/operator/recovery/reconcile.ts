@@ -19,7 +19,7 @@ import { eventParameters } from '../../worker/decision/call.ts';
 import type { EventParameters } from '../../worker/decision/call.ts';
 import { decisionSaw, eventRecorder, updateTime } from '../../worker/decision/event.ts';
 import type { Bindings } from '../../worker/env.ts';
-import { operatorCall } from '../call.ts';
+import { commandCall } from '../call.ts';
 import { databaseNow } from '../clock.ts';
 import { isIntegration, isPhoneNumber } from './subject.ts';
 
@@ -234,7 +234,7 @@ const hasRows = (result: unknown) => Array.isArray(result) && result.length > 0;
 async function mark(database: D1Database, lost: StoredDataKey[]): Promise<string[]> {
   if (lost.length === 0) return [];
   const parameters = lost.map(({ organization_id, subject_id, credentials_version }) => ({
-    ...eventParameters(operatorCall(organization_id)),
+    ...eventParameters(commandCall(organization_id)),
     target_id: subject_id,
     credentials_version,
   }));

@@ -63,4 +63,11 @@ export function presentApiKey(state: ApiKeyState) {
   };
 }
 
+/** A repeated answer says why it has no raw key, and perhaps what to do. */
+export const shownOnce = (message: string, raw_key: string | undefined, advice = '') =>
+  raw_key === undefined ? `${message}; the raw key was shown only in the first response${advice}` : message;
+
+/** For operators. */
+export const MINT_ANOTHER = ': mint another';
+
 export type ApiKey = ReturnType<typeof presentApiKey>;

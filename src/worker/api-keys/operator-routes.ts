@@ -4,7 +4,7 @@ import { idSchema, organizationIdSchema } from '../core/ids.ts';
 import { answer } from '../http/answer.ts';
 import { newRoutes } from '../http/new-routes.ts';
 import { operatorMutates, operatorReads } from '../http/route.ts';
-import { presentApiKey } from './api-key.ts';
+import { MINT_ANOTHER, presentApiKey, shownOnce } from './api-key.ts';
 import { mintApiKey, mintedKey } from './mint.ts';
 import { apiKeysQuery, listApiKeysOf } from './read.ts';
 import { revokeAllKeys } from './revoke-all.ts';
@@ -16,12 +16,11 @@ const pathOfKey = z.object({ organization_id: organizationIdSchema(), key_id: id
 export const operatorApiKeyRoutes = newRoutes()
   .post('/', operatorMutates('keys:mint', { path, body: mintedKey }), async (c) => {
     const data = await mintApiKey(c.get('operatorCall'), c.req.valid('param').organization_id, c.req.valid('json'));
-    // A repeated answer says why it has no raw key.
-    const message =
-      data.raw_key === undefined
-        ? 'API key minted successfully; the raw key was shown only in the first response: mint another'
-        : 'API key minted successfully';
-    return answer(c, 201, { success: true, message, data });
+    return answer(c, 201, {
+      success: true,
+      message: shownOnce('API key minted successfully', data.raw_key, MINT_ANOTHER),
+      data,
+    });
   })
   .get('/', operatorReads('organizations:read', { path, query: apiKeysQuery }), async (c) => {
     const { organization_id } = c.req.valid('param');

@@ -4,7 +4,7 @@ import { answer } from '../http/answer.ts';
 import { newRoutes } from '../http/new-routes.ts';
 import { rateLimitsOf } from '../http/rate-limit.ts';
 import { mutates, reads } from '../http/route.ts';
-import { presentApiKey } from './api-key.ts';
+import { presentApiKey, shownOnce } from './api-key.ts';
 import { createApiKey, newApiKey } from './create.ts';
 import { apiKeysQuery, listApiKeys, readApiKey } from './read.ts';
 import { revocation, revokeApiKey } from './revoke.ts';
@@ -14,14 +14,10 @@ import { whoAmI } from './whoami.ts';
 
 const path = z.object({ key_id: idSchema('apikey') });
 
-/** A repeated answer says why it has no raw key. */
-const messageOf = (message: string, { raw_key }: { raw_key?: string }) =>
-  raw_key === undefined ? `${message}; the raw key was shown only in the first response` : message;
-
 export const apiKeyRoutes = newRoutes()
   .post('/', mutates('api_keys:create', { body: newApiKey }), async (c) => {
     const data = await createApiKey(c.get('call'), c.req.valid('json'));
-    return answer(c, 201, { success: true, message: messageOf('API key created successfully', data), data });
+    return answer(c, 201, { success: true, message: shownOnce('API key created successfully', data.raw_key), data });
   })
   .get('/', reads('api_keys:read', { query: apiKeysQuery }), async (c) => {
     const { rows, pagination } = await listApiKeys(c.get('call'), c.req.valid('query'));
@@ -37,7 +33,7 @@ export const apiKeyRoutes = newRoutes()
   })
   .post('/:key_id/rotate', mutates('api_keys:rotate', { path, body: rotation }), async (c) => {
     const data = await rotateApiKey(c.get('call'), c.req.valid('param').key_id, c.req.valid('json'));
-    return answer(c, 201, { success: true, message: messageOf('API key rotated successfully', data), data });
+    return answer(c, 201, { success: true, message: shownOnce('API key rotated successfully', data.raw_key), data });
   })
   .delete('/:key_id', mutates('api_keys:revoke', { path, query: revocation }), async (c) => {
     const data = await revokeApiKey(c.get('call'), c.req.valid('param').key_id, c.req.valid('query'));

@@ -15,7 +15,7 @@ import { query } from '../d1/query.ts';
 import type { Builder, Placeholders } from '../d1/query.ts';
 import { audit_events, operator_idempotency_keys, operator_keys } from '../d1/schema.ts';
 import { eventParameters } from './call.ts';
-import type { Call, EventParameters, OperatorCall } from './call.ts';
+import type { EventParameters, OperatorCall } from './call.ts';
 import { isDecision, isRefusal } from './event.ts';
 import { decisionColumns, mutationsBy } from './mutation.ts';
 import { scopeOf } from './remembered-answers.ts';
@@ -28,11 +28,6 @@ export interface OperatorParameters extends EventParameters, OperatorScope {}
 
 export function operatorParameters(call: OperatorCall, organization_id: string): OperatorParameters {
   return { ...eventParameters({ ...call, organization_id }), ...scopeOf(call) };
-}
-
-/** For a command: nothing is remembered. */
-export function commandParameters(call: Call): OperatorParameters {
-  return { ...eventParameters(call), ...scopeOf({}) };
 }
 
 const isOperatorsKey = ({ actor_id }: Readonly<Record<'actor_id', SQLWrapper>>) =>

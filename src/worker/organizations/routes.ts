@@ -1,5 +1,6 @@
 /** What operators do with organizations. An organization's own clients see theirs by `GET /api/whoami`. */
 import * as z from 'zod/mini';
+import { MINT_ANOTHER, shownOnce } from '../api-keys/api-key.ts';
 import { organizationIdSchema } from '../core/ids.ts';
 import { answer } from '../http/answer.ts';
 import { newRoutes } from '../http/new-routes.ts';
@@ -13,16 +14,12 @@ import { organizationChanges, updateOrganization } from './update.ts';
 
 const path = z.object({ organization_id: organizationIdSchema() });
 
-/** A repeated answer says why it has no raw key. */
-const messageOf = ({ first_key }: { first_key?: { raw_key?: string } }) =>
-  first_key && first_key.raw_key === undefined
-    ? 'Organization created successfully; the raw key was shown only in the first response: mint another'
-    : 'Organization created successfully';
-
 export const organizationRoutes = newRoutes()
   .post('/', operatorMutates('organizations:create', { body: newOrganization }), async (c) => {
     const data = await createOrganization(c.get('operatorCall'), c.req.valid('json'));
-    return answer(c, 201, { success: true, message: messageOf(data), data });
+    const message = 'Organization created successfully';
+    const told = data.first_key ? shownOnce(message, data.first_key.raw_key, MINT_ANOTHER) : message;
+    return answer(c, 201, { success: true, message: told, data });
   })
   .get('/', operatorReads('organizations:read', { query: organizationsQuery }), async (c) => {
     const { rows, pagination } = await listOrganizations(c.get('operatorCall'), c.req.valid('query'));

@@ -1,6 +1,6 @@
 import { env } from 'cloudflare:workers';
 import { describe, expect, it } from 'vitest';
-import { createOperatorKey } from '../../../src/operator/api-keys/create.ts';
+import { createKeyByCommand } from '../../../src/operator/api-keys/create.ts';
 import { hashKey, isWellFormed } from '../../../src/worker/callers/raw-key.ts';
 import { failingBindings, interceptedBindings } from '../../bindings.ts';
 import { actionsOn, eventsOn, everythingKept, everythingStored, rows } from '../../fixtures.ts';
@@ -16,7 +16,7 @@ const tierOf = async (organization_id: string) => {
 
 describe('an operator’s key', () => {
   it('is shown once and stored as its hash', async () => {
-    const { raw_key, key } = await createOperatorKey(env.DB, { ...newKey, organization_id: 'org_hash' });
+    const { raw_key, key } = await createKeyByCommand(env.DB, { ...newKey, organization_id: 'org_hash' });
 
     expect(isWellFormed(raw_key)).toBe(true);
     expect(key).toEqual({
@@ -38,7 +38,7 @@ describe('an operator’s key', () => {
   });
 
   it('may expire', async () => {
-    const { key } = await createOperatorKey(env.DB, {
+    const { key } = await createKeyByCommand(env.DB, {
       ...newKey,
       organization_id: 'org_expiry',
       expires_at: 1_900_000_000,
@@ -50,18 +50,18 @@ describe('an operator’s key', () => {
   it('makes its organization of the tier, keeps the tier without one, and sets it with one', async () => {
     const organization_id = 'org_tier';
 
-    await createOperatorKey(env.DB, { ...newKey, organization_id });
+    await createKeyByCommand(env.DB, { ...newKey, organization_id });
     expect(await tierOf(organization_id)).toBe('starter');
-    await createOperatorKey(env.DB, { ...newKey, organization_id, tier: 'pro' });
+    await createKeyByCommand(env.DB, { ...newKey, organization_id, tier: 'pro' });
     expect(await tierOf(organization_id)).toBe('pro');
-    await createOperatorKey(env.DB, { ...newKey, organization_id });
+    await createKeyByCommand(env.DB, { ...newKey, organization_id });
     expect(await tierOf(organization_id)).toBe('pro');
   });
 
   it('is made once where the answer of D1 is lost after the commit', async () => {
     const { bindings } = failingBindings('DB.batch', { when: 'after', message: 'Network connection lost.', times: 1 });
 
-    const { key } = await createOperatorKey(bindings.DB, { ...newKey, organization_id: 'org_lost' });
+    const { key } = await createKeyByCommand(bindings.DB, { ...newKey, organization_id: 'org_lost' });
 
     const { results } = await env.DB.prepare(`SELECT key_id FROM api_keys WHERE organization_id = 'org_lost'`).all();
     expect(results).toEqual([{ key_id: key.key_id }]);
@@ -70,10 +70,10 @@ describe('an operator’s key', () => {
 
   it('records a change of the tier, once, and none where it stays', async () => {
     const organization_id = 'org_recorded';
-    await createOperatorKey(env.DB, { ...newKey, organization_id, tier: 'pro' });
-    await createOperatorKey(env.DB, { ...newKey, organization_id, tier: 'pro' });
+    await createKeyByCommand(env.DB, { ...newKey, organization_id, tier: 'pro' });
+    await createKeyByCommand(env.DB, { ...newKey, organization_id, tier: 'pro' });
     const { bindings } = failingBindings('DB.batch', { when: 'after', message: 'Network connection lost.', times: 2 });
-    await createOperatorKey(bindings.DB, { ...newKey, organization_id, tier: 'enterprise' });
+    await createKeyByCommand(bindings.DB, { ...newKey, organization_id, tier: 'enterprise' });
 
     expect(await eventsOn(organization_id)).toMatchObject([{ action: 'organization.updated', state: { tier: 'pro' } }]);
   });
@@ -83,17 +83,17 @@ describe('an operator’s key', () => {
     ['the tier that it has', 'starter'],
   ] as const)('sets no tier that is late, behind one that said %s', async (_, tier) => {
     const organization_id = `org_late_${tier}`;
-    await createOperatorKey(env.DB, { ...newKey, organization_id });
+    await createKeyByCommand(env.DB, { ...newKey, organization_id });
     let late: (() => Promise<unknown>) | undefined;
     const { DB } = interceptedBindings(async (__, carryOut, { statements }) => {
       if (!statements.some(({ sql }) => sql.startsWith('insert'))) return carryOut();
       late = carryOut;
       throw new Error('D1_ERROR: Network connection lost.');
     });
-    await expect(createOperatorKey(DB, { ...newKey, organization_id, tier: 'pro' })).rejects.toMatchObject({
+    await expect(createKeyByCommand(DB, { ...newKey, organization_id, tier: 'pro' })).rejects.toMatchObject({
       members: { outcome: 'unknown' },
     });
-    await createOperatorKey(env.DB, { ...newKey, organization_id, tier });
+    await createKeyByCommand(env.DB, { ...newKey, organization_id, tier });
     const before = await everythingKept();
 
     await late?.();
@@ -105,18 +105,18 @@ describe('an operator’s key', () => {
 
   it('is none where another command sets the tier at the same time: nothing is done, and it says so', async () => {
     const organization_id = 'org_race';
-    await createOperatorKey(env.DB, { ...newKey, organization_id });
+    await createKeyByCommand(env.DB, { ...newKey, organization_id });
     let others = 0;
     const { DB } = interceptedBindings(async (__, carryOut, { statements }) => {
       const acts = statements.some(({ sql }) => sql.startsWith('insert'));
       if (acts && (others += 1) === 1)
-        await createOperatorKey(env.DB, { ...newKey, organization_id, tier: 'enterprise' });
+        await createKeyByCommand(env.DB, { ...newKey, organization_id, tier: 'enterprise' });
       return carryOut();
     });
     const keys = async () =>
       (await rows('api_keys')).filter((row) => row['organization_id'] === organization_id).length;
 
-    await expect(createOperatorKey(DB, { ...newKey, organization_id, tier: 'pro' })).rejects.toThrow(
+    await expect(createKeyByCommand(DB, { ...newKey, organization_id, tier: 'pro' })).rejects.toThrow(
       'org_race was changed meanwhile',
     );
 

@@ -2,7 +2,7 @@ import { createScheduledController } from 'cloudflare:test';
 import { env } from 'cloudflare:workers';
 import { beforeEach, describe, expect, it } from 'vitest';
 import * as z from 'zod';
-import { createOperatorKey } from '../../../src/operator/api-keys/create.ts';
+import { createKeyByCommand } from '../../../src/operator/api-keys/create.ts';
 import { offboardOrganization } from '../../../src/operator/organizations/offboard.ts';
 import { suspendOrganization } from '../../../src/operator/organizations/suspend.ts';
 import worker from '../../../src/worker/index.ts';
@@ -196,7 +196,7 @@ describe('an offboarded organization', () => {
     const { organization_id } = client;
 
     await expect(
-      createOperatorKey(env.DB, { organization_id, tier, role: 'admin', name: 'Late', expires_at: null }),
+      createKeyByCommand(env.DB, { organization_id, tier, role: 'admin', name: 'Late', expires_at: null }),
     ).rejects.toThrow(`${organization_id} is offboarded, for good`);
 
     expect(await everythingKept()).toEqual(before);

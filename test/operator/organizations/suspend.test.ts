@@ -1,6 +1,6 @@
 import { env } from 'cloudflare:workers';
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
-import { createOperatorKey } from '../../../src/operator/api-keys/create.ts';
+import { createKeyByCommand } from '../../../src/operator/api-keys/create.ts';
 import { offboardOrganization } from '../../../src/operator/organizations/offboard.ts';
 import { readOrganization } from '../../../src/operator/organizations/read.ts';
 import { resumeOrganization, suspendOrganization } from '../../../src/operator/organizations/suspend.ts';
@@ -113,7 +113,7 @@ describe('a suspended organization', () => {
 
   it('gets a key from an operator, who is told, and the key works once it is resumed', async () => {
     await suspend();
-    const { raw_key, key, suspended } = await createOperatorKey(env.DB, {
+    const { raw_key, key, suspended } = await createKeyByCommand(env.DB, {
       organization_id: client.organization_id,
       role: 'admin',
       name: 'Early',

@@ -1,7 +1,7 @@
 import { createScheduledController } from 'cloudflare:test';
 import { env } from 'cloudflare:workers';
 import { beforeEach, describe, expect, it, vi } from 'vitest';
-import { createOperatorKey } from '../../../src/operator/api-keys/create.ts';
+import { createKeyByCommand } from '../../../src/operator/api-keys/create.ts';
 import { offboardOrganization } from '../../../src/operator/organizations/offboard.ts';
 import { resumeOrganization, suspendOrganization } from '../../../src/operator/organizations/suspend.ts';
 import { reconcile } from '../../../src/operator/recovery/reconcile.ts';
@@ -407,7 +407,7 @@ describe('a replay in an organization', () => {
       .run();
     await forgetOldEvents(env);
     expect((await rows('audit_events')).filter((event) => event['organization_id'] === organization_id)).toEqual([]);
-    const { key } = await createOperatorKey(env.DB, { organization_id, role: 'user', name: 'New', expires_at: null });
+    const { key } = await createKeyByCommand(env.DB, { organization_id, role: 'user', name: 'New', expires_at: null });
     expect((await eventsOn(key.key_id))[0]).toMatchObject({ sequence: 4 });
   });
 
@@ -422,7 +422,7 @@ describe('a replay in an organization', () => {
 
     expect(await statusNow(organization_id)).toBe('offboarded');
     await expect(
-      createOperatorKey(env.DB, { organization_id, role: 'user', name: 'New', expires_at: null }),
+      createKeyByCommand(env.DB, { organization_id, role: 'user', name: 'New', expires_at: null }),
     ).rejects.toThrow('is offboarded, for good');
   });
 });

@@ -6,7 +6,7 @@ import { env } from 'cloudflare:workers';
 import * as fc from 'fast-check';
 import { expect, vi } from 'vitest';
 import * as z from 'zod';
-import { createOperatorKey } from '../../../src/operator/api-keys/create.ts';
+import { createKeyByCommand } from '../../../src/operator/api-keys/create.ts';
 import { offboardOrganization } from '../../../src/operator/organizations/offboard.ts';
 import { resumeOrganization, suspendOrganization } from '../../../src/operator/organizations/suspend.ts';
 import { releasePhoneNumber } from '../../../src/operator/phone-numbers/release.ts';
@@ -251,7 +251,7 @@ class World {
       case 'key of a tier': {
         const wanted = { organization_id, role: 'user', name: 'Operator', expires_at: null } as const;
         const tier = one.which % 2 === 0 ? 'enterprise' : 'pro';
-        await createOperatorKey(bindings.DB, { ...wanted, tier }).catch(() => {});
+        await createKeyByCommand(bindings.DB, { ...wanted, tier }).catch(() => {});
         return;
       }
       case 'young organization': {
