@@ -18,6 +18,7 @@ import { phoneNumberExample, phoneNumberSchema } from './phone-numbers.ts';
 
 described(newOrganization, {
   organization_id: 'One is made if it is absent.',
+  metadata: 'At most 16 pairs. `{}` if it is absent or null.',
   first_key: 'Makes the first API key of the organization in the same commit. It does not expire.',
 });
 described(mintedKey, {

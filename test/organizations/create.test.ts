@@ -321,6 +321,7 @@ describe('what describes an organization', () => {
 
   it.each<[string, unknown, string, string]>([
     ['17 pairs', pairs(17), 'metadata', 'must have at most 16 pairs'],
+    ['the key __proto__', JSON.parse('{"__proto__":"v","a":"b"}'), 'metadata', 'must not have the key __proto__'],
     [
       'a key of 41 characters',
       { ['k'.repeat(41)]: 'v' },

@@ -36,14 +36,23 @@ const MAX_VALUE_LENGTH = 500;
 
 /** Pairs that the operator keeps with an organization, such as the customer's number in its own system. */
 export const metadataSchema = () =>
-  z
-    .record(text(1, MAX_KEY_LENGTH), text(0, MAX_VALUE_LENGTH), {
-      error: ({ code }) =>
-        code === 'invalid_key'
-          ? `must be a key of 1 to ${MAX_KEY_LENGTH} characters, without control characters`
-          : undefined,
-    })
-    .check(z.refine((pairs) => Object.keys(pairs).length <= MAX_PAIRS, `must have at most ${MAX_PAIRS} pairs`));
+  z.pipe(
+    z.transform((given: Record<string, string>, context) => {
+      // A record leaves such a key out, without a word.
+      if (Object.hasOwn(Object(given), '__proto__')) {
+        context.issues.push({ code: 'custom', message: 'must not have the key __proto__', input: given });
+      }
+      return given;
+    }),
+    z
+      .record(text(1, MAX_KEY_LENGTH), text(0, MAX_VALUE_LENGTH), {
+        error: ({ code }) =>
+          code === 'invalid_key'
+            ? `must be a key of 1 to ${MAX_KEY_LENGTH} characters, without control characters`
+            : undefined,
+      })
+      .check(z.refine((pairs) => Object.keys(pairs).length <= MAX_PAIRS, `must have at most ${MAX_PAIRS} pairs`)),
+  );
 
 export const organizationName = () => visibleName(MAX_ORGANIZATION_NAME_LENGTH);
 
