@@ -101,7 +101,7 @@ describe.each(commands)('%s', (script) => {
     expect(await start(without(...wrangler), ...locally(nowhere))).toEqual({
       code: 2,
       stdout: '',
-      stderr: `There is no database in ${nowhere}. To make one, add --create to keys:create, or run first: npm run dev -- --persist-to ${nowhere}\n`,
+      stderr: `There is no database in ${nowhere}. To make one, add --create to keys:create or operators:create, or run first: npm run dev -- --persist-to ${nowhere}\n`,
     });
   });
 

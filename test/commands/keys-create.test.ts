@@ -171,7 +171,7 @@ describe('a database that the command has made', () => {
 
     expect({ code, stdout: printed }).toEqual({ code: 2, stdout: '' });
     expect(told).toMatch(
-      /^There is no database in \S+\. To make one, add --create to keys:create, or run first: .+\n$/,
+      /^There is no database in \S+\. To make one, add --create to keys:create or operators:create, or run first: .+\n$/,
     );
     expect(await readdir(empty)).toEqual([]);
   });

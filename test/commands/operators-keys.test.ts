@@ -72,7 +72,7 @@ describe('operators:create', () => {
 
     const { key } = await create('--name', 'Support', '--permissions', permissions, '--expires-at', soon);
 
-    expect(key.permissions).toEqual(['audit:read', 'organizations:read']);
+    expect(key.permissions).toEqual(['organizations:read', 'audit:read']);
     expect(key.expires_at).toBe(Date.parse(soon));
   });
 
