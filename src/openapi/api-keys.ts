@@ -57,7 +57,7 @@ export const rawKeySchema = z
 export const rawKeyExample = `bk_live_x7Yp${'0'.repeat(52)}`;
 
 const whoamiSchema = named(
-  'Whoami',
+  'Caller',
   z.object({
     organization: z.object({
       ...organizationSchema.shape,

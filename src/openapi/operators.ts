@@ -213,7 +213,7 @@ export const operatorOperations: Operations = {
       named('RevokedApiKeys', z.object({ revoked_count: z.int().min(0) })),
       { revoked_count: 3 },
     ),
-    problems: ['organization_not_found'],
+    problems: ['organization_not_found', 'organization_offboarded'],
   },
   [`DELETE ${ORGANIZATION}/api-keys/{key_id}`]: {
     operationId: 'revokeApiKeyOfOrganization',

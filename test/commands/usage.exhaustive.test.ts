@@ -14,6 +14,8 @@ const required: Record<string, string[]> = {
   'organizations:suspend': ['organization'],
   'organizations:resume': ['organization'],
   'organizations:offboard': ['organization'],
+  'operators:create': ['name'],
+  'operators:revoke': ['operator-key'],
   'phone-numbers:release': ['phone-number'],
   'recovery:export': ['since', 'file'],
   'recovery:replay': ['file'],

@@ -1,6 +1,5 @@
 import { and, eq, isNull, not, sql } from 'drizzle-orm';
 import type { SQL } from 'drizzle-orm';
-import { DomainError } from '../core/errors.ts';
 import { existsIn } from '../d1/columns.ts';
 import { query } from '../d1/query.ts';
 import type { Builder, Placeholders } from '../d1/query.ts';
@@ -10,7 +9,7 @@ import { eventRecorder, isOfBatch } from '../decision/event.ts';
 import { isOfBatchOf } from '../decision/mutation.ts';
 import { decisiveEvent, mayOperate, operatorMutation, operatorParameters } from '../decision/operator.ts';
 import type { OperatorParameters } from '../decision/operator.ts';
-import { findStatus } from '../organizations/organization.ts';
+import { assertNotOffboarded, findStatus } from '../organizations/organization.ts';
 import { revokeRecorded } from './revoke.ts';
 
 /**
@@ -71,11 +70,11 @@ const decide = operatorMutation<OperatorParameters, typeof found>('keys:mint', {
  * change nothing. They can read until the caches have forgotten them, at most 60 s.
  *
  * @returns how many keys it revoked
- * @throws DomainError `organization_not_found`, and the errors of every operator's mutation
+ * @throws DomainError `organization_not_found`, `organization_offboarded` if no key was left to revoke, and the errors of every operator's mutation
  *   (decision/operator.ts)
  */
 export async function revokeAllKeys(call: OperatorCall, organization_id: string): Promise<{ revoked_count: number }> {
   const { outcome, found: read } = await decide(call, operatorParameters(call, organization_id));
-  if (outcome === 'undecided' && read.organization.length === 0) throw new DomainError('organization_not_found', {});
+  if (outcome === 'undecided') assertNotOffboarded(read.organization);
   return { revoked_count: read.revoked[0]?.count ?? 0 };
 }
