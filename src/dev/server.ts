@@ -239,8 +239,8 @@ This delete is done, and the credentials are deleted too:
 ${curl(spare)}
 
 All calls, to read and to try out: ${url}/docs
-How another Worker reads the credentials: npm run example
 Operators have an API too: ${commandLine('operators:create', { name: 'Signup service', ...place })} makes a key for ${url}/operator
+How another Worker reads the credentials: npm run example
 `;
 }
 
