@@ -1,20 +1,21 @@
-import { and, eq, ne, not, or, sql } from 'drizzle-orm';
+import { and, eq, ne, or, sql } from 'drizzle-orm';
 import { presentApiKey } from '../../worker/api-keys/api-key.ts';
 import type { ApiKey } from '../../worker/api-keys/api-key.ts';
 import { recordCreation } from '../../worker/api-keys/create.ts';
-import { mintKey } from '../../worker/api-keys/mint.ts';
+import { keyInserter, mintKey } from '../../worker/api-keys/mint.ts';
 import { eventIdBeside, newId } from '../../worker/core/ids.ts';
 import type { Role, Tier } from '../../worker/core/vocabulary.ts';
 import { batch } from '../../worker/d1/batch.ts';
-import { rowColumns } from '../../worker/d1/columns.ts';
 import type { RowParameters } from '../../worker/d1/columns.ts';
 import { query } from '../../worker/d1/query.ts';
 import type { CompiledQuery, Placeholders } from '../../worker/d1/query.ts';
-import { api_keys, organizations } from '../../worker/d1/schema.ts';
+import { organizations } from '../../worker/d1/schema.ts';
+import type { api_keys } from '../../worker/d1/schema.ts';
 import { eventParameters } from '../../worker/decision/call.ts';
 import type { EventParameters } from '../../worker/decision/call.ts';
 import { assertNothingInDoubt, carryOut, eventRecorder, hasDecided } from '../../worker/decision/event.ts';
-import { findStatus, isOrganization } from '../../worker/organizations/organization.ts';
+import { isAsSeen } from '../../worker/organizations/as-seen.ts';
+import { findStatus } from '../../worker/organizations/organization.ts';
 import { commandCall } from '../call.ts';
 import { ChangedMeanwhileError, OffboardedError } from '../organizations/status.ts';
 
@@ -44,20 +45,15 @@ const ensureOrganization = query((db, { organization_id, tier, created_at }: Pla
 );
 
 /** Predicate: no other command has changed the organization since then, so a late try does not undo its change. */
-const isAsSeen = ({ change_count, tier }: Placeholders<CreateParameters>) =>
-  or(sql`${change_count} IS NULL`, eq(organizations.change_count, change_count), eq(organizations.tier, tier));
+const isAsSeenOrNotToBeSet = (parameters: Placeholders<CreateParameters>) =>
+  or(sql`${parameters.change_count} IS NULL`, isAsSeen(parameters), eq(organizations.tier, parameters.tier));
 
 const recordTierChange = eventRecorder<CreateParameters>({
   table: organizations,
   target_id: organizations.organization_id,
   action: 'organization.updated',
   where: (_, parameters) =>
-    and(
-      isOrganization(parameters),
-      ne(organizations.status, 'offboarded'),
-      eq(organizations.change_count, parameters.change_count),
-      ne(organizations.tier, parameters.tier),
-    ),
+    and(isAsSeen(parameters), ne(organizations.status, 'offboarded'), ne(organizations.tier, parameters.tier)),
   changes: ({ tier }) => ({ tier: sql`${tier}` }),
 });
 
@@ -66,34 +62,15 @@ const recordTierChangeBeside: CompiledQuery<CreateParameters, unknown> = {
   bind: (parameters) => recordTierChange.bind({ ...parameters, event_id: parameters.tier_event_id }),
 };
 
-/** Inserts the key once, however often the batch is tried. If another key has the id, the batch fails. */
-const insertKey = query((db, parameters: Placeholders<CreateParameters>) =>
-  db.insert(api_keys).select(
-    db
-      .select(rowColumns(api_keys, parameters))
-      .from(organizations)
-      .where(
-        and(
-          isOrganization(parameters),
-          ne(organizations.status, 'offboarded'),
-          isAsSeen(parameters),
-          not(hasDecided(db, parameters)),
-        ),
-      ),
-  ),
+const insertKey = keyInserter<CreateParameters>((_, parameters) =>
+  and(ne(organizations.status, 'offboarded'), isAsSeenOrNotToBeSet(parameters)),
 );
 
 const setTier = query((db, parameters: Placeholders<CreateParameters>) =>
   db
     .update(organizations)
     .set({ tier: sql`${parameters.tier}`, change_count: sql`${organizations.change_count} + 1` })
-    .where(
-      and(
-        isOrganization(parameters),
-        hasDecided(db, parameters),
-        eq(organizations.change_count, parameters.change_count),
-      ),
-    ),
+    .where(and(isAsSeen(parameters), hasDecided(db, parameters))),
 );
 
 /**

@@ -2,7 +2,7 @@
 import * as z from 'zod';
 import type { ApiKey } from '../../worker/api-keys/api-key.ts';
 import { visibleName } from '../../worker/core/text.ts';
-import { rfc3339, unixNow } from '../../worker/core/time.ts';
+import { futureTime } from '../../worker/core/time.ts';
 import { roles, tiers } from '../../worker/core/vocabulary.ts';
 import { nothingDone, organization, place, readOptions, withBindings } from '../command-line/options.ts';
 
@@ -23,7 +23,7 @@ const schema = z.strictObject({
   role: z.enum(roles),
   name: visibleName(100),
   tier: z.enum(tiers).optional(),
-  'expires-at': z.optional(rfc3339().check(z.refine((time) => time > unixNow(), 'must be in the future'))),
+  'expires-at': z.optional(futureTime()),
   create: z.boolean().default(false),
   json: z.boolean().default(false),
   ...place,

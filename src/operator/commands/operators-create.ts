@@ -3,7 +3,7 @@ import * as z from 'zod';
 import { operatorPermissions } from '../../worker/core/permissions.ts';
 import type { OperatorPermission } from '../../worker/core/permissions.ts';
 import { visibleName } from '../../worker/core/text.ts';
-import { rfc3339, SECONDS_A_DAY, unixNow } from '../../worker/core/time.ts';
+import { futureTime, SECONDS_A_DAY, unixNow } from '../../worker/core/time.ts';
 import { place, readOptions, withBindings } from '../command-line/options.ts';
 import type { OperatorKey } from '../operator-keys/operator-key.ts';
 
@@ -41,10 +41,7 @@ const schema = z.strictObject({
   name: visibleName(100),
   permissions: z.optional(permissionNames),
   'expires-at': z.optional(
-    rfc3339().check(
-      z.refine((time) => time > unixNow(), 'must be in the future'),
-      z.refine((time) => time <= longestFrom(unixNow()), `must be at most ${MAX_DAYS} days ahead`),
-    ),
+    futureTime().check(z.refine((time) => time <= longestFrom(unixNow()), `must be at most ${MAX_DAYS} days ahead`)),
   ),
   create: z.boolean().default(false),
   json: z.boolean().default(false),

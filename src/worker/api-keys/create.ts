@@ -7,7 +7,7 @@ import { optional } from '../core/fields.ts';
 import { newId } from '../core/ids.ts';
 import { isAbove } from '../core/permissions.ts';
 import { visibleName } from '../core/text.ts';
-import { rfc3339, unixNow } from '../core/time.ts';
+import { futureTime } from '../core/time.ts';
 import { roles } from '../core/vocabulary.ts';
 import type { Quota, Role } from '../core/vocabulary.ts';
 import { rowColumns } from '../d1/columns.ts';
@@ -31,7 +31,7 @@ import type { ApiKey } from './api-key.ts';
 export const newKeyFields = () => ({
   name: visibleName(100),
   role: z.enum(roles),
-  expires_at: optional(rfc3339().check(z.refine((time) => time > unixNow(), 'must be in the future'))),
+  expires_at: optional(futureTime()),
 });
 
 export const newApiKey = z.lazy(() => z.strictObject(newKeyFields()));

@@ -1,5 +1,6 @@
 /** API keys that an operator makes. No key of the organization has made them, and none need have the same rights. */
 import { and, ne, not } from 'drizzle-orm';
+import type { SQL } from 'drizzle-orm';
 import * as z from 'zod/mini';
 import { DomainError } from '../core/errors.ts';
 import { optional } from '../core/fields.ts';
@@ -8,9 +9,9 @@ import type { Quota, Role } from '../core/vocabulary.ts';
 import { rowColumns } from '../d1/columns.ts';
 import type { RowParameters } from '../d1/columns.ts';
 import { query } from '../d1/query.ts';
-import type { Placeholders } from '../d1/query.ts';
+import type { Builder, Placeholders } from '../d1/query.ts';
 import { api_keys, organizations } from '../d1/schema.ts';
-import type { OperatorCall } from '../decision/call.ts';
+import type { EventParameters, OperatorCall } from '../decision/call.ts';
 import { hasDecided } from '../decision/event.ts';
 import { mayOperate, operatorMutation, operatorParameters } from '../decision/operator.ts';
 import type { OperatorParameters } from '../decision/operator.ts';
@@ -61,25 +62,30 @@ export async function mintKey({ user_id = OPERATOR_USER_ID, ...given }: MintedKe
   return { raw_key, row };
 }
 
+/**
+ * Makes the statement that inserts such a key once, however often the batch is tried. If another key has the id, the batch
+ * fails.
+ *
+ * @param where the organization must meet it
+ */
+export const keyInserter = <Parameters extends EventParameters & RowParameters<typeof api_keys>>(
+  where: (db: Builder, parameters: Placeholders<Parameters>) => SQL | undefined,
+) =>
+  query((db, parameters: Placeholders<Parameters>) =>
+    db.insert(api_keys).select(
+      db
+        .select(rowColumns<typeof api_keys>(api_keys, parameters))
+        .from(organizations)
+        .where(and(isOrganization(parameters), where(db, parameters), not(hasDecided(db, parameters)))),
+    ),
+  );
+
 const quotas: Quota[] = ['api_keys', 'audit_events'];
 
 type MintParameters = OperatorParameters & RowParameters<typeof api_keys>;
 
-const insertKey = query((db, parameters: Placeholders<MintParameters>) =>
-  db.insert(api_keys).select(
-    db
-      .select(rowColumns(api_keys, parameters))
-      .from(organizations)
-      .where(
-        and(
-          isOrganization(parameters),
-          ne(organizations.status, 'offboarded'),
-          mayOperate('keys:mint', db, parameters),
-          hasRoomFor(quotas),
-          not(hasDecided(db, parameters)),
-        ),
-      ),
-  ),
+const insertKey = keyInserter<MintParameters>((db, parameters) =>
+  and(ne(organizations.status, 'offboarded'), mayOperate('keys:mint', db, parameters), hasRoomFor(quotas)),
 );
 
 const found = { organization: findStatus, full: fullQuota(quotas) };

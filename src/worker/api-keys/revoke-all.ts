@@ -70,8 +70,8 @@ const decide = operatorMutation<OperatorParameters, typeof found>('keys:mint', {
  * change nothing. They can read until the caches have forgotten them, at most 60 s.
  *
  * @returns how many keys it revoked
- * @throws DomainError `organization_not_found`, `organization_offboarded` if no key was left to revoke, and the errors of every operator's mutation
- *   (decision/operator.ts)
+ * @throws DomainError `organization_not_found`, `organization_offboarded` if no key was left to revoke, and the errors of
+ *   every operator's mutation (decision/operator.ts)
  */
 export async function revokeAllKeys(call: OperatorCall, organization_id: string): Promise<{ revoked_count: number }> {
   const { outcome, found: read } = await decide(call, operatorParameters(call, organization_id));

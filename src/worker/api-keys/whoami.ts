@@ -1,10 +1,11 @@
-import { sql } from 'drizzle-orm';
+import * as z from 'zod/mini';
 import { DomainError } from '../core/errors.ts';
 import { permissionsOf } from '../core/permissions.ts';
 import { toIso } from '../core/time.ts';
-import type { Quota } from '../core/vocabulary.ts';
+import { quotas } from '../core/vocabulary.ts';
 import { batch } from '../d1/batch.ts';
 import type { Database } from '../d1/batch.ts';
+import { jsonObject } from '../d1/columns.ts';
 import { query } from '../d1/query.ts';
 import type { Placeholders } from '../d1/query.ts';
 import { nearest, onPrimary } from '../d1/replica-session.ts';
@@ -13,17 +14,13 @@ import type { ApiCall } from '../decision/call.ts';
 import { isOrganization, organizationColumns, presentOrganization } from '../organizations/organization.ts';
 import { limitOf } from '../organizations/quotas.ts';
 
-const limitAs = (quota: Quota) => sql<number>`${limitOf(quota)}`.as(`limit_${quota}`);
+const limitsOfQuotas = z.record(z.enum(quotas), z.int());
 
 const findOrganization = query((db, parameters: Placeholders<{ organization_id: string }>) =>
   db
     .select({
       ...organizationColumns(),
-      limit_integrations: limitAs('integrations'),
-      limit_phone_numbers: limitAs('phone_numbers'),
-      limit_unconfirmed_numbers: limitAs('unconfirmed_numbers'),
-      limit_api_keys: limitAs('api_keys'),
-      limit_audit_events: limitAs('audit_events'),
+      limits: jsonObject(Object.fromEntries(quotas.map((quota) => [quota, limitOf(quota)]))).as('limits'),
     })
     .from(organizations)
     .where(isOrganization(parameters)),
@@ -42,13 +39,7 @@ export async function whoAmI(call: ApiCall) {
   // A replica may not know an organization yet that has just been created.
   const found = (await nearest(call, find)) ?? (await onPrimary(call, find));
   if (!found) throw new DomainError('internal_error', {});
-  const limits: Record<Quota, number> = {
-    integrations: found.limit_integrations,
-    phone_numbers: found.limit_phone_numbers,
-    unconfirmed_numbers: found.limit_unconfirmed_numbers,
-    api_keys: found.limit_api_keys,
-    audit_events: found.limit_audit_events,
-  };
+  const limits = limitsOfQuotas.parse(JSON.parse(found.limits));
   const { key_id, name, role, user_id, expires_at } = caller;
   return {
     organization: { ...presentOrganization(found), limits },

@@ -51,6 +51,9 @@ export function toUnix(time: string): number | undefined {
   return (seconds + 1) % SECONDS_A_DAY === 0 ? inRange(seconds + 1) : undefined;
 }
 
+/** As {@link rfc3339}, after now. */
+export const futureTime = () => rfc3339().check(z.refine((time) => time > unixNow(), 'must be in the future'));
+
 /** Accepts an RFC 3339 time, and makes unix seconds of it (docs/contract.md, Conventions). */
 export const rfc3339 = (message = 'must be an RFC 3339 time, like 2030-01-15T10:30:00Z or 2030-01-15T12:30:00+02:00') =>
   z

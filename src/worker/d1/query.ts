@@ -73,6 +73,8 @@ export function query<Parameters extends object, Result>(
 ): CompiledQuery<Parameters, Result> {
   let compiled: (Pick<BoundQuery<Result>, 'sql' | 'writes'> & { values: BoundValue[] }) | undefined;
 
+  const readRows = (rows: Rows) => rows as Result;
+
   function compile() {
     const { sql: text, params } = build(builder, placeholders()).toSQL();
     return { sql: text, values: params.map(boundValue), writes: !text.startsWith('select') };
@@ -85,7 +87,7 @@ export function query<Parameters extends object, Result>(
         sql: text,
         parameters: values.map((value) => value(parameters as Bound)),
         writes,
-        readRows: (rows) => rows as Result,
+        readRows,
       };
     },
   };

@@ -20,13 +20,10 @@ import { addressOf, limitByIp, networksOf } from './rate-limit.ts';
 export const authenticate = createMiddleware<AppEnv>(async (c, next) => {
   const caller = await identify(c).catch((error: unknown) => refuse(c, error));
   c.set('call', {
+    ...partsOf(c),
     organization_id: caller.organization_id,
     actor: { type: 'api_key', id: caller.key_id, name: caller.name },
-    request_id: c.get('request_id'),
     caller,
-    env: c.env,
-    afterAnswer: c.get('afterAnswer'),
-    told: c.get('told'),
   });
   await next();
 });
@@ -39,14 +36,19 @@ export const authenticate = createMiddleware<AppEnv>(async (c, next) => {
 export const authenticateOperator = createMiddleware<AppEnv>(async (c, next) => {
   const operator = await identifyOperator(c).catch((error: unknown) => refuse(c, error));
   c.set('operatorCall', {
+    ...partsOf(c),
     actor: { type: 'operator', id: operator.operator_key_id, name: operator.name },
-    request_id: c.get('request_id'),
     operator,
-    env: c.env,
-    afterAnswer: c.get('afterAnswer'),
-    told: c.get('told'),
   });
   await next();
+});
+
+/** What a call has, whoever makes it. */
+const partsOf = (c: Context<AppEnv>) => ({
+  request_id: c.get('request_id'),
+  env: c.env,
+  afterAnswer: c.get('afterAnswer'),
+  told: c.get('told'),
 });
 
 async function identifyOperator(c: Context<AppEnv>): Promise<Operator> {

@@ -1,9 +1,9 @@
-import { and, eq, not, sql } from 'drizzle-orm';
+import { and, eq, sql } from 'drizzle-orm';
 import * as z from 'zod/mini';
 import { apiKeyState, presentApiKey } from '../api-keys/api-key.ts';
 import type { ApiKey } from '../api-keys/api-key.ts';
 import { newKeyFields, recordCreation as recordKey } from '../api-keys/create.ts';
-import { mintKey } from '../api-keys/mint.ts';
+import { keyInserter, mintKey } from '../api-keys/mint.ts';
 import { DomainError } from '../core/errors.ts';
 import { optional, withDefault } from '../core/fields.ts';
 import { foldName } from '../core/folded-name.ts';
@@ -11,11 +11,12 @@ import { eventIdBeside, newId, organizationIdSchema } from '../core/ids.ts';
 import { text, visibleName } from '../core/text.ts';
 import { tiers } from '../core/vocabulary.ts';
 import type { Tier } from '../core/vocabulary.ts';
-import { defaultedColumns, rowColumns } from '../d1/columns.ts';
+import { defaultedColumns } from '../d1/columns.ts';
 import type { RowParameters } from '../d1/columns.ts';
 import { query } from '../d1/query.ts';
 import type { CompiledQuery, Placeholders } from '../d1/query.ts';
-import { api_keys, audit_events, organizations } from '../d1/schema.ts';
+import { audit_events, organizations } from '../d1/schema.ts';
+import type { api_keys } from '../d1/schema.ts';
 import type { EventParameters, OperatorCall } from '../decision/call.ts';
 import { eventRecorder, hasDecided } from '../decision/event.ts';
 import { isOfBatchOf } from '../decision/mutation.ts';
@@ -140,20 +141,9 @@ const aboutFirstKey = (
     statement.bind({ ...parameters, ...first_key, event_id: key_event_id, decided_by: parameters.event_id }),
 });
 
-/** In the organization that this batch has created; once, however often the batch is tried. */
-const insertFirstKey = query((db, parameters: Placeholders<KeyParameters>) =>
-  db.insert(api_keys).select(
-    db
-      .select(rowColumns(api_keys, parameters))
-      .from(organizations)
-      .where(
-        and(
-          isOrganization(parameters),
-          hasDecided(db, { organization_id: parameters.organization_id, event_id: parameters.decided_by }),
-          not(hasDecided(db, parameters)),
-        ),
-      ),
-  ),
+/** In the organization that this batch has created. */
+const insertFirstKey = keyInserter<KeyParameters>((db, { organization_id, decided_by }) =>
+  hasDecided(db, { organization_id, event_id: decided_by }),
 );
 
 const foundWithKey = { first_key: findFirstKey };

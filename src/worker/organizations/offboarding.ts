@@ -13,13 +13,13 @@ import type { Call, EventParameters, OperatorCall } from '../decision/call.ts';
 import { carryOut, eventRecorder, hasDecided, isOfTarget } from '../decision/event.ts';
 import { mayOperate, operatorMutation } from '../decision/operator.ts';
 import type { Bindings } from '../env.ts';
+import { isAsSeen, parametersAsSeen } from './as-seen.ts';
+import type { AsSeenParameters } from './as-seen.ts';
 import { inBatches } from './in-batches.ts';
 import type { Budget } from './in-batches.ts';
 import { isOrganization } from './organization.ts';
 import { findCounted, presentCounted } from './read.ts';
 import type { CountedOrganization } from './read.ts';
-import { statusParameters } from './suspension.ts';
-import type { StatusParameters } from './suspension.ts';
 
 /** Of 100 rows each, with 5 statements. The platform allows 1,000 statements in one invocation, and the cron has other tasks. */
 const BATCHES_PER_TURN = 60;
@@ -28,19 +28,15 @@ const ORGANIZATIONS_PER_RUN = 10;
 
 type OrganizationParameters = Placeholders<Pick<EventParameters, 'organization_id'>>;
 
-/**
- * Offboarding is final, so there is only one such event. A command asks before; a key must have suspended before. If the
- * organization has changed since it was read, even a first try that is late does nothing.
- */
-const recordOffboarding = eventRecorder<StatusParameters>({
+/** Offboarding is final, so there is only one such event. A command asks before; a key must have suspended before. */
+const recordOffboarding = eventRecorder<AsSeenParameters>({
   table: organizations,
   target_id: organizations.organization_id,
   action: 'organization.offboarded',
   where: (db, parameters) =>
     and(
-      isOrganization(parameters),
+      isAsSeen(parameters),
       ne(organizations.status, 'offboarded'),
-      eq(organizations.change_count, parameters.change_count),
       or(isNull(parameters.actor_id), eq(organizations.status, 'suspended')),
       mayOperate('organizations:offboard', db, parameters),
     ),
@@ -181,7 +177,7 @@ export async function continueOffboardings(env: Bindings): Promise<void> {
 
 const found = { organization: findCounted };
 
-const decide = operatorMutation<StatusParameters, typeof found>('organizations:offboard', {
+const decide = operatorMutation<AsSeenParameters, typeof found>('organizations:offboard', {
   statements: beginning,
   found,
 });
@@ -194,8 +190,8 @@ export const offboarding = z.lazy(() => z.strictObject({ organization_id: z.stri
  * organization has; the cron continues that, and so does every repeat.
  *
  * @returns the organization, with what is left of it
- * @throws DomainError `validation_failed`, `organization_not_found`, `organization_not_suspended`, and the errors of every operator's mutation
- *   (decision/operator.ts)
+ * @throws DomainError `validation_failed`, `organization_not_found`, `organization_not_suspended`, and the errors of every
+ *   operator's mutation (decision/operator.ts)
  */
 export async function offboardOrganization(
   call: OperatorCall,
@@ -205,7 +201,7 @@ export async function offboardOrganization(
   if (confirmed.organization_id !== organization_id) {
     throw invalid('organization_id', 'must be the organization of the path');
   }
-  const answer = await decide(call, await statusParameters(call, organization_id));
+  const answer = await decide(call, await parametersAsSeen(call, organization_id));
   const organization = presentCounted(answer.found.organization);
   if (answer.outcome === 'undecided' && organization.status === 'active') {
     throw new DomainError('organization_not_suspended', {});

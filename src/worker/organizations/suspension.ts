@@ -1,60 +1,35 @@
 import { and, eq, sql } from 'drizzle-orm';
 import { DomainError } from '../core/errors.ts';
-import { batch } from '../d1/batch.ts';
 import { query } from '../d1/query.ts';
 import type { Placeholders } from '../d1/query.ts';
-import { onPrimary } from '../d1/replica-session.ts';
 import { organizations } from '../d1/schema.ts';
 import type { OperatorCall } from '../decision/call.ts';
 import { eventRecorder, hasDecided } from '../decision/event.ts';
-import { mayOperate, operatorMutation, operatorParameters } from '../decision/operator.ts';
-import type { OperatorParameters } from '../decision/operator.ts';
-import { assertNotOffboarded, findStatus, isOrganization, organizationState } from './organization.ts';
+import { mayOperate, operatorMutation } from '../decision/operator.ts';
+import { isAsSeen, parametersAsSeen } from './as-seen.ts';
+import type { AsSeenParameters } from './as-seen.ts';
+import { assertNotOffboarded, organizationState } from './organization.ts';
 import type { OrganizationState } from './organization.ts';
 import { findCounted, presentCounted } from './read.ts';
 import type { CountedOrganization } from './read.ts';
 
-export interface StatusParameters extends OperatorParameters {
-  /** The organization's count before the first try. */
-  change_count: number;
-}
-
-/** What a change of the organization is bound to, which first reads its count. */
-export async function statusParameters(call: OperatorCall, organization_id: string): Promise<StatusParameters> {
-  const [[seen]] = await onPrimary(call, (database) => batch(database, [findStatus.bind({ organization_id })]));
-  // Without an organization, the batch still finds out who may ask, and what is remembered.
-  return { ...operatorParameters(call, organization_id), change_count: seen?.change_count ?? 0 };
-}
-
 type Status = OrganizationState['status'];
 
-/** The statements that change the status. If the organization has changed since it was read, even a first try that is late does nothing. */
+/** The statements that change the status. */
 function statusChange(action: 'organization.suspended' | 'organization.resumed', from: Status, to: Status) {
-  const recordChange = eventRecorder<StatusParameters>({
+  const recordChange = eventRecorder<AsSeenParameters>({
     table: organizations,
     target_id: organizations.organization_id,
     action,
     where: (db, parameters) =>
-      and(
-        isOrganization(parameters),
-        eq(organizations.status, from),
-        eq(organizations.change_count, parameters.change_count),
-        mayOperate('organizations:suspend', db, parameters),
-      ),
+      and(isAsSeen(parameters), eq(organizations.status, from), mayOperate('organizations:suspend', db, parameters)),
   });
 
-  const changeStatus = query((db, parameters: Placeholders<StatusParameters>) =>
+  const changeStatus = query((db, parameters: Placeholders<AsSeenParameters>) =>
     db
       .update(organizations)
       .set({ status: to, change_count: sql`${organizations.change_count} + 1` })
-      .where(
-        and(
-          isOrganization(parameters),
-          eq(organizations.status, from),
-          hasDecided(db, parameters),
-          eq(organizations.change_count, parameters.change_count),
-        ),
-      ),
+      .where(and(isAsSeen(parameters), eq(organizations.status, from), hasDecided(db, parameters))),
   );
   return [recordChange, changeStatus];
 }
@@ -65,10 +40,10 @@ export const resumption = statusChange('organization.resumed', 'suspended', 'act
 const found = { organization: findCounted };
 
 function changer(statements: typeof suspension, to: Status) {
-  const decide = operatorMutation<StatusParameters, typeof found>('organizations:suspend', { statements, found });
+  const decide = operatorMutation<AsSeenParameters, typeof found>('organizations:suspend', { statements, found });
 
   return async function change(call: OperatorCall, organization_id: string): Promise<CountedOrganization> {
-    const answer = await decide(call, await statusParameters(call, organization_id));
+    const answer = await decide(call, await parametersAsSeen(call, organization_id));
     const { organization } = answer.found;
     if (answer.outcome === 'undecided') {
       if (assertNotOffboarded(organization).status === to) return presentCounted(organization);

@@ -1,4 +1,4 @@
-import { and, eq, ne, or, sql } from 'drizzle-orm';
+import { and, ne, or, sql } from 'drizzle-orm';
 import * as z from 'zod/mini';
 import { DomainError } from '../core/errors.ts';
 import { foldName } from '../core/folded-name.ts';
@@ -10,17 +10,12 @@ import { organizations } from '../d1/schema.ts';
 import type { OperatorCall } from '../decision/call.ts';
 import { changesOf, eventRecorder, hasDecided } from '../decision/event.ts';
 import { mayOperate, operatorMutation } from '../decision/operator.ts';
+import { isAsSeen, parametersAsSeen } from './as-seen.ts';
+import type { AsSeenParameters } from './as-seen.ts';
 import { metadataSchema, organizationName } from './create.ts';
-import {
-  assertNotOffboarded,
-  isOrganization,
-  organizationState,
-  presentOrganizationToOperator,
-} from './organization.ts';
+import { assertNotOffboarded, organizationState, presentOrganizationToOperator } from './organization.ts';
 import type { OperatedOrganization } from './organization.ts';
 import { findCounted } from './read.ts';
-import { statusParameters } from './suspension.ts';
-import type { StatusParameters } from './suspension.ts';
 
 export const organizationChanges = z.lazy(() =>
   z
@@ -33,7 +28,7 @@ export const organizationChanges = z.lazy(() =>
 );
 
 /** Null: it stays as it is. */
-interface UpdateParameters extends StatusParameters {
+interface UpdateParameters extends AsSeenParameters {
   name: string | null;
   name_folded: string | null;
   tier: Tier | null;
@@ -57,9 +52,8 @@ const recordUpdate = eventRecorder<UpdateParameters>({
   action: 'organization.updated',
   where: (db, parameters) =>
     and(
-      isOrganization(parameters),
+      isAsSeen(parameters),
       ne(organizations.status, 'offboarded'),
-      eq(organizations.change_count, parameters.change_count),
       changesSomething(parameters),
       mayOperate('organizations:create', db, parameters),
     ),
@@ -74,13 +68,7 @@ const update = query((db, parameters: Placeholders<UpdateParameters>) =>
       name_folded: sql`coalesce(${parameters.name_folded}, ${organizations.name_folded})`,
       change_count: sql`${organizations.change_count} + 1`,
     })
-    .where(
-      and(
-        isOrganization(parameters),
-        hasDecided(db, parameters),
-        eq(organizations.change_count, parameters.change_count),
-      ),
-    ),
+    .where(and(isAsSeen(parameters), hasDecided(db, parameters))),
 );
 
 const found = { organization: findCounted };
@@ -102,7 +90,7 @@ export async function updateOrganization(
   { name, tier, metadata }: z.output<typeof organizationChanges>,
 ): Promise<OperatedOrganization> {
   const answer = await decide(call, {
-    ...(await statusParameters(call, organization_id)),
+    ...(await parametersAsSeen(call, organization_id)),
     name: name ?? null,
     name_folded: name === undefined ? null : foldName(name),
     tier: tier ?? null,
