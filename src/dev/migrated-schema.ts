@@ -238,3 +238,5 @@ export const operator_idempotency_keys = sqliteTable(
     index('operator_idempotency_keys_by_created_at').on(table.created_at),
   ],
 );
+
+export const heartbeats = sqliteTable('heartbeats', schema.heartbeatsColumns);

@@ -11,7 +11,7 @@ import { logError, logRequest } from './core/log.ts';
 import type { ApiCall, OperatorCall } from './decision/call.ts';
 import { answer, standardHeaders } from './http/answer.ts';
 import type { AppEnv } from './http/app-env.ts';
-import { authenticate, authenticateOperator, requireOrganization } from './http/authenticate.ts';
+import { authenticate, authenticateOperator, errorFor, requireOrganization } from './http/authenticate.ts';
 import { allowOrigins, answersPreflights } from './http/cors.ts';
 import { healthRoutes } from './http/health.ts';
 import { newRoutes } from './http/new-routes.ts';
@@ -40,9 +40,9 @@ const frame = createMiddleware<AppEnv>(async (c, next) => {
     request_id,
     method: c.req.method,
     route: routePath(c, -1),
-    organization_id: call?.organization_id,
-    key_id: call?.caller.key_id,
-    operator_key_id: readOperatorCall(c)?.operator.operator_key_id,
+    organization_id: call?.key.holder?.organization_id,
+    key_id: call?.key.holder?.key_id,
+    operator_key_id: readOperatorCall(c)?.key.holder?.operator_key_id,
     status: c.res.status,
     outcome: c.get('outcome'),
     replayed: c.get('told').replayed || undefined,
@@ -59,7 +59,7 @@ const keepStrongTags = createMiddleware<AppEnv>((c, next) => {
   return next();
 });
 
-/** Undefined as long as the caller is not known, and for what is not under `/api`. */
+/** Undefined for a call without a well-formed key, and for what is not under `/api`. */
 const readCall = (c: Context<AppEnv>): ApiCall | undefined => c.get('call');
 
 /** The same, of what is under `/operator`. */
@@ -96,10 +96,13 @@ export const app = api
   .route('/operator/phone-numbers', operatorPhoneNumberRoutes)
   .route('/operator/audit-events', operatorAuditRoutes);
 
-app.notFound((c) => refuse(c, new DomainError('not_found', {})));
+app.notFound(async (c) => refuse(c, await errorFor(c, new DomainError('not_found', {}))));
 
-app.onError((error, c) =>
-  refuse(c, error instanceof DomainError ? error : new DomainError('internal_error', {}, { cause: error })),
+app.onError(async (error, c) =>
+  refuse(
+    c,
+    error instanceof DomainError ? await errorFor(c, error) : new DomainError('internal_error', {}, { cause: error }),
+  ),
 );
 
 function refuse(c: Context<AppEnv>, error: DomainError): Response {

@@ -38,7 +38,14 @@ export const newApiKey = z.lazy(() => z.strictObject(newKeyFields()));
 
 const quotas: Quota[] = ['api_keys', 'audit_events'];
 
-type CreateParameters = MutationParameters & RowParameters<typeof api_keys>;
+/** These are those of the caller's key, or depend on it. */
+type OfCaller = 'user_id' | 'expires_at' | 'created_by';
+
+type CreateParameters = MutationParameters &
+  Omit<RowParameters<typeof api_keys>, OfCaller> & {
+    /** Unix seconds. Null: that of the caller's key. */
+    expires_at: number | null;
+  };
 
 /**
  * The role must not be higher than that of the caller's key, and the expiry not later. The caller's expiry is the
@@ -48,7 +55,13 @@ const insertKey = query((db, parameters: Placeholders<CreateParameters>) => {
   const expires_at = sql<number | null>`coalesce(${parameters.expires_at}, ${api_keys.expires_at})`;
   return db.insert(api_keys).select(
     db
-      .select({ ...rowColumns(api_keys, parameters), expires_at: expires_at.as('expires_at') })
+      .select(
+        rowColumns<typeof api_keys, OfCaller>(api_keys, parameters, {
+          user_id: sql`${api_keys.user_id}`,
+          expires_at,
+          created_by: sql`${api_keys.key_id}`,
+        }),
+      )
       .from(organizations)
       .crossJoin(api_keys)
       .where(
@@ -103,7 +116,6 @@ export async function createApiKey(
   const answer = await decide(call, {
     ...event,
     key_id: newId('apikey'),
-    user_id: call.caller.user_id,
     name,
     role,
     ...stored,
@@ -111,7 +123,6 @@ export async function createApiKey(
     created_at: event.event_time,
     last_used_at: null,
     expires_at: expires_at ?? null,
-    created_by: event.actor_key_id,
     ended_at: null,
     revision: 1,
   });

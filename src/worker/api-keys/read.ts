@@ -1,6 +1,5 @@
 import * as z from 'zod/mini';
 import { DomainError } from '../core/errors.ts';
-import { batch } from '../d1/batch.ts';
 import { AFTER_ALL, keysetList, listParameters } from '../d1/list.ts';
 import type { ListDefinition, Page } from '../d1/list.ts';
 import { nearest } from '../d1/replica-session.ts';
@@ -13,7 +12,9 @@ import type { ApiKey, ApiKeyState } from './api-key.ts';
 /** @throws DomainError `api_key_not_found`, `temporarily_unavailable` */
 export async function readApiKey(call: ReadingCall, key_id: string): Promise<ApiKey> {
   const { organization_id } = call;
-  const [[found]] = await nearest(call, (database) => batch(database, [findApiKey.bind({ organization_id, key_id })]));
+  const {
+    found: [found],
+  } = await nearest(call, { found: findApiKey.bind({ organization_id, key_id }) });
   if (!found) throw new DomainError('api_key_not_found', {});
   return presentApiKey(found);
 }

@@ -2,6 +2,7 @@ import { and, asc, eq, exists, isNotNull, lte, not, or, sql } from 'drizzle-orm'
 import { alias } from 'drizzle-orm/sqlite-core';
 import * as z from 'zod/mini';
 import { dropKeys, isAlive } from '../callers/caller.ts';
+import { holderOf } from '../callers/key-cache.ts';
 import { DomainError } from '../core/errors.ts';
 import { integer } from '../core/fields.ts';
 import { eventIdBeside, newId } from '../core/ids.ts';
@@ -10,6 +11,7 @@ import { existsIn } from '../d1/columns.ts';
 import { query } from '../d1/query.ts';
 import type { Builder, CompiledQuery, Placeholders } from '../d1/query.ts';
 import { api_keys, audit_events } from '../d1/schema.ts';
+import { actingKeyId } from '../decision/actor.ts';
 import type { ApiCall } from '../decision/call.ts';
 import { fromCallersKey, expiryOf, rankOf, unlessNever } from '../decision/caller.ts';
 import type { CallerKey } from '../decision/caller.ts';
@@ -111,7 +113,7 @@ const recordRotation = eventRecorder<RotateParameters>({
       isAlive(db, parameters),
       isUnanswered(db, parameters),
       lte(rankOf(api_keys.role), callersRank),
-      or(eq(parameters.key_id, parameters.actor_key_id), lte(lifeOf(db, parameters), callersExpiry)),
+      or(eq(parameters.key_id, actingKeyId(parameters)), lte(lifeOf(db, parameters), callersExpiry)),
       or(eq(api_keys.user_id, callersUser), lte(rankOf(sql`'admin'`), callersRank)),
       hasRoomFor(['audit_events']),
       or(lte(parameters.ends_at, parameters.now), hasRoomFor(['api_keys'])),
@@ -137,7 +139,7 @@ const insertSuccessor = query((db, parameters: Placeholders<RotateParameters>) =
         created_at: sql<number>`${parameters.event_time}`.as('rotated_at'),
         last_used_at: sql<null>`NULL`.as('never_used'),
         expires_at: unlessNever(lifeOf(db, parameters)).as('life'),
-        created_by: sql<string>`${parameters.actor_key_id}`.as('created_by'),
+        created_by: actingKeyId(parameters).as('created_by'),
         ended_at: sql<null>`NULL`.as('ended_at'),
         revision: sql<number>`1`.as('revision'),
       })
@@ -260,7 +262,7 @@ function refusal(
   if (user_id !== caller.user_id && caller.role !== 'admin') return exceeding('user');
   if (status !== 'active' || (expires_at !== null && expires_at <= now)) return new DomainError('api_key_inactive', {});
   const [full] = found.full;
-  const outlives = key_id !== call.caller.key_id && caller.expires_at !== null && life > caller.expires_at;
+  const outlives = key_id !== holderOf(call).key_id && caller.expires_at !== null && life > caller.expires_at;
   return full && !outlives ? new DomainError('quota_exceeded', full) : exceeding('expires_at');
 }
 

@@ -1,29 +1,35 @@
+import { eq, sql } from 'drizzle-orm';
 import * as z from 'zod/mini';
+import { holderOf } from '../callers/key-cache.ts';
 import { DomainError } from '../core/errors.ts';
 import { permissionsOf } from '../core/permissions.ts';
 import { toIso } from '../core/time.ts';
 import { quotas } from '../core/vocabulary.ts';
-import { batch } from '../d1/batch.ts';
-import type { Database } from '../d1/batch.ts';
 import { jsonObject } from '../d1/columns.ts';
 import { query } from '../d1/query.ts';
 import type { Placeholders } from '../d1/query.ts';
-import { nearest, onPrimary } from '../d1/replica-session.ts';
-import { organizations } from '../d1/schema.ts';
+import { nearest, readOnPrimary } from '../d1/replica-session.ts';
+import { api_keys, organizations } from '../d1/schema.ts';
 import type { ApiCall } from '../decision/call.ts';
-import { isOrganization, organizationColumns, presentOrganization } from '../organizations/organization.ts';
+import { organizationColumns, presentOrganization } from '../organizations/organization.ts';
 import { limitOf } from '../organizations/quotas.ts';
 
 const limitsOfQuotas = z.record(z.enum(quotas), z.int());
 
-const findOrganization = query((db, parameters: Placeholders<{ organization_id: string }>) =>
-  db
-    .select({
-      ...organizationColumns(),
-      limits: jsonObject(Object.fromEntries(quotas.map((quota) => [quota, limitOf(quota)]))).as('limits'),
-    })
-    .from(organizations)
-    .where(isOrganization(parameters)),
+const findOrganization = query(
+  (db, { organization_id, key_hash }: Placeholders<{ organization_id: string | null; key_hash: string }>) => {
+    const ofKey = db
+      .select({ organization_id: api_keys.organization_id })
+      .from(api_keys)
+      .where(eq(api_keys.key_hash, key_hash));
+    return db
+      .select({
+        ...organizationColumns(),
+        limits: jsonObject(Object.fromEntries(quotas.map((quota) => [quota, limitOf(quota)]))).as('limits'),
+      })
+      .from(organizations)
+      .where(eq(organizations.organization_id, sql`coalesce(${organization_id}, ${ofKey})`));
+  },
 );
 
 /**
@@ -33,14 +39,16 @@ const findOrganization = query((db, parameters: Placeholders<{ organization_id: 
  * @throws DomainError `temporarily_unavailable`
  */
 export async function whoAmI(call: ApiCall) {
-  const { organization_id, caller } = call;
-  const find = async (database: Database) =>
-    (await batch(database, [findOrganization.bind({ organization_id })]))[0][0];
+  const { key_hash, holder } = call.key;
+  const reads = { found: findOrganization.bind({ organization_id: holder?.organization_id ?? null, key_hash }) };
+  let {
+    found: [found],
+  } = await nearest(call, reads);
   // A replica may not know an organization yet that has just been created.
-  const found = (await nearest(call, find)) ?? (await onPrimary(call, find));
+  if (!found) [found] = (await readOnPrimary(call, reads)).found;
   if (!found) throw new DomainError('internal_error', {});
   const limits = limitsOfQuotas.parse(JSON.parse(found.limits));
-  const { key_id, name, role, user_id, expires_at } = caller;
+  const { key_id, name, role, user_id, expires_at } = holderOf(call);
   return {
     organization: { ...presentOrganization(found), limits },
     key: {

@@ -3,6 +3,7 @@ import { and, eq, gt, isNull, lt, or, sql } from 'drizzle-orm';
 import * as z from 'zod/mini';
 import { roles, tiers } from '../core/vocabulary.ts';
 import { existsIn } from '../d1/columns.ts';
+import { lastBeat } from '../d1/heartbeat.ts';
 import { query } from '../d1/query.ts';
 import type { Builder, Placeholders } from '../d1/query.ts';
 import { api_keys, organizations } from '../d1/schema.ts';
@@ -54,6 +55,7 @@ const findKey = query((db, { key_hash, now }: Placeholders<{ key_hash: string; n
       role: api_keys.role,
       expires_at: api_keys.expires_at,
       is_alive: sql<number>`${isAlive(db, { now })}`.as('is_alive'),
+      beat_at: lastBeat.as('beat_at'),
     })
     .from(api_keys)
     .innerJoin(organizations, eq(organizations.organization_id, api_keys.organization_id))
@@ -74,10 +76,28 @@ const markUsed = query(
       ),
 );
 
+/** For the look-up of a key: a row if it is alive, and of the organization, unless that is null. */
+export const findAlive = query(
+  (
+    db,
+    { key_hash, organization_id, now }: Placeholders<{ key_hash: string; organization_id: string | null; now: number }>,
+  ) =>
+    db
+      .select({ one: sql`1` })
+      .from(api_keys)
+      .where(
+        and(
+          eq(api_keys.key_hash, key_hash),
+          eq(api_keys.organization_id, sql`coalesce(${organization_id}, ${api_keys.organization_id})`),
+          isAlive(db, { now }),
+        ),
+      ),
+);
+
 const cache = keyCache<Caller>({ schema: cachedCaller, find: findKey, markUsed });
 
-/** As {@link keyCache} says. The caller of a dead key, or one of an organization that is not active, is not found. */
-export const findCaller = cache.find;
+/** As {@link keyCache} says. A key is dead, too, if its organization is not active. */
+export const presentKey = cache.present;
 
 /** Removes a key from the isolate's cache, because D1 has said something else about it. */
 export const forgetKey = cache.forget;

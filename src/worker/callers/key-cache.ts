@@ -1,28 +1,35 @@
 /**
- * Finds out whose key a call has: from the isolate's cache, else from KEY_CACHE, else from D1. This module owns the KEY_CACHE
+ * Finds out whose key a call has: from the isolate's cache, else from KEY_CACHE and D1, which are asked at the same time. D1 is
+ * asked by the call's own first batch (d1/replica-session.ts), so no call waits for a look-up. This module owns the KEY_CACHE
  * namespace.
  *
  * | KV key          | value                                    | expires  |
  * | --------------- | ---------------------------------------- | -------- |
  * | SHA-256 of key  | JSON of its holder and its deadline      | 60 s     |
  *
- * Each entry has a deadline, counted from the start of the D1 read that filled it, and both caches check it. KV's own
- * expiry only cleans up. It would be too late for an entry that was written while its key was being revoked, or that an
- * edge still has. So a revoked key can read for at most 60 s. It can write nothing, because no mutation trusts a cache
- * (decision/caller.ts, decision/operator.ts).
+ * Each entry has a deadline, and both caches check it. KV's own expiry only cleans up. It would be too late for an entry that
+ * was written while its key was being revoked, or that an edge still has. The deadline counts from the time of the state that D1
+ * answered from: if the primary answered, that is not before it was asked; if a replica did, not before its heartbeat
+ * (d1/heartbeat.ts). So a revoked key can read for at most 60 s, though clocks differ by up to 2 s. It can write nothing, because
+ * no mutation trusts a cache (decision/caller.ts, decision/operator.ts).
  */
 import pMap from 'p-map';
 import type * as z from 'zod/mini';
 import { MAX_CONNECTIONS } from '../core/connections.ts';
-import { DomainError } from '../core/errors.ts';
 import { logError } from '../core/log.ts';
 import { RecentMap } from '../core/recent-map.ts';
 import { unixNow } from '../core/time.ts';
 import { batch } from '../d1/batch.ts';
-import type { CompiledQuery } from '../d1/query.ts';
+import { beat } from '../d1/heartbeat.ts';
+import type { CompiledQuery, Rows } from '../d1/query.ts';
+import type { KeyLookup } from '../d1/replica-session.ts';
 import type { AfterAnswer, Bindings } from '../env.ts';
 
 const MAX_AGE_SECONDS = 60;
+/** How far the clocks of isolates and of D1's primary may be off. */
+const CLOCK_ERROR_SECONDS = 2;
+/** One clock says when the state was, and another when the time is over. */
+const BELIEVED_SECONDS = MAX_AGE_SECONDS - 2 * CLOCK_ERROR_SECONDS;
 /** KV's minimum for `expirationTtl`. */
 const KV_EXPIRATION_SECONDS = 60;
 /** KV's minimum for `cacheTtl`. */
@@ -45,12 +52,45 @@ interface Entry {
   deadline: number;
 }
 
+/** What comes of a look-up. `released`: its call has ended without one. */
+type LookedUp<Holder> = Holder | 'dead' | 'released';
+
 interface Definition<Holder extends Entry> {
   schema: z.ZodMiniType<Holder>;
-  /** Finds a key by its hash, which is unique in the whole system: so it names no organization. */
-  find: CompiledQuery<{ key_hash: string; now: number }, { is_alive: number }[]>;
+  /**
+   * Finds a key by its hash, which is unique in the whole system: so it names no organization. Its row has also `is_alive`,
+   * and `beat_at`, the heartbeat of the copy that was asked.
+   */
+  find: CompiledQuery<{ key_hash: string; now: number }, Rows>;
   /** Notes that the key was used. */
   markUsed: CompiledQuery<Holder & { now: number }, unknown>;
+}
+
+/** The key that a call came with. */
+export interface PresentedKey<Holder> {
+  /** Lower-case hex SHA-256 of the raw key. */
+  readonly key_hash: string;
+  /** Undefined until a cache or D1 has named the holder. */
+  holder?: Holder;
+  /** Only as long as there is no holder. */
+  lookup?: KeyLookup | undefined;
+  /** Lets others look the key up who wait for this call to do it. */
+  release: () => void;
+}
+
+/** The holder of a key, once D1 or a cache has confirmed it. */
+export function holderOf<Holder>({ key: { holder } }: { key: PresentedKey<Holder> }): Holder {
+  if (!holder) throw new Error('The holder of the key is not known yet.');
+  return holder;
+}
+
+/** What a call has, whose key is to be looked up. */
+interface Lookup<Holder> extends Pick<KeyLookup, 'isAlive'> {
+  env: Bindings;
+  key_hash: string;
+  afterAnswer: AfterAnswer;
+  /** Receives the holder that was looked up; undefined if the key is unknown or dead. It throws to refuse the call. */
+  onFound: (holder: Holder | undefined) => void;
 }
 
 /** Makes the caches of one kind of key. */
@@ -65,104 +105,163 @@ export function keyCache<Holder extends Entry>({ schema, find: findKey, markUsed
   const unknownKeys = new RecentMap<string, number>(MAX_ISOLATE_ENTRIES);
 
   /**
-   * Look-ups under way, by the key's hash. Their number is bounded, because a look-up whose call is cancelled is never
-   * removed.
+   * Look-ups under way, by the key's hash, and what comes of them. Their number is bounded, because a look-up whose call is
+   * cancelled is never removed.
    */
-  const lookUps = new RecentMap<string, Promise<Holder | undefined>>(MAX_ISOLATE_ENTRIES);
+  const lookUps = new RecentMap<string, Promise<LookedUp<Holder>>>(MAX_ISOLATE_ENTRIES);
 
   /**
-   * Finds the holder of this key, which must be well-formed.
+   * Finds the holder of a key, which must be well-formed, or prepares its look-up. Calls that present the same key meanwhile
+   * wait for the first one's look-up, however many they are.
    *
    * @param admitLookup called before KV and D1 are asked about a key that this isolate does not know. It throws to
    *   refuse: anybody can make well-formed keys, and a flood of them must not reach KV and D1
    * @returns undefined if the key is unknown or dead
-   * @throws DomainError `temporarily_unavailable` if D1 is needed and cannot be reached; what `admitLookup` throws
+   * @throws what `admitLookup` throws
    */
-  async function find(
-    env: Bindings,
-    key_hash: string,
+  async function present(
+    call: Lookup<Holder>,
     admitLookup: () => Promise<void>,
-    afterAnswer: AfterAnswer,
-  ): Promise<Holder | undefined> {
+  ): Promise<PresentedKey<Holder> | undefined> {
+    const { env, key_hash } = call;
     const now = unixNow();
     const known = isolateCache.get(key_hash);
     if (known && isBelieved(known, key_hash, now)) {
-      if (known.deadline - now <= REFRESHED_SECONDS_BEFORE) afterAnswer(() => refresh(env, key_hash));
-      return alive(known, now);
+      if (known.deadline - now <= REFRESHED_SECONDS_BEFORE) call.afterAnswer(() => refresh(env, key_hash));
+      return held(known, now);
     }
     if (now < (unknownKeys.get(key_hash) ?? 0)) return undefined;
-    const holder = await once(key_hash, async () => {
+    const other = lookUps.get(key_hash);
+    const found = other ? await inTime(other) : 'released';
+    if (found === 'dead') return undefined;
+    if (found !== 'released') return held(found, now);
+    const tell = announce(key_hash);
+    try {
       // A key that this isolate has found alive before is limited by its organization. If it is dead now, the isolate
       // forgets it, and the next look-up must be admitted.
       if (!known) await admitLookup();
-      return (await readCache(env, key_hash, now)) ?? (await fill(env, key_hash, afterAnswer));
-    });
-    return holder && alive(holder, now);
+    } catch (error) {
+      tell('released');
+      throw error;
+    }
+    return lookUp(call, readCache(env, key_hash, now), tell);
   }
 
-  /** Asks D1 about a key shortly before its deadline, so that no call has to wait. */
-  async function refresh(env: Bindings, key_hash: string): Promise<void> {
-    const known = isolateCache.get(key_hash);
-    if (!known || known.deadline - unixNow() > REFRESHED_SECONDS_BEFORE) return;
-    const tasks: (() => Promise<unknown>)[] = [];
-    await once(key_hash, () => fill(env, key_hash, (task) => void tasks.push(task)));
-    await Promise.all(tasks.map((task) => task()));
+  /** The holder is not alive if the key has expired since. */
+  function held(holder: Holder, now: number): PresentedKey<Holder> | undefined {
+    return isUnexpired(holder, now) ? { key_hash: holder.key_hash, holder, release: () => {} } : undefined;
+  }
+
+  /** Lets others wait for a look-up. Returns what tells them of it; they heed only the first time. */
+  function announce(key_hash: string): (result: LookedUp<Holder>) => void {
+    const { promise, resolve } = Promise.withResolvers<LookedUp<Holder>>();
+    lookUps.set(key_hash, promise);
+    return (result) => {
+      if (lookUps.get(key_hash) === promise) lookUps.delete(key_hash);
+      resolve(result);
+    };
+  }
+
+  /** @param reading from KV; it never rejects */
+  function lookUp(
+    { env, key_hash, afterAnswer, isAlive, onFound }: Lookup<Holder>,
+    reading: Promise<Holder | undefined>,
+    tell: (result: LookedUp<Holder>) => void,
+  ): PresentedKey<Holder> {
+    const now = unixNow();
+    let inKv: Holder | undefined;
+    void reading.then((read) => (inKv = read));
+
+    function end(holder: Holder | undefined): true {
+      delete key.lookup;
+      if (holder) key.holder = holder;
+      tell(holder ?? 'dead');
+      onFound(holder);
+      return true;
+    }
+
+    const key: PresentedKey<Holder> = {
+      key_hash,
+      lookup: {
+        find: findKey.bind({ key_hash, now }),
+        isAlive,
+        settle([row], isPrimary) {
+          const holder = take(env, row, isPrimary ? now : Number(row?.['beat_at']), reading, afterAnswer);
+          if (holder) return end(holder);
+          // The replica knows the key, but not whether it is alive still. KV may.
+          if (row?.['is_alive'] && inKv) return end(inKv);
+          if (!isPrimary) return false;
+          if (!row) unknownKeys.set(key_hash, now + UNKNOWN_MAX_AGE_SECONDS);
+          forget(key_hash);
+          return end(undefined);
+        },
+      },
+      release: () => tell('released'),
+    };
+    return key;
   }
 
   /**
-   * Looks a key up once, however many calls need it at the same time: the others wait for the first one's result. If the
-   * first call is cancelled, its promise never settles, so those that wait have a timer, after which they look up
-   * themselves. They also do so if the first call was refused by its own rate limit.
+   * Takes a living key as D1 has it, and fills both caches, unless another call has just done so.
+   *
+   * @param asOf the time of the state that D1 answered from, in unix seconds
+   * @param reading the entry in KV, if there is one already
+   * @returns undefined if the key is dead, or the state too old
    */
-  async function once(key_hash: string, ask: () => Promise<Holder | undefined>): Promise<Holder | undefined> {
-    for (let other = lookUps.get(key_hash); other; other = lookUps.get(key_hash)) {
-      const result = await waitFor(other);
-      if (result === 'late') break;
-      if (result !== 'limited') return result;
-    }
-    const own = ask();
-    lookUps.set(key_hash, own);
-    try {
-      return await own;
-    } finally {
-      if (lookUps.get(key_hash) === own) lookUps.delete(key_hash);
-    }
+  function take(
+    env: Bindings,
+    row: Rows[number] | undefined,
+    asOf: number,
+    reading: Promise<Holder | undefined>,
+    afterAnswer: AfterAnswer,
+  ): Holder | undefined {
+    if (!row?.['is_alive']) return undefined;
+    const holder = schema.parse({ ...row, deadline: asOf + BELIEVED_SECONDS });
+    const { key_hash, deadline } = holder;
+    const now = unixNow();
+    if (!isBelieved(holder, key_hash, now)) return undefined;
+    const known = isolateCache.get(key_hash);
+    if (known && known.deadline >= deadline) return holder;
+    isolateCache.set(key_hash, holder);
+    afterAnswer(async () => {
+      if (await reading) return;
+      // The call may have revoked its own key.
+      const isKept = isolateCache.get(key_hash) === holder;
+      const options = { expirationTtl: KV_EXPIRATION_SECONDS };
+      await Promise.all([
+        batch(env.DB, [beat.bind({}), markUsed.bind({ ...holder, now })]),
+        isKept && env.KEY_CACHE.put(key_hash, JSON.stringify(holder), options),
+      ]);
+    });
+    return holder;
   }
 
-  async function waitFor(other: Promise<Holder | undefined>): Promise<Holder | 'late' | 'limited' | undefined> {
+  /** Asks D1 about a key shortly before its deadline, so that no call has to. */
+  async function refresh(env: Bindings, key_hash: string): Promise<void> {
+    const now = unixNow();
+    const known = isolateCache.get(key_hash);
+    if (!known || known.deadline - now > REFRESHED_SECONDS_BEFORE || lookUps.get(key_hash)) return;
+    const tell = announce(key_hash);
+    const tasks: (() => Promise<unknown>)[] = [];
+    try {
+      const [[row]] = await batch(env.DB, [findKey.bind({ key_hash, now })]);
+      if (!take(env, row, now, Promise.resolve(undefined), (task) => tasks.push(task))) forget(key_hash);
+    } finally {
+      tell('released');
+    }
+    await Promise.all(tasks.map((task) => task()));
+  }
+
+  async function inTime(other: Promise<LookedUp<Holder>>): Promise<LookedUp<Holder>> {
     let timer: ReturnType<typeof setTimeout> | undefined;
-    const late = new Promise<'late'>((resolve) => {
-      timer = setTimeout(() => resolve('late'), WAIT_MILLISECONDS);
+    const late = new Promise<'released'>((resolve) => {
+      timer = setTimeout(() => resolve('released'), WAIT_MILLISECONDS);
     });
     try {
       return await Promise.race([other, late]);
-    } catch (error) {
-      if (error instanceof DomainError && error.code === 'rate_limited') return 'limited';
-      throw error;
     } finally {
       clearTimeout(timer);
     }
-  }
-
-  /** Asks D1, and fills both caches. */
-  async function fill(env: Bindings, key_hash: string, afterAnswer: AfterAnswer): Promise<Holder | undefined> {
-    const now = unixNow();
-    // On the primary: a replica may not know yet that the key was revoked.
-    const [[found]] = await batch(env.DB, [findKey.bind({ key_hash, now })]);
-    if (!found) unknownKeys.set(key_hash, now + UNKNOWN_MAX_AGE_SECONDS);
-    if (!found?.is_alive) {
-      forget(key_hash);
-      return undefined;
-    }
-    const holder = schema.parse({ ...found, deadline: now + MAX_AGE_SECONDS });
-    isolateCache.set(key_hash, holder);
-    afterAnswer(async () => {
-      // The call may have revoked its own key.
-      if (isolateCache.get(key_hash) !== holder) return;
-      await env.KEY_CACHE.put(key_hash, JSON.stringify(holder), { expirationTtl: KV_EXPIRATION_SECONDS });
-    });
-    afterAnswer(() => batch(env.DB, [markUsed.bind({ ...holder, now })]));
-    return holder;
   }
 
   /** Removes a key from the isolate's cache, because D1 has said something else about it. */
@@ -174,25 +273,21 @@ export function keyCache<Holder extends Entry>({ schema, find: findKey, markUsed
   const isBelieved = (holder: Holder, key_hash: string, now: number) =>
     holder.key_hash === key_hash && now < holder.deadline && holder.deadline <= now + MAX_AGE_SECONDS;
 
-  /** If KV fails, D1 is asked instead, so that nobody is refused. */
+  const isUnexpired = ({ expires_at }: Holder, now: number) => expires_at === null || now < expires_at;
+
+  /** If KV fails, D1 decides alone, so that nobody is refused. */
   async function readCache(env: Bindings, key_hash: string, now: number): Promise<Holder | undefined> {
     try {
       const value = await env.KEY_CACHE.get(key_hash, { type: 'json', cacheTtl: KV_EDGE_CACHE_SECONDS });
       const { data: holder } = schema.safeParse(value);
-      if (!holder || !isBelieved(holder, key_hash, now)) return undefined;
-      isolateCache.set(key_hash, holder);
-      return holder;
+      return holder && isBelieved(holder, key_hash, now) && isUnexpired(holder, now) ? holder : undefined;
     } catch (error) {
       logError('key_cache_unreadable', error);
       return undefined;
     }
   }
 
-  function alive(holder: Holder, now: number): Holder | undefined {
-    return holder.expires_at === null || now < holder.expires_at ? holder : undefined;
-  }
-
-  return { find, forget };
+  return { present, forget };
 }
 
 /**

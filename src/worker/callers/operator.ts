@@ -3,6 +3,7 @@ import { and, eq, gt, lt, or, isNull, sql } from 'drizzle-orm';
 import * as z from 'zod/mini';
 import { operatorPermissions } from '../core/permissions.ts';
 import type { OperatorPermission } from '../core/permissions.ts';
+import { lastBeat } from '../d1/heartbeat.ts';
 import { query } from '../d1/query.ts';
 import type { Placeholders } from '../d1/query.ts';
 import { operator_keys } from '../d1/schema.ts';
@@ -35,6 +36,7 @@ const findKey = query((db, { key_hash, now }: Placeholders<{ key_hash: string; n
       key_hash: operator_keys.key_hash,
       expires_at: operator_keys.expires_at,
       is_alive: sql<number>`${isLivingOperator({ now })}`.as('is_alive'),
+      beat_at: lastBeat.as('beat_at'),
     })
     .from(operator_keys)
     .where(eq(operator_keys.key_hash, key_hash)),
@@ -52,10 +54,18 @@ const markUsed = query((db, { operator_key_id, now }: Placeholders<{ operator_ke
     ),
 );
 
+/** For the look-up of an operator key: a row if it is alive. */
+export const findLivingOperator = query((db, { key_hash, now }: Placeholders<{ key_hash: string; now: number }>) =>
+  db
+    .select({ one: sql`1` })
+    .from(operator_keys)
+    .where(and(eq(operator_keys.key_hash, key_hash), isLivingOperator({ now }))),
+);
+
 const cache = keyCache<Operator>({ schema: cachedOperator, find: findKey, markUsed });
 
 /** As `keyCache` says. */
-export const findOperator = cache.find;
+export const presentOperatorKey = cache.present;
 
 /** Removes a key from the isolate's cache, because D1 has said something else about it. */
 export const forgetOperator = cache.forget;

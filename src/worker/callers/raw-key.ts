@@ -3,7 +3,6 @@
  * 6 characters, the base62 CRC-32 of all before them (docs/contract.md, API keys). With the checksum, a mistyped key is
  * refused without any I/O.
  */
-import CRC32 from 'crc-32';
 import { customAlphabet } from 'nanoid';
 import { sha256Hex } from '../core/sha-256.ts';
 
@@ -44,11 +43,21 @@ export function displayedPrefix(rawKey: string, start: KeyStart = 'bk_live_'): s
 }
 
 function checksum(text: string): string {
-  let rest = CRC32.str(text) >>> 0;
+  let rest = crc32(text);
   let digits = '';
   for (let length = 0; length < CHECKSUM_LENGTH; length += 1) {
     digits = BASE62.charAt(rest % 62) + digits;
     rest = Math.floor(rest / 62);
   }
   return digits;
+}
+
+/** By bits: a table would make the bundle larger, and the text is short. It is ASCII. */
+function crc32(text: string): number {
+  let crc = -1;
+  for (let index = 0; index < text.length; index += 1) {
+    crc ^= text.charCodeAt(index);
+    for (let bit = 0; bit < 8; bit += 1) crc = (crc >>> 1) ^ (crc & 1 && 0xedb88320);
+  }
+  return ~crc >>> 0;
 }

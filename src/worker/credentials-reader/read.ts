@@ -13,9 +13,8 @@ import { toIso, unixNow } from '../core/time.ts';
 import type { Ownership, ReadableProvider } from '../core/vocabulary.ts';
 import type { OpenedCredentials } from '../credentials/envelope.ts';
 import { readCredentials } from '../credentials/read.ts';
-import { batch } from '../d1/batch.ts';
 import type { BoundQuery } from '../d1/query.ts';
-import { nearest, onPrimary } from '../d1/replica-session.ts';
+import { nearest, readOnPrimary } from '../d1/replica-session.ts';
 import type { AfterAnswer, Bindings } from '../env.ts';
 import { e164 } from '../phone-numbers/e164.ts';
 import { findByPhoneNumber, findIntegration } from './find.ts';
@@ -176,13 +175,15 @@ async function decide(call: ReaderCall, fresh: boolean, { asked, statement, notF
   if (!statement) return refused(notFound);
 
   const read = async (ask: typeof nearest) => {
-    const [[found]] = await ask({ env, told: { bookmark: null } }, (database) => batch(database, [statement]));
+    const {
+      found: [found],
+    } = await ask({ env, told: { bookmark: null }, key: {} }, { found: statement });
     return found ? openFound(call, grant, found) : refused(notFound);
   };
-  let outcome = await read(fresh ? onPrimary : nearest);
+  let outcome = await read(fresh ? readOnPrimary : nearest);
   for (let versions = 1; outcome.isMissing; versions += 1) {
     // It may have been replaced or deleted, meanwhile or before: only the primary knows.
-    const again = await read(onPrimary);
+    const again = await read(readOnPrimary);
     const isSame = again.found?.credentials_version === outcome.found?.credentials_version;
     if (again.found && again.isMissing && isSame) {
       const { organization_id, subject_id } = again.found;

@@ -18,13 +18,13 @@ import { logError } from '../core/log.ts';
 import type { Permission } from '../core/permissions.ts';
 import { MAX_TRIES, retry } from '../core/retry.ts';
 import { unixNow } from '../core/time.ts';
-import { batch } from '../d1/batch.ts';
+import { batch, beforeDecision, nothingDone } from '../d1/batch.ts';
 import { existsIn } from '../d1/columns.ts';
 import { query } from '../d1/query.ts';
 import type { Builder, Placeholders } from '../d1/query.ts';
 import { credential_purges, integrations, key_encryption_keys, organizations } from '../d1/schema.ts';
 import type { ApiCall } from '../decision/call.ts';
-import { assertCallerMay, callerKey, mayDecide } from '../decision/caller.ts';
+import { confirmAndRead, mayDecide } from '../decision/caller.ts';
 import { hasDecided } from '../decision/event.ts';
 import type { MutationParameters } from '../decision/mutation.ts';
 import { seal } from './envelope.ts';
@@ -135,21 +135,17 @@ export function credentialsWriter<Parameters extends MutationParameters>(
 
   /** Records the intent and encrypts the credentials, with a KEK that has been checked (kek-check.ts). */
   async function begin(call: ApiCall, event: Parameters, subject_id: string, credentials: Credentials) {
-    const { CREDENTIALS_KEKS, DB } = call.env;
     const credentials_version = nanoid();
     const kv_key = credentialsKey(event.organization_id, subject_id, credentials_version);
-    const ring = await kekRing(CREDENTIALS_KEKS);
+    const ring = await kekRing(call.env.CREDENTIALS_KEKS);
     const kek = currentKek(ring);
     const intent = { ...event, ...kek, kv_key, subject_id };
-    const [[caller], , , [begun]] = await beforeDecision(
-      batch(DB, [
-        callerKey.bind(event),
-        recordIntent.bind(intent),
-        recordKekOfIntent.bind(intent),
-        findBegun.bind(intent),
-      ]),
-    );
-    assertCallerMay(permission, call, caller);
+    const {
+      begun: [begun],
+    } = await confirmAndRead(permission, call, event, { begun: findBegun.bind(intent) }, [
+      recordIntent.bind(intent),
+      recordKekOfIntent.bind(intent),
+    ]);
     if (!isUsableKek(kek, begun)) throw nothingDone(undefined);
     const { ciphertext, ...wrapped } = await seal(ring, kv_key, credentials);
     const stored: StoredCredentials = { kv_key: begun?.has_intent ? kv_key : null, credentials_version, ...wrapped };
@@ -192,20 +188,6 @@ export function credentialsWriter<Parameters extends MutationParameters>(
       (error) => (putFailure && error === putFailure && !(putFailure.cause instanceof DeadlineError) ? MAX_TRIES : 1),
     );
   };
-}
-
-/** For failures before the batch that decides: nothing that the client asked for has been done. */
-function nothingDone(cause: unknown): DomainError {
-  return new DomainError('temporarily_unavailable', { outcome: 'not_done' }, { cause });
-}
-
-/** For a batch that runs before the one that decides: if it fails, the outcome is `not_done`. */
-export async function beforeDecision<Result>(batched: Promise<Result>): Promise<Result> {
-  try {
-    return await batched;
-  } catch (error) {
-    throw error instanceof DomainError ? nothingDone(error) : error;
-  }
 }
 
 /**

@@ -20,8 +20,8 @@ export const databaseSize = (): number => lastSize;
 type ResultOf<Query> = Query extends BoundQuery<infer Result> ? Result : never;
 
 /** Named reads. Their results have the same names. */
-type Reads = Readonly<Record<string, BoundQuery<unknown>>>;
-type ResultsOf<Named extends Reads> = { [Name in keyof Named]: ResultOf<Named[Name]> };
+export type Reads = Readonly<Record<string, BoundQuery<unknown>>>;
+export type ResultsOf<Named extends Reads> = { [Name in keyof Named]: ResultOf<Named[Name]> };
 
 /**
  * Runs the queries in one D1 batch: one round trip, one transaction. It runs on the primary, unless a session says
@@ -31,7 +31,8 @@ type ResultsOf<Named extends Reads> = { [Name in keyof Named]: ResultOf<Named[Na
  * every batch must be safe to repeat, and a try must do no harm if it arrives late, after a later try was answered.
  * That is why the caller makes ids and times before the first try. A batch that missed its deadline is not retried.
  *
- * @returns the rows of each query, in order. `inDoubt`: an earlier try may have been committed, or may still be
+ * @returns the rows of each query, in order. `inDoubt`: an earlier try may have been committed, or may still be.
+ *   `isPrimary`: the primary answered
  * @throws DomainError `temporarily_unavailable` if D1 cannot be reached; `outcome` is `not_done` if no try can have
  *   committed a write. An error of the SQL itself (a violated constraint) rolls the batch back and is thrown unchanged.
  * @see https://developers.cloudflare.com/d1/observability/debug-d1/ for D1's error messages
@@ -40,7 +41,7 @@ async function run(
   database: Database,
   queries: readonly BoundQuery<unknown>[],
   milliseconds?: number,
-): Promise<{ rows: Rows[]; inDoubt: boolean }> {
+): Promise<{ rows: Rows[]; inDoubt: boolean; isPrimary: boolean }> {
   const writes = queries.some((bound) => bound.writes);
   let inDoubt = false;
   try {
@@ -59,8 +60,9 @@ async function run(
         return MAX_TRIES;
       },
     );
-    lastSize = answers.at(-1)?.meta.size_after ?? lastSize;
-    return { rows: answers.map(({ results }) => results), inDoubt };
+    const { size_after = lastSize, served_by_primary } = answers.at(-1)?.meta ?? {};
+    lastSize = size_after;
+    return { rows: answers.map(({ results }) => results), inDoubt, isPrimary: served_by_primary === true };
   } catch (error) {
     if (classify(error) === 'sql') throw error;
     throw new DomainError('temporarily_unavailable', { outcome: inDoubt ? 'unknown' : 'not_done' }, { cause: error });
@@ -83,17 +85,32 @@ export async function batch<const Queries extends readonly BoundQuery<unknown>[]
  * statements did.
  *
  * @param milliseconds the batch's deadline, if not that of every call
+ * @returns the results of the reads by their names. `acted`: the rows of each statement
  */
 export async function actThenRead<Named extends Reads>(
   database: Database,
   statements: readonly BoundQuery<unknown>[],
   reads: Named,
   milliseconds?: number,
-): Promise<{ read: ResultsOf<Named>; inDoubt: boolean }> {
-  const { rows, inDoubt } = await run(database, [...statements, ...Object.values(reads)], milliseconds);
+): Promise<{ acted: Rows[]; read: ResultsOf<Named>; inDoubt: boolean; isPrimary: boolean }> {
+  const { rows, ...told } = await run(database, [...statements, ...Object.values(reads)], milliseconds);
   const rowsRead = rows.slice(statements.length).values();
   const read = Object.entries(reads).map(([name, bound]) => [name, bound.readRows(rowsRead.next().value ?? [])]);
-  return { read: Object.fromEntries(read) as ResultsOf<Named>, inDoubt };
+  return { ...told, acted: rows.slice(0, statements.length), read: Object.fromEntries(read) as ResultsOf<Named> };
+}
+
+/** For a batch that runs before the one that decides: if it fails, the outcome is `not_done`. */
+export async function beforeDecision<Result>(batched: Promise<Result>): Promise<Result> {
+  try {
+    return await batched;
+  } catch (error) {
+    throw error instanceof DomainError ? nothingDone(error) : error;
+  }
+}
+
+/** For failures before the batch that decides: nothing that the client asked for has been done. */
+export function nothingDone(cause: unknown): DomainError {
+  return new DomainError('temporarily_unavailable', { outcome: 'not_done' }, { cause });
 }
 
 /**

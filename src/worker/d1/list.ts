@@ -8,7 +8,6 @@ import type { SQLiteColumn, SQLiteTable } from 'drizzle-orm/sqlite-core';
 import * as z from 'zod/mini';
 import { readCursor, writeCursor } from '../core/cursor.ts';
 import { integer } from '../core/fields.ts';
-import { actThenRead } from './batch.ts';
 import { boundedCount, toldCount } from './bounded-count.ts';
 import { isRare } from './columns.ts';
 import { query } from './query.ts';
@@ -206,13 +205,11 @@ export function keysetList<Filter extends string, Row>(name: string, definition:
       ...boundParameters({ from, to, ...after }),
       limit: page_size + 1,
     };
-    const { read } = await nearest(call, (database) =>
-      actThenRead(database, [], {
-        found: (place ? next : first).bind(parameters),
-        ...(place ? {} : { counted: count.bind(parameters) }),
-        ...(owner && { owners: owner.bind(parameters) }),
-      }),
-    );
+    const read = await nearest(call, {
+      found: (place ? next : first).bind(parameters),
+      ...(place ? {} : { counted: count.bind(parameters) }),
+      ...(owner && { owners: owner.bind(parameters) }),
+    });
 
     const rows = read.found.slice(0, page_size);
     const last = read.found.length > page_size ? rows.at(-1) : undefined;

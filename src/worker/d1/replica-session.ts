@@ -2,11 +2,30 @@
  * How a call reaches D1, through a D1 session. A read goes to the nearest replica, which must be at least as new as the
  * client's bookmark. A mutation goes to the primary.
  *
+ * If no cache knows the call's key, the call's first batch looks it up. Until D1 has found it alive, that batch reads nothing
+ * else.
+ *
  * @see https://developers.cloudflare.com/d1/best-practices/read-replication/
  */
-import { DomainError } from '../core/errors.ts';
 import type { Bindings } from '../env.ts';
-import type { Database } from './batch.ts';
+import { actThenRead, nothingDone } from './batch.ts';
+import type { Reads, ResultsOf } from './batch.ts';
+import { beat } from './heartbeat.ts';
+import type { BoundQuery, Rows } from './query.ts';
+
+/** How D1 is asked about a key that no cache knows. */
+export interface KeyLookup {
+  readonly find: BoundQuery<Rows>;
+  /** Has a row if the key is alive, and is of the organization that the call names. */
+  readonly isAlive: BoundQuery<unknown>;
+  /**
+   * Takes what D1 found.
+   *
+   * @returns false if a replica cannot decide: the primary must be asked
+   * @throws DomainError why the call is refused
+   */
+  settle(found: Rows, isPrimary: boolean): boolean;
+}
 
 /** The part of a call that a D1 session needs. */
 export interface ReadingCall extends SessionCall {
@@ -21,33 +40,94 @@ export interface SessionCall {
     /** The state of the database that the answer is from. */
     bookmark: string | null;
   };
+  /** The key that the call came with. */
+  readonly key: {
+    /** Only as long as the holder is unknown. */
+    lookup?: KeyLookup | undefined;
+  };
 }
 
 /** For a call that reads: asks the nearest replica, which waits until it is as new as the client's bookmark. */
-export function nearest<Result>(call: SessionCall, ask: (database: Database) => Promise<Result>): Promise<Result> {
-  return inSession(call, call.bookmark ?? 'first-unconstrained', ask);
+export async function nearest<Named extends Reads>(call: SessionCall, reads: Named): Promise<ResultsOf<Named>> {
+  const { key, bookmark = 'first-unconstrained' } = call;
+  const { read, isPrimary, found } = await inSession(call, bookmark, [], ifAlive(call, reads));
+  if (!key.lookup || key.lookup.settle(found, isPrimary)) return read;
+  return readOnPrimary(call, reads);
 }
 
-/** For a call that mutates. */
-export function onPrimary<Result>(call: SessionCall, ask: (database: Database) => Promise<Result>): Promise<Result> {
-  return inSession(call, 'first-primary', ask);
+/** For a call that reads what a replica may not have yet. */
+export async function readOnPrimary<Named extends Reads>(call: SessionCall, reads: Named): Promise<ResultsOf<Named>> {
+  const { read, confirm } = await onPrimary(call, [], ifAlive(call, reads));
+  confirm();
+  return read;
 }
 
-async function inSession<Result>(
-  { env, told }: SessionCall,
+/**
+ * For a call that mutates: the statements and then the reads, in one batch on the primary (batch.ts). The statements must check
+ * the caller themselves.
+ *
+ * @returns `confirm` must be called. It throws a DomainError if D1 does not know the caller, unless the call has acted: then an
+ *   earlier try may have ended the caller's own key
+ */
+export async function onPrimary<Named extends Reads>(
+  call: SessionCall,
+  statements: readonly BoundQuery<unknown>[],
+  reads: Named,
+  milliseconds?: number,
+): Promise<{ read: ResultsOf<Named>; inDoubt: boolean; confirm: (hasActed?: boolean) => void }> {
+  const acting = statements.length > 0 ? [beat.bind({}), ...statements] : statements;
+  const { read, inDoubt, found } = await inSession(call, 'first-primary', acting, reads, milliseconds);
+  function confirm(hasActed = false) {
+    try {
+      call.key.lookup?.settle(found, true);
+    } catch (error) {
+      if (!hasActed) throw error;
+    }
+  }
+  return { read, inDoubt, confirm };
+}
+
+/**
+ * The reads as a call may have them whose key is yet to be looked up: without a row, unless D1 finds the key alive.
+ *
+ * @param orIf they have their rows also if this has one
+ */
+export function ifAlive<Named extends Reads>({ key }: SessionCall, reads: Named, orIf?: BoundQuery<unknown>): Named {
+  const { lookup } = key;
+  if (!lookup) return reads;
+  const conditions = orIf ? [lookup.isAlive, orIf] : [lookup.isAlive];
+  // SQLite evaluates the limit first, and at 0 it reads no row.
+  const limit = `LIMIT iif(${conditions.map(({ sql }) => `EXISTS (${sql})`).join(' OR ')}, -1, 0)`;
+  const limited = Object.entries(reads).map(([name, bound]) => [
+    name,
+    {
+      ...bound,
+      sql: `SELECT * FROM (${bound.sql}) ${limit}`,
+      parameters: [...bound.parameters, ...conditions.flatMap(({ parameters }) => parameters)],
+    },
+  ]);
+  // oxlint-disable-next-line typescript/no-unsafe-type-assertion -- Object.fromEntries forgets the names
+  return Object.fromEntries(limited) as Named;
+}
+
+async function inSession<Named extends Reads>(
+  { env, told, key }: SessionCall,
   constraint: string,
-  ask: (database: Database) => Promise<Result>,
-): Promise<Result> {
+  statements: readonly BoundQuery<unknown>[],
+  reads: Named,
+  milliseconds?: number,
+) {
   const session = open(env.DB, constraint);
-  const result = await ask(session);
+  const asked = key.lookup ? [key.lookup.find] : [];
+  const { acted, ...answer } = await actThenRead(session, [...asked, ...statements], reads, milliseconds);
   told.bookmark = session.getBookmark() ?? told.bookmark;
-  return result;
+  return { ...answer, found: acted[0] ?? [] };
 }
 
 function open(database: D1Database, constraint: string): D1DatabaseSession {
   try {
     return database.withSession(constraint);
   } catch (cause) {
-    throw new DomainError('temporarily_unavailable', { outcome: 'not_done' }, { cause });
+    throw nothingDone(cause);
   }
 }

@@ -319,3 +319,12 @@ export const operatorIdempotencyKeysColumns = {
 };
 
 export const operator_idempotency_keys = sqliteTable('operator_idempotency_keys', operatorIdempotencyKeysColumns);
+
+/** One row, by which a replica shows how old it is (d1/heartbeat.ts). */
+export const heartbeatsColumns = {
+  source: text().primaryKey(),
+  /** By the primary's clock. */
+  beat_at: integer().notNull(),
+};
+
+export const heartbeats = sqliteTable('heartbeats', heartbeatsColumns);

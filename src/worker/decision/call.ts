@@ -1,5 +1,6 @@
 /** A call: one act on one organization, and who acts. Nothing here knows HTTP. */
 import type { Caller } from '../callers/caller.ts';
+import type { PresentedKey } from '../callers/key-cache.ts';
 import type { Operator } from '../callers/operator.ts';
 import { newEventId } from '../core/ids.ts';
 import { unixNow } from '../core/time.ts';
@@ -10,9 +11,11 @@ import type { AfterAnswer } from '../env.ts';
 /** Who acts. Audit events keep a copy. */
 export interface Actor {
   readonly type: ActorType;
-  /** Null if only the type is known. */
+  /** Null if only the type is known, or the hash of its key too. */
   readonly id: string | null;
   readonly name: string | null;
+  /** Only of a key whose holder was not known when the call began. */
+  readonly key_hash?: string | undefined;
 }
 
 export interface Call {
@@ -41,14 +44,14 @@ interface HttpCall extends SessionCall {
 
 /** A call by an API key. */
 export interface ApiCall extends Call, HttpCall {
-  readonly caller: Caller;
+  readonly key: PresentedKey<Caller>;
   /** Only if the request has an If-Match that names tags: the target must have one of these revisions. */
   readonly if_match?: readonly number[];
 }
 
 /** A call by an operator key. Which organization it acts on, its arguments say. */
 export interface OperatorCall extends Omit<Call, 'organization_id'>, HttpCall {
-  readonly operator: Operator;
+  readonly key: PresentedKey<Operator>;
 }
 
 /** So many calls may pass in a period, and no more do now. */
@@ -80,8 +83,10 @@ export interface EventParameters {
   actor_type: ActorType;
   actor_id: string | null;
   actor_name: string | null;
-  /** Null if the actor is not an API key. */
+  /** Null if the actor is not an API key, or has an `actor_key_hash`. */
   actor_key_id: string | null;
+  /** By which the statements find the key that acts (actor.ts). Null if they need not. */
+  actor_key_hash: string | null;
   request_id: string;
   /** When the call began, in unix seconds by our own clock, not D1's. */
   event_time: number;
@@ -99,6 +104,7 @@ export function eventParameters({ organization_id, actor, request_id }: Call): E
     actor_id: actor.id,
     actor_name: actor.name,
     actor_key_id: actor.type === 'api_key' ? actor.id : null,
+    actor_key_hash: actor.key_hash ?? null,
     request_id,
     event_time: now,
     now,

@@ -10,10 +10,14 @@ import { holds, rolesHolding } from '../core/permissions.ts';
 import type { Permission } from '../core/permissions.ts';
 import { roles } from '../core/vocabulary.ts';
 import type { Role } from '../core/vocabulary.ts';
+import { beforeDecision } from '../d1/batch.ts';
+import type { Reads, ResultsOf } from '../d1/batch.ts';
 import { existsIn } from '../d1/columns.ts';
 import { query } from '../d1/query.ts';
-import type { Builder, Placeholders } from '../d1/query.ts';
+import type { BoundQuery, Builder, Placeholders } from '../d1/query.ts';
+import { ifAlive, onPrimary } from '../d1/replica-session.ts';
 import { api_keys, organizations } from '../d1/schema.ts';
+import { actingKeyId } from './actor.ts';
 import type { ApiCall } from './call.ts';
 import { isUnanswered } from './remembered-answers.ts';
 import type { ScopeParameters } from './remembered-answers.ts';
@@ -23,8 +27,8 @@ export interface CallerParameters extends ScopeParameters {
   now: number;
 }
 
-const isCallersKey = ({ organization_id, actor_key_id }: Placeholders<CallerParameters>) =>
-  and(eq(api_keys.key_id, actor_key_id), eq(api_keys.organization_id, organization_id));
+const isCallersKey = (parameters: Placeholders<CallerParameters>) =>
+  and(eq(api_keys.key_id, actingKeyId(parameters)), eq(api_keys.organization_id, parameters.organization_id));
 
 /**
  * The caller predicate: the caller's key is active and has not expired, its organization is active, and its role has
@@ -102,12 +106,31 @@ export const callerKey = query((db, parameters: Placeholders<CallerParameters>) 
  */
 export function assertCallerMay(
   permission: Permission,
-  { caller }: ApiCall,
+  { key }: Pick<ApiCall, 'key'>,
   alive: CallerKey | null | undefined,
 ): CallerKey {
   if (alive && holds(alive.role, permission)) return alive;
-  forgetKey(caller.key_hash);
+  forgetKey(key.key_hash);
   throw alive
     ? new DomainError('permission_denied', { required_permission: permission })
     : new DomainError('invalid_api_key', {});
+}
+
+/**
+ * Does and reads what must be known before the batch that decides, or instead of it, for a caller that D1 confirms. The
+ * statements must check the caller themselves.
+ *
+ * @throws DomainError `temporarily_unavailable` (`not_done`), and the errors of {@link assertCallerMay}
+ */
+export async function confirmAndRead<Named extends Reads>(
+  permission: Permission,
+  call: ApiCall,
+  parameters: CallerParameters,
+  reads: Named,
+  statements: readonly BoundQuery<unknown>[] = [],
+): Promise<ResultsOf<Named> & { caller: CallerKey }> {
+  const asked = { ...ifAlive(call, reads), callers: callerKey.bind(parameters) };
+  const { read, confirm } = await beforeDecision(onPrimary(call, statements, asked));
+  confirm();
+  return { ...read, caller: assertCallerMay(permission, call, read.callers[0]) };
 }

@@ -20,6 +20,7 @@ import { existsIn, isRare, jsonObject } from '../d1/columns.ts';
 import { query } from '../d1/query.ts';
 import type { Builder, CompiledQuery, Placeholders } from '../d1/query.ts';
 import { audit_events, organizations } from '../d1/schema.ts';
+import { actorColumns } from './actor.ts';
 import type { EventParameters } from './call.ts';
 
 export type EventKey = Readonly<Record<'organization_id' | 'event_id', SQLWrapper>>;
@@ -145,7 +146,9 @@ export function eventRecorder<Parameters extends EventParameters>({
   return query((db, parameters: Placeholders<Parameters>) => {
     const other = aside?.(parameters);
     const { event_id, request_id } = other ?? parameters;
-    const { actor_type, actor_id, actor_name, actor_key_id } = other ? theSystem : parameters;
+    const { actor_type, actor_id, actor_name, actor_key_id } = other
+      ? theSystem
+      : { ...actorColumns(parameters), actor_type: parameters.actor_type };
     const trail = other ? sql`${table.organization_id}` : sql`${parameters.organization_id}`;
     const inOrder = order ? sql` ORDER BY ${order}` : sql``;
     const place = many ? sql<number>`row_number() OVER (PARTITION BY ${trail}${inOrder})` : sql<number>`1`;
@@ -239,6 +242,14 @@ export const changesOf = ({ changes }: { changes: string | null }) => storedObje
 const readDecision = query((db, parameters: Placeholders<EventParameters>) =>
   db
     .select({ action: audit_events.action, state: audit_events.state })
+    .from(audit_events)
+    .where(isDecision(parameters)),
+);
+
+/** A row if the call has decided. */
+export const findOwnDecision = query((db, parameters: Placeholders<EventParameters>) =>
+  db
+    .select({ one: sql`1` })
     .from(audit_events)
     .where(isDecision(parameters)),
 );

@@ -5,29 +5,27 @@
 import { and, eq, ne, not, sql } from 'drizzle-orm';
 import { alias } from 'drizzle-orm/sqlite-core';
 import type { Permission } from '../core/permissions.ts';
-import { actThenRead } from '../d1/batch.ts';
 import { query } from '../d1/query.ts';
 import type { BoundQuery, Builder, CompiledQuery, Placeholders } from '../d1/query.ts';
-import { onPrimary } from '../d1/replica-session.ts';
+import { ifAlive, onPrimary } from '../d1/replica-session.ts';
 import { api_keys, audit_events, idempotency_keys } from '../d1/schema.ts';
+import { actingKeyId } from './actor.ts';
 import { eventParameters } from './call.ts';
 import type { ApiCall, EventParameters, OperatorCall } from './call.ts';
 import { assertCallerMay, isLivingCaller } from './caller.ts';
 import type { CallerKey, CallerParameters } from './caller.ts';
-import { assertNothingInDoubt, isDecision, isOfBatch, isRefusal } from './event.ts';
+import { assertNothingInDoubt, findOwnDecision, isDecision, isOfBatch, isRefusal } from './event.ts';
 import type { EventKey } from './event.ts';
 import { preconditionOf } from './precondition.ts';
 import type { PreconditionParameters } from './precondition.ts';
 import { assertSameRequest, isRemembered, rememberedRow, scopeOf } from './remembered-answers.ts';
 
 /** What the statements of every mutation are bound to. Each mutation adds its own parameters. */
-export interface MutationParameters extends EventParameters, CallerParameters, PreconditionParameters {
-  actor_key_id: string;
-}
+export interface MutationParameters extends EventParameters, CallerParameters, PreconditionParameters {}
 
 /** {@link eventParameters}, and what a batch needs to check the caller, the Idempotency-Key and the precondition. */
 export function mutationParameters(call: ApiCall): MutationParameters {
-  return { ...eventParameters(call), actor_key_id: call.caller.key_id, ...scopeOf(call), ...preconditionOf(call) };
+  return { ...eventParameters(call), ...scopeOf(call), ...preconditionOf(call) };
 }
 
 type Reads<Parameters> = Readonly<Record<string, CompiledQuery<Parameters, unknown>>>;
@@ -119,7 +117,7 @@ export const isOtherEventOfDecision = (db: Builder, parameters: Placeholders<Mut
  * check whether it is alive, unless this request itself decided: then a statement has checked it already.
  */
 const findDecision = query((db, parameters: Placeholders<MutationParameters>) => {
-  const { organization_id, event_id, actor_key_id } = parameters;
+  const { organization_id, event_id } = parameters;
   return db
     .select({
       ...decisionColumns,
@@ -140,7 +138,7 @@ const findDecision = query((db, parameters: Placeholders<MutationParameters>) =>
     .leftJoin(
       api_keys,
       and(
-        eq(api_keys.key_id, sql`iif(${audit_events.event_id} IS ${event_id}, NULL, ${actor_key_id})`),
+        eq(api_keys.key_id, sql`iif(${audit_events.event_id} IS ${event_id}, NULL, ${actingKeyId(parameters)})`),
         isLivingCaller(db, parameters),
       ),
     );
@@ -188,21 +186,24 @@ export const mutationsBy =
         acting.push(rememberEvent.bind({ ...parameters, fingerprint: call.idempotency.fingerprint }));
       }
       const reading = Object.entries(reads).map(([name, read]) => [name, read.bind(parameters)] as const);
-      const { read, inDoubt } = await onPrimary(call, (database) =>
-        actThenRead(
-          database,
-          acting,
-          { ...Object.fromEntries(reading), decision: findEvent.bind(parameters) },
-          milliseconds,
-        ),
+      const explaining = ifAlive(call, Object.fromEntries(reading), findOwnDecision.bind(parameters));
+      const { read, inDoubt, confirm } = await onPrimary(
+        call,
+        acting,
+        { ...explaining, decision: findEvent.bind(parameters) },
+        milliseconds,
       );
       const { decision, ...rest } = read;
       // oxlint-disable-next-line typescript/no-unsafe-type-assertion -- Object.fromEntries forgets the names
       const found = rest as ResultsOf<Named>;
       const [row] = decision;
       const event = row && decisionIn(row);
-      if (event?.event_id === parameters.event_id) return { outcome: 'decided', event, found };
+      if (event?.event_id === parameters.event_id) {
+        confirm(true);
+        return { outcome: 'decided', event, found };
+      }
       if (!event) assertNothingInDoubt(inDoubt);
+      confirm();
       const holder = assertMay(permission, call, row);
       if (!event) return { outcome: 'undecided', caller: holder, found };
       // A repeated request gets the first answer again, if it is the same request.

@@ -4,7 +4,7 @@
  * The statements of an operator's mutation also serve the commands, which reach D1 by its binding. A command is no key: what
  * lets it act is the cloud account.
  */
-import { and, eq, isNull, not, or, sql } from 'drizzle-orm';
+import { and, eq, not, or, sql } from 'drizzle-orm';
 import type { SQLWrapper } from 'drizzle-orm';
 import { forgetOperator, isLivingOperator, permissionsIn } from '../callers/operator.ts';
 import type { Operator } from '../callers/operator.ts';
@@ -14,6 +14,7 @@ import { existsIn } from '../d1/columns.ts';
 import { query } from '../d1/query.ts';
 import type { Builder, Placeholders } from '../d1/query.ts';
 import { audit_events, operator_idempotency_keys, operator_keys } from '../d1/schema.ts';
+import { actingOperatorId } from './actor.ts';
 import { eventParameters } from './call.ts';
 import type { EventParameters, OperatorCall } from './call.ts';
 import { isDecision, isRefusal } from './event.ts';
@@ -30,15 +31,19 @@ export function operatorParameters(call: OperatorCall, organization_id: string):
   return { ...eventParameters({ ...call, organization_id }), ...scopeOf(call) };
 }
 
-const isOperatorsKey = ({ actor_id }: Readonly<Record<'actor_id', SQLWrapper>>) =>
-  eq(operator_keys.operator_key_id, actor_id);
+/** Predicate: a command acts, and no operator key. */
+export const isByCommand = ({
+  actor_id,
+  actor_key_hash,
+}: Readonly<Record<'actor_id' | 'actor_key_hash', SQLWrapper>>) =>
+  sql`(${actor_id} IS NULL AND ${actor_key_hash} IS NULL)`;
 
 const grants = (permission: OperatorPermission) =>
   sql`EXISTS (SELECT 1 FROM json_each(${operator_keys.permissions}) WHERE value = ${sql.raw(`'${permission}'`)})`;
 
-const isRemembered = (parameters: Readonly<Record<'actor_id' | keyof OperatorScope, SQLWrapper>>) =>
+const isRemembered = (parameters: Readonly<Record<'actor_id' | 'actor_key_hash' | keyof OperatorScope, SQLWrapper>>) =>
   and(
-    eq(operator_idempotency_keys.operator_key_id, parameters.actor_id),
+    eq(operator_idempotency_keys.operator_key_id, actingOperatorId(parameters)),
     eq(operator_idempotency_keys.idempotency_key, parameters.idempotency_key),
     eq(operator_idempotency_keys.method, parameters.method),
     eq(operator_idempotency_keys.path, parameters.path),
@@ -50,9 +55,17 @@ const isRemembered = (parameters: Readonly<Record<'actor_id' | keyof OperatorSco
  */
 export const mayOperate = (permission: OperatorPermission, db: Builder, parameters: Placeholders<OperatorParameters>) =>
   or(
-    isNull(parameters.actor_id),
+    isByCommand(parameters),
     and(
-      existsIn(db, operator_keys, and(isOperatorsKey(parameters), isLivingOperator(parameters), grants(permission))),
+      existsIn(
+        db,
+        operator_keys,
+        and(
+          eq(operator_keys.operator_key_id, actingOperatorId(parameters)),
+          isLivingOperator(parameters),
+          grants(permission),
+        ),
+      ),
       not(existsIn(db, operator_idempotency_keys, isRemembered(parameters))),
     ),
   );
@@ -63,7 +76,7 @@ const remember = query((db, parameters: Placeholders<OperatorParameters & { fing
     .select(
       db
         .select({
-          operator_key_id: sql<string>`${parameters.actor_id}`.as('operator_key_id'),
+          operator_key_id: actingOperatorId(parameters).as('operator_key_id'),
           idempotency_key: sql<string>`${parameters.idempotency_key}`.as('idempotency_key'),
           method: sql<string>`${parameters.method}`.as('method'),
           path: sql<string>`${parameters.path}`.as('path'),
@@ -101,9 +114,10 @@ const findDecision = query((db, parameters: Placeholders<OperatorParameters>) =>
     .leftJoin(
       operator_keys,
       and(
-        isOperatorsKey({
-          actor_id: sql`iif(${audit_events.event_id} IS ${parameters.event_id}, NULL, ${parameters.actor_id})`,
-        }),
+        eq(
+          operator_keys.operator_key_id,
+          sql`iif(${audit_events.event_id} IS ${parameters.event_id}, NULL, ${actingOperatorId(parameters)})`,
+        ),
         isLivingOperator(parameters),
       ),
     ),
@@ -116,16 +130,12 @@ export function assertGranted({ permissions }: Pick<Operator, 'permissions'>, pe
 }
 
 /** @param permissions of the operator key, if it is alive */
-function assertOperatorMay(
-  permission: OperatorPermission,
-  { operator }: OperatorCall,
-  permissions: string | null,
-): void {
+function assertOperatorMay(permission: OperatorPermission, { key }: OperatorCall, permissions: string | null): void {
   try {
     if (permissions === null) throw new DomainError('invalid_operator_key', {});
     assertGranted({ permissions }, permission);
   } catch (error) {
-    forgetOperator(operator.key_hash);
+    forgetOperator(key.key_hash);
     throw error;
   }
 }

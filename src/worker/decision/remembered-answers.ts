@@ -18,14 +18,13 @@ import { query } from '../d1/query.ts';
 import type { Builder, Placeholders } from '../d1/query.ts';
 import { audit_events, idempotency_keys, operator_idempotency_keys } from '../d1/schema.ts';
 import type { Bindings } from '../env.ts';
-import type { ApiCall } from './call.ts';
+import { actingKeyId } from './actor.ts';
+import type { ApiCall, EventParameters } from './call.ts';
 
 const KEPT_SECONDS = SECONDS_A_DAY;
 
 /** An Idempotency-Key, and what it counts for. Null if the request has none. */
-export interface ScopeParameters {
-  organization_id: string;
-  actor_key_id: string;
+export interface ScopeParameters extends Pick<EventParameters, 'organization_id' | 'actor_key_id' | 'actor_key_hash'> {
   idempotency_key: string | null;
   method: string | null;
   path: string | null;
@@ -42,7 +41,7 @@ export function scopeOf({
 export const isRemembered = (parameters: Readonly<Record<keyof ScopeParameters, SQLWrapper>>) =>
   and(
     eq(idempotency_keys.organization_id, parameters.organization_id),
-    eq(idempotency_keys.actor_key_id, parameters.actor_key_id),
+    eq(idempotency_keys.actor_key_id, actingKeyId(parameters)),
     eq(idempotency_keys.idempotency_key, parameters.idempotency_key),
     eq(idempotency_keys.method, parameters.method),
     eq(idempotency_keys.path, parameters.path),
@@ -50,21 +49,16 @@ export const isRemembered = (parameters: Readonly<Record<keyof ScopeParameters, 
 
 /** The select list of the row that remembers an event, whose own row it uses. */
 export const rememberedRow = (
-  {
-    actor_key_id,
-    idempotency_key,
-    method,
-    fingerprint,
-  }: Placeholders<ScopeParameters & { fingerprint: string | null }>,
+  parameters: Placeholders<ScopeParameters & { fingerprint: string | null }>,
   path: SQLWrapper,
 ) => ({
   organization_id: audit_events.organization_id,
-  actor_key_id: sql<string>`${actor_key_id}`.as('actor_key_id'),
-  idempotency_key: sql<string>`${idempotency_key}`.as('idempotency_key'),
-  method: sql<string>`${method}`.as('method'),
+  actor_key_id: actingKeyId(parameters).as('actor_key_id'),
+  idempotency_key: sql<string>`${parameters.idempotency_key}`.as('idempotency_key'),
+  method: sql<string>`${parameters.method}`.as('method'),
   path: sql<string>`${path}`.as('path'),
   event_id: audit_events.event_id,
-  fingerprint: sql<string>`${fingerprint}`.as('fingerprint'),
+  fingerprint: sql<string>`${parameters.fingerprint}`.as('fingerprint'),
   created_at: audit_events.created_at,
 });
 
@@ -79,21 +73,15 @@ export const isUnanswered = (db: Builder, parameters: Placeholders<ScopeParamete
 export const pathOfPart = (path: string, part: string) => `${path}#${part}`;
 
 /** Selects the rows that are remembered under the request's Idempotency-Key: its own, and those of its parts. */
-export const isRememberedInPart = ({
-  organization_id,
-  actor_key_id,
-  idempotency_key,
-  method,
-  path,
-}: Placeholders<ScopeParameters>) =>
+export const isRememberedInPart = (parameters: Placeholders<ScopeParameters>) =>
   and(
-    eq(idempotency_keys.organization_id, organization_id),
-    eq(idempotency_keys.actor_key_id, actor_key_id),
-    eq(idempotency_keys.idempotency_key, idempotency_key),
-    eq(idempotency_keys.method, method),
-    gte(idempotency_keys.path, path),
+    eq(idempotency_keys.organization_id, parameters.organization_id),
+    eq(idempotency_keys.actor_key_id, actingKeyId(parameters)),
+    eq(idempotency_keys.idempotency_key, parameters.idempotency_key),
+    eq(idempotency_keys.method, parameters.method),
+    gte(idempotency_keys.path, parameters.path),
     // '$' sorts after '#'.
-    lt(idempotency_keys.path, sql`${path} || '$'`),
+    lt(idempotency_keys.path, sql`${parameters.path} || '$'`),
   );
 
 /** @throws DomainError `idempotency_key_reused` if another request acted under the Idempotency-Key */

@@ -8,6 +8,8 @@
  */
 import type { Context } from 'hono';
 import { createMiddleware } from 'hono/factory';
+import type { Caller } from '../callers/caller.ts';
+import type { Operator } from '../callers/operator.ts';
 import { DomainError } from '../core/errors.ts';
 import { passes } from '../core/rate-limiter.ts';
 import type { Tier } from '../core/vocabulary.ts';
@@ -53,20 +55,41 @@ export const rateLimitsOf = (tier: Tier) => ({
 
 const readingMethods = new Set(['GET', 'HEAD']);
 
+type NamedLimit = [name: string, limit: Limit];
+
+/** @returns the limits, after the answer's header was made to name them */
+function tell(c: Context<AppEnv>, limits: NamedLimit[]): NamedLimit[] {
+  c.get('headers')['RateLimit-Policy'] = limits.map(([name, limit]) => policyOf(name, limit)).join(', ');
+  return limits;
+}
+
+function limitsOf(c: Context<AppEnv>, { tier }: Caller): NamedLimit[] {
+  const limits: NamedLimit[] = [[tier, organizationLimits[tier]]];
+  if (!readingMethods.has(c.req.method)) limits.push([`${tier}_mutations`, mutationLimits[tier]]);
+  return tell(c, limits);
+}
+
 /**
  * Middleware that runs after `authenticate`. It limits the organization, because a limit for each key could be evaded
- * by creating keys.
+ * by creating keys. Whose organization is not known yet, is counted when it is ({@link countForOrganization}).
  *
  * @throws DomainError `rate_limited`
  */
 export const limitOrganization = createMiddleware<AppEnv>(async (c, next) => {
-  const { organization_id, tier } = c.get('call').caller;
-  const limits: [string, Limit][] = [[tier, organizationLimits[tier]]];
-  if (!readingMethods.has(c.req.method)) limits.push([`${tier}_mutations`, mutationLimits[tier]]);
-  c.get('headers')['RateLimit-Policy'] = limits.map(([name, limit]) => policyOf(name, limit)).join(', ');
-  for (const [name, limit] of limits) await take(c, name, limit, organization_id);
+  const { holder } = c.get('call').key;
+  const limits = holder ? limitsOf(c, holder) : [];
+  for (const [name, limit] of limits) await take(c, name, limit, holder?.organization_id ?? '');
   await next();
 });
+
+/** Counts a call whose caller was found only by the call itself. It was limited by its network, and is not refused. */
+export function countForOrganization(c: Context<AppEnv>, caller: Caller): void {
+  for (const [, { binding }] of limitsOf(c, caller)) {
+    c.get('afterAnswer')(() => passes(c.env[binding], caller.organization_id));
+  }
+}
+
+const operatorLimits = (c: Context<AppEnv>) => tell(c, [['operator', operatorLimit]]);
 
 /**
  * Middleware that runs after `authenticateOperator`.
@@ -74,10 +97,16 @@ export const limitOrganization = createMiddleware<AppEnv>(async (c, next) => {
  * @throws DomainError `rate_limited`
  */
 export const limitOperator = createMiddleware<AppEnv>(async (c, next) => {
-  c.get('headers')['RateLimit-Policy'] = policyOf('operator', operatorLimit);
-  await take(c, 'operator', operatorLimit, c.get('operatorCall').operator.operator_key_id);
+  const { holder } = c.get('operatorCall').key;
+  if (holder) for (const [name, limit] of operatorLimits(c)) await take(c, name, limit, holder.operator_key_id);
   await next();
 });
+
+/** As {@link countForOrganization}. */
+export function countForOperator(c: Context<AppEnv>, { operator_key_id }: Operator): void {
+  operatorLimits(c);
+  c.get('afterAnswer')(() => passes(c.env[operatorLimit.binding], operator_key_id));
+}
 
 /**
  * Limits the client's network, for calls that reach KV or D1 without a known API key. Only a 429 tells of this limit: a

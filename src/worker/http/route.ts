@@ -10,7 +10,7 @@ import { holds } from '../core/permissions.ts';
 import type { OperatorPermission, Permission } from '../core/permissions.ts';
 import type { Idempotency } from '../decision/call.ts';
 import { assertGranted } from '../decision/operator.ts';
-import type { AppEnv } from './app-env.ts';
+import type { AppEnv, DemandedPermission } from './app-env.ts';
 import { readBookmark } from './bookmark.ts';
 import { readIfMatch, readIfNoneMatch } from './entity-tags.ts';
 import { readIdempotencyKey } from './idempotency-key.ts';
@@ -40,9 +40,7 @@ interface Described {
 }
 
 /** Describes a route. The OpenAPI documents are made from it, and a test checks that every route has one. */
-export type RouteDescription = Described &
-  /** `permission` is null if every key may. */
-  ({ by: 'api_key'; permission: Permission | null } | { by: 'operator'; permission: OperatorPermission });
+export type RouteDescription = Described & DemandedPermission;
 
 /** Whether a handler of the app is the middleware that begins a route. */
 export const beginsRoute = (handler: object): handler is { route: RouteDescription } => 'route' in handler;
@@ -167,7 +165,8 @@ function route<Given extends InputSchemas>(
 ): RouteMiddleware<Given> {
   const { validates } = description;
   const middleware: MiddlewareHandler<AppEnv> = async (c, next) => {
-    assertPermitted(c, description);
+    c.set('demanded', description);
+    assertPermitted(c);
     const validated: Validated = {};
     if (validates.path) c.req.addValidatedData('param', validate(validates.path, c.req.param()));
     if (validates.query) c.req.addValidatedData('query', (validated.query = readQuery(validates.query, c.req.url)));
@@ -178,10 +177,21 @@ function route<Given extends InputSchemas>(
   return Object.assign(middleware, { route: description });
 }
 
-/** @throws DomainError `permission_denied`, `operator_permission_denied` */
-function assertPermitted(c: Context<AppEnv>, described: RouteDescription): void {
-  if (described.by === 'operator') return assertGranted(c.get('operatorCall').operator, described.permission);
-  const { permission } = described;
-  if (permission === null || holds(c.get('call').caller.role, permission)) return;
-  throw new DomainError('permission_denied', { required_permission: permission });
+/**
+ * Checks the permission that the route demands, as soon as both it and the caller are known.
+ *
+ * @throws DomainError `permission_denied`, `operator_permission_denied`
+ */
+export function assertPermitted(c: Context<AppEnv>): void {
+  const demanded = c.get('demanded');
+  if (demanded?.by === 'operator') {
+    const { holder } = c.get('operatorCall').key;
+    if (holder) assertGranted(holder, demanded.permission);
+  } else if (demanded && demanded.permission !== null) {
+    const { permission } = demanded;
+    const { holder } = c.get('call').key;
+    if (holder && !holds(holder.role, permission)) {
+      throw new DomainError('permission_denied', { required_permission: permission });
+    }
+  }
 }

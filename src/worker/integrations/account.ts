@@ -1,12 +1,13 @@
 /** An integration's account at its provider, as a client's call asks it for phone numbers. */
 import { eq, getTableColumns, sql } from 'drizzle-orm';
 import type { SQL } from 'drizzle-orm';
+import { holderOf } from '../callers/key-cache.ts';
 import { DomainError } from '../core/errors.ts';
 import { unixNow } from '../core/time.ts';
 import type { OpenedCredentials } from '../credentials/envelope.ts';
 import { readCredentials } from '../credentials/read.ts';
-import { beforeDecision, notDone } from '../credentials/store.ts';
-import { batch } from '../d1/batch.ts';
+import { notDone } from '../credentials/store.ts';
+import { batch, beforeDecision } from '../d1/batch.ts';
 import { query } from '../d1/query.ts';
 import type { Builder, Placeholders } from '../d1/query.ts';
 import { integrations, organizations } from '../d1/schema.ts';
@@ -114,7 +115,7 @@ export async function askForNumbers(
   row: AccountRow,
   phone_numbers: readonly string[],
 ): Promise<Holdings> {
-  const { env, caller } = call;
+  const { env } = call;
   const { provider } = row;
   const credentials = await openCredentials(call, row);
   await takeFromBudget(call, 1);
@@ -122,7 +123,7 @@ export async function askForNumbers(
   let isBudgetSpent = false;
   const ask = async (request: ProviderRequest) => {
     calls += 1;
-    const isPaid = calls === 1 || (await isWithinBudget(env, caller, 1));
+    const isPaid = calls === 1 || (await isWithinBudget(env, holderOf(call), 1));
     isBudgetSpent ||= !isPaid;
     return isPaid ? exchange(env, provider, request) : undefined;
   };

@@ -170,7 +170,7 @@ export async function deleteIntegration(
   request: DeletionRequest,
 ): Promise<Deleted> {
   const way = wayOf(request);
-  assertMay(way, call.caller.role);
+  if (call.key.holder) assertMay(way, call.key.holder);
   const parameters = deletionParameters(call, integration_id, request);
   const { event, found } = await beginAgain(() => attempt(call, way, parameters));
   if (event.action === 'integration.delete_refused') {
@@ -217,7 +217,7 @@ function whyNot(
   parameters: DeletionParameters,
   { caller, found }: Outcome<Found> & { outcome: 'undecided' },
 ): Found {
-  assertMay(way, caller.role);
+  assertMay(way, caller);
   const error = whyUndecided(way, parameters, found);
   if (error) throw error;
   return found;

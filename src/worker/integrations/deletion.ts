@@ -429,7 +429,7 @@ export async function askTarget(call: ApiCall, { target: [target] = [], unasked 
 const idsOf = (numbers: Reference[]) => JSON.stringify(numbers.map(({ phone_number_id }) => phone_number_id));
 
 /** @throws DomainError `permission_denied` */
-export function assertMay(way: Way, role: Role): void {
+export function assertMay(way: Way, { role }: { role: Role }): void {
   const { permission } = rules[way];
   if (!holds(role, permission)) throw new DomainError('permission_denied', { required_permission: permission });
 }

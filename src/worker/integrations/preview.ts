@@ -2,16 +2,14 @@ import { and, asc, sql } from 'drizzle-orm';
 import { DomainError } from '../core/errors.ts';
 import type { ProblemCode } from '../core/errors.ts';
 import { unixNow } from '../core/time.ts';
-import { beforeDecision, beginAgain, notDone } from '../credentials/store.ts';
-import { actThenRead } from '../d1/batch.ts';
+import { beginAgain, notDone } from '../credentials/store.ts';
 import { boundedCount, toldCount } from '../d1/bounded-count.ts';
 import { query } from '../d1/query.ts';
 import type { Placeholders } from '../d1/query.ts';
-import { onPrimary } from '../d1/replica-session.ts';
 import { integrations, organizations, phone_numbers } from '../d1/schema.ts';
 import { withoutKey } from '../decision/call.ts';
 import type { ApiCall } from '../decision/call.ts';
-import { assertCallerMay, callerKey } from '../decision/caller.ts';
+import { confirmAndRead } from '../decision/caller.ts';
 import { isOrganization } from '../organizations/organization.ts';
 import {
   askTarget,
@@ -104,7 +102,7 @@ export async function previewDeletion(
 ): Promise<Preview> {
   const call = withoutKey(keyedCall);
   const way = wayOf(request);
-  assertMay(way, call.caller.role);
+  if (call.key.holder) assertMay(way, call.key.holder);
   const parameters = deletionParameters(call, integration_id, request);
   return beginAgain(() => attempt(call, way, parameters));
 }
@@ -140,21 +138,15 @@ interface Look extends Preview {
 }
 
 async function look(call: ApiCall, way: Way, parameters: DeletionParameters): Promise<Look> {
-  const { read } = await beforeDecision(
-    onPrimary(call, (database) =>
-      actThenRead(database, [], {
-        caller: callerKey.bind(parameters),
-        judged: judges[way].bind(parameters),
-        source: reasons.remove.source.bind(parameters),
-        unmatched: reasons.remove.unmatched.bind(parameters),
-        listed: listReferences.bind(parameters),
-        counted: countReferences.bind(parameters),
-        ...reasonsOf[way](parameters),
-      }),
-    ),
-  );
-  const { role } = assertCallerMay('integrations:delete', call, read.caller[0]);
-  assertMay(way, role);
+  const read = await confirmAndRead('integrations:delete', call, parameters, {
+    judged: judges[way].bind(parameters),
+    source: reasons.remove.source.bind(parameters),
+    unmatched: reasons.remove.unmatched.bind(parameters),
+    listed: listReferences.bind(parameters),
+    counted: countReferences.bind(parameters),
+    ...reasonsOf[way](parameters),
+  });
+  assertMay(way, read.caller);
   const [source] = read.source;
   if (!source) throw new DomainError('integration_not_found', {});
   const [judged] = read.judged;

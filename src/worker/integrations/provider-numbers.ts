@@ -5,8 +5,7 @@ import { readCursor, writeCursor } from '../core/cursor.ts';
 import { DomainError } from '../core/errors.ts';
 import type { Ownership } from '../core/vocabulary.ts';
 import type { OpenedCredentials } from '../credentials/envelope.ts';
-import { beforeDecision, beginAgain } from '../credentials/store.ts';
-import { batch } from '../d1/batch.ts';
+import { beginAgain } from '../credentials/store.ts';
 import { pageParameters } from '../d1/list.ts';
 import type { PageRequest, Pagination } from '../d1/list.ts';
 import { query } from '../d1/query.ts';
@@ -14,7 +13,7 @@ import type { Placeholders } from '../d1/query.ts';
 import { nearest } from '../d1/replica-session.ts';
 import { phone_numbers } from '../d1/schema.ts';
 import type { ApiCall } from '../decision/call.ts';
-import { assertCallerMay, callerKey } from '../decision/caller.ts';
+import { confirmAndRead } from '../decision/caller.ts';
 import { mutationParameters } from '../decision/mutation.ts';
 import { listPage } from '../providers/account-numbers.ts';
 import { exchange } from '../providers/exchange.ts';
@@ -91,7 +90,7 @@ export async function listProviderNumbers(call: ApiCall, integration_id: string,
   });
 
   const parameters = { organization_id, numbers: JSON.stringify(numbers.map((number) => number.phone_number)) };
-  const [found] = await nearest(call, (database) => batch(database, [findImported.bind(parameters)]));
+  const { found } = await nearest(call, { found: findImported.bind(parameters) });
   const imported = new Map(found.map((number) => [number.phone_number, number]));
   const pagination: Omit<Pagination, 'total_count' | 'total_count_exact'> = {
     next_cursor: next && writeCursor({ list, ...next }),
@@ -106,10 +105,9 @@ export async function listProviderNumbers(call: ApiCall, integration_id: string,
 
 async function openAccount(call: ApiCall, integration_id: string) {
   const parameters = { ...mutationParameters(call), integration_id };
-  const [[caller], [row]] = await beforeDecision(
-    batch(call.env.DB, [callerKey.bind(parameters), findAccount.bind(parameters)]),
-  );
-  assertCallerMay('phone_numbers:create', call, caller);
+  const {
+    row: [row],
+  } = await confirmAndRead('phone_numbers:create', call, parameters, { row: findAccount.bind(parameters) });
   if (!row) throw new DomainError('integration_not_found', {});
   return { row, credentials: await openCredentials(call, row) };
 }

@@ -4,7 +4,6 @@ import { DomainError } from '../core/errors.ts';
 import { foldedRange } from '../core/folded-name.ts';
 import { text } from '../core/text.ts';
 import { categories, integrationStatuses, providerNames, verificationStatuses } from '../core/vocabulary.ts';
-import { batch } from '../d1/batch.ts';
 import { AFTER_ALL, keysetList, listParameters, ofOneGroup } from '../d1/list.ts';
 import type { FilterOf } from '../d1/list.ts';
 import { query } from '../d1/query.ts';
@@ -22,9 +21,9 @@ const findIntegration = query((db, parameters: Placeholders<{ organization_id: s
 /** @throws DomainError `integration_not_found`, `temporarily_unavailable` */
 export async function readIntegration(call: ReadingCall, integration_id: string): Promise<IntegrationState> {
   const { organization_id } = call;
-  const [[found]] = await nearest(call, (database) =>
-    batch(database, [findIntegration.bind({ organization_id, integration_id })]),
-  );
+  const {
+    found: [found],
+  } = await nearest(call, { found: findIntegration.bind({ organization_id, integration_id }) });
   if (!found) throw new DomainError('integration_not_found', {});
   return found;
 }

@@ -1,13 +1,13 @@
 /** What a row stores of the last check of its credentials, and the check that comes before credentials are stored. */
+import { holderOf } from '../callers/key-cache.ts';
 import { DomainError } from '../core/errors.ts';
 import { unixNow } from '../core/time.ts';
 import type { Provider, Verdict, VerificationStatus } from '../core/vocabulary.ts';
 import type { Credentials } from '../credentials/envelope.ts';
 import { cancelIntent, intentStands } from '../credentials/outbox.ts';
 import type { IntentParameters } from '../credentials/outbox.ts';
-import { beforeDecision } from '../credentials/store.ts';
 import type { Begun } from '../credentials/store.ts';
-import { batch } from '../d1/batch.ts';
+import { batch, beforeDecision } from '../d1/batch.ts';
 import type { integrations } from '../d1/schema.ts';
 import type { ApiCall } from '../decision/call.ts';
 import { accountOf } from '../providers/account.ts';
@@ -64,10 +64,11 @@ export function verificationOf(
  *
  * @throws DomainError `rate_limited`
  */
-export async function takeFromBudget({ env, caller, told }: ApiCall, count: number): Promise<void> {
-  if (await isWithinBudget(env, caller, count)) return;
+export async function takeFromBudget(call: ApiCall, count: number): Promise<void> {
+  const caller = holderOf(call);
+  if (await isWithinBudget(call.env, caller, count)) return;
   const calls = providerLimits[caller.tier].requests;
-  told.exhausted = { name: `${caller.tier}_provider`, calls, period_seconds: BUDGET_PERIOD_SECONDS };
+  call.told.exhausted = { name: `${caller.tier}_provider`, calls, period_seconds: BUDGET_PERIOD_SECONDS };
   throw new DomainError('rate_limited', { retry_after_seconds: BUDGET_PERIOD_SECONDS });
 }
 

@@ -1,13 +1,12 @@
 import { sql } from 'drizzle-orm';
 import { DomainError } from '../core/errors.ts';
 import { unixNow } from '../core/time.ts';
-import { beforeDecision, beginAgain } from '../credentials/store.ts';
-import { batch } from '../d1/batch.ts';
+import { beginAgain } from '../credentials/store.ts';
 import { query } from '../d1/query.ts';
 import type { Placeholders } from '../d1/query.ts';
 import { integrations, organizations } from '../d1/schema.ts';
 import type { ApiCall } from '../decision/call.ts';
-import { assertCallerMay, callerKey, mayDecide } from '../decision/caller.ts';
+import { confirmAndRead, mayDecide } from '../decision/caller.ts';
 import { changesOf } from '../decision/event.ts';
 import { mutation, mutationParameters } from '../decision/mutation.ts';
 import type { MutationParameters } from '../decision/mutation.ts';
@@ -87,15 +86,15 @@ export async function verifyIntegration(call: ApiCall, integration_id: string): 
 }
 
 async function attempt(call: ApiCall, event: TargetParameters): Promise<IntegrationState> {
-  const [[caller], [organization], [row], full] = await beforeDecision(
-    batch(call.env.DB, [
-      callerKey.bind(event),
-      findOrganization.bind(event),
-      findChecked.bind(event),
-      findFull.bind(event),
-    ]),
-  );
-  assertCallerMay('integrations:update', call, caller);
+  const {
+    organization: [organization],
+    row: [row],
+    full,
+  } = await confirmAndRead('integrations:update', call, event, {
+    organization: findOrganization.bind(event),
+    row: findChecked.bind(event),
+    full: findFull.bind(event),
+  });
   if (!organization) throw new DomainError('integration_not_found', {});
   if (organization.is_unanswered) {
     if (!row) throw new DomainError('integration_not_found', {});

@@ -4,9 +4,8 @@
  */
 import { and, eq } from 'drizzle-orm';
 import type { SQLWrapper } from 'drizzle-orm';
-import { batch } from '../d1/batch.ts';
 import type { Placeholders } from '../d1/query.ts';
-import { onPrimary } from '../d1/replica-session.ts';
+import { readOnPrimary } from '../d1/replica-session.ts';
 import { organizations } from '../d1/schema.ts';
 import type { OperatorCall } from '../decision/call.ts';
 import { operatorParameters } from '../decision/operator.ts';
@@ -20,7 +19,9 @@ export interface AsSeenParameters extends OperatorParameters {
 
 /** Looks at the organization, and makes what a change of it is bound to. */
 export async function parametersAsSeen(call: OperatorCall, organization_id: string): Promise<AsSeenParameters> {
-  const [[seen]] = await onPrimary(call, (database) => batch(database, [findStatus.bind({ organization_id })]));
+  const {
+    seen: [seen],
+  } = await readOnPrimary(call, { seen: findStatus.bind({ organization_id }) });
   // Without an organization, the batch still finds out who may ask, and what is remembered.
   return { ...operatorParameters(call, organization_id), change_count: seen?.change_count ?? 0 };
 }

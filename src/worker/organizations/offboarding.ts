@@ -1,4 +1,4 @@
-import { and, desc, eq, isNull, ne, or, sql } from 'drizzle-orm';
+import { and, desc, eq, ne, or, sql } from 'drizzle-orm';
 import * as z from 'zod/mini';
 import { revocationOfAll } from '../api-keys/revoke-all.ts';
 import { DomainError, invalid } from '../core/errors.ts';
@@ -11,7 +11,7 @@ import { audit_events, integrations, organizations, phone_numbers } from '../d1/
 import { eventParameters } from '../decision/call.ts';
 import type { Call, EventParameters, OperatorCall } from '../decision/call.ts';
 import { carryOut, eventRecorder, hasDecided, isOfTarget } from '../decision/event.ts';
-import { mayOperate, operatorMutation } from '../decision/operator.ts';
+import { isByCommand, mayOperate, operatorMutation } from '../decision/operator.ts';
 import type { Bindings } from '../env.ts';
 import { isAsSeen, parametersAsSeen } from './as-seen.ts';
 import type { AsSeenParameters } from './as-seen.ts';
@@ -37,7 +37,7 @@ const recordOffboarding = eventRecorder<AsSeenParameters>({
     and(
       isAsSeen(parameters),
       ne(organizations.status, 'offboarded'),
-      or(isNull(parameters.actor_id), eq(organizations.status, 'suspended')),
+      or(isByCommand(parameters), eq(organizations.status, 'suspended')),
       mayOperate('organizations:offboard', db, parameters),
     ),
 });

@@ -5,7 +5,6 @@ import { DomainError } from '../core/errors.ts';
 import { foldedRange } from '../core/folded-name.ts';
 import { text } from '../core/text.ts';
 import { organizationStatuses, tiers } from '../core/vocabulary.ts';
-import { batch } from '../d1/batch.ts';
 import { isRare } from '../d1/columns.ts';
 import { AFTER_ALL, keysetList, listParameters } from '../d1/list.ts';
 import type { FilterOf } from '../d1/list.ts';
@@ -79,7 +78,7 @@ export function presentCounted([found]: readonly FoundOrganization[]): CountedOr
 
 /** @throws DomainError `organization_not_found`, `temporarily_unavailable` */
 export async function readOrganization(call: SessionCall, organization_id: string): Promise<CountedOrganization> {
-  const [found] = await nearest(call, (database) => batch(database, [findCounted.bind({ organization_id })]));
+  const { found } = await nearest(call, { found: findCounted.bind({ organization_id }) });
   return presentCounted(found);
 }
 

@@ -5,15 +5,12 @@ import { DomainError } from '../core/errors.ts';
 import { purgeSome } from '../credentials/drain.ts';
 import { credentialsKey } from '../credentials/kv-key.ts';
 import { enqueuePurges } from '../credentials/outbox.ts';
-import { beforeDecision } from '../credentials/store.ts';
-import { actThenRead } from '../d1/batch.ts';
 import { query } from '../d1/query.ts';
 import type { Placeholders } from '../d1/query.ts';
-import { onPrimary } from '../d1/replica-session.ts';
 import { phone_numbers } from '../d1/schema.ts';
 import { withoutKey } from '../decision/call.ts';
 import type { ApiCall } from '../decision/call.ts';
-import { assertCallerMay, callerKey, mayDecide } from '../decision/caller.ts';
+import { confirmAndRead, mayDecide } from '../decision/caller.ts';
 import { eventRecorder } from '../decision/event.ts';
 import { mutation, mutationParameters } from '../decision/mutation.ts';
 import {
@@ -107,19 +104,11 @@ export async function deletePhoneNumbers(call: ApiCall, request: Selection, isDr
 }
 
 /** What the batch that decides would find if it did nothing. D1 confirms the caller. */
-async function look(call: ApiCall, { found }: ReturnType<typeof deletionOf>, parameters: SelectionParameters) {
-  const { read } = await beforeDecision(
-    onPrimary(call, (database) =>
-      actThenRead(database, [], {
-        caller: callerKey.bind(parameters),
-        source: found.source.bind(parameters),
-        numbers: found.numbers.bind(parameters),
-      }),
-    ),
-  );
-  assertCallerMay('phone_numbers:delete', call, read.caller[0]);
-  return read;
-}
+const look = (call: ApiCall, { found }: ReturnType<typeof deletionOf>, parameters: SelectionParameters) =>
+  confirmAndRead('phone_numbers:delete', call, parameters, {
+    source: found.source.bind(parameters),
+    numbers: found.numbers.bind(parameters),
+  });
 
 interface Found {
   source: { count: number }[];

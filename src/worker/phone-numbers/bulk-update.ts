@@ -7,16 +7,14 @@ import { onceTheRestIsRight } from '../core/fields.ts';
 import { idSchema } from '../core/ids.ts';
 import { unixNow } from '../core/time.ts';
 import type { Quota } from '../core/vocabulary.ts';
-import { beforeDecision, beginAgain, notDone } from '../credentials/store.ts';
-import { actThenRead } from '../d1/batch.ts';
+import { beginAgain, notDone } from '../credentials/store.ts';
 import { existsIn } from '../d1/columns.ts';
 import { query } from '../d1/query.ts';
 import type { Builder, Placeholders } from '../d1/query.ts';
-import { onPrimary } from '../d1/replica-session.ts';
 import { integrations, phone_numbers } from '../d1/schema.ts';
 import { withoutKey } from '../decision/call.ts';
 import type { ApiCall } from '../decision/call.ts';
-import { assertCallerMay, callerKey, mayDecide } from '../decision/caller.ts';
+import { confirmAndRead, mayDecide } from '../decision/caller.ts';
 import { decisionSaw, eventRecorder, updateTime } from '../decision/event.ts';
 import { mutation, mutationParameters } from '../decision/mutation.ts';
 import { askForNumbers, findAccount } from '../integrations/account.ts';
@@ -264,23 +262,14 @@ export function updatePhoneNumbers(
 }
 
 /** What the batch that decides would find if it did nothing, and the account of the target. D1 confirms the caller. */
-async function look(call: ApiCall, { found }: Update, parameters: UpdateParameters) {
-  const { organization_id, integration_id } = parameters;
-  const { read } = await beforeDecision(
-    onPrimary(call, (database) =>
-      actThenRead(database, [], {
-        caller: callerKey.bind(parameters),
-        source: found.source.bind(parameters),
-        target: found.target.bind(parameters),
-        numbers: found.numbers.bind(parameters),
-        full: found.full.bind(parameters),
-        account: findAccount.bind({ organization_id, integration_id: integration_id ?? '' }),
-      }),
-    ),
-  );
-  assertCallerMay('phone_numbers:update', call, read.caller[0]);
-  return read;
-}
+const look = (call: ApiCall, { found }: Update, parameters: UpdateParameters) =>
+  confirmAndRead('phone_numbers:update', call, parameters, {
+    source: found.source.bind(parameters),
+    target: found.target.bind(parameters),
+    numbers: found.numbers.bind(parameters),
+    full: found.full.bind(parameters),
+    account: findAccount.bind({ ...parameters, integration_id: parameters.integration_id ?? '' }),
+  });
 
 /** Asks the account to which numbers would move about those, unless something stands against the call already. */
 async function askAccount(

@@ -18,13 +18,12 @@ import type { Ownership, Provider, Quota } from '../core/vocabulary.ts';
 import { purge } from '../credentials/drain.ts';
 import { credentialsKeyOf } from '../credentials/kv-key.ts';
 import { owedRow } from '../credentials/outbox.ts';
-import { beforeDecision, beginAgain, notDone } from '../credentials/store.ts';
-import { actThenRead, batch } from '../d1/batch.ts';
+import { beginAgain, notDone } from '../credentials/store.ts';
 import { existsIn, rowColumns } from '../d1/columns.ts';
 import type { RowParameters } from '../d1/columns.ts';
 import { query } from '../d1/query.ts';
 import type { Builder, Placeholders } from '../d1/query.ts';
-import { onPrimary } from '../d1/replica-session.ts';
+import { ifAlive, onPrimary } from '../d1/replica-session.ts';
 import {
   audit_events,
   credential_purges,
@@ -34,7 +33,7 @@ import {
   phone_numbers,
 } from '../d1/schema.ts';
 import type { ApiCall } from '../decision/call.ts';
-import { assertCallerMay, callerKey, mayDecide } from '../decision/caller.ts';
+import { assertCallerMay, callerKey, confirmAndRead, mayDecide } from '../decision/caller.ts';
 import { assertNothingInDoubt, eventIdBesideOf, eventRecorder, isDecision, isOfBatch } from '../decision/event.ts';
 import { mutationParameters } from '../decision/mutation.ts';
 import type { MutationParameters } from '../decision/mutation.ts';
@@ -115,9 +114,9 @@ const isKept = (db: Builder, { organization_id }: Placeholders<ImportParameters>
 
 /** Predicate of an item: it was imported already, by an earlier try or under the Idempotency-Key. */
 const isDone = (db: Builder, parameters: Placeholders<ImportParameters>) => {
-  const { organization_id, actor_key_id, idempotency_key, method } = parameters;
+  const { organization_id, actor_key_id, actor_key_hash, idempotency_key, method } = parameters;
   const event_id = eventIdBesideOf(parameters.event_id, itemOf('phone_number_id'));
-  const scope = { organization_id, actor_key_id, idempotency_key, method, path: itemOf('path') };
+  const scope = { organization_id, actor_key_id, actor_key_hash, idempotency_key, method, path: itemOf('path') };
   return sql`(${existsIn(db, audit_events, isDecision({ organization_id, event_id }))} OR ${existsIn(db, idempotency_keys, isRemembered(scope))})`;
 };
 
@@ -383,8 +382,10 @@ async function attempt(
     ownership: asked?.held.has(phone_number) === true ? 'confirmed' : 'unconfirmed',
     path: pathOf(phone_number),
   }));
-  const { found, inDoubt } = await decide(call, event, request, items, asked);
-  if (found.recorded.length === 0) assertCallerMay('phone_numbers:create', call, found.caller[0]);
+  const { read: found, inDoubt, confirm } = await decide(call, event, request, items, asked);
+  const hasActed = found.recorded.length > 0;
+  confirm(hasActed);
+  if (!hasActed) assertCallerMay('phone_numbers:create', call, found.caller[0]);
   addDone(call, found, outcomes);
   for (const item of items) {
     const outcome = outcomes.get(item.phone_number);
@@ -407,20 +408,19 @@ async function askAccount(
   request: ImportRequest,
   outcomes: Map<string, ImportOutcome>,
 ): Promise<Asked | undefined> {
-  const [caller, [row], recorded, remembered, holders, full] = await beforeDecision(
-    onPrimary(call, (database) =>
-      batch(database, [
-        callerKey.bind(event),
-        findAccount.bind(event),
-        findRecorded.bind(event),
-        findRemembered.bind(event),
-        findHolders.bind({ ...event, numbers: JSON.stringify(request.phone_numbers) }),
-        findFull.bind(event),
-      ]),
-    ),
-  );
-  assertCallerMay('phone_numbers:create', call, caller[0]);
-  addDone(call, { recorded, remembered }, outcomes);
+  const {
+    row: [row],
+    holders,
+    full,
+    ...done
+  } = await confirmAndRead('phone_numbers:create', call, event, {
+    row: findAccount.bind(event),
+    recorded: findRecorded.bind(event),
+    remembered: findRemembered.bind(event),
+    holders: findHolders.bind({ ...event, numbers: JSON.stringify(request.phone_numbers) }),
+    full: findFull.bind(event),
+  });
+  addDone(call, done, outcomes);
   const leftOver = () => request.phone_numbers.filter((phone_number) => !outcomes.has(phone_number));
   if (leftOver().length === 0) return undefined;
   try {
@@ -434,7 +434,7 @@ async function askAccount(
     for (const phone_number of absent) outcomes.set(phone_number, new DomainError('phone_number_not_in_account', {}));
     return { asked_version: row.credentials_version, asked_at: unixNow(), held, holders };
   } catch (error) {
-    const refusal = refusalOfTheOthers({ remembered }, error);
+    const refusal = refusalOfTheOthers(done, error);
     for (const phone_number of leftOver()) outcomes.set(phone_number, refusal);
     return undefined;
   }
@@ -522,22 +522,20 @@ function decide(call: ApiCall, event: Event, request: ImportRequest, items: Item
     ...(call.idempotency ? [remember] : []),
   ];
   const numbers = JSON.stringify(items.map(({ phone_number }) => phone_number));
-  return onPrimary(call, async (database) => {
-    const { read: found, inDoubt } = await actThenRead(
-      database,
-      statements.map((statement) => statement.bind(parameters)),
-      {
-        recorded: findRecorded.bind(event),
-        remembered: findRemembered.bind(event),
-        caller: callerKey.bind(event),
-        target: findTarget.bind(event),
-        holders: findHolders.bind({ ...event, numbers }),
-        full: findFull.bind(event),
-        unconfirmedFull: findUnconfirmedFull.bind(event),
-      },
-    );
-    return { found, inDoubt };
-  });
+  const explaining = {
+    remembered: findRemembered.bind(event),
+    caller: callerKey.bind(event),
+    target: findTarget.bind(event),
+    holders: findHolders.bind({ ...event, numbers }),
+    full: findFull.bind(event),
+    unconfirmedFull: findUnconfirmedFull.bind(event),
+  };
+  const recorded = findRecorded.bind(event);
+  return onPrimary(
+    call,
+    statements.map((statement) => statement.bind(parameters)),
+    { ...ifAlive(call, explaining, recorded), recorded },
+  );
 }
 
 function explain(request: ImportRequest, item: Item, asked: Asked | undefined, found: Found & Reasons): DomainError {

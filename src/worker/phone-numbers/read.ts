@@ -3,7 +3,6 @@ import * as z from 'zod/mini';
 import { DomainError } from '../core/errors.ts';
 import { agentIdSchema, idSchema, phoneNumberPattern } from '../core/ids.ts';
 import { ownerships, phoneNumberStatuses, providerNames } from '../core/vocabulary.ts';
-import { batch } from '../d1/batch.ts';
 import { keysetList, listParameters, ofOneGroup } from '../d1/list.ts';
 import type { FilterOf } from '../d1/list.ts';
 import { query } from '../d1/query.ts';
@@ -21,9 +20,9 @@ const findPhoneNumber = query((db, parameters: Placeholders<{ organization_id: s
 /** @throws DomainError `phone_number_not_found`, `temporarily_unavailable` */
 export async function readPhoneNumber(call: ReadingCall, phone_number_id: string): Promise<PhoneNumberState> {
   const { organization_id } = call;
-  const [[found]] = await nearest(call, (database) =>
-    batch(database, [findPhoneNumber.bind({ organization_id, phone_number_id })]),
-  );
+  const {
+    found: [found],
+  } = await nearest(call, { found: findPhoneNumber.bind({ organization_id, phone_number_id }) });
   if (!found) throw new DomainError('phone_number_not_found', {});
   return found;
 }

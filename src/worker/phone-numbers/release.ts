@@ -4,10 +4,9 @@ import { DomainError } from '../core/errors.ts';
 import { optional } from '../core/fields.ts';
 import { organizationIdSchema } from '../core/ids.ts';
 import { enqueuePurges } from '../credentials/outbox.ts';
-import { batch } from '../d1/batch.ts';
 import { query } from '../d1/query.ts';
 import type { Placeholders } from '../d1/query.ts';
-import { nearest, onPrimary } from '../d1/replica-session.ts';
+import { nearest, readOnPrimary } from '../d1/replica-session.ts';
 import { phone_numbers } from '../d1/schema.ts';
 import type { OperatorCall } from '../decision/call.ts';
 import { eventRecorder, hasDecided } from '../decision/event.ts';
@@ -49,7 +48,9 @@ export const release = [recordRelease, enqueuePurges, removePhoneNumber];
 
 /** @throws DomainError `phone_number_not_held`, `temporarily_unavailable` */
 export async function readHeldNumber(call: OperatorCall, phone_number: string): Promise<PhoneNumber> {
-  const [[found]] = await nearest(call, (database) => batch(database, [findHeldNumber.bind({ phone_number })]));
+  const {
+    found: [found],
+  } = await nearest(call, { found: findHeldNumber.bind({ phone_number }) });
   if (!found) throw new DomainError('phone_number_not_held', {});
   return presentPhoneNumber(found);
 }
@@ -72,7 +73,9 @@ export async function releasePhoneNumber(
   call: OperatorCall,
   { phone_number, organization_id: named }: z.output<typeof numberToRelease>,
 ): Promise<PhoneNumber> {
-  const [[held]] = await onPrimary(call, (database) => batch(database, [findHeldNumber.bind({ phone_number })]));
+  const {
+    held: [held],
+  } = await readOnPrimary(call, { held: findHeldNumber.bind({ phone_number }) });
   const isOfNamed = named === undefined || named === held?.organization_id;
   // Without such a number, the batch still finds out who may ask, and what is remembered.
   const { organization_id = '', phone_number_id = '' } = (isOfNamed && held) || {};

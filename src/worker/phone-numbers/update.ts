@@ -15,14 +15,14 @@ import { credentialsKey } from '../credentials/kv-key.ts';
 import { enqueuePurges, intentStands, spendIntent, withdrawIntent } from '../credentials/outbox.ts';
 import type { IntentParameters } from '../credentials/outbox.ts';
 import { readCredentials } from '../credentials/read.ts';
-import { beforeDecision, beginAgain, credentialsWriter, notDone } from '../credentials/store.ts';
-import { batch } from '../d1/batch.ts';
+import { beginAgain, credentialsWriter, notDone } from '../credentials/store.ts';
 import { existsIn } from '../d1/columns.ts';
 import { query } from '../d1/query.ts';
 import type { Builder, Placeholders } from '../d1/query.ts';
+import { readOnPrimary } from '../d1/replica-session.ts';
 import { integrations, phone_numbers } from '../d1/schema.ts';
 import type { ApiCall } from '../decision/call.ts';
-import { assertCallerMay, callerKey, mayDecide } from '../decision/caller.ts';
+import { confirmAndRead, mayDecide } from '../decision/caller.ts';
 import { decisionSaw, eventRecorder, updateTime } from '../decision/event.ts';
 import { mutation, mutationParameters } from '../decision/mutation.ts';
 import type { Decision, MutationParameters } from '../decision/mutation.ts';
@@ -365,15 +365,15 @@ const findMoving = query((db, parameters: Placeholders<UpdateParameters>) =>
 async function askAccount(call: ApiCall, given: UpdateParameters): Promise<UpdateParameters> {
   const { integration_id } = given;
   if (integration_id === null) return given;
-  const [[caller], [number], [account], full] = await beforeDecision(
-    batch(call.env.DB, [
-      callerKey.bind(given),
-      findMoving.bind(given),
-      findAccount.bind({ ...given, integration_id }),
-      findFull.bind(given),
-    ]),
-  );
-  assertCallerMay('phone_numbers:update', call, caller);
+  const {
+    number: [number],
+    account: [account],
+    full,
+  } = await confirmAndRead('phone_numbers:update', call, given, {
+    number: findMoving.bind(given),
+    account: findAccount.bind({ ...given, integration_id }),
+    full: findFull.bind(given),
+  });
   if (!number || !account) return given;
   assertRoom(full);
   const { held, absent } = await askForNumbers(call, account, [number.phone_number]);
@@ -406,7 +406,9 @@ interface Held {
 }
 
 async function readHeld(call: ApiCall, parameters: UpdateParameters): Promise<Held> {
-  const [[row]] = await batch(call.env.DB, [findCredentials.bind(parameters)]);
+  const {
+    row: [row],
+  } = await readOnPrimary(call, { row: findCredentials.bind(parameters) });
   const { credentials_version = null, data_key = null, kek_id = null } = row ?? {};
   const { organization_id, phone_number_id: subject_id } = parameters;
   const named = { organization_id, subject_id, credentials_version, data_key, kek_id };

@@ -2,13 +2,12 @@ import { and, eq, sql } from 'drizzle-orm';
 import { DomainError, invalid } from '../core/errors.ts';
 import { unixNow } from '../core/time.ts';
 import type { Ownership, Quota } from '../core/vocabulary.ts';
-import { beforeDecision, beginAgain, notDone } from '../credentials/store.ts';
-import { batch } from '../d1/batch.ts';
+import { beginAgain, notDone } from '../credentials/store.ts';
 import { query } from '../d1/query.ts';
 import type { Placeholders } from '../d1/query.ts';
 import { integrations, organizations, phone_numbers } from '../d1/schema.ts';
 import type { ApiCall } from '../decision/call.ts';
-import { assertCallerMay, callerKey, mayDecide } from '../decision/caller.ts';
+import { confirmAndRead, mayDecide } from '../decision/caller.ts';
 import { mutation, mutationParameters } from '../decision/mutation.ts';
 import type { MutationParameters } from '../decision/mutation.ts';
 import { isUnanswered } from '../decision/remembered-answers.ts';
@@ -79,16 +78,17 @@ export function verifyPhoneNumber(call: ApiCall, phone_number_id: string): Promi
 }
 
 async function attempt(call: ApiCall, event: TargetParameters): Promise<PhoneNumberState> {
-  const [[caller], [organization], [number], [account], full] = await beforeDecision(
-    batch(call.env.DB, [
-      callerKey.bind(event),
-      findUnanswered.bind(event),
-      findPhoneNumber.bind(event),
-      findItsAccount.bind(event),
-      findFull.bind(event),
-    ]),
-  );
-  assertCallerMay('phone_numbers:update', call, caller);
+  const {
+    organization: [organization],
+    number: [number],
+    account: [account],
+    full,
+  } = await confirmAndRead('phone_numbers:update', call, event, {
+    organization: findUnanswered.bind(event),
+    number: findPhoneNumber.bind(event),
+    account: findItsAccount.bind(event),
+    full: findFull.bind(event),
+  });
   const isUnansweredYet = organization?.is_unanswered === 1;
   if (isUnansweredYet) {
     if (!number) throw new DomainError('phone_number_not_found', {});

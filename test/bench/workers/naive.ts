@@ -7,7 +7,6 @@ import { and, eq } from 'drizzle-orm';
 import { drizzle } from 'drizzle-orm/d1';
 import { Hono } from 'hono';
 import { createMiddleware } from 'hono/factory';
-import { v7 } from 'uuid';
 import { hashKey } from '../../../src/worker/callers/raw-key.ts';
 import { api_keys, audit_events, integrations, organizations, phone_numbers } from '../../../src/worker/d1/schema.ts';
 import type { Bindings } from '../../../src/worker/env.ts';
@@ -66,7 +65,7 @@ const app = new Hono<NaiveEnv>()
     await db.delete(integrations).where(isIntegration(organization_id, integration_id));
     await db.insert(audit_events).values({
       organization_id,
-      event_id: v7(),
+      event_id: crypto.randomUUID(),
       action: 'integration.deleted',
       target_id: integration_id,
       actor_key_id: key_id,

@@ -3,7 +3,6 @@
  * calls alone, in raw SQL and without validation, errors and logs.
  */
 import { Hono } from 'hono';
-import { v7 } from 'uuid';
 import * as z from 'zod';
 import { hashKey } from '../../../src/worker/callers/raw-key.ts';
 import type { Bindings } from '../../../src/worker/env.ts';
@@ -99,7 +98,7 @@ const app = new Hono<{ Bindings: Bindings }>()
     const { organization_id, key_id } = await authenticate(c.env, c.req.raw);
     const id = c.req.param('id');
     const now = Math.floor(Date.now() / 1000);
-    const event_id = v7();
+    const event_id = crypto.randomUUID();
     const request_id = crypto.randomUUID();
     const results = await DB.batch<Record<string, unknown>>([
       DB.prepare(RECORD_DECISION).bind(organization_id, key_id, now, event_id, id, request_id),
