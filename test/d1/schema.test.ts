@@ -6,6 +6,7 @@ import {
   api_keys,
   audit_events,
   credential_purges,
+  heartbeats,
   idempotency_keys,
   integrations,
   key_encryption_keys,
@@ -27,6 +28,7 @@ const tables: SQLiteTable[] = [
   idempotency_keys,
   operator_keys,
   operator_idempotency_keys,
+  heartbeats,
 ];
 const named = tables.map((table) => [getTableName(table), table] as const);
 

@@ -10,7 +10,6 @@
 import type { Bindings } from '../env.ts';
 import { actThenRead, nothingDone } from './batch.ts';
 import type { Reads, ResultsOf } from './batch.ts';
-import { beat } from './heartbeat.ts';
 import type { BoundQuery, Rows } from './query.ts';
 
 /** How D1 is asked about a key that no cache knows. */
@@ -75,8 +74,7 @@ export async function onPrimary<Named extends Reads>(
   reads: Named,
   milliseconds?: number,
 ): Promise<{ read: ResultsOf<Named>; inDoubt: boolean; confirm: (hasActed?: boolean) => void }> {
-  const acting = statements.length > 0 ? [beat.bind({}), ...statements] : statements;
-  const { read, inDoubt, found } = await inSession(call, 'first-primary', acting, reads, milliseconds);
+  const { read, inDoubt, found } = await inSession(call, 'first-primary', statements, reads, milliseconds);
   function confirm(hasActed = false) {
     try {
       call.key.lookup?.settle(found, true);

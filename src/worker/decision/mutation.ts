@@ -5,6 +5,7 @@
 import { and, eq, ne, not, sql } from 'drizzle-orm';
 import { alias } from 'drizzle-orm/sqlite-core';
 import type { Permission } from '../core/permissions.ts';
+import { beat } from '../d1/heartbeat.ts';
 import { query } from '../d1/query.ts';
 import type { BoundQuery, Builder, CompiledQuery, Placeholders } from '../d1/query.ts';
 import { ifAlive, onPrimary } from '../d1/replica-session.ts';
@@ -181,7 +182,10 @@ export const mutationsBy =
     { statements, found: reads, milliseconds }: Definition<Parameters, Named>,
   ) =>
     async function decide(call: Given, parameters: Parameters): Promise<Outcome<ResultsOf<Named>, Holder>> {
-      const acting: BoundQuery<unknown>[] = statements.map((statement) => statement.bind(parameters));
+      const acting: BoundQuery<unknown>[] = [
+        beat.bind({}),
+        ...statements.map((statement) => statement.bind(parameters)),
+      ];
       if (call.idempotency) {
         acting.push(rememberEvent.bind({ ...parameters, fingerprint: call.idempotency.fingerprint }));
       }

@@ -21,6 +21,7 @@ import { owedRow } from '../credentials/outbox.ts';
 import { beginAgain, notDone } from '../credentials/store.ts';
 import { existsIn, rowColumns } from '../d1/columns.ts';
 import type { RowParameters } from '../d1/columns.ts';
+import { beat } from '../d1/heartbeat.ts';
 import { query } from '../d1/query.ts';
 import type { Builder, Placeholders } from '../d1/query.ts';
 import { ifAlive, onPrimary } from '../d1/replica-session.ts';
@@ -95,8 +96,12 @@ const quotas: Quota[] = ['phone_numbers', 'audit_events'];
 
 const itemOf = (name: keyof Item) => sql<string>`value ->> ${sql.raw(`'$.${name}'`)}`;
 
-const numbersOf = ({ items }: Placeholders<{ items: string }>) =>
-  sql`(SELECT ${itemOf('phone_number')} FROM json_each(${items}))`;
+/** The items as rows. There are none without an organization: so an unknown key makes D1 read none (d1/query.ts). */
+const eachItem = ({ organization_id, items }: Placeholders<Pick<ImportParameters, 'organization_id' | 'items'>>) =>
+  sql`json_each(iif(${organization_id} IS NULL, NULL, ${items}))`;
+
+const numbersOf = (parameters: Placeholders<ImportParameters>) =>
+  sql`(SELECT ${itemOf('phone_number')} FROM ${eachItem(parameters)})`;
 
 /** Predicate of an item: its number is held, and cannot be taken from its holder. */
 const isKept = (db: Builder, { organization_id }: Placeholders<ImportParameters>) => {
@@ -153,7 +158,7 @@ function admitted(db: Builder, parameters: Placeholders<ImportParameters>) {
       ${itemOf('phone_number')} AS phone_number, ${itemOf('ownership')} AS ownership, ${integrations.provider} AS provider,
       min(${sql.join(quotas.map(roomFor), sql`, `)}) AS room, ${roomFor('unconfirmed_numbers')} AS unconfirmed_room,
       sum(${itemOf('ownership')} = 'unconfirmed') OVER (ORDER BY key) AS unconfirmed_place
-    FROM ${organizations} CROSS JOIN ${integrations} CROSS JOIN json_each(${parameters.items}) WHERE ${isReady}`;
+    FROM ${organizations} CROSS JOIN ${integrations} CROSS JOIN ${eachItem(parameters)} WHERE ${isReady}`;
   const counted = sql`SELECT *, row_number() OVER (ORDER BY place) AS number FROM (${ready})
     WHERE ownership = 'confirmed' OR unconfirmed_place <= unconfirmed_room`;
   return sql`(SELECT * FROM (${counted}) WHERE number <= room)`;
@@ -239,11 +244,11 @@ const recordImports = eventRecorder<ImportParameters>({
   table: phone_numbers,
   target_id: phone_numbers.phone_number_id,
   action: 'phone_number.imported',
-  where: (_, { organization_id, items }) =>
+  where: (_, parameters) =>
     and(
       // The ids are new, so there is a row only if the statement before inserted it.
-      sql`${phone_numbers.phone_number_id} IN (SELECT ${itemOf('phone_number_id')} FROM json_each(${items}))`,
-      sql`+${phone_numbers.organization_id} = ${organization_id}`,
+      sql`${phone_numbers.phone_number_id} IN (SELECT ${itemOf('phone_number_id')} FROM ${eachItem(parameters)})`,
+      sql`+${phone_numbers.organization_id} = ${parameters.organization_id}`,
     ),
   many: true,
 });
@@ -255,7 +260,7 @@ const contest = query((db, parameters: Placeholders<ImportParameters>) =>
     .set({ ownership_due_at: CONTESTED })
     .where(
       and(
-        sql`${phone_numbers.phone_number} IN (SELECT ${itemOf('phone_number')} FROM json_each(${parameters.items}) WHERE ${itemOf('ownership')} = 'confirmed')`,
+        sql`${phone_numbers.phone_number} IN (SELECT ${itemOf('phone_number')} FROM ${eachItem(parameters)} WHERE ${itemOf('ownership')} = 'confirmed')`,
         ne(phone_numbers.organization_id, parameters.organization_id),
         eq(phone_numbers.ownership, 'confirmed'),
         // One that is due is asked about already.
@@ -273,7 +278,7 @@ const remember = query((db, parameters: Placeholders<ImportParameters>) =>
       db
         .select(rememberedRow(parameters, itemOf('path')))
         .from(audit_events)
-        .innerJoin(sql`json_each(${parameters.items})`, sql`${itemOf('phone_number_id')} = ${audit_events.target_id}`)
+        .innerJoin(eachItem(parameters), sql`${itemOf('phone_number_id')} = ${audit_events.target_id}`)
         .where(isOfBatch(parameters)),
     )
     .onConflictDoNothing(),
@@ -531,11 +536,10 @@ function decide(call: ApiCall, event: Event, request: ImportRequest, items: Item
     unconfirmedFull: findUnconfirmedFull.bind(event),
   };
   const recorded = findRecorded.bind(event);
-  return onPrimary(
-    call,
-    statements.map((statement) => statement.bind(parameters)),
-    { ...ifAlive(call, explaining, recorded), recorded },
-  );
+  return onPrimary(call, [beat.bind({}), ...statements.map((statement) => statement.bind(parameters))], {
+    ...ifAlive(call, explaining, recorded),
+    recorded,
+  });
 }
 
 function explain(request: ImportRequest, item: Item, asked: Asked | undefined, found: Found & Reasons): DomainError {

@@ -72,7 +72,8 @@ export interface Selector {
 const byIds: Selector = {
   isSelected: (_, { organization_id, phone_number_ids }) =>
     and(
-      sql`${phone_numbers.phone_number_id} IN (SELECT value FROM json_each(${phone_number_ids}))`,
+      // Without an organization, as for an unknown key (d1/query.ts), no row is read.
+      sql`${phone_numbers.phone_number_id} IN (SELECT value FROM json_each(iif(${organization_id} IS NULL, NULL, ${phone_number_ids})))`,
       sql`+${phone_numbers.organization_id} = ${organization_id}`,
     ),
   count: (_, { phone_number_ids }) => sql`json_array_length(${phone_number_ids})`,
