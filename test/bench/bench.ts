@@ -21,11 +21,13 @@ import { memory } from './suites/memory.ts';
 import { ownCpu } from './suites/own-cpu.ts';
 import { profile } from './suites/profile.ts';
 import { start } from './suites/start.ts';
+import { world } from './suites/world.ts';
 
 const suites: Record<string, (settings: Settings) => Promise<Findings>> = {
   'own-cpu': ownCpu,
   local,
   edge,
+  world,
   growth,
   start,
   memory,

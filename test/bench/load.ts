@@ -28,7 +28,7 @@ export interface LoadResult {
   seconds: number;
   /** CPU time of the load's own process: where it comes near `seconds`, the load is what is measured. */
   cpu_seconds: number;
-  /** Milliseconds. */
+  /** Milliseconds, in the order of the requests. */
   latencies: number[];
 }
 
@@ -75,15 +75,15 @@ async function run(load: Load): Promise<LoadResult> {
   const pool = poolOf(load);
   const latencies: number[] = [];
   // One for all senders: each takes the next that is left, and after a fault none is.
-  const requests = load.requests.values();
+  const requests = load.requests.entries();
   const cpu = process.cpuUsage();
   const started = performance.now();
   const senders = Array.from({ length: load.connections }, async () => {
-    for (const { status, expected, ...request } of requests) {
+    for (const [index, { status, expected, ...request }] of requests) {
       const sent = performance.now();
       const { statusCode, body } = await pool.request(request);
       const text = await body.text();
-      latencies.push(performance.now() - sent);
+      latencies[index] = performance.now() - sent;
       if (statusCode !== status || !text.includes(expected)) {
         for (const _ of requests);
         throw new Error(`${request.method} ${request.path} is answered with ${statusCode} ${text}`);

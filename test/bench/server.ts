@@ -17,9 +17,14 @@ export interface Contender {
   name: string;
   /** Its file in workers/, without the ending. */
   worker: string;
-  model: Model;
+  /** The project that is bundled, if not this one. */
+  project?: string;
+  /** For workers that model.ts makes. */
+  model?: Model;
   /** For the model `edge`. */
   times?: EdgeTimes;
+  /** Further variables of its environment. */
+  variables?: Record<string, string>;
 }
 
 export interface Server {
@@ -84,9 +89,12 @@ export async function serve(
   };
 }
 
-async function workerOptions({ name, worker, model, times }: Contender, minified: boolean) {
-  const { code } = await bundle(`test/bench/workers/${worker}.ts`, minified);
-  const variables = { MODEL: model, ...times };
+async function workerOptions(
+  { name, worker, project = '.', model = 'real', times, variables }: Contender,
+  minified: boolean,
+) {
+  const { code } = await bundle(join(project, `test/bench/workers/${worker}.ts`), minified);
+  const all = { MODEL: model, ...times, ...variables };
   return {
     config: {
       name,
@@ -110,7 +118,7 @@ async function workerOptions({ name, worker, model, times }: Contender, minified
         CORS_ORIGINS: text(''),
         AUDIT_RETENTION_DAYS: text('400'),
         CREDENTIALS_KEKS: text(keks),
-        ...Object.fromEntries(Object.entries(variables).map(([variable, value]) => [variable, text(String(value))])),
+        ...Object.fromEntries(Object.entries(all).map(([variable, value]) => [variable, text(String(value))])),
       },
     },
     dev: { unsafeDirectSockets: [{ host: LOOPBACK, port: 0 }] },

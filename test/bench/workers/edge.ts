@@ -19,7 +19,7 @@ export interface EdgeTimes {
   D1_BUSY_MS: number;
 }
 
-async function takeAtLeast(milliseconds: number, call: () => Promise<unknown>): Promise<unknown> {
+export async function takeAtLeast(milliseconds: number, call: () => Promise<unknown>): Promise<unknown> {
   const [result] = await Promise.all([call(), scheduler.wait(milliseconds)]);
   return result;
 }

@@ -1,7 +1,7 @@
 /** Bindings whose calls can be delayed and counted. */
 
 /** Makes a call of a method, or does something about it. */
-export type Around = (method: string, call: () => Promise<unknown>) => Promise<unknown>;
+export type Around = (method: string, call: () => Promise<unknown>, parameters: unknown[]) => Promise<unknown>;
 
 /** What only makes a statement or a session, and asks nothing of the network. */
 const makers = new Set(['prepare', 'bind', 'withSession']);
@@ -16,7 +16,7 @@ export function intercept<Binding extends object>(binding: Binding, around: Arou
       return (...parameters: unknown[]) => {
         if (makers.has(name)) return intercept(Reflect.apply(member, target, parameters), around);
         if (getters.has(name)) return Reflect.apply(member, target, parameters);
-        return around(name, () => Reflect.apply(member, target, parameters));
+        return around(name, () => Reflect.apply(member, target, parameters), parameters);
       };
     },
   });
