@@ -3,7 +3,7 @@ import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { forgetKey } from '../../src/worker/callers/caller.ts';
 import { hashKey, newRawKey } from '../../src/worker/callers/raw-key.ts';
 import { countedBindings, failingBindings, interceptedBindings } from '../bindings.ts';
-import { call, newClient, rows, start } from '../fixtures.ts';
+import { call, newClient, rowOf, rows, start } from '../fixtures.ts';
 import type { Client } from '../fixtures.ts';
 
 let client: Client;
@@ -159,7 +159,7 @@ describe('the key cache', () => {
 
   it('holds the 1,000 keys in an isolate that were used last, and at most twice as many', async () => {
     const keys = Array.from({ length: 2001 }, () => newRawKey());
-    const [copied] = (await rows('api_keys')).filter((row) => row['key_id'] === client.key_id);
+    const copied = await rowOf('api_keys', client.key_id);
     for (let from = 0; from < keys.length; from += 100) {
       const inserts = keys.slice(from, from + 100).map(async (raw_key, index) => {
         const row = { ...copied, key_id: `apikey_${from + index}`, key_hash: await hashKey(raw_key) };

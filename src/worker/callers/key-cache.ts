@@ -186,10 +186,15 @@ export function keyCache<Holder extends Entry>({ schema, find: findKey, markUsed
         find: findKey.bind({ key_hash, now }),
         isAlive,
         settle([row], isPrimary) {
-          const holder = take(env, row, isPrimary ? now : Number(row?.['beat_at']), reading, afterAnswer);
-          if (holder) return end(holder);
-          // The replica knows the key, but not whether it is alive still. KV may.
-          if (row?.['is_alive'] && inKv) return end(inKv);
+          if (row?.['is_alive']) {
+            const holder = holderIn(row, isPrimary ? now : Number(row['beat_at']));
+            if (isPrimary || isBelieved(holder, key_hash, unixNow())) {
+              learn(env, holder, reading, afterAnswer);
+              return end(holder);
+            }
+            // The replica does not know whether the key is alive still. KV may.
+            if (inKv) return end(inKv);
+          }
           if (!isPrimary) return false;
           if (!row) unknownKeys.set(key_hash, now + UNKNOWN_MAX_AGE_SECONDS);
           forget(key_hash);
@@ -201,27 +206,18 @@ export function keyCache<Holder extends Entry>({ schema, find: findKey, markUsed
     return key;
   }
 
+  /** @param asOf the time of the state that D1 answered from, in unix seconds */
+  const holderIn = (row: Rows[number], asOf: number) => schema.parse({ ...row, deadline: asOf + BELIEVED_SECONDS });
+
   /**
-   * Takes a living key as D1 has it, and fills both caches, unless another call has just done so.
+   * Fills both caches, unless another call has just done so.
    *
-   * @param asOf the time of the state that D1 answered from, in unix seconds
    * @param reading the entry in KV, if there is one already
-   * @returns undefined if the key is dead, or the state too old
    */
-  function take(
-    env: Bindings,
-    row: Rows[number] | undefined,
-    asOf: number,
-    reading: Promise<Holder | undefined>,
-    afterAnswer: AfterAnswer,
-  ): Holder | undefined {
-    if (!row?.['is_alive']) return undefined;
-    const holder = schema.parse({ ...row, deadline: asOf + BELIEVED_SECONDS });
+  function learn(env: Bindings, holder: Holder, reading: Promise<Holder | undefined>, afterAnswer: AfterAnswer): void {
     const { key_hash, deadline } = holder;
-    const now = unixNow();
-    if (!isBelieved(holder, key_hash, now)) return undefined;
     const known = isolateCache.get(key_hash);
-    if (known && known.deadline >= deadline) return holder;
+    if (known && known.deadline >= deadline) return;
     isolateCache.set(key_hash, holder);
     afterAnswer(async () => {
       if (await reading) return;
@@ -229,11 +225,10 @@ export function keyCache<Holder extends Entry>({ schema, find: findKey, markUsed
       const isKept = isolateCache.get(key_hash) === holder;
       const options = { expirationTtl: KV_EXPIRATION_SECONDS };
       await Promise.all([
-        batch(env.DB, [beat.bind({}), markUsed.bind({ ...holder, now })]),
+        batch(env.DB, [beat.bind({}), markUsed.bind({ ...holder, now: unixNow() })]),
         isKept && env.KEY_CACHE.put(key_hash, JSON.stringify(holder), options),
       ]);
     });
-    return holder;
   }
 
   /** Asks D1 about a key shortly before its deadline, so that no call has to. */
@@ -245,7 +240,8 @@ export function keyCache<Holder extends Entry>({ schema, find: findKey, markUsed
     const tasks: (() => Promise<unknown>)[] = [];
     try {
       const [[row]] = await batch(env.DB, [findKey.bind({ key_hash, now })]);
-      if (!take(env, row, now, Promise.resolve(undefined), (task) => tasks.push(task))) forget(key_hash);
+      if (row?.['is_alive']) learn(env, holderIn(row, now), Promise.resolve(undefined), (task) => tasks.push(task));
+      else forget(key_hash);
     } finally {
       tell('released');
     }
