@@ -2,6 +2,7 @@
  * Deadlines for calls on bindings. A call that never answers must not hold a request, or the cron, for as long as the
  * platform allows.
  */
+import { admit } from './admission.ts';
 
 /** For every call, except batches that have {@link BULK_CALL_MILLISECONDS} or {@link BULK_BATCH_MILLISECONDS}. */
 export const CALL_MILLISECONDS = 5_000;
@@ -19,16 +20,19 @@ export class DeadlineError extends Error {
 }
 
 /**
- * Wraps bindings, so that a call which is late rejects with {@link DeadlineError}.
+ * Wraps bindings, so that a call which is late rejects with {@link DeadlineError}, and a batch which would wait for too
+ * long is not sent (core/admission.ts).
  *
  * @param keep receives the promise of each late call, for `waitUntil`; it never rejects
  * @param batchMilliseconds the deadline of D1's batches, unless they are given one of their own (d1/batch.ts); other calls
  *   have {@link CALL_MILLISECONDS}
+ * @param client the signal of the client's request: every binding has it as `client`, for its retries (core/retry.ts)
  */
 export function withDeadlines<Env extends object>(
   env: Env,
   keep: (late: Promise<unknown>) => void,
   batchMilliseconds: number,
+  client?: AbortSignal,
 ): Env {
   const wrapped = new Map<string | symbol, unknown>();
 
@@ -47,10 +51,12 @@ export function withDeadlines<Env extends object>(
     const binding: object = value;
     return new Proxy(binding, {
       get(target, property) {
+        if (property === 'client') return client;
         const member: unknown = Reflect.get(target, property);
         if (typeof member !== 'function') return member;
         return (...parameters: unknown[]) => {
-          const result: unknown = Reflect.apply(member, target, parameters);
+          const call = (): unknown => Reflect.apply(member, target, parameters);
+          const result = property === 'batch' ? admit(call) : call();
           if (result instanceof Promise) {
             const [, given = batchMilliseconds] = parameters;
             const milliseconds = property === 'batch' ? Number(given) : CALL_MILLISECONDS;

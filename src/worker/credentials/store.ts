@@ -19,6 +19,7 @@ import type { Permission } from '../core/permissions.ts';
 import { MAX_TRIES, retry } from '../core/retry.ts';
 import { unixNow } from '../core/time.ts';
 import { batch, beforeDecision, nothingDone } from '../d1/batch.ts';
+import type { Database } from '../d1/batch.ts';
 import { existsIn } from '../d1/columns.ts';
 import { query } from '../d1/query.ts';
 import type { Builder, Placeholders } from '../d1/query.ts';
@@ -170,6 +171,7 @@ export function credentialsWriter<Parameters extends MutationParameters>(
     beforePut?: (begun: Begun) => Promise<void>,
   ): Promise<StoredCredentials> {
     let putFailure: DomainError | undefined;
+    const database: Database = call.env.DB;
     return retry(
       async () => {
         const { ciphertext, stored, begun } = await begin(call, event, subject_id, credentials);
@@ -186,6 +188,7 @@ export function credentialsWriter<Parameters extends MutationParameters>(
         return stored;
       },
       (error) => (putFailure && error === putFailure && !(putFailure.cause instanceof DeadlineError) ? MAX_TRIES : 1),
+      database,
     );
   };
 }

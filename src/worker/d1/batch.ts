@@ -2,10 +2,11 @@
 import { DeadlineError } from '../core/deadlines.ts';
 import { DomainError } from '../core/errors.ts';
 import { MAX_TRIES, retry } from '../core/retry.ts';
+import type { OfClient } from '../core/retry.ts';
 import type { BoundQuery, Rows } from './query.ts';
 
 /** D1, or a session on it. */
-export interface Database extends Pick<D1Database, 'prepare'> {
+export interface Database extends OfClient, Pick<D1Database, 'prepare'> {
   /** @param milliseconds a deadline of its own (core/deadlines.ts) */
   batch<Row>(statements: D1PreparedStatement[], milliseconds?: number): Promise<D1Result<Row>[]>;
 }
@@ -59,6 +60,7 @@ async function run(
         if (failure === 'in_doubt') inDoubt = writes;
         return MAX_TRIES;
       },
+      database,
     );
     const { size_after = lastSize, served_by_primary } = answers.at(-1)?.meta ?? {};
     lastSize = size_after;

@@ -2,6 +2,7 @@
 import type { ContentfulStatusCode } from 'hono/utils/http-status';
 import type { DomainError, ProblemCode, ProblemMembers, Reference, TargetFault } from '../core/errors.ts';
 import { sentenceOf } from '../core/parse.ts';
+import { spread } from '../core/retry.ts';
 import type { Quota } from '../core/vocabulary.ts';
 
 interface Answer<Members> {
@@ -49,7 +50,7 @@ const namesOf = (phone_numbers: Reference[]) =>
 const quoted = (phone_numbers: Reference[]) =>
   `[${phone_numbers.map(({ phone_number }) => `'${phone_number}'`).join(', ')}]`;
 
-const UNAVAILABLE_RETRY_AFTER_SECONDS = 5;
+const UNAVAILABLE_SECONDS = 3;
 
 // RFC 9110 §11.6.1 requires a challenge with every 401.
 const challenge = () => ({ 'WWW-Authenticate': 'ApiKey realm="patchbay"' });
@@ -307,7 +308,7 @@ const answers: { [Code in ProblemCode]: Answer<ProblemMembers[Code]> } = {
       outcome === 'not_done'
         ? 'The service is temporarily unavailable. Nothing was done. Try again.'
         : 'The service is temporarily unavailable. The outcome is unknown: the request was done completely, or not at all.',
-    headers: () => ({ 'Retry-After': String(UNAVAILABLE_RETRY_AFTER_SECONDS) }),
+    headers: () => ({ 'Retry-After': String(spread(UNAVAILABLE_SECONDS)) }),
   },
   internal_error: {
     status: 500,

@@ -12,6 +12,7 @@ import type { Caller } from '../callers/caller.ts';
 import type { Operator } from '../callers/operator.ts';
 import { DomainError } from '../core/errors.ts';
 import { passes } from '../core/rate-limiter.ts';
+import { spread } from '../core/retry.ts';
 import type { Tier } from '../core/vocabulary.ts';
 import type { Bindings } from '../env.ts';
 import type { AppEnv } from './app-env.ts';
@@ -128,7 +129,7 @@ async function take(c: Context<AppEnv>, name: string, limit: Limit, key: string)
   const headers = c.get('headers');
   headers['RateLimit-Policy'] ??= policyOf(name, limit);
   headers['RateLimit'] = `"${name}";r=0`;
-  throw new DomainError('rate_limited', { retry_after_seconds: PERIOD_SECONDS });
+  throw new DomainError('rate_limited', { retry_after_seconds: spread(PERIOD_SECONDS) });
 }
 
 /**

@@ -1,6 +1,7 @@
 /** What a row stores of the last check of its credentials, and the check that comes before credentials are stored. */
 import { holderOf } from '../callers/key-cache.ts';
 import { DomainError } from '../core/errors.ts';
+import { spread } from '../core/retry.ts';
 import { unixNow } from '../core/time.ts';
 import type { Provider, Verdict, VerificationStatus } from '../core/vocabulary.ts';
 import type { Credentials } from '../credentials/envelope.ts';
@@ -69,7 +70,7 @@ export async function takeFromBudget(call: ApiCall, count: number): Promise<void
   if (await isWithinBudget(call.env, caller, count)) return;
   const calls = providerLimits[caller.tier].requests;
   call.told.exhausted = { name: `${caller.tier}_provider`, calls, period_seconds: BUDGET_PERIOD_SECONDS };
-  throw new DomainError('rate_limited', { retry_after_seconds: BUDGET_PERIOD_SECONDS });
+  throw new DomainError('rate_limited', { retry_after_seconds: spread(BUDGET_PERIOD_SECONDS) });
 }
 
 /** What is stored of the account that an integration is of. */
