@@ -1,33 +1,44 @@
-/** An earlier version of Patchbay, to be measured beside this one. */
+/** The code of an earlier commit, under the working tree's models. */
 import { execFile } from 'node:child_process';
-import { cp, mkdir, mkdtemp, rm } from 'node:fs/promises';
+import { cp, mkdir, mkdtemp, rm, symlink } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
+import { bundleIn, projectDirectory } from './bundle.ts';
+import type { Bundle } from './bundle.ts';
 
-const run = promisify(execFile);
-
-/** The last commit in which a call with an unknown key asks KV, then D1 for the key, and only then does what it is for. */
+/** The last commit in which a call whose key no cache knows asks KV, then D1 for the key, and only then acts. */
 export const BEFORE = '4cd50ad60d6a332a363c4ecd3d456224cb323c85';
 
-const projectDirectory = join(import.meta.dirname, '../..');
+const run = promisify(execFile);
+const bundles = new Map<string, Promise<Bundle>>();
 
 /**
- * Makes the sources of {@link BEFORE}, with this version's workers of test/bench, for as long as they are used. They are
- * inside this project, and so have its packages and its wrangler.toml.
+ * Bundles a worker with the `src/` and the wrangler.toml of a commit, and with the packages that are installed.
  *
- * @param use receives their directory
- * @throws Error in a clone without the history
+ * @param script in test/bench/workers, from the project's directory
  */
-export async function withProjectBefore<Result>(use: (directory: string) => Promise<Result>): Promise<Result> {
-  const parent = join(projectDirectory, '.wrangler');
-  await mkdir(parent, { recursive: true });
-  const directory = await mkdtemp(join(parent, 'before-'));
+export function bundleOf(commit: string, script: string): Promise<Bundle> {
+  const name = `${commit} ${script}`;
+  const made = bundles.get(name) ?? make(commit, script);
+  bundles.set(name, made);
+  return made;
+}
+
+async function make(commit: string, script: string): Promise<Bundle> {
+  const directory = await mkdtemp(join(tmpdir(), 'patchbay-before-'));
   try {
-    const archive = join(directory, 'src.tar');
-    await run('git', ['archive', '--output', archive, BEFORE, 'src'], { cwd: projectDirectory });
+    const archive = join(directory, 'before.tar');
+    await run('git', ['archive', '-o', archive, commit, 'src', 'wrangler.toml', 'package.json', 'tsconfig.json'], {
+      cwd: projectDirectory,
+    });
     await run('tar', ['-xf', archive, '-C', directory]);
-    await cp(join(projectDirectory, 'test/bench'), join(directory, 'test/bench'), { recursive: true });
-    return await use(directory);
+    const models = 'test/bench/workers';
+    await cp(join(projectDirectory, models), join(directory, models), { recursive: true });
+    // The bundler looks for the directory of assets that wrangler.toml names.
+    await mkdir(join(directory, 'public'));
+    await symlink(join(projectDirectory, 'node_modules'), join(directory, 'node_modules'));
+    return await bundleIn(directory, script, true);
   } finally {
     await rm(directory, { recursive: true });
   }

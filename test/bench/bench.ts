@@ -18,6 +18,7 @@ import { edge } from './suites/edge.ts';
 import { growth } from './suites/growth.ts';
 import { local } from './suites/local.ts';
 import { memory } from './suites/memory.ts';
+import { overload } from './suites/overload.ts';
 import { ownCpu } from './suites/own-cpu.ts';
 import { profile } from './suites/profile.ts';
 import { start } from './suites/start.ts';
@@ -28,6 +29,7 @@ const suites: Record<string, (settings: Settings) => Promise<Findings>> = {
   local,
   edge,
   world,
+  overload,
   growth,
   start,
   memory,
@@ -51,7 +53,7 @@ const { values } = parseArgs({
     'kv-ms': { type: 'string', default: '3' },
     'kv-write-ms': { type: 'string', default: '60' },
     'd1-ms': { type: 'string', default: '40' },
-    'd1-busy-ms': { type: 'string', default: '10' },
+    'd1-busy-ms': { type: 'string', default: '20' },
   },
 });
 

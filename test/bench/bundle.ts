@@ -6,7 +6,7 @@ import { basename, join } from 'node:path';
 import { promisify } from 'node:util';
 import { gzipSync } from 'node:zlib';
 
-const projectDirectory = join(import.meta.dirname, '../..');
+export const projectDirectory = join(import.meta.dirname, '../..');
 const wrangler = join(projectDirectory, 'node_modules/wrangler/bin/wrangler.js');
 
 export interface Bundle {
@@ -22,16 +22,17 @@ const bundles = new Map<string, Promise<Bundle>>();
  */
 export function bundle(script: string, minified = true): Promise<Bundle> {
   const name = `${script} ${minified}`;
-  const made = bundles.get(name) ?? make(script, minified);
+  const made = bundles.get(name) ?? bundleIn(projectDirectory, script, minified);
   bundles.set(name, made);
   return made;
 }
 
-async function make(script: string, minified: boolean): Promise<Bundle> {
+/** @param project where wrangler.toml is, and what the script imports */
+export async function bundleIn(project: string, script: string, minified: boolean): Promise<Bundle> {
   const directory = await mkdtemp(join(tmpdir(), 'patchbay-bundle-'));
   try {
     const parameters = ['deploy', script, '--dry-run', '--outdir', directory, ...(minified ? [] : ['--no-minify'])];
-    await promisify(execFile)(process.execPath, [wrangler, ...parameters], { cwd: projectDirectory });
+    await promisify(execFile)(process.execPath, [wrangler, ...parameters], { cwd: project });
     const code = await readFile(join(directory, basename(script).replace(/\.ts$/, '.js')), 'utf8');
     return { code, gzipBytes: gzipSync(code).length };
   } finally {

@@ -5,6 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { Miniflare } from 'miniflare';
 import type { Bindings } from '../../src/worker/env.ts';
+import { bundleOf } from './before.ts';
 import { bundle } from './bundle.ts';
 import type { Settings } from './report.ts';
 import type { EdgeTimes } from './workers/edge.ts';
@@ -17,14 +18,14 @@ export interface Contender {
   name: string;
   /** Its file in workers/, without the ending. */
   worker: string;
-  /** The project that is bundled, if not this one. */
-  project?: string;
   /** For workers that model.ts makes. */
   model?: Model;
   /** For the model `edge`. */
   times?: EdgeTimes;
   /** Further variables of its environment. */
   variables?: Record<string, string>;
+  /** Whose src/ it runs, if not the working tree's. */
+  commit?: string;
 }
 
 export interface Server {
@@ -34,11 +35,15 @@ export interface Server {
   dispose(): Promise<void>;
 }
 
+/** How long D1's own queue may be is not documented. It is longer than the 5 seconds for which a call waits. */
+const D1_QUEUE_MS = 10_000;
+
 export const edgeTimes = ({ kvMs, kvWriteMs, d1Ms, d1BusyMs }: Omit<Settings, 'rounds'>): EdgeTimes => ({
   KV_MS: kvMs,
   KV_WRITE_MS: kvWriteMs,
   D1_MS: d1Ms,
   D1_BUSY_MS: d1BusyMs,
+  D1_QUEUE_MS,
 });
 
 const unlimited = (namespace: string) =>
@@ -90,15 +95,17 @@ export async function serve(
 }
 
 async function workerOptions(
-  { name, worker, project = '.', model = 'real', times, variables }: Contender,
+  { name, worker, model = 'real', times, variables, commit }: Contender,
   minified: boolean,
 ) {
-  const { code } = await bundle(join(project, `test/bench/workers/${worker}.ts`), minified);
+  const script = `test/bench/workers/${worker}.ts`;
+  const { code } = await (commit === undefined ? bundle(script, minified) : bundleOf(commit, script));
   const all = { MODEL: model, ...times, ...variables };
   return {
     config: {
       name,
       compatibilityDate: '2026-11-01',
+      compatibilityFlags: ['enable_request_signal'],
       manifest: { mainModule: 'index.js', modules: { 'index.js': { type: 'esm' as const, contents: code } } },
       env: {
         DB: { type: 'd1' as const, id: `${name}-database` },

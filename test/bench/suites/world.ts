@@ -1,5 +1,5 @@
 /** Latency for clients in ten cities: of an earlier version of Patchbay, of this one, and of a service in one region. */
-import { withProjectBefore } from '../before.ts';
+import { BEFORE } from '../before.ts';
 import { startLoad } from '../load.ts';
 import type { Loader, LoadRequest } from '../load.ts';
 import { atLeast, atMost, shown } from '../report.ts';
@@ -130,16 +130,14 @@ const TARGET_CITY = 'Sydney';
 const TARGET_PRIMARY = 'Virginia';
 
 export async function world({ rounds = ROUNDS }: Settings): Promise<Findings> {
-  const server = await withProjectBefore((before) =>
-    serve(
-      primaries.flatMap((primary) =>
-        versions.map((version) => ({
-          name: nameOf(version, primary),
-          worker: 'world',
-          project: version === 'before' ? before : '.',
-          variables: { PRIMARY: primary },
-        })),
-      ),
+  const server = await serve(
+    primaries.flatMap((primary) =>
+      versions.map((version) => ({
+        name: nameOf(version, primary),
+        worker: 'world',
+        variables: { PRIMARY: primary },
+        ...(version === 'before' && { commit: BEFORE }),
+      })),
     ),
   );
   const load = startLoad();

@@ -17,6 +17,8 @@ export interface EdgeTimes {
   D1_MS: number;
   /** The part of it in which D1 does nothing else. */
   D1_BUSY_MS: number;
+  /** What would have to wait longer for its turn is refused. */
+  D1_QUEUE_MS: number;
 }
 
 export async function takeAtLeast(milliseconds: number, call: () => Promise<unknown>): Promise<unknown> {
@@ -25,11 +27,15 @@ export async function takeAtLeast(milliseconds: number, call: () => Promise<unkn
 }
 
 /** A queue by the clock: in an isolate no request may wait for another's promise. */
-function queue(tripMs: number, busyMs: number): Around {
+function queue(tripMs: number, busyMs: number, queueMs: number): Around {
   let freeAt = 0;
-  return (_, call) => {
+  return async (_, call) => {
     const now = Date.now();
     const startsAt = Math.max(now, freeAt);
+    if (startsAt - now > queueMs) {
+      await scheduler.wait(tripMs);
+      throw new Error('D1_ERROR: D1 DB is overloaded. Requests queued for too long.');
+    }
     freeAt = startsAt + busyMs;
     return takeAtLeast(startsAt - now + tripMs, call);
   };
@@ -41,7 +47,7 @@ export function edgeBindings(env: Bindings & Record<keyof EdgeTimes, string>): B
   return {
     ...env,
     ...nearLimits,
-    DB: intercept(env.DB, queue(Number(env.D1_MS), Number(env.D1_BUSY_MS))),
+    DB: intercept(env.DB, queue(Number(env.D1_MS), Number(env.D1_BUSY_MS), Number(env.D1_QUEUE_MS))),
     KEY_CACHE: intercept(env.KEY_CACHE, namespaceTrip),
     CREDENTIALS: intercept(env.CREDENTIALS, namespaceTrip),
   };
