@@ -3,9 +3,10 @@ const FIRST_BACKOFF_MILLISECONDS = 100;
 /** How often an operation is tried while a binding cannot be reached, the first try included. */
 export const MAX_TRIES = 3;
 
-/** Enough for what is under way when a binding is reset: each of it may be tried again. */
-const MOST_TOKENS = 100;
-const TOKENS_OF_SUCCESS = 0.1;
+/** Enough for 100 retries: what is under way when a binding is reset may be tried again. */
+const MOST_TOKENS = 1000;
+const TOKENS_OF_RETRY = 10;
+const TOKENS_OF_SUCCESS = 1;
 
 let tokens = MOST_TOKENS;
 
@@ -20,7 +21,7 @@ export interface OfClient {
  * failed together do not all come back together.
  *
  * What calls a binding is retried only as long as there is a client to answer, and within the isolate's budget. That is a
- * token bucket: a retry takes a token, and ten operations that succeed bring one. So while a binding is down or
+ * token bucket: a retry takes ten tokens, and an operation that succeeds brings one. So while a binding is down or
  * overloaded, the retries of all calls together add at most a tenth to what it must do.
  *
  * @param maxTries how often to try in all after an error of this kind
@@ -40,8 +41,8 @@ export async function retry<Result>(
     } catch (error) {
       if (tries >= maxTries(error)) throw error;
       if (binding) {
-        if (binding.client?.aborted || tokens < 1) throw error;
-        tokens -= 1;
+        if (binding.client?.aborted || tokens < TOKENS_OF_RETRY) throw error;
+        tokens -= TOKENS_OF_RETRY;
       }
     }
     const milliseconds = Math.random() * FIRST_BACKOFF_MILLISECONDS * 2 ** (tries - 1);
