@@ -70,6 +70,8 @@ interface CallOptions {
   headers?: Record<string, string | null>;
   /** Instead of the pool's own: counted, or made to fail. */
   bindings?: Bindings;
+  /** Aborts when the client goes. */
+  signal?: AbortSignal | null;
 }
 
 const callers: string[] = [];
@@ -98,7 +100,7 @@ export async function start(
   caller: Client | Operator,
   method: string,
   path: string,
-  { body, headers = {}, bindings = env }: CallOptions = {},
+  { body, headers = {}, bindings = env, signal = null }: CallOptions = {},
 ): Promise<Answer> {
   const context = createExecutionContext();
   const sent: Record<string, string | null> = {
@@ -110,6 +112,7 @@ export async function start(
     method,
     headers: Object.entries(sent).flatMap(([name, value]) => (value === null ? [] : [[name, value]])),
     body: body === undefined ? null : isRaw(body) ? body : JSON.stringify(body),
+    signal,
   });
   const response = await worker.fetch(request, bindings, context);
   const text = await response.text();

@@ -639,8 +639,8 @@ describe('the limit of an operator key', () => {
       });
 
       expect(status).toBe(429);
-      expect(body).toMatchObject({ code: 'rate_limited', retry_after_seconds: 10 });
-      expect(headers.get('Retry-After')).toBe('10');
+      expect(body).toMatchObject({ code: 'rate_limited', retry_after_seconds: Number(headers.get('Retry-After')) });
+      expect(headers.get('Retry-After')).toMatch(/^1[0-5]$/);
       expect(headers.get('RateLimit')).toBe('"operator";r=0');
       expect(headers.get('RateLimit-Policy')).toBe('"operator";q=100;w=10');
       expect(counted).toEqual([operator.operator_key_id]);

@@ -1,5 +1,8 @@
 import { applyD1Migrations } from 'cloudflare:test';
 import { env } from 'cloudflare:workers';
+import { beforeEach } from 'vitest';
+import { setAnswered } from '../src/worker/core/admission.ts';
+import { refillRetryBudget } from '../src/worker/core/retry.ts';
 
 const { setTimeout: wait } = globalThis;
 
@@ -7,5 +10,9 @@ const { setTimeout: wait } = globalThis;
 Reflect.set(globalThis, 'setTimeout', (resume: () => void, milliseconds = 0) =>
   wait(resume, milliseconds < 1_000 ? milliseconds : milliseconds * 1_000),
 );
+
+// A test's retries and batches are not refused for those of others, nor because the machine is slow.
+beforeEach(refillRetryBudget);
+beforeEach(() => setAnswered(Infinity));
 
 await applyD1Migrations(env.DB, env.MIGRATIONS);

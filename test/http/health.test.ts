@@ -78,7 +78,7 @@ describe('the health of the service', () => {
     for (let asked = 1; asked < 1000 && last.status === 200; asked += 1) last = await health(env, flooder);
 
     expect(last).toMatchObject({ status: 429, body: { code: 'rate_limited' } });
-    expect(last.headers.get('Retry-After')).toBe('10');
+    expect(last.headers.get('Retry-After')).toMatch(/^1[0-5]$/);
     expect((await health(env, { 'CF-Connecting-IP': '203.0.113.67' })).status).toBe(200);
     expect(await call(anybody, 'GET', '/api/integrations', { headers: flooder })).toMatchObject({ status: 200 });
   });
