@@ -53,7 +53,7 @@ const { values } = parseArgs({
     'kv-ms': { type: 'string', default: '3' },
     'kv-write-ms': { type: 'string', default: '60' },
     'd1-ms': { type: 'string', default: '40' },
-    'd1-busy-ms': { type: 'string', default: '20' },
+    'd1-busy-ms': { type: 'string', default: '25' },
   },
 });
 

@@ -1,5 +1,5 @@
 /** Clients that come by the clock, however slowly those before them are answered, and that do as a 503 or a 429 asks. */
-import { setTimeout } from 'node:timers/promises';
+import { setTimeout as pass } from 'node:timers/promises';
 import { Pool } from 'undici';
 import type { LoadRequest } from './load.ts';
 
@@ -47,21 +47,26 @@ export async function runOpenLoad(load: OpenLoad): Promise<OpenLoadResult> {
   const tries: Try[] = [];
   const lateness: number[] = [];
   const faults: unknown[] = [];
-  const end = new AbortController();
+  const present = new Set<AbortController>();
   const began = performance.now();
   const clients: Promise<void>[] = [];
   // Poisson: the gaps between independent clients are distributed exponentially.
   for (let comes = 0; comes < seconds * 1000; comes += (-Math.log(1 - random()) * 1000) / rate) {
     const wait = comes - (performance.now() - began);
-    if (wait > 0) await setTimeout(wait);
+    if (wait > 0) await pass(wait);
     lateness.push(Math.max(0, performance.now() - began - comes));
-    clients.push(
-      visit(load, pool, end.signal, (one) => tries.push({ ...one, endedAt: one.endedAt - began })).catch(
-        (fault: unknown) => void faults.push(fault),
-      ),
-    );
+    const client = new AbortController();
+    present.add(client);
+    const patience = setTimeout(() => client.abort(), PATIENCE_MS);
+    const visited = visit(load, pool, client.signal, (one) => tries.push({ ...one, endedAt: one.endedAt - began }))
+      .catch((fault: unknown) => void faults.push(fault))
+      .finally(() => {
+        clearTimeout(patience);
+        present.delete(client);
+      });
+    clients.push(visited);
   }
-  end.abort();
+  for (const client of present) client.abort();
   await Promise.all(clients);
   await pool.destroy();
   if (faults.length > 0) throw faults[0];
@@ -81,11 +86,10 @@ export async function runOpenLoad(load: OpenLoad): Promise<OpenLoadResult> {
 async function visit(
   { request: { status: expectedStatus, expected, ...request } }: OpenLoad,
   pool: Pool,
-  end: AbortSignal,
+  patience: AbortSignal,
   told: (one: Try) => void,
 ): Promise<void> {
   const came = performance.now();
-  const patience = AbortSignal.any([end, AbortSignal.timeout(PATIENCE_MS)]);
   for (let tries = 1; tries <= MAX_TRIES; tries += 1) {
     const began = performance.now();
     const ended = (status: number) =>
@@ -104,9 +108,9 @@ async function visit(
       if (!patience.aborted) throw error;
       return ended(0);
     }
-    if (performance.now() - came + pause > PATIENCE_MS || end.aborted) return;
-    await setTimeout(pause, undefined, { signal: end }).catch(() => {});
-    if (end.aborted) return;
+    if (performance.now() - came + pause > PATIENCE_MS) return;
+    await pass(pause, undefined, { signal: patience }).catch(() => {});
+    if (patience.aborted) return;
   }
 }
 
