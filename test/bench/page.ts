@@ -39,6 +39,7 @@ Here a delete waits for the simulated rate limiter, which in production runs on 
 \`cold\`: neither the isolate nor KV knows the API key. \`warm\`: the isolate has just served it. \`before\`: commit \`${BEFORE.slice(0, 7)}\`, run on the same bindings. \`one D1 trip alone\`: a Worker that makes one D1 call and nothing else, to the nearest replica for a read and to the primary for a mutation. These all run, so their figures have in them what this machine adds: late timers, and requests that wait for each other. It weighs most where the way is short. \`one region\` is a service that a user would host at the primary's place instead. It is not run but reckoned: one trip, and ${ONE_REGION_MS} ms for everything there.
 
 What the model leaves out: replicas answer from the primary's current state, so they do not lag; half of the calls or more are mutations, so the last write is never long ago; D1 is never busy; and the isolate has started.`,
+  },
   overload: {
     title: 'Overload',
     text: `One D1 that does one batch at a time, and clients that come by the clock, however slowly others are answered (Poisson). Each reads an integration. One that is answered 503 waits as long as \`Retry-After\` says and tries once more; after 10 seconds it gives up. Goodput is how many get what they want in a second. The first 10 seconds are not counted: until then the queue becomes as long as it will be.

@@ -94,10 +94,7 @@ export async function serve(
   };
 }
 
-async function workerOptions(
-  { name, worker, model = 'real', times, variables, commit }: Contender,
-  minified: boolean,
-) {
+async function workerOptions({ name, worker, model = 'real', times, variables, commit }: Contender, minified: boolean) {
   const script = `test/bench/workers/${worker}.ts`;
   const { code } = await (commit === undefined ? bundle(script, minified) : bundleOf(commit, script));
   const all = { MODEL: model, ...times, ...variables };

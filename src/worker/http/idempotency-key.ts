@@ -1,5 +1,4 @@
 /** Reads the header `Idempotency-Key`. decision/remembered-answers.ts says what it does. */
-import canonicalize from 'canonicalize';
 import type { Context } from 'hono';
 import { encodeBase64 } from 'hono/utils/encode';
 import { invalid } from '../core/errors.ts';
@@ -32,14 +31,20 @@ export async function readIdempotencyKey(
 }
 
 /**
- * Base64 HMAC-SHA-256 of the request's canonical JSON (RFC 8785), with the caller's raw key. A plain hash would not be
+ * Base64 HMAC-SHA-256 of the request's JSON, its members in order, with the caller's raw key. A plain hash would not be
  * enough: a body may contain a short PIN, which somebody who reads the database could find by trying. The raw key is
  * not stored, and every repeat of the request brings it again.
  */
 async function fingerprintOf(request: object, rawKey: string): Promise<string> {
   const algorithm = { name: 'HMAC', hash: 'SHA-256' };
   const key = await crypto.subtle.importKey('raw', utf8.encode(rawKey), algorithm, false, ['sign']);
-  return encodeBase64(await crypto.subtle.sign('HMAC', key, utf8.encode(canonicalize(request))));
+  return encodeBase64(await crypto.subtle.sign('HMAC', key, utf8.encode(JSON.stringify(request, inOrder))));
 }
+
+/** A replacer that gives every object its members in one order, whatever the client's was. */
+const inOrder = (_: string, value: unknown): unknown =>
+  typeof value === 'object' && value !== null && !Array.isArray(value)
+    ? Object.fromEntries(Object.entries(value).toSorted(([one], [other]) => (one < other ? -1 : 1)))
+    : value;
 
 const utf8 = new TextEncoder();

@@ -1,4 +1,5 @@
 /** What is still answered when more is asked than one D1 can do: before retries had a budget and D1's queue a bound, and after. */
+import { BEFORE } from '../before.ts';
 import { runOpenLoad } from '../open-load.ts';
 import type { OpenLoadResult } from '../open-load.ts';
 import { atLeast, atMost } from '../report.ts';
@@ -9,7 +10,7 @@ import { edgeTimes, serve } from '../server.ts';
 import type { Server } from '../server.ts';
 import { median, quantile } from '../statistics.ts';
 
-const versions = { before: { commit: '4cd50ad60d6a332a363c4ecd3d456224cb323c85' }, after: {} };
+const versions = { before: { commit: BEFORE }, after: {} };
 
 /** The load that is offered ÷ what D1 can do. */
 const LOADS = [0.5, 0.75, 1, 1.5, 2, 3];
