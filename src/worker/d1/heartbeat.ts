@@ -10,13 +10,17 @@ import { heartbeats } from './schema.ts';
 
 const INTERVAL_SECONDS = sql.raw('5');
 
+const isPrimarys = sql`${heartbeats.source} = 'primary'`;
+
 /** Renews the heartbeat. One that is later than the primary's clock was not written by it, and is renewed too. */
 export const beat = query((db) =>
   db
     .update(heartbeats)
     .set({ beat_at: sql`unixepoch()` })
-    .where(sql`${heartbeats.beat_at} NOT BETWEEN unixepoch() - ${INTERVAL_SECONDS} + 1 AND unixepoch()`),
+    .where(
+      sql`${isPrimarys} AND ${heartbeats.beat_at} NOT BETWEEN unixepoch() - ${INTERVAL_SECONDS} + 1 AND unixepoch()`,
+    ),
 );
 
 /** When the state that a statement reads was, at the earliest. */
-export const lastBeat = sql<number>`(SELECT ${heartbeats.beat_at} FROM ${heartbeats})`;
+export const lastBeat = sql<number>`(SELECT ${heartbeats.beat_at} FROM ${heartbeats} WHERE ${isPrimarys})`;
