@@ -7,6 +7,7 @@ import { apiKeyRoutes, whoamiRoutes } from './api-keys/routes.ts';
 import { auditRoutes, operatorAuditRoutes } from './audit/routes.ts';
 import { runAfterAnswer } from './core/after-answer.ts';
 import { DomainError } from './core/errors.ts';
+import type { ProblemCode } from './core/errors.ts';
 import { logError, logRequest } from './core/log.ts';
 import type { ApiCall, OperatorCall } from './decision/call.ts';
 import { answer, standardHeaders } from './http/answer.ts';
@@ -98,12 +99,13 @@ export const app = api
 
 app.notFound(async (c) => refuse(c, await errorFor(c, new DomainError('not_found', {}))));
 
-app.onError(async (error, c) =>
-  refuse(
-    c,
-    error instanceof DomainError ? await errorFor(c, error) : new DomainError('internal_error', {}, { cause: error }),
-  ),
-);
+/** Of these D1 has been asked already, or cannot be. */
+const failures: ProblemCode[] = ['temporarily_unavailable', 'internal_error'];
+
+app.onError(async (error, c) => {
+  const told = error instanceof DomainError ? error : new DomainError('internal_error', {}, { cause: error });
+  return refuse(c, failures.includes(told.code) ? told : await errorFor(c, told));
+});
 
 function refuse(c: Context<AppEnv>, error: DomainError): Response {
   const request_id = c.get('request_id');

@@ -186,6 +186,7 @@ describe('an integration that is created again under the Idempotency-Key of the 
   it('is the first: the mutant that asks for no remembered answer creates another', async () => {
     await assertKilled(withoutIdempotency, async (bindings) => {
       const client = await newClient();
+      await call(client, 'GET', '/api/nothing');
       const create = () =>
         call(client, 'POST', '/api/integrations', {
           body: { name: 'One', credentials: twilio },

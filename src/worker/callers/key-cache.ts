@@ -8,10 +8,11 @@
  * | SHA-256 of key  | JSON of its holder and its deadline      | 60 s     |
  *
  * Each entry has a deadline, and both caches check it. KV's own expiry only cleans up. It would be too late for an entry that
- * was written while its key was being revoked, or that an edge still has. The deadline counts from the time of the state that D1
- * answered from: if the primary answered, that is not before it was asked; if a replica did, not before its heartbeat
- * (d1/heartbeat.ts). So a revoked key can read for at most 60 s, though clocks differ by up to 2 s. It can write nothing, because
- * no mutation trusts a cache (decision/caller.ts, decision/operator.ts).
+ * was written while its key was being revoked, or that an edge still has. The deadline is 60 s after the state that D1 answered
+ * from: if the primary answered, that state is not from before it was asked; if a replica did, not from before its heartbeat
+ * (d1/heartbeat.ts). Where one clock says when the state was, and another when the time is over, the deadline is sooner by as much
+ * as both may be off. So a revoked key can read for at most 60 s. It can write nothing, because no mutation trusts a cache
+ * (decision/caller.ts, decision/operator.ts).
  */
 import pMap from 'p-map';
 import type * as z from 'zod/mini';
@@ -28,8 +29,6 @@ import type { AfterAnswer, Bindings } from '../env.ts';
 const MAX_AGE_SECONDS = 60;
 /** How far the clocks of isolates and of D1's primary may be off. */
 const CLOCK_ERROR_SECONDS = 2;
-/** One clock says when the state was, and another when the time is over. */
-const BELIEVED_SECONDS = MAX_AGE_SECONDS - 2 * CLOCK_ERROR_SECONDS;
 /** KV's minimum for `expirationTtl`. */
 const KV_EXPIRATION_SECONDS = 60;
 /** KV's minimum for `cacheTtl`. */
@@ -135,11 +134,12 @@ export function keyCache<Holder extends Entry>({ schema, find: findKey, markUsed
     const found = other ? await inTime(other) : 'released';
     if (found === 'dead') return undefined;
     if (found !== 'released') return held(found, now);
+    const isAdmitted = known && !other;
     const tell = announce(key_hash);
     try {
-      // A key that this isolate has found alive before is limited by its organization. If it is dead now, the isolate
-      // forgets it, and the next look-up must be admitted.
-      if (!known) await admitLookup();
+      // The first call with a key that this isolate has found alive before needs no token. If the key is dead now, the isolate
+      // forgets it. Those that have waited for another's look-up in vain go on all at once.
+      if (!isAdmitted) await admitLookup();
     } catch (error) {
       tell('released');
       throw error;
@@ -185,17 +185,27 @@ export function keyCache<Holder extends Entry>({ schema, find: findKey, markUsed
       lookup: {
         find: findKey.bind({ key_hash, now }),
         isAlive,
-        settle([row], isPrimary) {
+        settle([row], isPrimary, hasActed = false) {
           if (row?.['is_alive']) {
-            const holder = holderIn(row, isPrimary ? now : Number(row['beat_at']));
+            const holder = isPrimary
+              ? holderIn(row, now + MAX_AGE_SECONDS)
+              : sharedHolderIn(row, Number(row['beat_at']));
             if (isPrimary || isBelieved(holder, key_hash, unixNow())) {
-              learn(env, holder, reading, afterAnswer);
+              learn(env, holder, isPrimary ? sharedHolderIn(row, now) : holder, reading, afterAnswer);
               return end(holder);
             }
             // The replica does not know whether the key is alive still. KV may.
-            if (inKv) return end(inKv);
+            if (inKv && isBelieved(inKv, key_hash, unixNow())) {
+              isolateCache.set(key_hash, inKv);
+              return end(inKv);
+            }
           }
           if (!isPrimary) return false;
+          if (row && hasActed) {
+            // An earlier try has ended the caller's own key.
+            tell('dead');
+            return end(holderIn(row, now));
+          }
           if (!row) unknownKeys.set(key_hash, now + UNKNOWN_MAX_AGE_SECONDS);
           forget(key_hash);
           return end(undefined);
@@ -206,15 +216,25 @@ export function keyCache<Holder extends Entry>({ schema, find: findKey, markUsed
     return key;
   }
 
-  /** @param asOf the time of the state that D1 answered from, in unix seconds */
-  const holderIn = (row: Rows[number], asOf: number) => schema.parse({ ...row, deadline: asOf + BELIEVED_SECONDS });
+  const holderIn = (row: Rows[number], deadline: number) => schema.parse({ ...row, deadline });
+
+  /** @param asOf the time of the state that D1 answered from, by another clock than that of who believes it */
+  const sharedHolderIn = (row: Rows[number], asOf: number) =>
+    holderIn(row, asOf + MAX_AGE_SECONDS - 2 * CLOCK_ERROR_SECONDS);
 
   /**
    * Fills both caches, unless another call has just done so.
    *
+   * @param shared the same, for KV
    * @param reading the entry in KV, if there is one already
    */
-  function learn(env: Bindings, holder: Holder, reading: Promise<Holder | undefined>, afterAnswer: AfterAnswer): void {
+  function learn(
+    env: Bindings,
+    holder: Holder,
+    shared: Holder,
+    reading: Promise<Holder | undefined>,
+    afterAnswer: AfterAnswer,
+  ): void {
     const { key_hash, deadline } = holder;
     const known = isolateCache.get(key_hash);
     if (known && known.deadline >= deadline) return;
@@ -226,7 +246,7 @@ export function keyCache<Holder extends Entry>({ schema, find: findKey, markUsed
       const options = { expirationTtl: KV_EXPIRATION_SECONDS };
       await Promise.all([
         batch(env.DB, [beat.bind({}), markUsed.bind({ ...holder, now: unixNow() })]),
-        isKept && env.KEY_CACHE.put(key_hash, JSON.stringify(holder), options),
+        isKept && env.KEY_CACHE.put(key_hash, JSON.stringify(shared), options),
       ]);
     });
   }
@@ -240,8 +260,11 @@ export function keyCache<Holder extends Entry>({ schema, find: findKey, markUsed
     const tasks: (() => Promise<unknown>)[] = [];
     try {
       const [[row]] = await batch(env.DB, [findKey.bind({ key_hash, now })]);
-      if (row?.['is_alive']) learn(env, holderIn(row, now), Promise.resolve(undefined), (task) => tasks.push(task));
-      else forget(key_hash);
+      if (row?.['is_alive']) {
+        const holder = holderIn(row, now + MAX_AGE_SECONDS);
+        learn(env, holder, sharedHolderIn(row, now), Promise.resolve(undefined), (task) => tasks.push(task));
+        tell(holder);
+      } else forget(key_hash);
     } finally {
       tell('released');
     }

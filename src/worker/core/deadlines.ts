@@ -23,7 +23,7 @@ export class DeadlineError extends Error {
  * Wraps bindings, so that a call which is late rejects with {@link DeadlineError}, and a batch which would wait for too
  * long is not sent (core/admission.ts).
  *
- * @param keep receives the promise of each late call, for `waitUntil`; it never rejects
+ * @param keep receives the promise of each batch and of each late call, for `waitUntil`; it never rejects
  * @param batchMilliseconds the deadline of D1's batches, unless they are given one of their own (d1/batch.ts); other calls
  *   have {@link CALL_MILLISECONDS}
  * @param client the signal of the client's request: every binding has it as `client`, for its retries (core/retry.ts)
@@ -58,6 +58,8 @@ export function withDeadlines<Env extends object>(
           const call = (): unknown => Reflect.apply(member, target, parameters);
           const result = property === 'batch' ? admit(call) : call();
           if (result instanceof Promise) {
+            // If the client goes, the runtime would end the call without a word, and the batch would count as at D1.
+            if (property === 'batch') keep(result.catch(() => {}));
             const [, given = batchMilliseconds] = parameters;
             const milliseconds = property === 'batch' ? Number(given) : CALL_MILLISECONDS;
             return inTime(`${name}.${String(property)}`, milliseconds, result);

@@ -24,6 +24,7 @@ import { existsIn } from '../d1/columns.ts';
 import { query } from '../d1/query.ts';
 import type { Builder, Placeholders } from '../d1/query.ts';
 import { credential_purges, integrations, key_encryption_keys, organizations } from '../d1/schema.ts';
+import { actorParameters } from '../decision/call.ts';
 import type { ApiCall } from '../decision/call.ts';
 import { confirmAndRead, mayDecide } from '../decision/caller.ts';
 import { hasDecided } from '../decision/event.ts';
@@ -140,7 +141,7 @@ export function credentialsWriter<Parameters extends MutationParameters>(
     const kv_key = credentialsKey(event.organization_id, subject_id, credentials_version);
     const ring = await kekRing(call.env.CREDENTIALS_KEKS);
     const kek = currentKek(ring);
-    const intent = { ...event, ...kek, kv_key, subject_id };
+    const intent = { ...event, ...actorParameters(call), ...kek, kv_key, subject_id };
     const {
       begun: [begun],
     } = await confirmAndRead(permission, call, event, { begun: findBegun.bind(intent) }, [
@@ -181,7 +182,7 @@ export function credentialsWriter<Parameters extends MutationParameters>(
           await call.env.CREDENTIALS.put(stored.kv_key, ciphertext);
         } catch (cause) {
           logError('put_failed', cause, { request_id: call.request_id });
-          const spent = spendIntent.bind({ ...event, now: unixNow(), kv_key: stored.kv_key });
+          const spent = spendIntent.bind({ ...event, ...actorParameters(call), now: unixNow(), kv_key: stored.kv_key });
           await beforeDecision(batch(call.env.DB, [spent]));
           throw (putFailure = nothingDone(cause));
         }

@@ -20,10 +20,11 @@ export interface KeyLookup {
   /**
    * Takes what D1 found.
    *
+   * @param hasActed the call has acted, so that its key was alive, whatever D1 says of it now
    * @returns false if a replica cannot decide: the primary must be asked
    * @throws DomainError why the call is refused
    */
-  settle(found: Rows, isPrimary: boolean): boolean;
+  settle(found: Rows, isPrimary: boolean, hasActed?: boolean): boolean;
 }
 
 /** The part of a call that a D1 session needs. */
@@ -65,8 +66,7 @@ export async function readOnPrimary<Named extends Reads>(call: SessionCall, read
  * For a call that mutates: the statements and then the reads, in one batch on the primary (batch.ts). The statements must check
  * the caller themselves.
  *
- * @returns `confirm` must be called. It throws a DomainError if D1 does not know the caller, unless the call has acted: then an
- *   earlier try may have ended the caller's own key
+ * @returns `confirm` must be called. It throws a DomainError if D1 does not know the caller, unless the call has acted
  */
 export async function onPrimary<Named extends Reads>(
   call: SessionCall,
@@ -77,7 +77,7 @@ export async function onPrimary<Named extends Reads>(
   const { read, inDoubt, found } = await inSession(call, 'first-primary', statements, reads, milliseconds);
   function confirm(hasActed = false) {
     try {
-      call.key.lookup?.settle(found, true);
+      call.key.lookup?.settle(found, true, hasActed);
     } catch (error) {
       if (!hasActed) throw error;
     }

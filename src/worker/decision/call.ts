@@ -8,7 +8,7 @@ import type { ActorType } from '../core/vocabulary.ts';
 import type { SessionCall } from '../d1/replica-session.ts';
 import type { AfterAnswer } from '../env.ts';
 
-/** Who acts. Audit events keep a copy. */
+/** Who acts. Audit events keep a copy. Of a key that no cache knows, the id and the name are filled in when D1 has said them. */
 export interface Actor {
   readonly type: ActorType;
   /** Null if only the type is known, or the hash of its key too. */
@@ -94,17 +94,22 @@ export interface EventParameters {
   now: number;
 }
 
+/** Who acts: by the id, or by the key's hash as long as that is all that is known. */
+export const actorParameters = ({ actor }: Pick<Call, 'actor'>) => ({
+  actor_type: actor.type,
+  actor_id: actor.id,
+  actor_name: actor.name,
+  actor_key_id: actor.type === 'api_key' ? actor.id : null,
+  actor_key_hash: actor.key_hash ?? null,
+});
+
 /** Makes the ids and times of a call's events: once, before the first try, so that every try is the same batch. */
 export function eventParameters({ organization_id, actor, request_id }: Call): EventParameters {
   const now = unixNow();
   return {
     organization_id,
     event_id: newEventId(),
-    actor_type: actor.type,
-    actor_id: actor.id,
-    actor_name: actor.name,
-    actor_key_id: actor.type === 'api_key' ? actor.id : null,
-    actor_key_hash: actor.key_hash ?? null,
+    ...actorParameters({ actor }),
     request_id,
     event_time: now,
     now,

@@ -11,7 +11,7 @@ import type { BoundQuery, Builder, CompiledQuery, Placeholders } from '../d1/que
 import { ifAlive, onPrimary } from '../d1/replica-session.ts';
 import { api_keys, audit_events, idempotency_keys } from '../d1/schema.ts';
 import { actingKeyId } from './actor.ts';
-import { eventParameters } from './call.ts';
+import { actorParameters, eventParameters } from './call.ts';
 import type { ApiCall, EventParameters, OperatorCall } from './call.ts';
 import { assertCallerMay, isLivingCaller } from './caller.ts';
 import type { CallerKey, CallerParameters } from './caller.ts';
@@ -181,7 +181,9 @@ export const mutationsBy =
     permission: Permitted,
     { statements, found: reads, milliseconds }: Definition<Parameters, Named>,
   ) =>
-    async function decide(call: Given, parameters: Parameters): Promise<Outcome<ResultsOf<Named>, Holder>> {
+    async function decide(call: Given, given: Parameters): Promise<Outcome<ResultsOf<Named>, Holder>> {
+      // An earlier batch of the call may have found out who acts.
+      const parameters = { ...given, ...actorParameters(call) };
       const acting: BoundQuery<unknown>[] = [
         beat.bind({}),
         ...statements.map((statement) => statement.bind(parameters)),

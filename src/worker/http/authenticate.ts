@@ -1,4 +1,4 @@
-import type { Context } from 'hono';
+import type { Context, Next } from 'hono';
 import { createMiddleware } from 'hono/factory';
 import { findAlive, presentKey } from '../callers/caller.ts';
 import type { Caller } from '../callers/caller.ts';
@@ -27,8 +27,7 @@ export const authenticate = createMiddleware<AppEnv>(async (c, next) => {
   const key = await identify(c).catch((error: unknown) => refuse(c, error));
   const organization_id = key.holder?.organization_id ?? organizationIn(c) ?? '';
   c.set('call', { ...partsOf(c), organization_id, actor: actorOf('api_key', key, key.holder?.key_id), key });
-  await next();
-  key.release();
+  await toTheEnd(c, key, next);
 });
 
 /**
@@ -39,9 +38,18 @@ export const authenticate = createMiddleware<AppEnv>(async (c, next) => {
 export const authenticateOperator = createMiddleware<AppEnv>(async (c, next) => {
   const key = await identifyOperator(c).catch((error: unknown) => refuse(c, error));
   c.set('operatorCall', { ...partsOf(c), actor: actorOf('operator', key, key.holder?.operator_key_id), key });
-  await next();
-  key.release();
+  await toTheEnd(c, key, next);
 });
+
+/** Carries the call out. Nobody waits for its look-up any longer then. */
+async function toTheEnd(c: Context<AppEnv>, key: PresentedKey<object>, next: Next): Promise<void> {
+  try {
+    await next();
+    if (key.lookup && c.res.status < 400) throw new Error('The call was answered before its caller was known.');
+  } finally {
+    key.release();
+  }
+}
 
 /** What a call has, whoever makes it. */
 const partsOf = (c: Context<AppEnv>) => ({
@@ -57,6 +65,11 @@ const actorOf = (
   id: string | null = null,
 ): Actor => (holder ? { type, id, name: holder.name } : { type, id, name: null, key_hash });
 
+/** From now on the actor is known by its id. */
+function identifyActor(actor: Actor, id: string, { name }: { name: string }): void {
+  Object.assign(actor, { id, name, key_hash: undefined });
+}
+
 async function identifyOperator(c: Context<AppEnv>) {
   if (!c.req.header('Authorization')) throw new DomainError('missing_operator_key', {});
   const rawKey = readOperatorKey(c);
@@ -69,6 +82,7 @@ async function identifyOperator(c: Context<AppEnv>) {
       isAlive: findLivingOperator.bind({ key_hash, now: unixNow() }),
       onFound: (operator) => {
         if (!operator) refuse(c, new DomainError('invalid_operator_key', {}));
+        identifyActor(c.get('operatorCall').actor, operator.operator_key_id, operator);
         countForOperator(c, operator);
         assertPermitted(c);
       },
@@ -92,6 +106,7 @@ async function identify(c: Context<AppEnv>) {
       isAlive: findAlive.bind({ key_hash, organization_id, now: unixNow() }),
       onFound: (caller) => {
         if (!caller) refuse(c, new DomainError('invalid_api_key', {}));
+        identifyActor(c.get('call').actor, caller.key_id, caller);
         countForOrganization(c, caller);
         assertSameOrganization(c, caller);
         assertPermitted(c);
@@ -143,16 +158,13 @@ function refuse(c: Context<AppEnv>, error: unknown): never {
   throw error;
 }
 
-/** For these D1 has been asked, or cannot be. */
-const FAILURES = new Set(['temporarily_unavailable', 'internal_error']);
-
 /**
  * What a call must be told: the error, or else why its caller is refused, if the error came before D1 was asked about the key.
  * Only who has a key, and the permission, may learn what else is wrong with a request.
  */
 export async function errorFor(c: Context<AppEnv>, error: DomainError): Promise<DomainError> {
   const call: ApiCall | OperatorCall | undefined = c.get('call') ?? c.get('operatorCall');
-  if (!call?.key.lookup || FAILURES.has(error.code)) return error;
+  if (!call?.key.lookup) return error;
   try {
     await nearest(call, {});
     return error;

@@ -3,6 +3,7 @@ import { createMiddleware } from 'hono/factory';
 import { DomainError } from '../core/errors.ts';
 import { isNearlyFull } from '../d1/database-size.ts';
 import type { AppEnv } from './app-env.ts';
+import { errorFor } from './authenticate.ts';
 
 /** What a `POST` ends, or changes without making anything. */
 const endingPath = /\/(?:bulk-delete|suspend|resume|offboard|revoke-all|release)$/;
@@ -22,6 +23,8 @@ function grows(request: HonoRequest): boolean {
  * @throws DomainError `temporarily_unavailable` (`not_done`)
  */
 export const refuseGrowth = createMiddleware<AppEnv>(async (c, next) => {
-  if (grows(c.req) && isNearlyFull()) throw new DomainError('temporarily_unavailable', { outcome: 'not_done' });
+  if (grows(c.req) && isNearlyFull()) {
+    throw await errorFor(c, new DomainError('temporarily_unavailable', { outcome: 'not_done' }));
+  }
   await next();
 });

@@ -33,6 +33,7 @@ import {
   organizations,
   phone_numbers,
 } from '../d1/schema.ts';
+import { actorParameters } from '../decision/call.ts';
 import type { ApiCall } from '../decision/call.ts';
 import { assertCallerMay, callerKey, confirmAndRead, mayDecide } from '../decision/caller.ts';
 import { assertNothingInDoubt, eventIdBesideOf, eventRecorder, isDecision, isOfBatch } from '../decision/event.ts';
@@ -493,6 +494,7 @@ function addDone(call: ApiCall, { recorded, remembered }: Found, outcomes: Map<s
 function decide(call: ApiCall, event: Event, request: ImportRequest, items: Item[], asked: Asked | undefined) {
   const parameters: ImportParameters = {
     ...event,
+    ...actorParameters(call),
     ...noCredentials,
     // The account may have been slow: the caller's key must still be alive now.
     now: unixNow(),
