@@ -19,6 +19,8 @@ export const workers = {
     cloudflareTest(async () => ({
       wrangler: { configPath: './wrangler.toml' },
       miniflare: {
+        // For a replica of DB (test/faults/revocation.model.ts).
+        d1Databases: ['REPLICA'],
         bindings: {
           MIGRATIONS: await readD1Migrations('migrations'),
           PROVIDER_ORIGINS: (await simulation).origins,

@@ -15,7 +15,12 @@ export interface SentStatement {
 export type Interceptor = (
   call: BindingCall,
   carryOut: () => Promise<unknown>,
-  sent: { statements: SentStatement[]; parameters: unknown[] },
+  sent: {
+    statements: SentStatement[];
+    parameters: unknown[];
+    /** Where D1's session began: undefined without one. */
+    from?: string | undefined;
+  },
 ) => Promise<unknown>;
 
 /** As long as the bindings are in use, which the model tests make by the thousand. */
@@ -80,20 +85,19 @@ export function interceptedBindings(intercept: Interceptor, mutate = (sql: strin
     return wrapped;
   };
 
-  const asked = <Asked extends D1Database | D1DatabaseSession>(target: Asked): Asked => {
+  const asked = <Asked extends D1Database | D1DatabaseSession>(target: Asked, from?: string): Asked => {
     const methods: object = target;
     return new Proxy(target, {
       get(_, name) {
         if (name === 'prepare') return (sql: string) => statement(target.prepare(mutate(sql)), sql);
         if (name === 'batch') {
           return (statements: D1PreparedStatement[]) =>
-            intercept(
-              'DB.batch',
-              () => target.batch(statements.map((wrapped) => originals.get(wrapped) ?? wrapped)),
-              sentOf(statements),
-            );
+            intercept('DB.batch', () => target.batch(statements.map((wrapped) => originals.get(wrapped) ?? wrapped)), {
+              ...sentOf(statements),
+              from,
+            });
         }
-        if (name === 'withSession') return (constraint: string) => asked(database.withSession(constraint));
+        if (name === 'withSession') return (constraint: string) => asked(database.withSession(constraint), constraint);
         const carryOut = async (parameters: unknown[]): Promise<unknown> =>
           Reflect.apply(Reflect.get(methods, name), target, parameters);
         if (name === 'getBookmark') return () => Reflect.apply(Reflect.get(methods, name), target, []);

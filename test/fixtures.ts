@@ -72,6 +72,8 @@ interface CallOptions {
   bindings?: Bindings;
   /** Aborts when the client goes. */
   signal?: AbortSignal | null;
+  /** The Worker in another isolate. */
+  isolate?: Pick<typeof worker, 'fetch'>;
 }
 
 const callers: string[] = [];
@@ -100,7 +102,7 @@ export async function start(
   caller: Client | Operator,
   method: string,
   path: string,
-  { body, headers = {}, bindings = env, signal = null }: CallOptions = {},
+  { body, headers = {}, bindings = env, signal = null, isolate = worker }: CallOptions = {},
 ): Promise<Answer> {
   const context = createExecutionContext();
   const sent: Record<string, string | null> = {
@@ -114,7 +116,7 @@ export async function start(
     body: body === undefined ? null : isRaw(body) ? body : JSON.stringify(body),
     signal,
   });
-  const response = await worker.fetch(request, bindings, context);
+  const response = await isolate.fetch(request, bindings, context);
   const text = await response.text();
   const answer = {
     status: response.status,
