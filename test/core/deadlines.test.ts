@@ -4,6 +4,7 @@ import { env } from 'cloudflare:workers';
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { forgetKey } from '../../src/worker/callers/caller.ts';
 import { hashKey } from '../../src/worker/callers/raw-key.ts';
+import { withDeadlines } from '../../src/worker/core/deadlines.ts';
 import type { Bindings } from '../../src/worker/env.ts';
 import worker from '../../src/worker/index.ts';
 import { interceptedBindings } from '../bindings.ts';
@@ -114,6 +115,17 @@ describe('a call of D1 that never answers', () => {
     },
   );
 
+  it('is kept from its start, so that a client that goes leaves no batch that counts as at D1', () => {
+    const kept: Promise<unknown>[] = [];
+    const bindings = { DB: { batch: () => new Promise(() => {}), other: () => new Promise(() => {}) } };
+    const { DB } = withDeadlines(bindings, (promise) => kept.push(promise), 5000);
+
+    void DB.batch();
+    void DB.other();
+
+    expect(kept).toHaveLength(1);
+  });
+
   it('makes a read answer "not_done"', async () => {
     const { bindings, calls } = hanging('DB.batch');
 
@@ -138,7 +150,7 @@ describe('a call of D1 that never answers', () => {
     ]);
   });
 
-  it('makes a request answer "not_done" where it looks up the API key', async () => {
+  it('makes a mutation answer "unknown" also where the batch looks up the API key', async () => {
     forgetKey(await hashKey(client.raw_key));
     await env.KEY_CACHE.delete(await hashKey(client.raw_key));
 
@@ -147,7 +159,7 @@ describe('a call of D1 that never answers', () => {
     );
 
     expect(status).toBe(503);
-    expect(body).toMatchObject({ outcome: 'not_done' });
+    expect(body).toMatchObject({ outcome: 'unknown' });
   });
 
   it.each([

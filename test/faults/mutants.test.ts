@@ -48,7 +48,9 @@ const withoutStatus = without(/"api_keys"\."status" = \?/g);
 const withoutExpiry = without(/"api_keys"\."expires_at" > \?/g);
 const withoutRole = without(/"api_keys"\."role" in \(\?(?:, \?)*\)/g);
 const withoutSuspension = without(/"organizations"\."status" = \?/g);
-const withoutIdempotency = without(/not exists \(select 1 from "idempotency_keys" where \([^()]*\)\)/g);
+const withoutIdempotency = without(
+  /not exists \(select 1 from "idempotency_keys" where \((?:[^()]|\((?:[^()]|\([^()]*\))*\))*\)\)/g,
+);
 
 beforeEach(emptyStorage);
 
@@ -186,7 +188,6 @@ describe('an integration that is created again under the Idempotency-Key of the 
   it('is the first: the mutant that asks for no remembered answer creates another', async () => {
     await assertKilled(withoutIdempotency, async (bindings) => {
       const client = await newClient();
-      await call(client, 'GET', '/api/nothing');
       const create = () =>
         call(client, 'POST', '/api/integrations', {
           body: { name: 'One', credentials: twilio },
