@@ -35,12 +35,18 @@ class RecordedStatement implements D1PreparedStatement {
   }
 }
 
+/** What D1 said to the batch of the statements so far, and to those that go on with this one. */
+interface Recorded {
+  results?: D1Result<never>[];
+  next: Map<string, Recorded>;
+}
+
 class RecordedDatabase implements D1Database {
   readonly exec = notRecorded;
   readonly dump = notRecorded;
   readonly #database: D1Database;
-  /** By the first statement's SQL: the parameters change, and two batches may have a later statement in common. */
-  readonly #results = new Map<string, D1Result<never>[]>();
+  /** By the SQL of one statement after the other: their parameters change, and batches have statements in common. */
+  readonly #recorded: Recorded = { next: new Map() };
 
   constructor(database: D1Database) {
     this.#database = database;
@@ -56,15 +62,16 @@ class RecordedDatabase implements D1Database {
 
   async batch<Row>(given: D1PreparedStatement[]): Promise<D1Result<Row>[]> {
     const statements = given.filter((statement) => statement instanceof RecordedStatement);
-    const name = statements[0]?.sql ?? '';
-    const known = this.#results.get(name);
-    if (known && known.length !== given.length) throw new Error('Two batches begin with one statement.');
-    if (known) return inNameOf(statements, known);
-    const results = await this.#database.batch<never>(
+    let recorded = this.#recorded;
+    for (const { sql } of statements) {
+      const next = recorded.next.get(sql) ?? { next: new Map() };
+      recorded.next.set(sql, next);
+      recorded = next;
+    }
+    if (recorded.results) return inNameOf(statements, recorded.results);
+    return (recorded.results = await this.#database.batch<never>(
       statements.map(({ sql, values }) => this.#database.prepare(sql).bind(...values)),
-    );
-    if (!this.#results.has(name)) this.#results.set(name, results);
-    return results;
+    ));
   }
 }
 
@@ -72,7 +79,8 @@ const isEventId = (value: unknown) => typeof value === 'string' && /^[0-9a-f]{8}
 
 /** A decision is told from another request's by the id of its event: the one that was sent. */
 function inNameOf(statements: RecordedStatement[], known: D1Result<never>[]): D1Result<never>[] {
-  const event_id = statements[0]?.values.find(isEventId);
+  const decides = statements.find(({ values }) => values.some(isEventId));
+  const event_id = decides?.values.find(isEventId);
   const decided: object[] = known.flatMap(({ results }) => results).filter((row) => 'event_id' in row);
   for (const row of decided) Object.assign(row, { event_id });
   return known;
