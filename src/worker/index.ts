@@ -41,7 +41,7 @@ export default {
   fetch: (request: Request, env: Bindings, context: ExecutionContext) =>
     app.fetch(
       request,
-      withDeadlines(env, (late) => context.waitUntil(late), CALL_MILLISECONDS, request.signal),
+      withDeadlines(env, (late) => context.waitUntil(late), CALL_MILLISECONDS, request),
       context,
     ),
   /** @throws the first task's error, after all tasks have run, because the platform counts failed runs */

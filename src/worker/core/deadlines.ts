@@ -26,13 +26,13 @@ export class DeadlineError extends Error {
  * @param keep receives the promise of each batch and of each late call, for `waitUntil`; it never rejects
  * @param batchMilliseconds the deadline of D1's batches, unless they are given one of their own (d1/batch.ts); other calls
  *   have {@link CALL_MILLISECONDS}
- * @param client the signal of the client's request: every binding has it as `client`, for its retries (core/retry.ts)
+ * @param request of the client: every binding has its signal as `client`, for its retries (core/retry.ts)
  */
 export function withDeadlines<Env extends object>(
   env: Env,
   keep: (late: Promise<unknown>) => void,
   batchMilliseconds: number,
-  client?: AbortSignal,
+  request?: Request,
 ): Env {
   const wrapped = new Map<string | symbol, unknown>();
 
@@ -42,7 +42,13 @@ export function withDeadlines<Env extends object>(
         keep(answering.catch(() => {}));
         reject(new DeadlineError(call));
       }, milliseconds);
-      answering.finally(() => clearTimeout(timer)).then(resolve, reject);
+      const before =
+        <Value>(settle: (value: Value) => void) =>
+        (value: Value) => {
+          clearTimeout(timer);
+          settle(value);
+        };
+      answering.then(before(resolve), before(reject));
     });
   }
 
@@ -51,7 +57,7 @@ export function withDeadlines<Env extends object>(
     const binding: object = value;
     return new Proxy(binding, {
       get(target, property) {
-        if (property === 'client') return client;
+        if (property === 'client') return request?.signal;
         const member: unknown = Reflect.get(target, property);
         if (typeof member !== 'function') return member;
         return (...parameters: unknown[]) => {

@@ -96,9 +96,10 @@ export async function actThenRead<Named extends Reads>(
   milliseconds?: number,
 ): Promise<{ acted: Rows[]; read: ResultsOf<Named>; inDoubt: boolean; isPrimary: boolean }> {
   const { rows, ...told } = await run(database, [...statements, ...Object.values(reads)], milliseconds);
-  const rowsRead = rows.slice(statements.length).values();
-  const read = Object.entries(reads).map(([name, bound]) => [name, bound.readRows(rowsRead.next().value ?? [])]);
-  return { ...told, acted: rows.slice(0, statements.length), read: Object.fromEntries(read) as ResultsOf<Named> };
+  const acted = rows.splice(0, statements.length);
+  const read: Record<string, unknown> = {};
+  for (const [name, bound] of Object.entries(reads)) read[name] = bound.readRows(rows.shift() ?? []);
+  return { ...told, acted, read: read as ResultsOf<Named> };
 }
 
 /** For a batch that runs before the one that decides: if it fails, the outcome is `not_done`. */

@@ -191,8 +191,9 @@ export const mutationsBy =
       if (call.idempotency) {
         acting.push(rememberEvent.bind({ ...parameters, fingerprint: call.idempotency.fingerprint }));
       }
-      const reading = Object.entries(reads).map(([name, read]) => [name, read.bind(parameters)] as const);
-      const explaining = ifAlive(call, Object.fromEntries(reading), findOwnDecision.bind(parameters));
+      const reading: Record<string, BoundQuery<unknown>> = {};
+      for (const [name, found] of Object.entries(reads)) reading[name] = found.bind(parameters);
+      const explaining = ifAlive(call, reading, findOwnDecision.bind(parameters));
       const { read, inDoubt, confirm } = await onPrimary(
         call,
         acting,

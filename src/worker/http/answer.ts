@@ -27,23 +27,17 @@ export function standardHeaders(request_id: string): AnswerHeaders {
   };
 }
 
-/** @param policies of the limits that every call has */
-function headersOf({ replayed, bookmark, exhausted }: Told, policies = ''): AnswerHeaders {
-  const headers: AnswerHeaders = {};
+/** Adds the headers that the call has led to. */
+function tell({ replayed, bookmark, exhausted }: Told, headers: AnswerHeaders): AnswerHeaders {
   if (replayed) headers['Idempotency-Replayed'] = 'true';
   if (bookmark !== null) headers[BOOKMARK_HEADER] = bookmark;
   if (exhausted) {
     const { name, calls, period_seconds } = exhausted;
     headers['RateLimit'] = `"${name}";r=0`;
-    headers['RateLimit-Policy'] = `${policies}, "${name}";q=${calls};w=${period_seconds}`;
+    headers['RateLimit-Policy'] = `${headers['RateLimit-Policy'] ?? ''}, "${name}";q=${calls};w=${period_seconds}`;
   }
   return headers;
 }
-
-const allHeaders = (c: Context<AppEnv>): AnswerHeaders => ({
-  ...c.get('headers'),
-  ...headersOf(c.get('told'), c.get('headers')['RateLimit-Policy']),
-});
 
 /** An answer with this JSON, like that of `c.json()`, and with the headers of the call. */
 export function answer<Body extends object, Status extends ContentfulStatusCode>(
@@ -54,7 +48,7 @@ export function answer<Body extends object, Status extends ContentfulStatusCode>
 ) {
   const response = new Response(JSON.stringify(body), {
     status,
-    headers: { 'Content-Type': 'application/json', ...allHeaders(c), ...headers },
+    headers: tell(c.get('told'), { 'Content-Type': 'application/json', ...c.get('headers'), ...headers }),
   });
   // oxlint-disable-next-line typescript/no-unsafe-type-assertion -- a TypedResponse differs from a Response only in its type
   return response as Response & TypedResponse<JSONParsed<Body>, Status, 'json'>;
@@ -68,7 +62,7 @@ export function answerUnlessKnown<Body extends object>(
 ): Response & (TypedResponse<JSONParsed<Body>, 200, 'json'> | TypedResponse<null, 304, 'body'>) {
   const known = c.get('known') ?? [];
   if (known !== '*' && !known.includes(ETag)) return answer(c, 200, body, { ETag });
-  const response = new Response(null, { status: 304, headers: { ...allHeaders(c), ETag } });
+  const response = new Response(null, { status: 304, headers: tell(c.get('told'), { ...c.get('headers'), ETag }) });
   // oxlint-disable-next-line typescript/no-unsafe-type-assertion -- as above
   return response as Response & TypedResponse<null, 304, 'body'>;
 }

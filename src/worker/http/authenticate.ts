@@ -98,12 +98,13 @@ async function identify(c: Context<AppEnv>) {
   if (!rawKey) throw new DomainError('missing_api_key', {});
   if (!isWellFormed(rawKey)) throw new DomainError('invalid_api_key', {});
   const key_hash = await hashKey(rawKey);
-  const organization_id = organizationIn(c) ?? null;
   const key = await presentKey(
     {
       ...partsOf(c),
       key_hash,
-      isAlive: findAlive.bind({ key_hash, organization_id, now: unixNow() }),
+      get isAlive() {
+        return findAlive.bind({ key_hash, organization_id: organizationIn(c) ?? null, now: unixNow() });
+      },
       onFound: (caller) => {
         if (!caller) refuse(c, new DomainError('invalid_api_key', {}));
         identifyActor(c.get('call').actor, caller.key_id, caller);
@@ -130,13 +131,13 @@ function organizationIn(c: Context<AppEnv>): string | undefined {
  *
  * @throws DomainError `missing_organization_id`, `invalid_organization_id`, `organization_mismatch`
  */
-export const requireOrganization = createMiddleware<AppEnv>(async (c, next) => {
+export const requireOrganization = createMiddleware<AppEnv>((c, next) => {
   const organizationId = c.req.header(ORGANIZATION_HEADER);
   if (organizationId === undefined && c.req.path === WHOAMI_PATH) return next();
   if (!organizationId) refuse(c, new DomainError('missing_organization_id', {}));
-  if (organizationIn(c) === undefined) refuse(c, new DomainError('invalid_organization_id', {}));
+  if (!organizationIdPattern.test(organizationId)) refuse(c, new DomainError('invalid_organization_id', {}));
   const { holder } = c.get('call').key;
-  if (holder) assertSameOrganization(c, holder);
+  if (holder && organizationId !== holder.organization_id) refuse(c, new DomainError('organization_mismatch', {}));
   return next();
 });
 

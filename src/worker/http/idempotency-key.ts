@@ -12,21 +12,21 @@ const keyFormat = /^[\x20-\x7e]{1,255}$/;
  * The request's Idempotency-Key and what it counts for, if the request has one.
  *
  * @param request the validated query string and body
- * @param rawKey the caller's
+ * @param readRawKey reads the caller's
  * @throws DomainError `validation_failed`
  */
 export async function readIdempotencyKey(
   c: Context<AppEnv>,
-  request: object,
-  rawKey: string,
+  { query, json: body }: { query?: object; json?: object },
+  readRawKey: () => string | undefined,
 ): Promise<Idempotency | undefined> {
-  const { method, path } = c.req;
   const idempotency_key = c.req.header('Idempotency-Key');
   if (idempotency_key === undefined) return undefined;
   if (!keyFormat.test(idempotency_key)) {
     throw invalid('Idempotency-Key', 'must have 1 to 255 printable ASCII characters');
   }
-  const fingerprint = await fingerprintOf(request, rawKey);
+  const fingerprint = await fingerprintOf({ query, body }, readRawKey() ?? '');
+  const { method, path } = c.req;
   return { idempotency_key, method, path, fingerprint };
 }
 

@@ -26,5 +26,5 @@ export const refuseGrowth = createMiddleware<AppEnv>(async (c, next) => {
   if (grows(c.req) && isNearlyFull()) {
     throw await errorFor(c, new DomainError('temporarily_unavailable', { outcome: 'not_done' }));
   }
-  await next();
+  return next();
 });

@@ -8,7 +8,6 @@ import * as z from 'zod/mini';
 import { DomainError } from '../core/errors.ts';
 import { holds } from '../core/permissions.ts';
 import type { OperatorPermission, Permission } from '../core/permissions.ts';
-import type { Idempotency } from '../decision/call.ts';
 import { assertGranted } from '../decision/operator.ts';
 import type { AppEnv, DemandedPermission } from './app-env.ts';
 import { readBookmark } from './bookmark.ts';
@@ -92,7 +91,8 @@ export function reads<const Given extends Omit<InputSchemas, 'body'>>(
   const validates = { query: noQueryParameters, ...given };
   return route({ by: 'api_key', kind: 'reads', permission, validates, conditional }, (c) => {
     if (conditional) c.set('known', readIfNoneMatch(c));
-    c.set('call', { ...c.get('call'), ...bookmarkOf(c) });
+    const bookmark = readBookmark(c);
+    if (bookmark !== undefined) c.set('call', { ...c.get('call'), bookmark });
   });
 }
 
@@ -110,9 +110,10 @@ export function mutates<const Given extends InputSchemas>(
 ): RouteMiddleware<Given> {
   const validates = { query: given.body ? changeParameters : noQueryParameters, ...given };
   return route({ by: 'api_key', kind: 'mutates', permission, validates, conditional }, async (c, validated) => {
-    const idempotency = await idempotencyOf(c, validated, c.req.header('X-API-Key'));
+    const idempotency = await readIdempotencyKey(c, validated, () => c.req.header('X-API-Key'));
+    if (idempotency) c.set('call', { ...c.get('call'), idempotency });
     const if_match = conditional ? readIfMatch(c) : undefined;
-    c.set('call', { ...c.get('call'), ...idempotency, ...(if_match && { if_match }) });
+    if (if_match) c.set('call', { ...c.get('call'), if_match });
   });
 }
 
@@ -122,9 +123,10 @@ export function operatorReads<const Given extends Omit<InputSchemas, 'body'>>(
   given: Given,
 ): RouteMiddleware<Given> {
   const validates = { query: noQueryParameters, ...given };
-  return route({ by: 'operator', kind: 'reads', permission, validates, conditional: false }, (c) =>
-    c.set('operatorCall', { ...c.get('operatorCall'), ...bookmarkOf(c) }),
-  );
+  return route({ by: 'operator', kind: 'reads', permission, validates, conditional: false }, (c) => {
+    const bookmark = readBookmark(c);
+    if (bookmark !== undefined) c.set('operatorCall', { ...c.get('operatorCall'), bookmark });
+  });
 }
 
 /** As {@link mutates}, for operators. */
@@ -134,30 +136,13 @@ export function operatorMutates<const Given extends InputSchemas>(
 ): RouteMiddleware<Given> {
   const validates = { query: noQueryParameters, ...given };
   return route({ by: 'operator', kind: 'mutates', permission, validates, conditional: false }, async (c, validated) => {
-    const idempotency = await idempotencyOf(c, validated, readOperatorKey(c));
-    c.set('operatorCall', { ...c.get('operatorCall'), ...idempotency });
+    const idempotency = await readIdempotencyKey(c, validated, () => readOperatorKey(c));
+    if (idempotency) c.set('operatorCall', { ...c.get('operatorCall'), idempotency });
   });
 }
 
-function bookmarkOf(c: Context<AppEnv>): { bookmark?: string } {
-  const bookmark = readBookmark(c);
-  return bookmark === undefined ? {} : { bookmark };
-}
-
-/** @param rawKey the caller's, in the header that it came in */
-async function idempotencyOf(
-  c: Context<AppEnv>,
-  { query, json: body }: Validated,
-  rawKey = '',
-): Promise<{ idempotency?: Idempotency }> {
-  const idempotency = await readIdempotencyKey(c, { query, body }, rawKey);
-  return idempotency ? { idempotency } : {};
-}
-
-interface Validated {
-  query?: object;
-  json?: object;
-}
+/** What a client has sent. */
+type Validated = Partial<Record<'query' | 'json', object>>;
 
 function route<Given extends InputSchemas>(
   description: RouteDescription,

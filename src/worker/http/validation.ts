@@ -39,13 +39,14 @@ export async function readBody<Schema extends z.ZodMiniType>(
  * @throws DomainError `validation_failed`
  */
 export function readQuery<Schema extends z.ZodMiniType>(schema: Schema, url: string): z.output<Schema> {
-  const [, query = ''] = url.split(/\?(.*)/s);
-  const given = Map.groupBy(new URLSearchParams(query), ([name]) => name);
-  const values = [...given].map(([name, pairs]) => {
-    const [value, ...others] = pairs.map(([, text]) => text);
-    return [name, others.length > 0 ? [value, ...others] : value];
-  });
-  return validate(schema, Object.fromEntries(values), 'parameter');
+  const start = url.indexOf('?');
+  const given = new Map<string, string | string[]>();
+  for (const [name, value] of start === -1 ? [] : new URLSearchParams(url.slice(start + 1))) {
+    const before = given.get(name);
+    if (Array.isArray(before)) before.push(value);
+    else given.set(name, before === undefined ? value : [before, value]);
+  }
+  return validate(schema, Object.fromEntries(given), 'parameter');
 }
 
 /** @throws DomainError `unsupported_media_type` */

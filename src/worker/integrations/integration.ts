@@ -109,9 +109,9 @@ export const listedIntegrationColumns = () => ({
 export type ListedIntegrationState = IntegrationState & { phone_number_count: number };
 
 /** An integration in a list. Its own answers do not tell the count, because that changes without it. */
-export const presentListedIntegration = ({ phone_number_count, ...state }: ListedIntegrationState) => ({
+export const presentListedIntegration = (state: ListedIntegrationState) => ({
   ...presentIntegration(state),
-  phone_number_count,
+  phone_number_count: state.phone_number_count,
 });
 
 export type ListedIntegration = ReturnType<typeof presentListedIntegration>;

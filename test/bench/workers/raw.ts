@@ -1,6 +1,6 @@
 /**
  * The same calls written by hand: what Patchbay promises of a get, a list and a delete, and the same answers, in straight code
- * and raw SQL for these three calls alone. Each call of a binding has its deadline and its retries, and each request its log
+ * and raw SQL for these three calls alone. Each call of a binding has its deadline and its retries within the isolate's budget, and each request its log
  * line, its rate limits, the checks of all that it may bring, and what follows the answer.
  *
  * What only other calls need is left out, and a request that asks for it is refused: filters and the other order of a list, the
@@ -11,6 +11,7 @@ import { Hono } from 'hono';
 import type { Context } from 'hono';
 import * as z from 'zod';
 import { hashKey, isWellFormed } from '../../../src/worker/callers/raw-key.ts';
+import { admit } from '../../../src/worker/core/admission.ts';
 import { newEventId } from '../../../src/worker/core/ids.ts';
 import { RecentMap } from '../../../src/worker/core/recent-map.ts';
 import { toIso } from '../../../src/worker/core/time.ts';
@@ -18,7 +19,7 @@ import type { Bindings } from '../../../src/worker/env.ts';
 import { modelled } from './model.ts';
 
 const RENEW_HEARTBEAT = `UPDATE heartbeats SET beat_at = unixepoch()
-  WHERE beat_at NOT BETWEEN unixepoch() - 4 AND unixepoch()`;
+  WHERE source = 'primary' AND beat_at NOT BETWEEN unixepoch() - 4 AND unixepoch()`;
 
 const FIND_KEY = `SELECT key_id, api_keys.name, key_hash, organization_id, tier, user_id, role, expires_at
   FROM api_keys JOIN organizations USING (organization_id)
@@ -171,11 +172,19 @@ function inTime<Result>({ c }: Call, name: string, answering: Promise<Result>): 
 
 type Rows<Row> = D1Result<Row>[];
 
+/** The isolate's budget of retries: each takes ten, and a batch that succeeds brings one. */
+let tokens = 1000;
+
 async function batch<Row>(call: Call, session: D1DatabaseSession, statements: D1PreparedStatement[], writes: boolean) {
   let inDoubt = false;
   for (let tries = 1; ; tries += 1) {
     try {
-      const results: Rows<Row> = await inTime(call, 'DB.batch', session.batch<Row>(statements));
+      const results: Rows<Row> = await inTime(
+        call,
+        'DB.batch',
+        admit(() => session.batch<Row>(statements)),
+      );
+      tokens = Math.min(tokens + 1, 1000);
       const bookmark = session.getBookmark();
       if (bookmark !== null) call.headers['X-D1-Bookmark'] = bookmark;
       return { results, inDoubt };
@@ -187,10 +196,11 @@ async function batch<Row>(call: Call, session: D1DatabaseSession, statements: D1
       if (!neverRan && /\bSQLITE_|^D1_(TYPE|EXEC)_ERROR|^D1_COLUMN_NOTFOUND/.test(message)) throw error;
       if (!neverRan) inDoubt = writes;
       const maxTries = message.includes('overloaded') ? 2 : 3;
-      if (error instanceof Late || tries >= maxTries) {
+      if (error instanceof Late || tries >= maxTries || tokens < 10 || call.c.req.raw.signal.aborted) {
         throw new Refusal(503, 'temporarily_unavailable', { cause: error });
       }
     }
+    tokens -= 10;
     const milliseconds = Math.random() * 100 * 2 ** (tries - 1);
     await new Promise((resolve) => setTimeout(resolve, milliseconds));
   }
