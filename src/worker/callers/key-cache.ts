@@ -84,10 +84,11 @@ export function holderOf<Holder>({ key: { holder } }: { key: PresentedKey<Holder
 }
 
 /** What a call has, whose key is to be looked up. */
-interface Lookup<Holder> extends Pick<KeyLookup, 'isAlive'> {
+interface Lookup<Holder> {
   env: Bindings;
   key_hash: string;
   afterAnswer: AfterAnswer;
+  isAlive: () => KeyLookup['isAlive'];
   /** Receives the holder that was looked up; undefined if the key is unknown or dead. It throws to refuse the call. */
   onFound: (holder: Holder | undefined) => void;
 }
@@ -184,7 +185,7 @@ export function keyCache<Holder extends Entry>({ schema, find: findKey, markUsed
       key_hash,
       lookup: {
         find: findKey.bind({ key_hash, now }),
-        isAlive,
+        isAlive: isAlive(),
         settle([row], isPrimary, hasActed = false) {
           if (row?.['is_alive']) {
             const holder = isPrimary

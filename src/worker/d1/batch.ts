@@ -95,11 +95,11 @@ export async function actThenRead<Named extends Reads>(
   reads: Named,
   milliseconds?: number,
 ): Promise<{ acted: Rows[]; read: ResultsOf<Named>; inDoubt: boolean; isPrimary: boolean }> {
-  const { rows, ...told } = await run(database, [...statements, ...Object.values(reads)], milliseconds);
+  const { rows, inDoubt, isPrimary } = await run(database, [...statements, ...Object.values(reads)], milliseconds);
   const acted = rows.splice(0, statements.length);
   const read: Record<string, unknown> = {};
   for (const [name, bound] of Object.entries(reads)) read[name] = bound.readRows(rows.shift() ?? []);
-  return { ...told, acted, read: read as ResultsOf<Named> };
+  return { acted, read: read as ResultsOf<Named>, inDoubt, isPrimary };
 }
 
 /** For a batch that runs before the one that decides: if it fails, the outcome is `not_done`. */

@@ -50,8 +50,8 @@ export interface SessionCall {
 /** For a call that reads: asks the nearest replica, which waits until it is as new as the client's bookmark. */
 export async function nearest<Named extends Reads>(call: SessionCall, reads: Named): Promise<ResultsOf<Named>> {
   const { key, bookmark = 'first-unconstrained' } = call;
-  const { read, isPrimary, found } = await inSession(call, bookmark, [], ifAlive(call, reads));
-  if (!key.lookup || key.lookup.settle(found, isPrimary)) return read;
+  const { acted, read, isPrimary } = await inSession(call, bookmark, [], ifAlive(call, reads));
+  if (!key.lookup || key.lookup.settle(acted[0] ?? [], isPrimary)) return read;
   return readOnPrimary(call, reads);
 }
 
@@ -74,10 +74,10 @@ export async function onPrimary<Named extends Reads>(
   reads: Named,
   milliseconds?: number,
 ): Promise<{ read: ResultsOf<Named>; inDoubt: boolean; confirm: (hasActed?: boolean) => void }> {
-  const { read, inDoubt, found } = await inSession(call, 'first-primary', statements, reads, milliseconds);
+  const { acted, read, inDoubt } = await inSession(call, 'first-primary', statements, reads, milliseconds);
   function confirm(hasActed = false) {
     try {
-      call.key.lookup?.settle(found, true, hasActed);
+      call.key.lookup?.settle(acted[0] ?? [], true, hasActed);
     } catch (error) {
       if (!hasActed) throw error;
     }
@@ -90,10 +90,14 @@ export async function onPrimary<Named extends Reads>(
  *
  * @param orIf they have their rows also if this has one
  */
-export function ifAlive<Named extends Reads>({ key }: SessionCall, reads: Named, orIf?: BoundQuery<unknown>): Named {
+export function ifAlive<Named extends Reads>(
+  { key }: SessionCall,
+  reads: Named,
+  orIf?: () => BoundQuery<unknown>,
+): Named {
   const { lookup } = key;
   if (!lookup) return reads;
-  const conditions = orIf ? [lookup.isAlive, orIf] : [lookup.isAlive];
+  const conditions = orIf ? [lookup.isAlive, orIf()] : [lookup.isAlive];
   // SQLite evaluates the limit first, and at 0 it reads no row.
   const limit = `LIMIT iif(${conditions.map(({ sql }) => `EXISTS (${sql})`).join(' OR ')}, -1, 0)`;
   const limited = Object.entries(reads).map(([name, bound]) => [
@@ -116,10 +120,10 @@ async function inSession<Named extends Reads>(
   milliseconds?: number,
 ) {
   const session = open(env.DB, constraint);
-  const asked = key.lookup ? [key.lookup.find] : [];
-  const { acted, ...answer } = await actThenRead(session, [...asked, ...statements], reads, milliseconds);
+  const acting = key.lookup ? [key.lookup.find, ...statements] : statements;
+  const answer = await actThenRead(session, acting, reads, milliseconds);
   told.bookmark = session.getBookmark() ?? told.bookmark;
-  return { ...answer, found: acted[0] ?? [] };
+  return answer;
 }
 
 function open(database: D1Database, constraint: string): D1DatabaseSession {

@@ -193,7 +193,7 @@ export const mutationsBy =
       }
       const reading: Record<string, BoundQuery<unknown>> = {};
       for (const [name, found] of Object.entries(reads)) reading[name] = found.bind(parameters);
-      const explaining = ifAlive(call, reading, findOwnDecision.bind(parameters));
+      const explaining = ifAlive(call, reading, () => findOwnDecision.bind(parameters));
       const { read, inDoubt, confirm } = await onPrimary(
         call,
         acting,

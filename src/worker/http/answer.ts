@@ -48,7 +48,7 @@ export function answer<Body extends object, Status extends ContentfulStatusCode>
 ) {
   const response = new Response(JSON.stringify(body), {
     status,
-    headers: tell(c.get('told'), { 'Content-Type': 'application/json', ...c.get('headers'), ...headers }),
+    headers: tell(c.get('told'), { ...c.get('headers'), 'Content-Type': 'application/json', ...headers }),
   });
   // oxlint-disable-next-line typescript/no-unsafe-type-assertion -- a TypedResponse differs from a Response only in its type
   return response as Response & TypedResponse<JSONParsed<Body>, Status, 'json'>;

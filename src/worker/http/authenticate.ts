@@ -79,7 +79,7 @@ async function identifyOperator(c: Context<AppEnv>) {
     {
       ...partsOf(c),
       key_hash,
-      isAlive: findLivingOperator.bind({ key_hash, now: unixNow() }),
+      isAlive: () => findLivingOperator.bind({ key_hash, now: unixNow() }),
       onFound: (operator) => {
         if (!operator) refuse(c, new DomainError('invalid_operator_key', {}));
         identifyActor(c.get('operatorCall').actor, operator.operator_key_id, operator);
@@ -102,9 +102,7 @@ async function identify(c: Context<AppEnv>) {
     {
       ...partsOf(c),
       key_hash,
-      get isAlive() {
-        return findAlive.bind({ key_hash, organization_id: organizationIn(c) ?? null, now: unixNow() });
-      },
+      isAlive: () => findAlive.bind({ key_hash, organization_id: organizationIn(c) ?? null, now: unixNow() }),
       onFound: (caller) => {
         if (!caller) refuse(c, new DomainError('invalid_api_key', {}));
         identifyActor(c.get('call').actor, caller.key_id, caller);

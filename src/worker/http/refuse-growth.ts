@@ -23,7 +23,7 @@ function grows(request: HonoRequest): boolean {
  * @throws DomainError `temporarily_unavailable` (`not_done`)
  */
 export const refuseGrowth = createMiddleware<AppEnv>(async (c, next) => {
-  if (grows(c.req) && isNearlyFull()) {
+  if (isNearlyFull() && grows(c.req)) {
     throw await errorFor(c, new DomainError('temporarily_unavailable', { outcome: 'not_done' }));
   }
   return next();

@@ -36,7 +36,7 @@ import {
   whyUndecided,
 } from './deletion.ts';
 import type { DeletionParameters, DeletionRequest, Reasons, Way } from './deletion.ts';
-import { integrationState, isIntegration, presentDeletedIntegration } from './integration.ts';
+import { deletedState, isIntegration, presentDeletedIntegration } from './integration.ts';
 import type { DeletedIntegration } from './integration.ts';
 import { isReference } from './references.ts';
 
@@ -178,7 +178,7 @@ export async function deleteIntegration(
     throw whyRefused(integration_id, found) ?? new DomainError('temporarily_unavailable', { outcome: 'not_done' });
   }
 
-  const state = integrationState.parse(JSON.parse(event.state));
+  const state = deletedState.parse(JSON.parse(event.state));
   const kv_key = credentialsKey(state.organization_id, integration_id, state.credentials_version);
   call.afterAnswer(() => purge(call.env, kv_key));
   return { integration: presentDeletedIntegration(state), count: found.others?.[0]?.count ?? 0 };

@@ -10,7 +10,8 @@ import { entityTag } from '../http/entity-tags.ts';
 
 export const MAX_NAME_LENGTH = 100;
 
-const fields = () => ({
+/** What the answer to a delete shows, and the version of the credentials. Every event has it. */
+const oldestFields = () => ({
   integration_id: z.string(),
   organization_id: z.string(),
   name: z.string(),
@@ -20,6 +21,10 @@ const fields = () => ({
   credentials_version: z.string(),
   created_at: z.int(),
   updated_at: z.int(),
+});
+
+const fields = () => ({
+  ...oldestFields(),
   revision: z._default(z.int(), 1),
   account_hint: z._default(z.nullable(z.string()), null),
   verification_status: z._default(z.enum(verificationStatuses), 'unverified'),
@@ -30,6 +35,9 @@ const fields = () => ({
 
 /** An integration as it is in the `state` of its audit events. Older events lack what has a default. */
 export const integrationState = z.lazy(() => z.object(fields()));
+
+/** What a delete needs of it. */
+export const deletedState = z.lazy(() => z.object(oldestFields()));
 
 export type IntegrationState = Omit<z.output<typeof integrationState>, 'credentials_version'>;
 
@@ -63,7 +71,7 @@ export type Target = Pick<typeof integrations.$inferSelect, 'provider' | 'creden
  * A deleted integration as clients see it, with the members in the order of docs/contract.md (DELETE
  * /api/integrations/{integration_id}).
  */
-export function presentDeletedIntegration(state: IntegrationState) {
+export function presentDeletedIntegration(state: Omit<z.output<typeof deletedState>, 'credentials_version'>) {
   return {
     integration_id: state.integration_id,
     client_id: state.organization_id,

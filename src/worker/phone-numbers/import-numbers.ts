@@ -539,7 +539,7 @@ function decide(call: ApiCall, event: Event, request: ImportRequest, items: Item
   };
   const recorded = findRecorded.bind(event);
   return onPrimary(call, [beat.bind({}), ...statements.map((statement) => statement.bind(parameters))], {
-    ...ifAlive(call, explaining, recorded),
+    ...ifAlive(call, explaining, () => recorded),
     recorded,
   });
 }
