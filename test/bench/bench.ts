@@ -16,7 +16,6 @@ import { formatTable, formatVerdicts } from './report.ts';
 import type { Findings, Settings } from './report.ts';
 import { edge } from './suites/edge.ts';
 import { growth } from './suites/growth.ts';
-import { local } from './suites/local.ts';
 import { memory } from './suites/memory.ts';
 import { overload } from './suites/overload.ts';
 import { ownCpu } from './suites/own-cpu.ts';
@@ -26,7 +25,6 @@ import { world } from './suites/world.ts';
 
 const suites: Record<string, (settings: Settings) => Promise<Findings>> = {
   'own-cpu': ownCpu,
-  local,
   edge,
   world,
   overload,

@@ -116,7 +116,7 @@ export async function addNumbers(
 }
 
 /** How many rows of a table hold a condition. */
-export async function countRows(database: D1Database, table: string, condition = 'true'): Promise<number> {
+async function countRows(database: D1Database, table: string, condition = 'true'): Promise<number> {
   return (await database.prepare(`SELECT count(*) AS count FROM ${table} WHERE ${condition}`).first('count')) ?? 0;
 }
 

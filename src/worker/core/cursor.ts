@@ -1,11 +1,15 @@
 /** The cursors of lists: JSON in base64url. A client may send anything in place of one. */
-import { decodeBase64Url, encodeBase64Url } from 'hono/utils/encode';
+import { decodeBase64Url } from 'hono/utils/encode';
 import * as z from 'zod/mini';
 import { invalid } from './errors.ts';
 import { parseJson } from './json.ts';
 
 export function writeCursor(content: object): string {
-  return encodeBase64Url(new TextEncoder().encode(JSON.stringify(content)).buffer).replace(/=+$/, '');
+  const bytes = new TextEncoder().encode(JSON.stringify(content));
+  return btoa(String.fromCharCode(...bytes))
+    .replaceAll('+', '-')
+    .replaceAll('/', '_')
+    .replaceAll('=', '');
 }
 
 /**
