@@ -13,6 +13,7 @@ import * as z from 'zod';
 import { hashKey, isWellFormed } from '../../../src/worker/callers/raw-key.ts';
 import { admit } from '../../../src/worker/core/admission.ts';
 import { newEventId } from '../../../src/worker/core/ids.ts';
+import { logError, logRequest } from '../../../src/worker/core/log.ts';
 import { RecentMap } from '../../../src/worker/core/recent-map.ts';
 import { toIso } from '../../../src/worker/core/time.ts';
 import type { Bindings } from '../../../src/worker/env.ts';
@@ -156,17 +157,13 @@ function inTime<Result>({ c }: Call, name: string, answering: Promise<Result>): 
       c.executionCtx.waitUntil(answering.catch(() => {}));
       reject(new Late(`${name} did not answer in time`));
     }, CALL_MILLISECONDS);
-    answering.then(
-      (result) => {
+    const before =
+      <Value>(settle: (value: Value) => void) =>
+      (value: Value) => {
         clearTimeout(timer);
-        resolve(result);
-      },
-      (error: unknown) => {
-        clearTimeout(timer);
-        // oxlint-disable-next-line typescript/prefer-promise-reject-errors -- it is what the binding gave
-        reject(error);
-      },
-    );
+        settle(value);
+      };
+    answering.then(before(resolve), before(reject));
   });
 }
 
@@ -232,7 +229,7 @@ async function isAdmitted(call: Call, binding: keyof Bindings & `${string}_LIMIT
     const { success } = await inTime(call, binding, call.c.env[binding].limit({ key }));
     return success;
   } catch (error) {
-    console.error(JSON.stringify({ event: 'rate_limiter_failed', error: String(error) }));
+    logError('rate_limiter_failed', error);
     return true;
   }
 }
@@ -473,7 +470,7 @@ async function remove(call: Call): Promise<Response> {
 
 function refuse({ request_id, headers }: Call, error: unknown): { response: Response; code: string } {
   const { status, code } = error instanceof Refusal ? error : new Refusal(500, 'internal_error');
-  if (status >= 500) console.error(JSON.stringify({ event: code, request_id, error: String(error) }));
+  if (status >= 500) logError(code, error, { request_id });
   if (status === 401) delete headers['RateLimit-Policy'];
   delete headers['X-D1-Bookmark'];
   headers['Content-Type'] = 'application/problem+json';
@@ -484,11 +481,7 @@ function refuse({ request_id, headers }: Call, error: unknown): { response: Resp
 async function runAfterAnswer({ afterAnswer, request_id }: Call): Promise<void> {
   await new Promise((resolve) => setTimeout(resolve, 0));
   await Promise.all(
-    afterAnswer.map((task) =>
-      task().catch((error: unknown) => {
-        console.error(JSON.stringify({ event: 'after_answer_failed', request_id, error: String(error) }));
-      }),
-    ),
+    afterAnswer.map((task) => task().catch((error: unknown) => logError('after_answer_failed', error, { request_id }))),
   );
 }
 
@@ -516,17 +509,17 @@ async function answered(c: Ctx, route: string, carryOut: (call: Call) => Promise
   } catch (error) {
     ({ response, code: outcome } = refuse(call, error));
   }
-  const line = {
-    event: 'request',
+  logRequest({
     request_id,
     method: c.req.method,
     route,
     organization_id: call.caller?.organization_id,
     key_id: call.caller?.key_id,
+    operator_key_id: undefined,
     status: response.status,
     outcome,
-  };
-  console.info(JSON.stringify(line));
+    replayed: undefined,
+  });
   if (call.afterAnswer.length > 0) c.executionCtx.waitUntil(runAfterAnswer(call));
   return response;
 }
