@@ -91,14 +91,14 @@ describe('D1 that fails before it commits', () => {
     expect(body).toMatchObject({ outcome: 'not_done' });
   });
 
-  it('while it is asked about the key, has nothing done', async () => {
+  it('is not asked about the key before it acts: what became of the call is unknown', async () => {
     const stranger = await newClient();
     const faults = failingBindings('DB.batch', { when: 'before', message: LOST });
 
     const { status, body } = await call(stranger, 'DELETE', `/api/integrations/${integration_id}`, faults);
 
     expect(status).toBe(503);
-    expect(body).toMatchObject({ outcome: 'not_done' });
+    expect(body).toMatchObject({ outcome: 'unknown' });
   });
 });
 
