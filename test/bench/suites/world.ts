@@ -35,7 +35,7 @@ type Kind = `${'cold' | 'warm'} ${Call}` | `trip to ${'replica' | 'primary'}`;
 const cold: Kind[] = ['cold read', 'cold create', 'cold delete'];
 const warm: Kind[] = ['warm read', 'warm create', 'warm delete'];
 const trips: Kind[] = ['trip to replica', 'trip to primary'];
-const kindsOf: Record<Version, Kind[]> = { before: cold, after: [...cold, ...warm, ...trips] };
+const kindsOf: Record<Version, Kind[]> = { before: [...cold, ...warm], after: [...cold, ...warm, ...trips] };
 
 const nameOf = (version: Version, primary: Place) => `${version}-${primary}`;
 
@@ -177,6 +177,7 @@ export async function world({ rounds = ROUNDS }: Settings): Promise<Findings> {
             call,
             'cold, before': pair(taken('before', city, `cold ${call}`)),
             'cold, after': pair(taken('after', city, `cold ${call}`)),
+            'warm, before': pair(taken('before', city, `warm ${call}`)),
             'warm, after': pair(taken('after', city, `warm ${call}`)),
             'one D1 trip alone': pair(taken('after', city, tripOf(call))),
             'one region': oneRegion(city, primary),
