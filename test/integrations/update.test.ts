@@ -371,7 +371,11 @@ describe('an update that is refused', () => {
     await changeKey(client, `organization_id = '${stranger.organization_id}'`);
 
     expect(await refusal({ name: 'x' })).toMatchObject({ status: 401 });
-    expect(await refusal({ credentials: fresh })).toMatchObject({ status: 401 });
+    // The isolate has forgotten the key, and learns whose it is.
+    expect(await refusal({ credentials: fresh })).toMatchObject({
+      status: 403,
+      body: { code: 'organization_mismatch' },
+    });
   });
 });
 
