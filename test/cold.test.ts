@@ -425,6 +425,24 @@ describe('a flood of 10,000 unknown keys from one address', () => {
   });
 });
 
+describe('an operator key without permissions', () => {
+  it('reads nothing', async () => {
+    const { organization_id } = await newClient();
+    const about = `/operator/organizations/${organization_id}`;
+    const without = await newOperator({ permissions: [] });
+    for (const path of [
+      about,
+      '/operator/organizations',
+      `${about}/api-keys`,
+      '/operator/phone-numbers?phone_number=%2B14155550100',
+      `/operator/audit-events?organization_id=${organization_id}`,
+    ]) {
+      const { status, body } = await callCold(without, { method: 'GET', path });
+      expect({ path, status, body }).toMatchObject({ path, status: 403, body: { code: 'operator_permission_denied' } });
+    }
+  });
+});
+
 const stored = z.array(z.looseObject({ kv_key: z.string() }));
 
 describe('the creation of an integration with a key that nothing knows', () => {
