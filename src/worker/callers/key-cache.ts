@@ -79,7 +79,7 @@ export interface PresentedKey<Holder> {
 
 /** The holder of a key, once D1 or a cache has confirmed it. */
 export function holderOf<Holder>({ key: { holder } }: { key: PresentedKey<Holder> }): Holder {
-  if (!holder) throw new Error('The holder of the key is not known yet.');
+  if (!holder) throw new Error('The caller is not known yet.');
   return holder;
 }
 
@@ -238,7 +238,8 @@ export function keyCache<Holder extends Entry>({ schema, find: findKey, markUsed
   ): void {
     const { key_hash, deadline } = holder;
     const known = isolateCache.get(key_hash);
-    if (known && known.deadline >= deadline) return;
+    // One that is not believed was made while the clock was wrong.
+    if (known && known.deadline >= deadline && isBelieved(known, key_hash, unixNow())) return;
     isolateCache.set(key_hash, holder);
     afterAnswer(async () => {
       if (await reading) return;

@@ -129,7 +129,7 @@ type BoundValue = (parameters: Bound) => unknown;
 function numbered(text: string, values: BoundValue[]): Pick<Compiled, 'sql' | 'values'> {
   const unique = [...new Set(values)];
   const [start = '', ...rest] = text.split('?');
-  if (rest.length !== values.length) throw new Error('A literal has a question mark.');
+  if (rest.length !== values.length) throw new Error('A literal has a ?.');
   const places = values.map((value) => unique.indexOf(value) + 1);
   return { sql: start + rest.map((piece, index) => `?${places[index]}${piece}`).join(''), values: unique };
 }

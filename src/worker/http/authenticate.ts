@@ -45,7 +45,7 @@ export const authenticateOperator = createMiddleware<AppEnv>(async (c, next) => 
 async function toTheEnd(c: Context<AppEnv>, key: PresentedKey<object>, next: Next): Promise<void> {
   try {
     await next();
-    if (key.lookup && c.res.status < 400) throw new Error('The call was answered before its caller was known.');
+    if (key.lookup && c.res.status < 400) throw new Error('The caller is not known yet.');
   } finally {
     key.release();
   }

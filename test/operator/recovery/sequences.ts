@@ -96,6 +96,8 @@ let worlds = 0;
 
 class World {
   readonly client: Client;
+  /** Whose calls stall: a call waits for another's look-up of the same key. */
+  readonly colleague: Client;
   /** Of its own, because each network has a limit of look-ups, and the worlds share an organization. */
   readonly network = { 'CF-Connecting-IP': `2001:db9:${(worlds += 1).toString(16)}::1` };
   readonly integrations: string[] = [];
@@ -117,8 +119,9 @@ class World {
   /** Where each phone number was assigned at the export. */
   homes = new Map<string, unknown>();
 
-  constructor(client: Client) {
+  constructor(client: Client, colleague: Client) {
     this.client = client;
+    this.colleague = colleague;
   }
 
   private bindings({ loses, isConcurrent, kvRefuses }: Act): Bindings {
@@ -156,10 +159,6 @@ class World {
   }
 
   async act(one: Act): Promise<void> {
-    // Else the calls after it would wait for its look-up of their key.
-    if (one.isConcurrent) {
-      await this.at(one.clock, () => call(this.client, 'GET', '/api/nothing', { headers: this.network }))();
-    }
     const carriedOut = this.at(one.clock, () => this.carryOut(one))();
     if (!one.isConcurrent) return carriedOut;
     const [last] = this.stalled.slice(-1);
@@ -183,7 +182,7 @@ class World {
     const integration = nth(this.integrations, 'intg');
     const number = nth(this.numbers, 'phon');
     const send = (method: string, path: string, body?: object) =>
-      call(client, method, path, { body, bindings, headers: this.network });
+      call(one.isConcurrent ? this.colleague : client, method, path, { body, bindings, headers: this.network });
     const learn = (answer: { status: number; body: unknown }, member: string, list: string[]) => {
       if (answer.status === 201) list.push(String(answered.parse(answer.body).data[member]));
     };
@@ -406,6 +405,7 @@ const tables = [
 /** What every sequence begins with. */
 interface Beginning {
   client: Client;
+  colleague: Client;
   integrations: string[];
   number: string;
   key: Client;
@@ -419,6 +419,7 @@ const namesInKv = async () => (await env.CREDENTIALS.list()).keys.map(({ name })
 
 async function makeBeginning(): Promise<Beginning> {
   const client = await newClient();
+  const colleague = await newClient(client);
   const integrations = [await createIntegration(client), await createIntegration(client)];
   const number = await importNumber(client, integrations[0] ?? '', unusedNumber());
   await importSip(client, unusedNumber());
@@ -428,12 +429,12 @@ async function makeBeginning(): Promise<Beginning> {
     const ciphertext = await env.CREDENTIALS.get(name, 'arrayBuffer');
     if (ciphertext) ciphertexts.set(name, ciphertext);
   }
-  return { client, integrations, number, key, bringBack: await restorePoint(), ciphertexts };
+  return { client, colleague, integrations, number, key, bringBack: await restorePoint(), ciphertexts };
 }
 
 async function startAfresh(): Promise<World> {
   beginning ??= makeBeginning();
-  const { client, integrations, number, key, bringBack, ciphertexts } = await beginning;
+  const { client, colleague, integrations, number, key, bringBack, ciphertexts } = await beginning;
   await bringBack();
   const names = await namesInKv();
   const missing = [...ciphertexts].filter(([name]) => !names.includes(name));
@@ -441,7 +442,7 @@ async function startAfresh(): Promise<World> {
     ...names.filter((name) => !ciphertexts.has(name)).map((name) => env.CREDENTIALS.delete(name)),
     ...missing.map(([name, ciphertext]) => env.CREDENTIALS.put(name, ciphertext)),
   ]);
-  const world = new World(client);
+  const world = new World(client, colleague);
   world.integrations.push(...integrations);
   world.numbers.push(number);
   world.keys.push(key);
