@@ -84,7 +84,7 @@ export function holderOf<Holder>({ key: { holder } }: { key: PresentedKey<Holder
 }
 
 /** What a call has, whose key is to be looked up. */
-interface Lookup<Holder> {
+export interface Lookup<Holder> {
   env: Bindings;
   key_hash: string;
   afterAnswer: AfterAnswer;
