@@ -509,9 +509,10 @@ describe('a delete with 10,000 phone numbers', () => {
       const results = await carryOut();
       if (name === 'DB.batch' && Array.isArray(results)) {
         statements += results.length;
-        for (const { meta } of results) {
+        for (const [index, { meta }] of results.entries()) {
           read += meta.rows_read;
-          written += meta.rows_written;
+          // Which call renews the heartbeat is a matter of time.
+          if (!sent.statements[index]?.sql.startsWith('update "heartbeats"')) written += meta.rows_written;
         }
         for (const { values } of sent.statements) {
           mostParameters = Math.max(mostParameters, values.length);
