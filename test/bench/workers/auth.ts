@@ -1,5 +1,6 @@
 /** Authentication and the rate limit alone, in front of hello's answer. */
 import { Hono } from 'hono';
+import { nearest } from '../../../src/worker/d1/replica-session.ts';
 import type { AppEnv } from '../../../src/worker/http/app-env.ts';
 import { authenticate } from '../../../src/worker/http/authenticate.ts';
 import { limitOrganization } from '../../../src/worker/http/rate-limit.ts';
@@ -10,9 +11,14 @@ const app = new Hono<AppEnv>()
     c.set('request_id', '');
     c.set('afterAnswer', () => {});
     c.set('headers', {});
+    c.set('told', { replayed: false, bookmark: null, exhausted: null });
     await next();
   })
   .use(authenticate, limitOrganization)
-  .all('*', (c) => c.json({ success: true }));
+  .all('*', async (c) => {
+    const call = c.get('call');
+    if (call.key.lookup) await nearest(call, {});
+    return c.json({ success: true });
+  });
 
 export default modelled(app.fetch);
