@@ -33,7 +33,7 @@ async function make(commit: string, script: string): Promise<Bundle> {
       cwd: projectDirectory,
     });
     await run('tar', ['-xf', archive, '-C', directory]);
-    const models = 'test/bench/workers';
+    const models = 'test/bench';
     await cp(join(projectDirectory, models), join(directory, models), { recursive: true });
     // The bundler looks for the directory of assets that wrangler.toml names.
     await mkdir(join(directory, 'public'));
