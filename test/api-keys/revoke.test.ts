@@ -94,8 +94,11 @@ describe('a revoked key', () => {
     const phone_number_id = await importNumber(client, integration_id, unusedNumber());
     const spare = await createIntegration(client);
     await revoke();
+    /** Its use is noted after the answer. */
+    const keys = async () =>
+      (await page(client, '/api/api-keys')).data.map((key) => ({ ...key, last_used_at: 'not compared' }));
     const before = await resources();
-    const keysBefore = await page(client, '/api/api-keys');
+    const keysBefore = await keys();
     const mutations: [string, string, object?][] = [
       ['POST', '/api/integrations', { name: 'x', credentials: twilio }],
       ['PUT', `/api/integrations/${integration_id}`, { name: 'x' }],
@@ -124,7 +127,7 @@ describe('a revoked key', () => {
     }
 
     expect(await resources()).toEqual(before);
-    expect((await page(client, '/api/api-keys')).data).toEqual(keysBefore.data);
+    expect(await keys()).toEqual(keysBefore);
   });
 
   it('stays listed, as revoked', async () => {
