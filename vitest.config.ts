@@ -3,8 +3,9 @@ import { defineConfig } from 'vitest/config';
 import { startSimulation } from './src/dev/simulation.ts';
 import { grants } from './test/credentials-reader/grants.ts';
 
-const nodeTests = ['test/commands/**/*.test.ts', 'test/conformance/**/*.test.ts'];
-const exhaustiveNodeTests = ['test/commands/**/*.exhaustive.test.ts', 'test/conformance/**/*.exhaustive.test.ts'];
+const nodeFolders = ['commands', 'conformance', 'console'];
+const nodeTests = nodeFolders.map((folder) => `test/${folder}/**/*.test.ts`);
+const exhaustiveNodeTests = nodeFolders.map((folder) => `test/${folder}/**/*.exhaustive.test.ts`);
 const exhaustiveTests = ['test/**/*.exhaustive.test.ts'];
 
 // Wrangler does not see that the secret is bound below, and would warn for each file that it is missing.

@@ -20,8 +20,8 @@ export const launchBrowser = () =>
     args: ['--no-sandbox', '--disable-dev-shm-usage', '--disable-gpu'],
   });
 
-/** Opens the page and notes what it asks for and complains of. */
-export async function openReferencePage(browser: Browser, url: string, options: BrowserContextOptions = {}) {
+/** Opens a page and notes what it asks for and complains of. */
+export async function openPage(browser: Browser, url: string, options: BrowserContextOptions = {}) {
   const page = await browser.newPage({ viewport: { width: 1280, height: 1600 }, ...options });
   page.setDefaultTimeout(LAST_NET.timeout);
   const origins = new Set<string>();
@@ -35,6 +35,12 @@ export async function openReferencePage(browser: Browser, url: string, options: 
       noteViolation(violatedDirective + ' ' + blockedURI));`,
   });
   const response = await page.goto(url);
-  await page.waitForSelector('.opblock');
   return { page, response, origins, complaints };
+}
+
+/** Opens the reference page. */
+export async function openReferencePage(browser: Browser, url: string, options?: BrowserContextOptions) {
+  const opened = await openPage(browser, url, options);
+  await opened.page.waitForSelector('.opblock');
+  return opened;
 }

@@ -1,0 +1,44 @@
+import type { PropsWithChildren } from 'hono/jsx';
+import { useEffect, useRef } from 'hono/jsx/dom';
+import { useId } from 'hono/jsx/dom';
+
+interface DialogProps {
+  title: string;
+  /** The user leaves it, by its button or by Escape. */
+  onClose: () => void;
+  /** Text of the button that leaves it; without one there is none. */
+  closeText?: string;
+}
+
+/** A modal dialog. The focus goes back to where it was. */
+export function Dialog({ title, onClose, closeText, children }: PropsWithChildren<DialogProps>) {
+  const element = useRef<HTMLDialogElement>(null);
+  const id = useId();
+  useEffect(() => {
+    const dialog = element.current;
+    dialog?.showModal();
+    return () => dialog?.close();
+  }, []);
+  return (
+    <dialog
+      ref={element}
+      aria-labelledby={id}
+      onCancel={(event: Event) => {
+        event.preventDefault();
+        onClose();
+      }}
+    >
+      <article>
+        <h2 id={id}>{title}</h2>
+        {children}
+        {closeText !== undefined && (
+          <div class="actions">
+            <button type="button" class="secondary" onClick={onClose}>
+              {closeText}
+            </button>
+          </div>
+        )}
+      </article>
+    </dialog>
+  );
+}
