@@ -238,6 +238,7 @@ ${curl(in_use)}
 This delete is done, and the credentials are deleted too:
 ${curl(spare)}
 
+Console, to sign in with this organization and key: ${url}/console
 All calls, to read and to try out: ${url}/docs
 Operators have an API too: ${commandLine('operators:create', { name: 'Signup service', ...place })} makes a key for ${url}/operator
 How another Worker reads the credentials: npm run example

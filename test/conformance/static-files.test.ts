@@ -10,6 +10,10 @@ const server = joinServer();
 const ask = (path: string, method = 'GET') => fetch(server.url + path, { method, redirect: 'manual' });
 
 const files = [
+  ['/', 'text/html; charset=utf-8'],
+  ['/console', 'text/html; charset=utf-8'],
+  ['/console/console.js', 'text/javascript; charset=utf-8'],
+  ['/console/style.css', 'text/css; charset=utf-8'],
   ['/docs', 'text/html; charset=utf-8'],
   ['/openapi.json', 'application/json'],
   ['/llms.txt', 'text/plain; charset=utf-8'],
@@ -47,12 +51,21 @@ describe('a file that is served without the Worker', () => {
   });
 });
 
-it.each(['GET', 'HEAD'])('%s / leads to the reference', async (method) => {
-  const { status, headers } = await ask('/', method);
+it('the console lets no text become HTML or a script, and nobody frames it', async () => {
+  const { headers } = await ask('/console');
+  const policy = headers.get('Content-Security-Policy');
 
-  expect(status).toBe(302);
-  expect(headers.get('Location')).toBe('/docs');
-  expectSecurityHeaders(headers);
+  expect(policy).toContain("frame-ancestors 'none'");
+  expect(policy).toContain("require-trusted-types-for 'script'; trusted-types 'none'");
+});
+
+it('the front page leads to the console, the reference, its document and the health', async () => {
+  const text = await (await ask('/')).text();
+
+  for (const path of ['/console', '/docs', '/openapi.json', '/health']) {
+    expect(text).toContain(`href="${path}"`);
+    expect((await ask(path)).status).toBe(200);
+  }
 });
 
 it('security.txt expires a year after the newest release, which renews it', async () => {
