@@ -4,7 +4,7 @@ import { hrefOf, useRoute } from './route.ts';
 import type { Route } from './route.ts';
 import { restoreSession, sessionState } from './session.ts';
 import type { Session } from './session.ts';
-import { Shell } from './shell.tsx';
+import { Connection, Shell } from './shell.tsx';
 import { SignIn } from './sign-in.tsx';
 import { useStore } from './store.ts';
 import { HistoryView } from './views/history.tsx';
@@ -51,6 +51,15 @@ function View({ session, route: { path, query } }: { session: Session; route: Ro
 }
 
 function App() {
+  return (
+    <>
+      <Connection />
+      <Content />
+    </>
+  );
+}
+
+function Content() {
   const { session, ended } = useStore(sessionState);
   const route = useRoute();
   if (!session) return <SignIn ended={ended} />;

@@ -1,5 +1,5 @@
 /** Who is signed in. The key is in the memory of this tab, and in its `sessionStorage` only if the user chose that. */
-import { patchbayClient, unwrap } from 'patchbay-client';
+import { PatchbayError, patchbayClient, unwrap } from 'patchbay-client';
 import { fetchWhenConnected } from './connection.ts';
 import { store } from './store.ts';
 
@@ -21,7 +21,7 @@ export interface Session {
 }
 
 /** Why nobody is signed in any more. */
-export type SignOutReason = 'asked' | 'idle' | 'key_ended';
+export type SignOutReason = 'asked' | 'idle' | 'key_ended' | 'no_answer';
 
 interface SessionState {
   session: Session | undefined;
@@ -85,7 +85,11 @@ export async function restoreSession(): Promise<void> {
   if (!kept) return;
   ({ lastUsed } = kept);
   if (isIdle()) return signOut('idle');
-  await signIn(kept.credentials, true).catch(() => signOut('key_ended'));
+  await signIn(kept.credentials, true).catch((error: unknown) => {
+    if (error instanceof PatchbayError && [401, 403].includes(error.status)) signOut('key_ended');
+    // The tab still has the key: a reload tries again.
+    else sessionState.set({ session: undefined, ended: 'no_answer' });
+  });
 }
 
 function noteUse(): void {

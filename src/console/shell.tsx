@@ -56,7 +56,6 @@ export function Shell({ session, section, children }: PropsWithChildren<{ sessio
           </button>
         </div>
       </header>
-      <Connection />
       <main id="main">
         <Notice />
         <Jobs />
@@ -67,7 +66,7 @@ export function Shell({ session, section, children }: PropsWithChildren<{ sessio
 }
 
 /** Tells that the connection is lost. */
-function Connection() {
+export function Connection() {
   const isConnected = useStore(connected);
   return (
     <div role="status" class="connection">

@@ -8,6 +8,7 @@ const messages: Record<SignOutReason, string> = {
   asked: 'You are signed out.',
   idle: 'You were signed out, because this page was not used for 15 minutes.',
   key_ended: 'You were signed out: the API key is revoked or expired, or its organization is suspended.',
+  no_answer: 'The API did not answer, so you are not signed in. Reload the page to try again.',
 };
 
 const wrongKey = (text: string) =>

@@ -1,9 +1,13 @@
+import { sessionState } from '../session.ts';
 import { store, useStore } from '../store.ts';
 
 const notice = store('');
 
 /** Tells what was done, to the eye and to a screen reader. It stays until the next one, or until it is dismissed. */
 export const notify = (text: string) => notice.set(text);
+
+// It may name what the next user must not see.
+sessionState.subscribe(() => notify(''));
 
 export function Notice() {
   const text = useStore(notice);
