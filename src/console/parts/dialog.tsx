@@ -23,6 +23,12 @@ export function Dialog({ title, onClose, closeText, children }: PropsWithChildre
     <dialog
       ref={element}
       aria-labelledby={id}
+      onKeyDown={(event: KeyboardEvent) => {
+        if (event.key !== 'Escape') return;
+        // Chromium cancels only once: the second Escape would close it under our feet.
+        event.preventDefault();
+        onClose();
+      }}
       onCancel={(event: Event) => {
         event.preventDefault();
         onClose();
