@@ -22,7 +22,9 @@ export const launchBrowser = () =>
 
 /** Opens a page and notes what it asks for and complains of. */
 export async function openPage(browser: Browser, url: string, options: BrowserContextOptions = {}) {
-  const page = await browser.newPage({ viewport: { width: 1280, height: 1600 }, ...options });
+  // Not the page's own context: axe opens a second page in it.
+  const context = await browser.newContext({ viewport: { width: 1280, height: 1600 }, ...options });
+  const page = await context.newPage();
   page.setDefaultTimeout(LAST_NET.timeout);
   const origins = new Set<string>();
   const complaints: string[] = [];
