@@ -202,7 +202,11 @@ describe.skipIf(!executablePath)('the console’s history', () => {
     );
     expect(objects[0]).toMatchObject({
       actor_name: `'=HYPERLINK("https://evil.example","x")`,
-      sentence: `'=HYPERLINK("https://evil.example","x") imported number ${numbers[119]} through ${integration_id}.`,
+      sentence: expect.stringMatching(
+        new RegExp(
+          `^'=HYPERLINK\\("https://evil.example","x"\\) imported number \\+\\d+ through ${integration_id}\\.$`,
+        ),
+      ),
       outcome: 'succeeded',
     });
     assertQuiet();

@@ -97,9 +97,10 @@ describe.skipIf(!executablePath)('the console’s keys', () => {
   it('says what to do if the answer with a new key was lost', async () => {
     const client = await server.newOrganization();
     const { page, assertQuiet } = await openAs(client, '#/keys');
+    let isLost = false;
     await page.route('**/api/api-keys', async (route) => {
-      if (route.request().method() !== 'POST') return route.continue();
-      await page.unroute('**/api/api-keys');
+      if (isLost || route.request().method() !== 'POST') return route.continue();
+      isLost = true;
       await route.fetch();
       return route.abort();
     });
