@@ -70,11 +70,14 @@ export async function expectAccessible(page: Page): Promise<void> {
 export const keepPicture = (page: Page, name: string) =>
   page.screenshot({ path: join(artefacts, `${name}.png`), fullPage: true });
 
-/** Looks at a view in light and dark and at 360 px: axe finds nothing, and nothing scrolls sideways. */
+/**
+ * Looks at a view in light and dark and at 360 px: axe finds nothing, and nothing scrolls sideways. Colors change at once,
+ * so that nothing is seen halfway.
+ */
 export async function lookAt(page: Page, name: string): Promise<void> {
   const size = page.viewportSize() ?? { width: 1280, height: 1600 };
   for (const colorScheme of ['light', 'dark'] as const) {
-    await page.emulateMedia({ colorScheme });
+    await page.emulateMedia({ colorScheme, reducedMotion: 'reduce' });
     await keepPicture(page, `${name}-${colorScheme}`);
     await expectAccessible(page);
   }
