@@ -57,15 +57,21 @@ describe.skipIf(!executablePath)('the console’s overview', () => {
     expect(await panel('Numbers').textContent()).toBe('Numbers3of 1,000 ');
     expect(await panel('Unconfirmed numbers').textContent()).toBe('Unconfirmed numbers3of 50 ');
     expect(await panel('Keys').textContent()).toBe('Keys2of 2 ! full');
-    expect(await panel('Credentials missing').getByRole('listitem').allTextContents()).toEqual(['Missing · just now']);
-    expect(await panel('Credentials refused').getByRole('listitem').allTextContents()).toEqual(['Refused · just now']);
-    expect(await panel('Credentials limited').getByRole('listitem').allTextContents()).toEqual(['Limited · just now']);
-    expect(await panel('Check overdue: it was more than 48 hours ago').getByRole('listitem').allTextContents()).toEqual(
-      ['Overdue · 2 days ago'],
-    );
+    expect(await panel('Credentials missing').getByRole('listitem').allTextContents()).toEqual([
+      'Missing · checked just now',
+    ]);
+    expect(await panel('Credentials refused').getByRole('listitem').allTextContents()).toEqual([
+      'Refused · checked just now',
+    ]);
+    expect(await panel('Credentials limited').getByRole('listitem').allTextContents()).toEqual([
+      'Limited · checked just now',
+    ]);
+    expect(await panel('Not checked for 48 hours').getByRole('listitem').allTextContents()).toEqual([
+      'Overdue · checked 2 days ago',
+    ]);
     expect(await panel('Never checked').getByRole('listitem').allTextContents()).toEqual(['Unchecked']);
     expect(await panel('Keys that end within 14 days').getByRole('listitem').allTextContents()).toEqual([
-      expect.stringMatching(/^Ending \(bk_live_\w{4}…\) · in 5 days$/),
+      expect.stringMatching(/^Ending \(bk_live_\w{4}…\) · ends in 5 days$/),
     ]);
     expect(await panel('Quotas').getByRole('listitem').allTextContents()).toEqual(['Keys: 2 of 2']);
     expect(await page.getByText('Nothing needs attention.').count()).toBe(0);

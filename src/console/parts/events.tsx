@@ -107,7 +107,7 @@ function Details({ event }: { event: AuditEvent }) {
         </dd>
       </dl>
       {changes !== null && Object.keys(changes).length > 0 && <Changes changes={changes} />}
-      <p>The target just before; for what was made, as it was made:</p>
+      <p>The target {/\.(?:created|imported)$/.test(action) ? 'as it was made' : 'just before'}:</p>
       <pre>{JSON.stringify(event.state, null, 2)}</pre>
     </div>
   );

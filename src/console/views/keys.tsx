@@ -156,7 +156,7 @@ function KeyRow({ session, apiKey, onOpen }: KeyRowProps) {
               </button>
             ))}
           {session.can('audit:read') && (
-            <a href={hrefOf(['history'], { actor_key_id: key_id })} aria-label={`What ${name} ${prefix} did`}>
+            <a href={hrefOf(['history'], { actor_key_id: key_id })} aria-label={`What it did: ${name} ${prefix}`}>
               What it did
             </a>
           )}

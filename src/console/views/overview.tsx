@@ -133,6 +133,8 @@ interface ConcernList {
   tone: Tone;
   /** All of them, in a view of their own. */
   href: string;
+  /** What was, or will be, at the times of its rows. */
+  verb: string;
   rows: { id: string; name: string; href: string; time: string | null }[];
 }
 
@@ -141,7 +143,7 @@ const saidOf: Record<Concern, { title: string; tone: Tone; filter: Record<string
   missing: { title: 'Credentials missing', tone: 'bad', filter: { status: 'credentials_missing' } },
   refused: { title: 'Credentials refused', tone: 'bad', filter: { verification: 'refused' } },
   limited: { title: 'Credentials limited', tone: 'warning', filter: { verification: 'limited' } },
-  overdue: { title: 'Check overdue: it was more than 48 hours ago', tone: 'warning', filter: {} },
+  overdue: { title: 'Not checked for 48 hours', tone: 'warning', filter: {} },
   never_checked: { title: 'Never checked', tone: 'warning', filter: { verification: 'unverified' } },
 };
 
@@ -154,7 +156,7 @@ function listsOf(integrations: FoundIntegrations | undefined, keys: FoundKeys | 
       href: hrefOf(['integrations', integration_id]),
       time: verification.checked_at,
     }));
-    return { title, tone, href: hrefOf(['integrations'], filter), rows };
+    return { title, tone, href: hrefOf(['integrations'], filter), verb: 'checked', rows };
   });
   const ending = (keys?.ending ?? []).map(({ key_id, name, prefix, expires_at }) => ({
     id: key_id,
@@ -164,7 +166,13 @@ function listsOf(integrations: FoundIntegrations | undefined, keys: FoundKeys | 
   }));
   const all = [
     ...lists,
-    { title: 'Keys that end within 14 days', tone: 'warning' as const, href: hrefOf(['keys']), rows: ending },
+    {
+      title: 'Keys that end within 14 days',
+      tone: 'warning' as const,
+      href: hrefOf(['keys']),
+      verb: 'ends',
+      rows: ending,
+    },
   ];
   return all.filter(({ rows }) => rows.length > 0);
 }
@@ -173,18 +181,20 @@ const Attention = ({ lists, quotas }: { lists: readonly ConcernList[]; quotas: r
   <section>
     <h2>What needs attention</h2>
     {lists.length + quotas.length === 0 && <p>Nothing needs attention.</p>}
-    {lists.map((list) => (
-      <ConcernPanel key={list.title} list={list} />
-    ))}
-    {quotas.length > 0 && (
-      <AttentionPanel title="Quotas" tone="warning">
-        {quotas.map(({ name, href, ...quota }) => (
-          <li key={name}>
-            <a href={href}>{name}</a>: {countText(quota.has)} of {quota.limit.toLocaleString()}
-          </li>
-        ))}
-      </AttentionPanel>
-    )}
+    <div class="cards">
+      {lists.map((list) => (
+        <ConcernPanel key={list.title} list={list} />
+      ))}
+      {quotas.length > 0 && (
+        <AttentionPanel title="Quotas" tone="warning">
+          {quotas.map(({ name, href, has, limit }) => (
+            <li key={name}>
+              <a href={href}>{name}</a>: {countText(has)} of {limit.toLocaleString()}
+            </li>
+          ))}
+        </AttentionPanel>
+      )}
+    </div>
   </section>
 );
 
@@ -200,7 +210,7 @@ const AttentionPanel = ({ title, tone, children }: PropsWithChildren<{ title: st
 /** More than these are a list of their own. */
 const SHOWN_ROWS = 10;
 
-function ConcernPanel({ list: { title, tone, href, rows } }: { list: ConcernList }) {
+function ConcernPanel({ list: { title, tone, href, verb, rows } }: { list: ConcernList }) {
   const hidden = rows.length - SHOWN_ROWS;
   return (
     <AttentionPanel title={title} tone={tone}>
@@ -209,7 +219,7 @@ function ConcernPanel({ list: { title, tone, href, rows } }: { list: ConcernList
           <a href={place}>{name}</a>
           {time !== null && (
             <span>
-              {' · '}
+              {` · ${verb} `}
               <Age value={time} />
             </span>
           )}
