@@ -235,6 +235,9 @@ describe.skipIf(!executablePath)('the console’s keys', () => {
       'Integrations',
       'Numbers',
     ]);
+    await asUser.page.evaluate("location.hash = '#/keys'");
+    await asUser.page.getByRole('alert').getByText('Ask somebody with a key of a higher role.').waitFor();
+    expect(await asUser.page.getByRole('button', { name: 'Create a key' }).count()).toBe(0);
     asUser.assertQuiet();
   });
 

@@ -70,7 +70,7 @@ describe.skipIf(!executablePath)('the console’s overview', () => {
       'Overdue · checked 2 days ago',
     ]);
     expect(await panel('Never checked').getByRole('listitem').allTextContents()).toEqual(['Unchecked']);
-    expect(await panel('Keys that end within 14 days').getByRole('listitem').allTextContents()).toEqual([
+    expect(await panel('Keys that end soon').getByRole('listitem').allTextContents()).toEqual([
       expect.stringMatching(/^Ending \(bk_live_\w{4}…\) · ends in 5 days$/),
     ]);
     expect(await panel('Quotas').getByRole('listitem').allTextContents()).toEqual(['Keys: 2 of 2']);

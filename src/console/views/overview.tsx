@@ -167,7 +167,7 @@ function listsOf(integrations: FoundIntegrations | undefined, keys: FoundKeys | 
   const all = [
     ...lists,
     {
-      title: 'Keys that end within 14 days',
+      title: 'Keys that end soon',
       tone: 'warning' as const,
       href: hrefOf(['keys']),
       verb: 'ends',
