@@ -181,7 +181,7 @@ describe.skipIf(!executablePath)('the console’s history', () => {
     await page.getByText('100 of 120 events shown').waitFor();
 
     const jsonl = await exported(page, 'JSON Lines');
-    await page.getByText('120 events are in the file.').waitFor();
+    await page.getByText('Events in the file: 120.').waitFor();
     expect(jsonl.name).toMatch(/^audit-events-[\dT-]+\.jsonl$/);
     const events = await eventsOf(client, 'action=phone_number.imported');
     expect(events).toHaveLength(120);

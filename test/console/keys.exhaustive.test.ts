@@ -86,6 +86,7 @@ describe.skipIf(!executablePath)('the console’s keys', () => {
     const raw_key = await shownKey(dialog);
     expect(await nameOf({ ...client, raw_key })).toBe('Billing');
     for (const _ of [1, 2, 3]) await page.keyboard.press('Escape');
+    expect(await dialog.isVisible()).toBe(true);
     expect(await shownKey(dialog)).toBe(raw_key);
     expect(await placesOf(page, raw_key)).toEqual([]);
 
@@ -249,15 +250,15 @@ describe.skipIf(!executablePath)('the console’s keys', () => {
     await page.getByRole('button', { name: 'Create a key' }).click();
     const dialog = dialogOf(page, 'Create a key');
     await dialog.getByLabel('Name').fill('Longer');
-    await dialog.getByLabel('Ends').fill('2020-01-01T00:00');
+    await dialog.getByLabel('Expires').fill('2020-01-01T00:00');
     await dialog.getByText('must be in the future').waitFor();
-    await dialog.getByLabel('Ends').fill('2999-01-01T00:00');
-    await dialog.getByText('must not be later than the end of your own key').waitFor();
+    await dialog.getByLabel('Expires').fill('2999-01-01T00:00');
+    await dialog.getByText('must not be later than your own key expires').waitFor();
     await dialog.getByRole('button', { name: 'Create key' }).click();
     await dialog.getByRole('alert').waitFor();
     expect(await keysOf(client)).toHaveLength(2);
 
-    await dialog.getByLabel('Ends').fill('');
+    await dialog.getByLabel('Expires').fill('');
     await dialog.getByRole('button', { name: 'Create key' }).click();
     await dialogOf(page, 'Store key Longer').getByRole('button', { name: 'I have stored it' }).click();
     const made = (await keysOf(client)).find(({ name }) => name === 'Longer');

@@ -23,7 +23,10 @@ describe.skipIf(!executablePath)('the console’s overview', () => {
 
   it('counts what there is, and lists what needs attention', async () => {
     const client = await server.newOrganization({ tier: 'starter' });
-    await server.query('UPDATE organizations SET max_api_keys = 2 WHERE organization_id = ?', client.organization_id);
+    await server.query(
+      'UPDATE organizations SET max_api_keys = 2, max_integrations = 7 WHERE organization_id = ?',
+      client.organization_id,
+    );
     const good = await integrationThat(client, 'Good', 'a-good-secret');
     const refused = await integrationThat(client, 'Refused', 'a-refused-secret');
     await integrationThat(client, 'Limited', 'a-restricted-secret');
@@ -53,7 +56,7 @@ describe.skipIf(!executablePath)('the console’s overview', () => {
 
     const panel = (name: string) => page.getByRole('region', { name, exact: true });
     await panel('Quotas').waitFor();
-    expect(await panel('Integrations').textContent()).toBe('Integrations6of 50 ');
+    expect(await panel('Integrations').textContent()).toBe('Integrations6of 7 ! nearly full');
     expect(await panel('Numbers').textContent()).toBe('Numbers3of 1,000 ');
     expect(await panel('Unconfirmed numbers').textContent()).toBe('Unconfirmed numbers3of 50 ');
     expect(await panel('Keys').textContent()).toBe('Keys2of 2 ! full');
@@ -70,10 +73,13 @@ describe.skipIf(!executablePath)('the console’s overview', () => {
       'Overdue · checked 2 days ago',
     ]);
     expect(await panel('Never checked').getByRole('listitem').allTextContents()).toEqual(['Unchecked']);
-    expect(await panel('Keys that end soon').getByRole('listitem').allTextContents()).toEqual([
-      expect.stringMatching(/^Ending \(bk_live_\w{4}…\) · ends in 5 days$/),
+    expect(await panel('Keys that expire soon').getByRole('listitem').allTextContents()).toEqual([
+      expect.stringMatching(/^Ending \(bk_live_\w{4}…\) · expires in 5 days$/),
     ]);
-    expect(await panel('Quotas').getByRole('listitem').allTextContents()).toEqual(['Keys: 2 of 2']);
+    expect(await panel('Quotas').getByRole('listitem').allTextContents()).toEqual([
+      'Integrations: 6 of 7',
+      'Keys: 2 of 2',
+    ]);
     expect(await page.getByText('Nothing needs attention.').count()).toBe(0);
     await page.getByRole('link', { name: '3 verified' }).waitFor();
     await page.getByRole('link', { name: '1 refused' }).waitFor();
@@ -84,6 +90,24 @@ describe.skipIf(!executablePath)('the console’s overview', () => {
     );
     await page.getByRole('link', { name: '1 refused' }).click();
     await page.waitForURL(/#\/integrations\?verification=refused$/);
+    assertQuiet();
+  });
+
+  it('counts all pages, and lists the first of many', async () => {
+    const client = await server.newOrganization();
+    const body = { name: 'Unchecked', credentials: twilio };
+    await Promise.all(
+      Array.from({ length: 101 }, () => server.call(client, 'POST', '/api/integrations?verify=false', { body })),
+    );
+    const { page, assertQuiet } = await openAs(client);
+    const panel = page.getByRole('region', { name: 'Never checked', exact: true });
+    await panel.getByRole('link', { name: 'And 91 more' }).waitFor();
+    expect(await panel.getByRole('link', { name: 'Unchecked' }).count()).toBe(10);
+    expect(await page.getByRole('region', { name: 'Integrations', exact: true }).textContent()).toBe(
+      'Integrations101of 10,000 ',
+    );
+    await page.getByRole('link', { name: 'And 91 more' }).click();
+    await page.waitForURL(/#\/integrations\?verification=unverified$/);
     assertQuiet();
   });
 

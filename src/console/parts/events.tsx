@@ -50,7 +50,7 @@ const EventLine = ({ event }: { event: AuditEvent }) => (
       <Time value={event.created_at} /> · <Age value={event.created_at} />
     </p>
     <details>
-      <summary>Details</summary>
+      <summary aria-label={`Details: ${sentenceOf(event)}`}>Details</summary>
       <Details event={event} />
     </details>
   </li>

@@ -154,7 +154,7 @@ function exportEvents(api: Api, filter: EventFilter, { name, extension, type, he
     }
     const time = new Date().toISOString().slice(0, 19).replaceAll(':', '-');
     download(new Blob([...parts, ...lines], { type }), `audit-events-${time}.${extension}`);
-    return `${count.toLocaleString()} events are in the file.`;
+    return `Events in the file: ${count.toLocaleString()}.`;
   });
 }
 

@@ -50,7 +50,7 @@ const roleHints: Record<Role, string> = {
 function wrongExpiry(local: string, limit: string | null): string | undefined {
   const time = toUtc(local);
   if (Date.parse(time) <= Date.now()) return 'must be in the future';
-  return isNoLater(time, limit) ? undefined : 'must not be later than the end of your own key';
+  return isNoLater(time, limit) ? undefined : 'must not be later than your own key expires';
 }
 
 export function CreateKey({ session: { api, who }, onClose, onNew }: Omit<DialogProps, 'onDone'> & NewKeyProps) {
@@ -86,11 +86,11 @@ export function CreateKey({ session: { api, who }, onClose, onNew }: Omit<Dialog
         <TextField
           name="expires_at"
           type="datetime-local"
-          label="Ends"
+          label="Expires"
           hint={
             who.key.expires_at === null
-              ? 'In your time zone. Without a time, it does not end.'
-              : 'In your time zone. Without a time, it ends when your own key does, and never later.'
+              ? 'In your time zone. Without a time, it does not expire.'
+              : 'In your time zone. Without a time, it expires with your own key. It cannot be later than that.'
           }
           check={(local) => wrongExpiry(local, who.key.expires_at)}
         />
@@ -155,7 +155,7 @@ export function RotateKey({
   }
   return (
     <Dialog title={`Rotate key ${apiKey.name}`} onClose={onClose}>
-      <p>A new key with the same name, role and end takes its place. The old one works until the overlap is over.</p>
+      <p>A new key with the same name, role and expiry takes its place. The old one works until the overlap is over.</p>
       {isOwn && (
         <p>
           You are signed in with this key. The console goes on with the old key until the overlap is over: sign in with
@@ -264,7 +264,7 @@ export function ShowNewKey({ made: { key, rawKey, withoutRawKey }, onClose }: { 
         <Copy value={rawKey} what="key" />
       </p>
       <p>
-        Role: {roleText(key.role)}. {key.expires_at === null ? 'It does not end.' : 'It ends: '}
+        Role: {roleText(key.role)}. {key.expires_at === null ? 'It does not expire.' : 'It expires: '}
         {key.expires_at !== null && <Time value={key.expires_at} />}
       </p>
       <div class="actions">

@@ -98,7 +98,7 @@ const KeyTable = ({ session, keys, onOpen }: KeyTableProps) => (
         <th scope="col">Role</th>
         <th scope="col">Created</th>
         <th scope="col">Last used</th>
-        <th scope="col">Ends</th>
+        <th scope="col">Expires</th>
         <th scope="col">Actions</th>
       </tr>
     </thead>

@@ -82,7 +82,7 @@ function WhoIAm({ session: { who } }: { session: Session }) {
       </dd>
       <dt>Its role</dt>
       <dd>{key.role.replace('_', ' ')}</dd>
-      <dt>It ends</dt>
+      <dt>It expires</dt>
       <dd>{key.expires_at === null ? 'never' : <Time value={key.expires_at} />}</dd>
     </dl>
   );
@@ -167,10 +167,10 @@ function listsOf(integrations: FoundIntegrations | undefined, keys: FoundKeys | 
   const all = [
     ...lists,
     {
-      title: 'Keys that end soon',
+      title: 'Keys that expire soon',
       tone: 'warning' as const,
       href: hrefOf(['keys']),
-      verb: 'ends',
+      verb: 'expires',
       rows: ending,
     },
   ];
