@@ -98,7 +98,7 @@ function Filters({ filter }: { filter: EventFilter }) {
           label="Only"
           value={kind}
           options={kinds}
-          hint="One of them at a time."
+          hint="Events can be filtered by one of these at a time."
           onChoose={(chosen) => isAlternative(chosen) && setKind(chosen)}
         />
         {kind === 'action' && (
