@@ -146,7 +146,7 @@ describe.skipIf(!executablePath)('the console’s session', () => {
     const revoked = await server.call(client, 'DELETE', `/api/api-keys/${key.key_id}`);
     expect(revoked.status).toBe(200);
 
-    await page.getByRole('link', { name: 'Numbers', exact: true }).click();
+    await page.getByRole('link', { name: 'History', exact: true }).click();
 
     await page.getByText('the API key is revoked or expired').waitFor();
     expect(await page.getByRole('button', { name: 'Sign out' }).count()).toBe(0);
