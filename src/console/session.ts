@@ -3,6 +3,8 @@ import { PatchbayError, patchbayClient, unwrap } from 'patchbay-client';
 import { fetchWhenConnected } from './connection.ts';
 import { store } from './store.ts';
 
+/** With thousands of numbers an answer takes up to 45 seconds. */
+const ANSWER_LIMIT_MS = 60_000;
 const IDLE_LIMIT_MS = 15 * 60_000;
 const IDLE_CHECK_MS = 5_000;
 const STORAGE_KEY = 'patchbay.session';
@@ -49,6 +51,7 @@ let lastUsed = 0;
 export async function signIn(credentials: Credentials, keep: boolean): Promise<void> {
   const { api } = patchbayClient(location.origin, {
     ...credentials,
+    timeout: ANSWER_LIMIT_MS,
     async fetch(input, init) {
       const response = await fetchWhenConnected(input, init);
       if (response.status === 401 && current === credentials) signOut('key_ended');
