@@ -1,8 +1,36 @@
 import { Table } from './list.tsx';
 
+/** What both sides say of a field that differs. */
+interface Difference {
+  name: string;
+  mine: string;
+  theirs: string;
+}
+
+/** @param mine the heading of that side */
+const Sides = ({ fields, mine }: { fields: readonly Difference[]; mine: string }) => (
+  <Table label="What differs">
+    <thead>
+      <tr>
+        <th scope="col">Field</th>
+        <th scope="col">{mine}</th>
+        <th scope="col">Now</th>
+      </tr>
+    </thead>
+    <tbody>
+      {fields.map((field) => (
+        <tr key={field.name}>
+          <th scope="row">{field.name}</th>
+          <td>{field.mine}</td>
+          <td>{field.theirs}</td>
+        </tr>
+      ))}
+    </tbody>
+  </Table>
+);
+
 interface ChangedProps {
-  /** What both sides say of each field that differs. */
-  fields: readonly { name: string; mine: string; theirs: string }[];
+  fields: readonly Difference[];
   isBusy: boolean;
   /** Sends the same change again, now that the other one is known. */
   onKeepMine: () => void;
@@ -16,24 +44,7 @@ export const Changed = ({ fields, isBusy, onKeepMine, onTakeTheirs }: ChangedPro
     <p>
       <strong>Somebody changed this meanwhile.</strong> Nothing of your change was done.
     </p>
-    <Table label="Your values and those of now">
-      <thead>
-        <tr>
-          <th scope="col">Field</th>
-          <th scope="col">Yours</th>
-          <th scope="col">Now</th>
-        </tr>
-      </thead>
-      <tbody>
-        {fields.map(({ name, mine, theirs }) => (
-          <tr key={name}>
-            <th scope="row">{name}</th>
-            <td>{mine}</td>
-            <td>{theirs}</td>
-          </tr>
-        ))}
-      </tbody>
-    </Table>
+    <Sides fields={fields} mine="Yours" />
     <div class="actions">
       <button type="button" onClick={onTakeTheirs}>
         Leave it as it is now
@@ -42,5 +53,15 @@ export const Changed = ({ fields, isBusy, onKeepMine, onTakeTheirs }: ChangedPro
         Use my values
       </button>
     </div>
+  </section>
+);
+
+/** For the 412 of a delete: what is there now is not what was seen. */
+export const ChangedSince = ({ fields }: { fields: readonly Difference[] }) => (
+  <section class="panel warning" role="alert">
+    <p>
+      <strong>Somebody changed this meanwhile.</strong> Nothing was deleted. Look at what is here now, and decide anew.
+    </p>
+    {fields.length > 0 && <Sides fields={fields} mine="Then" />}
   </section>
 );

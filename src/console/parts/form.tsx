@@ -64,6 +64,8 @@ interface FieldProps {
   path?: string;
   hint?: string;
   isRequired?: boolean;
+  /** Its value cannot be given now; the hint says why. */
+  isDisabled?: boolean;
 }
 
 interface TextFieldProps extends FieldProps {
@@ -73,11 +75,16 @@ interface TextFieldProps extends FieldProps {
   isLong?: boolean;
   /** What is wrong with a text, told while it is entered. */
   check?: (text: string) => string | undefined;
+  onType?: (text: string) => void;
   placeholder?: string;
 }
 
 /** What is wrong with a field: what was just found, or what the API said and is not yet changed. */
-function useFieldError({ name, path = name }: FieldProps, check?: (text: string) => string | undefined) {
+function useFieldError(
+  { name, path = name }: FieldProps,
+  check?: TextFieldProps['check'],
+  onType?: TextFieldProps['onType'],
+) {
   const errors = useContext(FieldErrorsContext);
   const [found, setFound] = useState<string | undefined>(undefined);
   const [changed, setChanged] = useState<FieldErrors | undefined>(undefined);
@@ -87,6 +94,7 @@ function useFieldError({ name, path = name }: FieldProps, check?: (text: string)
       setChanged(errors);
       if (!(target instanceof HTMLInputElement || target instanceof HTMLTextAreaElement)) return;
       setFound(target.value === '' ? undefined : check?.(target.value));
+      onType?.(target.value);
     },
   };
 }
@@ -100,9 +108,19 @@ const Said = ({ id, hint, error }: { id: string; hint: string | undefined; error
 
 /** A line of text, or a secret, which is hidden. */
 export function TextField(props: TextFieldProps) {
-  const { name, label, hint, isRequired = false, type = 'text', value, isLong, check, placeholder } = props;
+  const {
+    name,
+    label,
+    hint,
+    isRequired = false,
+    isDisabled = false,
+    type = 'text',
+    value,
+    isLong,
+    placeholder,
+  } = props;
   const id = useId();
-  const { error, onInput } = useFieldError(props, check);
+  const { error, onInput } = useFieldError(props, props.check, props.onType);
   const said = {
     id,
     name,
@@ -112,6 +130,7 @@ export function TextField(props: TextFieldProps) {
     autocapitalize: 'none' as const,
     spellcheck: false,
     required: isRequired,
+    disabled: isDisabled,
     ...(placeholder === undefined ? {} : { placeholder }),
     onInput,
   };
@@ -140,7 +159,7 @@ interface SelectFieldProps extends FieldProps {
 
 /** One of several values. */
 export function SelectField(props: SelectFieldProps) {
-  const { name, label, hint, options, value, onChoose } = props;
+  const { name, label, hint, isDisabled = false, options, value, onChoose } = props;
   const id = useId();
   const { error, onInput } = useFieldError({ ...props });
   return (
@@ -149,6 +168,7 @@ export function SelectField(props: SelectFieldProps) {
       <select
         id={id}
         name={name}
+        disabled={isDisabled}
         aria-describedby={`${id}-said`}
         onInput={(event: Event) => {
           onInput(event);

@@ -11,6 +11,7 @@ const advices: Partial<Record<ProblemBody['code'], string>> = {
   provider_unavailable: 'Try again in a moment. If it goes on, look at the provider’s status page.',
   quota_exceeded: 'Delete what is no longer needed, or ask the operator of this service for more.',
   integration_in_use: 'Move or remove the numbers first.',
+  phone_number_assigned: 'Free the numbers first: take them from their agents.',
   internal_error: 'Try again. If it goes on, tell the operator of this service the request id.',
   idempotency_key_reused: 'Reload the page, and look whether it has been done.',
 };
