@@ -6,7 +6,7 @@ interface DialogProps {
   title: string;
   /** The user leaves it, by its button or by Escape. */
   onClose: () => void;
-  /** Text of the button that leaves it; without one there is none. */
+  /** Text of the button that leaves it, which has the focus at first; without one there is none. */
   closeText?: string;
 }
 
@@ -39,7 +39,7 @@ export function Dialog({ title, onClose, closeText, children }: PropsWithChildre
         {children}
         {closeText !== undefined && (
           <div class="actions">
-            <button type="button" class="secondary" onClick={onClose}>
+            <button type="button" class="secondary" autofocus onClick={onClose}>
               {closeText}
             </button>
           </div>

@@ -159,7 +159,7 @@ interface SelectFieldProps extends FieldProps {
 
 /** One of several values. */
 export function SelectField(props: SelectFieldProps) {
-  const { name, label, hint, isDisabled = false, options, value, onChoose } = props;
+  const { name, label, hint, isRequired = false, isDisabled = false, options, value, onChoose } = props;
   const id = useId();
   const { error, onInput } = useFieldError({ ...props });
   return (
@@ -168,6 +168,7 @@ export function SelectField(props: SelectFieldProps) {
       <select
         id={id}
         name={name}
+        required={isRequired}
         disabled={isDisabled}
         aria-describedby={`${id}-said`}
         onInput={(event: Event) => {
