@@ -33,3 +33,10 @@ export async function assign(
   const path = `/api/phone-numbers/${phone_number_id}`;
   return server.call(client, 'PUT', path, { body: { assigned_agent_id } });
 }
+
+/** A number with a trunk that takes inbound calls. */
+export async function newSipNumber(server: Server, client: Client, fields: { phone_number: string }): Promise<string> {
+  const body = { provider: 'sip', supports_inbound: true, ...fields };
+  const answer = await server.call(client, 'POST', '/api/phone-numbers', { body });
+  return z.object({ data: phoneNumber }).parse(answer.body).data.phone_number_id;
+}
