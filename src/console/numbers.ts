@@ -3,7 +3,7 @@ import { entries, PatchbayError, unwrap } from 'patchbay-client';
 import type * as z from 'zod/mini';
 import { agentIdPattern } from '../worker/core/ids.ts';
 import { useLoad, withTag } from './load.ts';
-import type { PageQuery, ReadOptions } from './load.ts';
+import type { Loaded, PageQuery, ReadOptions } from './load.ts';
 import type { Api, Session } from './session.ts';
 
 const MAX_PAGE_SIZE = 100;
@@ -32,6 +32,17 @@ export type Integration = Awaited<ReturnType<typeof listIntegrations>>[number];
 /** All integrations, or those of a provider, to choose one of them and to name them. */
 export const useIntegrations = ({ api }: Session, provider?: PhoneNumber['provider']) =>
   useLoad((options) => listIntegrations(api, provider, options), [provider]);
+
+/** What the parts of the view of one number get. */
+export interface NumberProps {
+  session: Session;
+  number: PhoneNumber;
+  /** Of the number as it is shown. */
+  etag: string;
+  reload: () => void;
+  /** Those of its provider. */
+  integrations: Loaded<Integration[]>;
+}
 
 /** `1 number`, `1,200 numbers`. */
 export const countOf = (count: number) => `${count.toLocaleString()} number${count === 1 ? '' : 's'}`;

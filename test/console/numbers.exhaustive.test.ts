@@ -106,7 +106,7 @@ describe.skipIf(!executablePath)('the console’s numbers', () => {
     const dialog = page.getByRole('dialog');
     const open = async (action: string) => {
       await page
-        .getByRole('group', { name: 'With the selected numbers' })
+        .getByRole('region', { name: 'With the selected numbers' })
         .getByRole('button', { name: action })
         .click();
       await dialog.waitFor();
@@ -127,7 +127,7 @@ describe.skipIf(!executablePath)('the console’s numbers', () => {
     await dialog.getByRole('button', { name: 'Assign to an agent: 2 numbers' }).click();
     await page.getByText('2 numbers are assigned to agent_day.').waitFor();
     await page.getByRole('row', { name: first }).getByText('agent_day').waitFor();
-    expect(await page.getByRole('group', { name: 'With the selected numbers' }).count()).toBe(0);
+    expect(await page.getByRole('region', { name: 'With the selected numbers' }).count()).toBe(0);
 
     await page.getByLabel('Select all shown').check();
     await page.getByText('3 numbers selected.').waitFor();

@@ -138,7 +138,7 @@ export function TextField(props: TextFieldProps) {
     <div class="field">
       <label for={id}>
         {label}
-        {isRequired ? '' : <span class="optional"> (optional)</span>}
+        {isRequired || type === 'search' ? '' : <span class="optional"> (optional)</span>}
       </label>
       {isLong === true ? (
         <textarea {...said} rows={4} />

@@ -172,7 +172,7 @@ function Filters({ given, integrations = [], error }: FiltersProps) {
           })
         }
       >
-        <div class="filters">
+        <div class="filters hinted">
           <TextField
             name="phone_number_prefix"
             type="search"
@@ -241,7 +241,7 @@ function Selected({ session, numbers, integrations, onDone }: SelectedProps) {
         )}
       </div>
       {numbers.length > 0 && !isTooMany && (
-        <div class="actions" role="group" aria-label="With the selected numbers">
+        <section class="actions" aria-label="With the selected numbers">
           {kinds.map((kind) => (
             <button
               key={kind}
@@ -252,7 +252,7 @@ function Selected({ session, numbers, integrations, onDone }: SelectedProps) {
               {bulkTitles[kind]}
             </button>
           ))}
-        </div>
+        </section>
       )}
       {open && (
         <Bulk

@@ -1,0 +1,80 @@
+import { useState } from 'hono/jsx/dom';
+import { unwrap } from 'patchbay-client';
+import { useAct } from '../act.ts';
+import { comparable, differences } from '../number-fields.ts';
+import { codeOf } from '../numbers.ts';
+import type { NumberProps, PhoneNumber } from '../numbers.ts';
+import { ChangedSince } from '../parts/changed.tsx';
+import { Dialog } from '../parts/dialog.tsx';
+import { notify } from '../parts/notice.tsx';
+import { Problem } from '../parts/problem.tsx';
+import { goTo } from '../route.ts';
+
+/** A button, and the dialog that it opens. */
+export function DeleteNumber({ session, number, etag, reload, integrations }: NumberProps) {
+  const { phone_number_id, phone_number, assigned_agent_id } = number;
+  const [isOpen, setOpen] = useState(false);
+  // What was shown when a delete was refused because of a change.
+  const [seen, setSeen] = useState<PhoneNumber | undefined>(undefined);
+  const act = useAct(async (tag: string, headers) => {
+    const path = session.api['phone-numbers'][':phone_number_id'];
+    try {
+      return await unwrap(path.$delete({ param: { phone_number_id } }, { headers: { ...headers, 'If-Match': tag } }));
+    } catch (error) {
+      if (codeOf(error) === 'precondition_failed') {
+        setSeen(number);
+        reload();
+      }
+      throw error;
+    }
+  });
+
+  async function remove() {
+    const deleted = await act.run(etag);
+    if (!deleted) return;
+    notify(`${phone_number} is deleted.`);
+    goTo(['numbers']);
+  }
+  function close() {
+    setOpen(false);
+    setSeen(undefined);
+    act.reset();
+  }
+
+  const wasChanged = codeOf(act.error) === 'precondition_failed';
+  return (
+    <div>
+      <button type="button" class="danger" onClick={() => setOpen(true)}>
+        Delete
+      </button>
+      {isOpen && (
+        <Dialog title={`Delete ${phone_number}`} closeText="Keep it" onClose={close}>
+          {wasChanged && seen && <ChangedSince fields={differences(comparable, seen, number, integrations.value)} />}
+          {!wasChanged && <Problem error={act.error} />}
+          {assigned_agent_id === null ? (
+            <>
+              <p>
+                No calls reach it through this service any more, and another organization may import it. At its provider
+                nothing changes.
+              </p>
+              <button
+                type="button"
+                class="danger"
+                aria-busy={act.isBusy ? 'true' : 'false'}
+                disabled={act.isBusy}
+                onClick={() => void remove()}
+              >
+                Delete the number
+              </button>
+            </>
+          ) : (
+            <p>
+              <code>{assigned_agent_id}</code> holds it, so it cannot be deleted. Free it first: empty its agent, and
+              save.
+            </p>
+          )}
+        </Dialog>
+      )}
+    </div>
+  );
+}
