@@ -97,6 +97,28 @@ describe.skipIf(!executablePath)('the console’s numbers', () => {
     assertQuiet();
   });
 
+  it('come page by page, and only those that are shown are selected', async () => {
+    const client = await server.newOrganization();
+    const integration_id = await newIntegration(server, client, 'Twilio Production');
+    const phone_numbers = newNumbers(60);
+    const body = { integration_id, phone_numbers };
+    await server.call(client, 'POST', '/api/phone-numbers/bulk?verify=false', { body });
+    const { page, assertQuiet } = await openAs(client, `#/numbers?integration_id=${integration_id}`);
+    await page.getByText('50 of 60 numbers shown').waitFor();
+    await page.getByLabel('Select all shown').check();
+    await page.getByText('50 numbers selected.').waitFor();
+    await page.getByRole('button', { name: 'Show more' }).click();
+    await page.getByText('60 of 60 numbers shown').waitFor();
+    await page.getByText('50 numbers selected.').waitFor();
+    expect(await page.getByLabel('Select all shown').isChecked()).toBe(false);
+    await page.getByLabel('Select all shown').check();
+    await page.getByText('60 numbers selected.').waitFor();
+    await page.getByLabel('Status').selectOption('assigned');
+    await page.getByText('No number meets these filters.').waitFor();
+    expect(await page.getByText('selected.').count()).toBe(0);
+    assertQuiet();
+  });
+
   it('are assigned, freed, moved and deleted many at once, after a preview, and all or none', async () => {
     const client = await server.newOrganization();
     const { numbers, ids } = await withNumbers(client, 'First', 3);

@@ -194,7 +194,7 @@ function differences(seen: Plan, now: Plan) {
 }
 
 const WayOption = ({ text, isChosen, onChoose }: { text: string; isChosen: boolean; onChoose: () => void }) => (
-  <label>
+  <label class="option">
     <input type="radio" name="way" checked={isChosen} onInput={onChoose} /> {text}
   </label>
 );
