@@ -57,6 +57,7 @@ describe.skipIf(!executablePath)('the console’s session', () => {
     await page.getByText('This is an operator key.').waitFor();
     await page.getByLabel('Organization').fill('acme');
     await page.getByText('must be org_ followed by').waitFor();
+    expect(await page.locator('[aria-invalid="true"]').count()).toBe(2);
     assertQuiet();
   });
 
