@@ -19,11 +19,13 @@ interface FormProps {
   onSubmit: (values: FormData) => void;
   /** Text of the button. */
   submit: string;
+  /** There is nothing to send yet. */
+  isDisabled?: boolean;
   onCancel?: () => void;
 }
 
 /** A form whose fields show what the API said of them. The first of those gets the focus. */
-export function Form({ act, onSubmit, submit, onCancel, children }: PropsWithChildren<FormProps>) {
+export function Form({ act, onSubmit, submit, isDisabled = false, onCancel, children }: PropsWithChildren<FormProps>) {
   const element = useRef<HTMLFormElement>(null);
   const errors = useMemo(() => fieldErrorsOf(act.error), [act.error]);
   useEffect(() => element.current?.querySelector<HTMLElement>('[aria-invalid="true"]')?.focus(), [errors]);
@@ -38,7 +40,7 @@ export function Form({ act, onSubmit, submit, onCancel, children }: PropsWithChi
       <FieldErrorsContext.Provider value={errors}>{children}</FieldErrorsContext.Provider>
       <Problem error={act.error} />
       <div class="actions">
-        <button type="submit" aria-busy={act.isBusy ? 'true' : 'false'}>
+        <button type="submit" disabled={isDisabled} aria-busy={act.isBusy ? 'true' : 'false'}>
           {submit}
         </button>
         {onCancel && (

@@ -1,6 +1,241 @@
-import { Page } from '../parts/page.tsx';
+import { useState } from 'hono/jsx/dom';
+import { unwrap } from 'patchbay-client';
+import { useAct } from '../act.ts';
+import { isRefusal, readIntegration } from '../integrations.ts';
+import type { Integration, TaggedIntegration } from '../integrations.ts';
+import { useLoad, usePages } from '../load.ts';
+import { Copy } from '../parts/copy.tsx';
+import { EventsOf } from '../parts/events.tsx';
+import { More, Table } from '../parts/list.tsx';
+import { notify } from '../parts/notice.tsx';
+import { Empty, Loading, Page } from '../parts/page.tsx';
+import { Problem } from '../parts/problem.tsx';
+import { Badge, Provider, Verification } from '../parts/status.tsx';
+import { Age, Time } from '../parts/time.tsx';
+import { hrefOf } from '../route.ts';
+import type { Session } from '../session.ts';
 import type { ViewProps } from '../view.ts';
+import { Rename, ReplaceCredentials } from './integration-change.tsx';
+import { ImportSection, useImport } from './integration-import.tsx';
 
-export function IntegrationView({ query }: ViewProps & { id?: string }) {
-  return <Page title="IntegrationView">{query.toString()}</Page>;
+export function IntegrationView({ session, id }: ViewProps & { id: string }) {
+  const { value, error, reload } = useLoad((options) => readIntegration(session.api, id, options), [id]);
+  // An id that is not of the form of one is a 422.
+  const isUnknown = isRefusal(error, 'integration_not_found') || isRefusal(error, 'validation_failed');
+  return (
+    <Page
+      title={value?.body.data.name ?? 'Integration'}
+      parent={{ href: hrefOf(['integrations']), name: 'Integrations' }}
+      actions={value && <Actions session={session} seen={value} reload={reload} />}
+    >
+      {!value && error === undefined && <Loading what="the integration" />}
+      {isUnknown ? <Unknown id={id} /> : <Problem error={error} retry={reload} />}
+      {value && <Details session={session} seen={value} />}
+    </Page>
+  );
+}
+
+const Unknown = ({ id }: { id: string }) => (
+  <Empty>
+    <p>
+      There is no integration <code>{id}</code>. It may have been deleted, or belong to another organization.{' '}
+      <a href={hrefOf(['integrations'])}>See all integrations</a>
+    </p>
+  </Empty>
+);
+
+interface SeenProps {
+  session: Session;
+  seen: TaggedIntegration;
+}
+
+function Actions({ session, seen, reload }: SeenProps & { reload: () => void }) {
+  const { integration_id } = seen.body.data;
+  const [dialog, setDialog] = useState<'rename' | 'replace' | undefined>(undefined);
+  const leave = () => {
+    setDialog(undefined);
+    reload();
+  };
+  const changeProps = { session, seen, onLeave: leave };
+  return (
+    <>
+      {session.can('integrations:update') && (
+        <>
+          <VerifyNow session={session} seen={seen} reload={reload} />
+          <button type="button" class="secondary" onClick={() => setDialog('rename')}>
+            Rename
+          </button>
+          <button type="button" class="secondary" onClick={() => setDialog('replace')}>
+            Replace credentials
+          </button>
+        </>
+      )}
+      {session.can('integrations:delete') && <a href={hrefOf(['integrations', integration_id, 'delete'])}>Delete</a>}
+      {dialog === 'rename' && (
+        <Rename
+          {...changeProps}
+          onDone={({ name }) => {
+            leave();
+            notify(`The integration is now called “${name}”.`);
+          }}
+        />
+      )}
+      {dialog === 'replace' && (
+        <ReplaceCredentials
+          {...changeProps}
+          onDone={({ verification }) => {
+            leave();
+            notify(`The credentials are replaced. ${verification.detail}`);
+          }}
+        />
+      )}
+    </>
+  );
+}
+
+function VerifyNow({ session: { api }, seen, reload }: SeenProps & { reload: () => void }) {
+  const { integration_id } = seen.body.data;
+  const act = useAct((_: 'now', headers) =>
+    unwrap(api.integrations[':integration_id'].verify.$post({ param: { integration_id } }, { headers })),
+  );
+  async function verify() {
+    const checked = await act.run('now');
+    if (!checked) return;
+    reload();
+    notify(`The provider was asked now: ${checked.data.verification.status}.`);
+  }
+  return (
+    <>
+      <button type="button" aria-busy={act.isBusy ? 'true' : 'false'} onClick={() => void verify()}>
+        Verify now
+      </button>
+      <Problem error={act.error} />
+    </>
+  );
+}
+
+function Details({ session, seen }: SeenProps) {
+  const integration = seen.body.data;
+  const { integration_id } = integration;
+  return (
+    <>
+      <Facts integration={integration} />
+      <Numbers session={session} integration_id={integration_id} />
+      {session.can('phone_numbers:create') && <ImportSection session={session} integration={integration} />}
+      {session.can('audit:read') && (
+        <section aria-label="History">
+          <h2>History</h2>
+          <EventsOf key={seen.etag} session={session} target_id={integration_id} />
+        </section>
+      )}
+    </>
+  );
+}
+
+function Facts({ integration }: { integration: Integration }) {
+  const { integration_id, provider, account_hint, status, verification, created_at, updated_at } = integration;
+  const { checked_at, provider_status, provider_code, detail } = verification;
+  return (
+    <dl class="facts">
+      <dt>Provider</dt>
+      <dd>
+        <Provider provider={provider} />
+      </dd>
+      <dt>Account</dt>
+      <dd>{account_hint === null ? 'not known' : <code>{account_hint}</code>}</dd>
+      <dt>Status</dt>
+      <dd>
+        {status === 'active' ? (
+          <Badge tone="good" text="active" />
+        ) : (
+          <>
+            <Badge tone="bad" text="credentials missing" /> A restore of the database could not bring the credentials
+            back. Replace them.
+          </>
+        )}
+      </dd>
+      <dt>Verification</dt>
+      <dd>
+        <Verification status={verification.status} /> {detail}
+      </dd>
+      {checked_at !== null && (
+        <>
+          <dt>Checked</dt>
+          <dd>
+            <Age value={checked_at} />
+          </dd>
+        </>
+      )}
+      {provider_status !== null && (
+        <>
+          <dt>Provider’s answer</dt>
+          <dd>
+            status {provider_status}
+            {provider_code !== null && (
+              <>
+                , code <code>{provider_code}</code>
+              </>
+            )}
+          </dd>
+        </>
+      )}
+      <dt>Created</dt>
+      <dd>
+        <Time value={created_at} />
+      </dd>
+      <dt>Updated</dt>
+      <dd>
+        <Time value={updated_at} />
+      </dd>
+      <dt>Id</dt>
+      <dd>
+        <code>{integration_id}</code> <Copy value={integration_id} what="integration id" />
+      </dd>
+    </dl>
+  );
+}
+
+function Numbers({ session: { api }, integration_id }: { session: Session; integration_id: string }) {
+  const { endings } = useImport(integration_id);
+  const pages = usePages(
+    (page, options) => unwrap(api['phone-numbers'].$get({ query: { integration_id, ...page } }, options)),
+    [integration_id, endings],
+  );
+  return (
+    <section aria-label="Numbers">
+      <h2>Numbers</h2>
+      {pages.rows.length > 0 && (
+        <Table label="Numbers of this integration">
+          <thead>
+            <tr>
+              <th scope="col">Number</th>
+              <th scope="col">Held by</th>
+              <th scope="col">Ownership</th>
+            </tr>
+          </thead>
+          <tbody>
+            {pages.rows.map(({ phone_number_id, phone_number, assigned_agent_id, ownership }) => (
+              <tr key={phone_number_id}>
+                <th scope="row">
+                  <a href={hrefOf(['numbers', phone_number_id])}>{phone_number}</a>
+                </th>
+                <td>
+                  {assigned_agent_id === null ? <Badge tone="neutral" text="free" /> : <code>{assigned_agent_id}</code>}
+                </td>
+                <td>
+                  <Badge tone={ownership === 'confirmed' ? 'good' : 'neutral'} text={ownership} />
+                </td>
+              </tr>
+            ))}
+          </tbody>
+        </Table>
+      )}
+      {pages.rows.length === 0 && !pages.isLoading && pages.error === undefined && (
+        <Empty>
+          <p>No number is imported through this integration yet.</p>
+        </Empty>
+      )}
+      <More pages={pages} what="numbers" />
+    </section>
+  );
 }
