@@ -95,7 +95,7 @@ function Jobs() {
 function JobLine({ job: { id, title, done, total, state, result, cancel } }: { job: Job }) {
   const isRunning = state === 'running';
   return (
-    <section class={`job ${state}`} aria-label={title}>
+    <div class={`job ${state}`} role="group" aria-label={title}>
       <p>
         <strong>{title}</strong>{' '}
         {isRunning ? `${done.toLocaleString()}${total === undefined ? '' : ` of ${total.toLocaleString()}`}` : result}
@@ -106,6 +106,6 @@ function JobLine({ job: { id, title, done, total, state, result, cancel } }: { j
       <button type="button" class="small secondary" onClick={() => (isRunning ? cancel() : dismissJob(id))}>
         {isRunning ? 'Cancel' : 'Dismiss'}
       </button>
-    </section>
+    </div>
   );
 }
