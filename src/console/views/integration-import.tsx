@@ -125,6 +125,7 @@ function AccountNumbers({ session, integration }: ImportSectionProps) {
   const selected = new Set(available.filter((phone_number) => ticked.has(phone_number)));
   return (
     <>
+      <h3>Numbers of the account</h3>
       {pages.rows.length > 0 && (
         <AccountTable numbers={pages.rows} available={available} selected={selected} onSelect={setTicked} />
       )}
