@@ -95,7 +95,7 @@ function Jobs() {
 function JobLine({ job: { id, title, done, total, state, result, cancel } }: { job: Job }) {
   const isRunning = state === 'running';
   return (
-    <div class={`job ${state}`} role="group" aria-label={title}>
+    <div class={`job ${state}`}>
       <p>
         <strong>{title}</strong>{' '}
         {isRunning ? `${done.toLocaleString()}${total === undefined ? '' : ` of ${total.toLocaleString()}`}` : result}

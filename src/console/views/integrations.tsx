@@ -74,7 +74,7 @@ function FilterFields({ filters }: { filters: Filters }) {
   const { name_prefix = '', provider = '', verification = '', status = '', order = 'desc' } = filters;
   const isDisabled = name_prefix !== '';
   return (
-    <div class="filters" role="search" aria-label="Integrations">
+    <div class="filters">
       <NameSearch text={name_prefix} />
       <SelectField
         name="provider"
