@@ -89,6 +89,16 @@ describe.skipIf(!executablePath)('the console’s views of integrations', () => 
     await page.getByLabel('Provider', { exact: true }).selectOption('vonage');
     await page.getByLabel('Private key').fill('-----BEGIN RSA PRIVATE KEY-----\nMIIE\n-----END RSA PRIVATE KEY-----');
     await page.getByText('must be in PKCS#8').waitFor();
+    await page.getByLabel('Private key').fill('');
+    await page.getByLabel('Name').fill('Vonage');
+    await page.getByLabel('API key').fill('an id');
+    await page.getByLabel('API secret').fill('a secret');
+    await page.getByLabel('Application ID').fill('01234567-89ab-cdef-0123-456789abcdef');
+    await page.getByRole('button', { name: 'Create integration' }).click();
+    await page.locator('textarea[aria-invalid="true"]:focus').waitFor();
+    await page.locator('.field').getByText('is required if application_id is given').waitFor();
+    expect(await integrationsOf(client)).toEqual([]);
+
     await page.getByLabel('Provider', { exact: true }).selectOption('telnyx');
     await page.getByLabel('Name').fill('Telnyx');
     await page.getByLabel('API key').fill('a refused secret');

@@ -19,15 +19,36 @@ import { Rename, ReplaceCredentials } from './integration-change.tsx';
 import { ImportSection, useImport } from './integration-import.tsx';
 
 export function IntegrationView({ session, id }: ViewProps & { id: string }) {
-  const { value, error, reload } = useLoad((options) => readIntegration(session.api, id, options), [id]);
+  const { api } = session;
+  const { value, error, reload } = useLoad((options) => readIntegration(api, id, options), [id]);
   // An id that is not of the form of one is a 422.
   const isUnknown = isRefusal(error, 'integration_not_found') || isRefusal(error, 'validation_failed');
+  const verifying = useAct((integration_id: string, headers) =>
+    unwrap(api.integrations[':integration_id'].verify.$post({ param: { integration_id } }, { headers })),
+  );
+  async function verify() {
+    const checked = await verifying.run(id);
+    if (!checked) return;
+    reload();
+    notify(`The provider was asked now: ${checked.data.verification.status}.`);
+  }
   return (
     <Page
       title={value?.body.data.name ?? 'Integration'}
       parent={{ href: hrefOf(['integrations']), name: 'Integrations' }}
-      actions={value && <Actions session={session} seen={value} reload={reload} />}
+      actions={
+        value && (
+          <Actions
+            session={session}
+            seen={value}
+            reload={reload}
+            isVerifying={verifying.isBusy}
+            onVerify={() => void verify()}
+          />
+        )
+      }
     >
+      <Problem error={verifying.error} />
       {!value && error === undefined && <Loading what="the integration" />}
       {isUnknown ? <Unknown id={id} /> : <Problem error={error} retry={reload} />}
       {value && <Details session={session} seen={value} />}
@@ -49,7 +70,13 @@ interface SeenProps {
   seen: TaggedIntegration;
 }
 
-function Actions({ session, seen, reload }: SeenProps & { reload: () => void }) {
+interface ActionsProps extends SeenProps {
+  reload: () => void;
+  isVerifying: boolean;
+  onVerify: () => void;
+}
+
+function Actions({ session, seen, reload, isVerifying, onVerify }: ActionsProps) {
   const { integration_id } = seen.body.data;
   const [dialog, setDialog] = useState<'rename' | 'replace' | undefined>(undefined);
   const leave = () => {
@@ -61,7 +88,9 @@ function Actions({ session, seen, reload }: SeenProps & { reload: () => void }) 
     <>
       {session.can('integrations:update') && (
         <>
-          <VerifyNow session={session} seen={seen} reload={reload} />
+          <button type="button" aria-busy={isVerifying ? 'true' : 'false'} onClick={() => isVerifying || onVerify()}>
+            Verify now
+          </button>
           <button type="button" class="secondary" onClick={() => setDialog('rename')}>
             Rename
           </button>
@@ -89,27 +118,6 @@ function Actions({ session, seen, reload }: SeenProps & { reload: () => void }) 
           }}
         />
       )}
-    </>
-  );
-}
-
-function VerifyNow({ session: { api }, seen, reload }: SeenProps & { reload: () => void }) {
-  const { integration_id } = seen.body.data;
-  const act = useAct((_: 'now', headers) =>
-    unwrap(api.integrations[':integration_id'].verify.$post({ param: { integration_id } }, { headers })),
-  );
-  async function verify() {
-    const checked = await act.run('now');
-    if (!checked) return;
-    reload();
-    notify(`The provider was asked now: ${checked.data.verification.status}.`);
-  }
-  return (
-    <>
-      <button type="button" aria-busy={act.isBusy ? 'true' : 'false'} onClick={() => void verify()}>
-        Verify now
-      </button>
-      <Problem error={act.error} />
     </>
   );
 }
