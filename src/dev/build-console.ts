@@ -1,17 +1,23 @@
 /** `npm run build:console`: bundles the console and its styles into public/console/. */
+import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { build } from 'esbuild';
+import { build } from 'rolldown';
+import { compile } from 'sass';
 import { projectDirectory } from '../operator/command-line/project.ts';
 
 const source = join(projectDirectory, 'src/console');
+const target = join(projectDirectory, 'public/console');
 
 await build({
-  entryPoints: { console: join(source, 'main.tsx'), style: join(source, 'style.css') },
-  outdir: join(projectDirectory, 'public/console'),
+  input: join(source, 'main.tsx'),
   tsconfig: join(source, 'tsconfig.json'),
-  bundle: true,
-  minify: true,
-  format: 'esm',
-  target: 'es2022',
-  legalComments: 'inline',
+  platform: 'browser',
+  output: { file: join(target, 'console.js'), format: 'esm', minify: true },
 });
+
+const { css } = compile(join(source, 'style.scss'), {
+  loadPaths: [join(projectDirectory, 'node_modules')],
+  quietDeps: true,
+  style: 'compressed',
+});
+await writeFile(join(target, 'style.css'), css);
