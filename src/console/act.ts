@@ -1,5 +1,6 @@
 /** What views do. */
 import { useRef, useState } from 'hono/jsx/dom';
+import { PatchbayError } from 'patchbay-client';
 
 /** A new random Idempotency-Key. */
 export const newIdempotencyKey = () => crypto.getRandomValues(new Uint32Array(4)).join('-');
@@ -41,3 +42,6 @@ export function useAct<Input, Output>(
     },
   };
 }
+
+/** The code of the error, if the API refused a call. */
+export const codeOf = (error: unknown) => (error instanceof PatchbayError ? error.code : undefined);

@@ -1,10 +1,11 @@
-/** Integrations, as several views read and judge them. */
-import { PatchbayError } from 'patchbay-client';
-import * as z from 'zod/mini';
-import { visibleName } from '../worker/core/text.ts';
-import { withTag } from './load.ts';
+/** Integrations, as several views read and name them. */
+import { entries } from 'patchbay-client';
+import type { ReadableProvider } from '../worker/core/vocabulary.ts';
+import { useLoad, withTag } from './load.ts';
 import type { ReadOptions } from './load.ts';
-import type { Api } from './session.ts';
+import type { Api, Session } from './session.ts';
+
+const MAX_PAGE_SIZE = 100;
 
 export const readIntegration = (api: Api, integration_id: string, options?: ReadOptions) =>
   withTag(api.integrations[':integration_id'].$get({ param: { integration_id } }, options));
@@ -12,17 +13,20 @@ export const readIntegration = (api: Api, integration_id: string, options?: Read
 export type TaggedIntegration = Awaited<ReturnType<typeof readIntegration>>;
 export type Integration = TaggedIntegration['body']['data'];
 
-/** Whether the API refused a call with this code. */
-export const isRefusal = (error: unknown, code: PatchbayError['code']) =>
-  error instanceof PatchbayError && error.code === code;
+async function listIntegrations(api: Api, provider: ReadableProvider | undefined, options: ReadOptions) {
+  if (provider === 'sip') return [];
+  const query = { page_size: MAX_PAGE_SIZE, ...(provider === undefined ? {} : { provider }) };
+  const all = [];
+  for await (const integration of entries(api.integrations.$get, query, options)) all.push(integration);
+  return all;
+}
 
-/** What a schema of the API finds wrong with a text, in the API's own words. */
-export const faultBy = (schema: z.core.$ZodType) => (text: string) =>
-  z.safeParse(schema, text).error?.issues[0]?.message;
+export type ListedIntegration = Awaited<ReturnType<typeof listIntegrations>>[number];
 
-const MAX_NAME_LENGTH = 100;
-export const wrongName = faultBy(visibleName(MAX_NAME_LENGTH));
+/** All integrations, or those of a provider, to choose one of them and to name them. */
+export const useIntegrations = ({ api }: Session, provider?: ReadableProvider) =>
+  useLoad((options) => listIntegrations(api, provider, options), [provider]);
 
-/** The one of these words that a text of an address or a form is. */
-export const oneOf = <Word extends string>(words: readonly Word[], text: string | null): Word | undefined =>
-  words.find((word) => word === text);
+/** `Twilio Production`; the id of one that is not known. */
+export const nameIn = (integrations: readonly ListedIntegration[] = [], id: string) =>
+  integrations.find(({ integration_id }) => integration_id === id)?.name ?? id;

@@ -1,6 +1,7 @@
 /** The fields of a number that can be changed: their names, and how two states of them differ. */
-import { nameIn } from './numbers.ts';
-import type { Integration, PhoneNumber } from './numbers.ts';
+import { nameIn } from './integrations.ts';
+import type { ListedIntegration } from './integrations.ts';
+import type { PhoneNumber } from './numbers.ts';
 import { textOf } from './parts/form.tsx';
 import { trunkOf } from './parts/sip.tsx';
 import type { Api } from './session.ts';
@@ -42,7 +43,7 @@ export const labels = {
   media_encryption: 'Media encryption',
 };
 
-function textFor(name: Field, value: Changes[Field], integrations: Integration[] | undefined): string {
+function textFor(name: Field, value: Changes[Field], integrations: ListedIntegration[] | undefined): string {
   if (typeof value === 'boolean') return value ? 'yes' : 'no';
   if (name === 'integration_id' && value) return nameIn(integrations, value);
   return value ?? 'none';
@@ -53,7 +54,7 @@ export function differences(
   fields: readonly Field[],
   mine: Changes,
   theirs: PhoneNumber,
-  integrations: Integration[] | undefined,
+  integrations: ListedIntegration[] | undefined,
 ) {
   return fields
     .filter((name) => mine[name] !== theirs[name])

@@ -1,10 +1,13 @@
 import { useState } from 'hono/jsx/dom';
 import { PatchbayError, unwrap } from 'patchbay-client';
 import { useAct } from '../act.ts';
+import { nameIn } from '../integrations.ts';
+import type { ListedIntegration } from '../integrations.ts';
 import { useLoad } from '../load.ts';
 import type { ReadOptions } from '../load.ts';
-import { countOf, holderOf, nameIn, wrongAgent } from '../numbers.ts';
-import type { Integration, PhoneNumber } from '../numbers.ts';
+import { countOf, holderOf } from '../numbers.ts';
+import type { PhoneNumber } from '../numbers.ts';
+import { wrongAgent } from '../rules.ts';
 import type { Api, Session } from '../session.ts';
 import { Dialog } from './dialog.tsx';
 import { CheckField, Form, SelectField, textOf, TextField } from './form.tsx';
@@ -56,7 +59,7 @@ interface BulkProps {
   session: Session;
   kind: BulkKind;
   numbers: readonly PhoneNumber[];
-  integrations: Integration[] | undefined;
+  integrations: ListedIntegration[] | undefined;
   onClose: () => void;
   onDone: () => void;
 }

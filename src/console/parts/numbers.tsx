@@ -1,5 +1,6 @@
-import { nameIn } from '../numbers.ts';
-import type { Integration, PhoneNumber } from '../numbers.ts';
+import { nameIn } from '../integrations.ts';
+import type { ListedIntegration } from '../integrations.ts';
+import type { PhoneNumber } from '../numbers.ts';
 import { hrefOf } from '../route.ts';
 import { Table } from './list.tsx';
 import { Badge } from './status.tsx';
@@ -19,7 +20,13 @@ export const Holder = ({ assigned_agent_id }: Pick<PhoneNumber, 'assigned_agent_
 export const supportOf = ({ supports_inbound, supports_outbound }: PhoneNumber) =>
   [supports_inbound && 'inbound', supports_outbound && 'outbound'].filter(Boolean).join(', ') || 'neither';
 
-export function IntegrationLink({ id, integrations }: { id: string | null; integrations: Integration[] | undefined }) {
+export function IntegrationLink({
+  id,
+  integrations,
+}: {
+  id: string | null;
+  integrations: ListedIntegration[] | undefined;
+}) {
   return id === null ? <>none</> : <a href={hrefOf(['integrations', id])}>{nameIn(integrations, id)}</a>;
 }
 

@@ -1,14 +1,15 @@
-/** Changes of one integration. None of them overwrites somebody else's change unseen. */
 import { useState } from 'hono/jsx/dom';
 import { unwrap } from 'patchbay-client';
-import { useAct } from '../act.ts';
-import { isRefusal, readIntegration, wrongName } from '../integrations.ts';
+import { codeOf, useAct } from '../act.ts';
+/** Changes of one integration. None of them overwrites somebody else's change unseen. */
+import { readIntegration } from '../integrations.ts';
 import type { Integration, TaggedIntegration } from '../integrations.ts';
 import { Changed } from '../parts/changed.tsx';
 import { CredentialFields, credentialsOf, VerifyField } from '../parts/credentials.tsx';
 import { Dialog } from '../parts/dialog.tsx';
 import { Form, TextField, textOf } from '../parts/form.tsx';
 import { Problem } from '../parts/problem.tsx';
+import { wrongName } from '../rules.ts';
 import type { Api, Session } from '../session.ts';
 
 type Put = Api['integrations'][':integration_id']['$put'];
@@ -32,7 +33,7 @@ function useChange({ session: { api }, seen, onDone }: ChangeProps) {
     try {
       return { done: await unwrap(path.$put(input, { headers: { ...headers, 'If-Match': etag } })) };
     } catch (error) {
-      if (!isRefusal(error, 'precondition_failed')) throw error;
+      if (codeOf(error) !== 'precondition_failed') throw error;
       return { now: await readIntegration(api, integration_id) };
     }
   });

@@ -3,7 +3,6 @@ import { unwrap } from 'patchbay-client';
 import { providerNames } from '../../worker/core/vocabulary.ts';
 import type { Provider } from '../../worker/core/vocabulary.ts';
 import { useAct } from '../act.ts';
-import { oneOf, wrongName } from '../integrations.ts';
 import { CredentialFields, credentialsOf, VerifyField } from '../parts/credentials.tsx';
 import type { Credentials } from '../parts/credentials.tsx';
 import { Form, SelectField, TextField, textOf } from '../parts/form.tsx';
@@ -11,6 +10,7 @@ import { notify } from '../parts/notice.tsx';
 import { Page } from '../parts/page.tsx';
 import { providerName } from '../parts/status.tsx';
 import { goTo, hrefOf } from '../route.ts';
+import { oneOf, wrongName } from '../rules.ts';
 import type { ViewProps } from '../view.ts';
 
 interface NewIntegration {

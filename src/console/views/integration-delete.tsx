@@ -1,10 +1,11 @@
 import { useRef, useState } from 'hono/jsx/dom';
 import { PatchbayError, unwrap } from 'patchbay-client';
-import { useAct } from '../act.ts';
+import { codeOf, useAct } from '../act.ts';
+import { useIntegrations } from '../integrations.ts';
+import type { ListedIntegration } from '../integrations.ts';
 import { useLoad, withTag } from '../load.ts';
 import type { ReadOptions } from '../load.ts';
-import { codeOf, countOf, holderOf, useIntegrations } from '../numbers.ts';
-import type { Integration } from '../numbers.ts';
+import { countOf, holderOf } from '../numbers.ts';
 import { ChangedSince } from '../parts/changed.tsx';
 import { CheckField, SelectField, TextField } from '../parts/form.tsx';
 import { Table } from '../parts/list.tsx';
@@ -56,7 +57,7 @@ type Way = 'move' | 'remove';
 function Deletion({ session, id }: { session: Session; id: string }) {
   const { api } = session;
   const [way, setWay] = useState<Way | undefined>(undefined);
-  const [target, setTarget] = useState<Integration | undefined>(undefined);
+  const [target, setTarget] = useState<ListedIntegration | undefined>(undefined);
   const [isUnasked, setUnasked] = useState(false);
   const choice = choiceOf(way, target, isUnasked);
   const plan = useLoad((options) => readPlan(api, id, choice, options), [JSON.stringify(choice)]);
@@ -94,7 +95,7 @@ function Deletion({ session, id }: { session: Session; id: string }) {
     const { name, moved, removed } = deleted;
     notify(
       [
-        `Integration ${name} and its credentials are deleted`,
+        `ListedIntegration ${name} and its credentials are deleted`,
         ...(moved === undefined ? [] : [`${countOf(moved)} moved to ${target?.name}`]),
         ...(removed === undefined ? [] : [`${countOf(removed)} removed`]),
       ].join('; ') + '.',
@@ -169,7 +170,7 @@ function Deletion({ session, id }: { session: Session; id: string }) {
 }
 
 /** Without a target there is nothing to move to, so that is the delete alone. */
-function choiceOf(way: Way | undefined, target: Integration | undefined, isUnasked: boolean): Choice {
+function choiceOf(way: Way | undefined, target: ListedIntegration | undefined, isUnasked: boolean): Choice {
   if (way === 'remove') return { remove_phone_numbers: true };
   if (way !== 'move' || !target) return {};
   return { reassign_to: target.integration_id, ...(isUnasked ? { verify: false } : {}) };
@@ -202,7 +203,7 @@ const WayOption = ({ text, isChosen, onChoose }: { text: string; isChosen: boole
 interface TargetsProps {
   session: Session;
   source: Plan['integration'];
-  onChoose: (target: Integration | undefined) => void;
+  onChoose: (target: ListedIntegration | undefined) => void;
   isUnasked: boolean;
   onUnasked: (isUnasked: boolean) => void;
 }

@@ -1,13 +1,15 @@
 import { useState } from 'hono/jsx/dom';
 import { unwrap } from 'patchbay-client';
-import { useAct } from '../act.ts';
-import { isRefusal, readIntegration } from '../integrations.ts';
+import { codeOf, useAct } from '../act.ts';
+import { readIntegration } from '../integrations.ts';
 import type { Integration, TaggedIntegration } from '../integrations.ts';
 import { useLoad, usePages } from '../load.ts';
+import { listNumbers } from '../numbers.ts';
 import { Copy } from '../parts/copy.tsx';
 import { EventsOf } from '../parts/events.tsx';
 import { More, Table } from '../parts/list.tsx';
 import { notify } from '../parts/notice.tsx';
+import { Holder, NumberLink, Ownership } from '../parts/numbers.tsx';
 import { Empty, Loading, Page } from '../parts/page.tsx';
 import { Problem } from '../parts/problem.tsx';
 import { Badge, Provider, Verification } from '../parts/status.tsx';
@@ -22,7 +24,7 @@ export function IntegrationView({ session, id }: ViewProps & { id: string }) {
   const { api } = session;
   const { value, error, reload } = useLoad((options) => readIntegration(api, id, options), [id]);
   // An id that is not of the form of one is a 422.
-  const isUnknown = isRefusal(error, 'integration_not_found') || isRefusal(error, 'validation_failed');
+  const isUnknown = codeOf(error) === 'integration_not_found' || codeOf(error) === 'validation_failed';
   const verifying = useAct((integration_id: string, headers) =>
     unwrap(api.integrations[':integration_id'].verify.$post({ param: { integration_id } }, { headers })),
   );
@@ -206,7 +208,7 @@ function Facts({ integration }: { integration: Integration }) {
 function Numbers({ session: { api }, integration_id }: { session: Session; integration_id: string }) {
   const { endings } = useImport(integration_id);
   const pages = usePages(
-    (page, options) => unwrap(api['phone-numbers'].$get({ query: { integration_id, ...page } }, options)),
+    (page, options) => listNumbers(api, { integration_id, ...page }, options),
     [integration_id, endings],
   );
   return (
@@ -222,16 +224,16 @@ function Numbers({ session: { api }, integration_id }: { session: Session; integ
             </tr>
           </thead>
           <tbody>
-            {pages.rows.map(({ phone_number_id, phone_number, assigned_agent_id, ownership }) => (
-              <tr key={phone_number_id}>
+            {pages.rows.map((number) => (
+              <tr key={number.phone_number_id}>
                 <th scope="row">
-                  <a href={hrefOf(['numbers', phone_number_id])}>{phone_number}</a>
+                  <NumberLink {...number} />
                 </th>
                 <td>
-                  {assigned_agent_id === null ? <Badge tone="neutral" text="free" /> : <code>{assigned_agent_id}</code>}
+                  <Holder {...number} />
                 </td>
                 <td>
-                  <Badge tone={ownership === 'confirmed' ? 'good' : 'neutral'} text={ownership} />
+                  <Ownership {...number} />
                 </td>
               </tr>
             ))}

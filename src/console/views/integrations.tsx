@@ -1,7 +1,6 @@
 import { useEffect, useId, useRef } from 'hono/jsx/dom';
 import { unwrap } from 'patchbay-client';
 import { integrationStatuses, providerNames, verificationStatuses } from '../../worker/core/vocabulary.ts';
-import { oneOf } from '../integrations.ts';
 import { usePages } from '../load.ts';
 import type { PageQuery, ReadOptions } from '../load.ts';
 import { SelectField } from '../parts/form.tsx';
@@ -9,7 +8,8 @@ import { More, Table } from '../parts/list.tsx';
 import { Empty, Page } from '../parts/page.tsx';
 import { Badge, Provider, providerName, Verification } from '../parts/status.tsx';
 import { Age } from '../parts/time.tsx';
-import { hrefOf, setQuery } from '../route.ts';
+import { goTo, hrefOf, setQuery } from '../route.ts';
+import { oneOf } from '../rules.ts';
 import type { Api, Session } from '../session.ts';
 import type { ViewProps } from '../view.ts';
 
@@ -34,9 +34,9 @@ export function Integrations({ session, query }: ViewProps) {
       title="Integrations"
       actions={
         session.can('integrations:create') && (
-          <a role="button" href={hrefOf(['integrations', 'new'])}>
+          <button type="button" onClick={() => goTo(['integrations', 'new'])}>
             Create integration
-          </a>
+          </button>
         )
       }
     >

@@ -2,9 +2,9 @@ import { useState } from 'hono/jsx/dom';
 import { unwrap } from 'patchbay-client';
 import { e164 } from '../../worker/phone-numbers/e164.ts';
 import { useAct } from '../act.ts';
+import { useIntegrations } from '../integrations.ts';
+import type { ListedIntegration } from '../integrations.ts';
 import type { Loaded } from '../load.ts';
-import { faultBy, useIntegrations } from '../numbers.ts';
-import type { Integration } from '../numbers.ts';
 import { CheckField, Form, SelectField, textOf, TextField } from '../parts/form.tsx';
 import { notify } from '../parts/notice.tsx';
 import { Empty, Loading, Page } from '../parts/page.tsx';
@@ -12,6 +12,7 @@ import { Problem } from '../parts/problem.tsx';
 import { trunkOf, SipFields } from '../parts/sip.tsx';
 import { providerName } from '../parts/status.tsx';
 import { goTo, hrefOf } from '../route.ts';
+import { faultBy } from '../rules.ts';
 import type { Api } from '../session.ts';
 import type { ViewProps } from '../view.ts';
 
@@ -92,7 +93,7 @@ export function AddNumber({ session, query }: ViewProps) {
   );
 }
 
-function IntegrationFields({ integrations, chosen }: { integrations: Loaded<Integration[]>; chosen: string }) {
+function IntegrationFields({ integrations, chosen }: { integrations: Loaded<ListedIntegration[]>; chosen: string }) {
   const { value, error, reload } = integrations;
   if (error !== undefined) return <Problem error={error} retry={reload} />;
   if (!value) return <Loading what="integrations" />;

@@ -1,8 +1,7 @@
 import { useState } from 'hono/jsx/dom';
 import { unwrap } from 'patchbay-client';
-import { useAct } from '../act.ts';
+import { codeOf, useAct } from '../act.ts';
 import { comparable, differences } from '../number-fields.ts';
-import { codeOf } from '../numbers.ts';
 import type { NumberProps, PhoneNumber } from '../numbers.ts';
 import { ChangedSince } from '../parts/changed.tsx';
 import { Dialog } from '../parts/dialog.tsx';

@@ -1,14 +1,16 @@
 import { useState } from 'hono/jsx/dom';
 import { unwrap } from 'patchbay-client';
-import { useAct } from '../act.ts';
+import { codeOf, useAct } from '../act.ts';
+import { nameIn } from '../integrations.ts';
 import { changesOf, comparable, differences, labels, secrets } from '../number-fields.ts';
 import type { Changes } from '../number-fields.ts';
-import { codeOf, nameIn, readNumber, wrongAgent } from '../numbers.ts';
+import { readNumber } from '../numbers.ts';
 import type { NumberProps, PhoneNumber } from '../numbers.ts';
 import { Changed } from '../parts/changed.tsx';
 import { CheckField, Form, SelectField, TextField } from '../parts/form.tsx';
 import { notify } from '../parts/notice.tsx';
 import { SipFields } from '../parts/sip.tsx';
+import { wrongAgent } from '../rules.ts';
 
 interface Request {
   changes: Changes;

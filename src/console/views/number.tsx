@@ -1,9 +1,11 @@
 import { unwrap } from 'patchbay-client';
-import { useAct } from '../act.ts';
+import { codeOf, useAct } from '../act.ts';
+import { useIntegrations } from '../integrations.ts';
+import type { ListedIntegration } from '../integrations.ts';
 import { useLoad } from '../load.ts';
 import { labels, trunkFields } from '../number-fields.ts';
-import { codeOf, readNumber, useIntegrations } from '../numbers.ts';
-import type { Integration, NumberProps, PhoneNumber } from '../numbers.ts';
+import { readNumber } from '../numbers.ts';
+import type { NumberProps, PhoneNumber } from '../numbers.ts';
 import { Copy } from '../parts/copy.tsx';
 import { EventsOf } from '../parts/events.tsx';
 import { notify } from '../parts/notice.tsx';
@@ -70,7 +72,7 @@ function Known(known: Omit<NumberProps, 'integrations'>) {
   );
 }
 
-function Facts({ number, integrations }: { number: PhoneNumber; integrations: Integration[] | undefined }) {
+function Facts({ number, integrations }: { number: PhoneNumber; integrations: ListedIntegration[] | undefined }) {
   return (
     <dl class="facts">
       <dt>Provider</dt>

@@ -1,8 +1,11 @@
 import { useState } from 'hono/jsx/dom';
 import { ownerships, phoneNumberStatuses, providerNames } from '../../worker/core/vocabulary.ts';
+import { codeOf } from '../act.ts';
+import { useIntegrations } from '../integrations.ts';
+import type { ListedIntegration } from '../integrations.ts';
 import { usePages } from '../load.ts';
-import { countOf, listNumbers, codeOf, oneOf, useIntegrations, wrongAgent } from '../numbers.ts';
-import type { Integration, NumberFilters, PhoneNumber } from '../numbers.ts';
+import { countOf, listNumbers } from '../numbers.ts';
+import type { NumberFilters, PhoneNumber } from '../numbers.ts';
 import { Bulk, bulkKinds, bulkTitles } from '../parts/bulk.tsx';
 import type { BulkKind } from '../parts/bulk.tsx';
 import { Form, SelectField, textOf, TextField } from '../parts/form.tsx';
@@ -11,7 +14,8 @@ import { Holder, IntegrationLink, NumberLink, Ownership, supportOf } from '../pa
 import { Empty, Page } from '../parts/page.tsx';
 import { Problem } from '../parts/problem.tsx';
 import { Provider, providerName } from '../parts/status.tsx';
-import { hrefOf, setQuery } from '../route.ts';
+import { goTo, setQuery } from '../route.ts';
+import { oneOf, wrongAgent } from '../rules.ts';
 import type { Session } from '../session.ts';
 import type { ViewProps } from '../view.ts';
 
@@ -57,9 +61,9 @@ export function Numbers({ session, query }: ViewProps) {
       title="Numbers"
       actions={
         session.can('phone_numbers:create') && (
-          <a role="button" href={hrefOf(['numbers', 'new'])}>
+          <button type="button" onClick={() => goTo(['numbers', 'new'])}>
             Add a number
-          </a>
+          </button>
         )
       }
     >
@@ -139,7 +143,7 @@ const barredBy = (isChosen: boolean, others: readonly string[]) =>
 
 interface FiltersProps {
   given: Given;
-  integrations: Integration[] | undefined;
+  integrations: ListedIntegration[] | undefined;
   /** What the API said of them. */
   error: unknown;
 }
@@ -218,7 +222,7 @@ function Filters({ given, integrations = [], error }: FiltersProps) {
 interface SelectedProps {
   session: Session;
   numbers: PhoneNumber[];
-  integrations: Integration[] | undefined;
+  integrations: ListedIntegration[] | undefined;
   onDone: () => void;
 }
 
@@ -274,7 +278,7 @@ function Selected({ session, numbers, integrations, onDone }: SelectedProps) {
 interface ListProps {
   session: Session;
   numbers: PhoneNumber[];
-  integrations: Integration[] | undefined;
+  integrations: ListedIntegration[] | undefined;
   ticked: ReadonlySet<string>;
   onTick: (ticked: ReadonlySet<string>) => void;
 }
