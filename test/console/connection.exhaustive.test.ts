@@ -18,7 +18,7 @@ describe.skipIf(!executablePath)('the console without a connection', () => {
     const client = await server.newOrganization();
     const opened = await openAs(client, '#/keys');
     await opened.page.getByRole('button', { name: 'Create a key' }).click();
-    await opened.page.getByLabel('Name').fill('CI');
+    await opened.page.getByRole('dialog').getByLabel('Name').fill('CI');
     return { client, ...opened };
   }
 
