@@ -1,8 +1,8 @@
+/** The fields of a provider's credentials, made from the schemas by which the API judges them. */
 import { useMemo } from 'hono/jsx/dom';
 import * as z from 'zod/mini';
 import type { Provider } from '../../worker/core/vocabulary.ts';
 import { providers } from '../../worker/providers/providers.ts';
-/** The fields of a provider's credentials, made from the schemas by which the API judges them. */
 import { faultBy } from '../rules.ts';
 import type { Api } from '../session.ts';
 import { CheckField, SelectField, TextField, textOf } from './form.tsx';

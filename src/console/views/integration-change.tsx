@@ -1,7 +1,7 @@
+/** Changes of one integration. None of them overwrites somebody else's change unseen. */
 import { useState } from 'hono/jsx/dom';
 import { unwrap } from 'patchbay-client';
 import { codeOf, useAct } from '../act.ts';
-/** Changes of one integration. None of them overwrites somebody else's change unseen. */
 import { readIntegration } from '../integrations.ts';
 import type { Integration, TaggedIntegration } from '../integrations.ts';
 import { Changed } from '../parts/changed.tsx';

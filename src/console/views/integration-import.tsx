@@ -1,8 +1,8 @@
+/** Imports numbers that the account of an integration has. */
 import { useState } from 'hono/jsx/dom';
 import { PatchbayError, unwrap } from 'patchbay-client';
 import type { NumberResult } from '../../worker/core/errors.ts';
 import { newIdempotencyKey } from '../act.ts';
-/** Imports numbers that the account of an integration has. */
 import type { Integration } from '../integrations.ts';
 import { startJob } from '../jobs.ts';
 import { usePages } from '../load.ts';
