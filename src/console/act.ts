@@ -1,6 +1,7 @@
 /** What views do. */
-import { useRef, useState } from 'hono/jsx/dom';
+import { useRef } from 'hono/jsx/dom';
 import { PatchbayError } from 'patchbay-client';
+import { useIsShown, useState } from './state.ts';
 
 /** A new random Idempotency-Key. */
 export const newIdempotencyKey = () => crypto.getRandomValues(new Uint32Array(4)).join('-');
@@ -13,6 +14,8 @@ export interface Act<Input, Output> {
   run: (input: Input) => Promise<Output | undefined>;
   /** Forgets the error. */
   reset: () => void;
+  /** Whether the component that acts is still there: who has left is not led elsewhere. */
+  isShown: () => boolean;
 }
 
 /** A mutation: it acts once, however often it has to be sent. */
@@ -20,19 +23,23 @@ export function useAct<Input, Output>(
   send: (input: Input, headers: { 'Idempotency-Key': string }) => Promise<Output>,
 ): Act<Input, Output> {
   const [{ isBusy, error }, setState] = useState<{ isBusy: boolean; error?: unknown }>({ isBusy: false });
-  const failed = useRef<{ input: string; key: string } | null>(null);
+  const isShown = useIsShown();
+  /** The Idempotency-Keys of what failed, by the input. */
+  const failed = useRef<Map<string, string>>(new Map());
   return {
     isBusy,
     error,
-    reset: () => setState({ isBusy: false }),
+    isShown,
+    reset: () => isBusy || setState({ isBusy: false }),
     async run(input) {
       const text = JSON.stringify(input) ?? '';
-      const key = failed.current?.input === text ? failed.current.key : newIdempotencyKey();
-      failed.current = { input: text, key };
+      const keys = failed.current ?? new Map<string, string>();
+      const key = keys.get(text) ?? newIdempotencyKey();
+      keys.set(text, key);
       setState({ isBusy: true });
       try {
         const output = await send(input, { 'Idempotency-Key': key });
-        failed.current = null;
+        keys.clear();
         setState({ isBusy: false });
         return output;
       } catch (reason) {

@@ -212,6 +212,7 @@ function csvLine(cells: readonly (string | null)[]): string {
  * apostrophe before it makes it text.
  */
 function csvCell(value: string): string {
-  const text = /^[=+\-@\t\r]/.test(value) ? `'${value}` : value;
+  // Also after a semicolon or a tab, which end a cell where a spreadsheet takes them for the separator.
+  const text = value.replaceAll(/(?<=^|[;\t])(?=[=+\-@\t\r])/g, "'");
   return /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
 }

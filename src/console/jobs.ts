@@ -17,6 +17,9 @@ export interface Job {
 
 export const jobs = store<Job[]>([]);
 
+// They may name what the next user must not see.
+sessionState.subscribe(() => jobs.set([]));
+
 interface Progress {
   /** Aborts when the user cancels the job or signs out. */
   signal: AbortSignal;
@@ -38,11 +41,7 @@ export async function startJob(
   const { session } = sessionState.get();
   const id = nextId++;
   const end = new AbortController();
-  const unfollow = sessionState.subscribe(() => {
-    if (sessionState.get().session === session) return;
-    end.abort();
-    jobs.set([]);
-  });
+  const unfollow = sessionState.subscribe(() => sessionState.get().session === session || end.abort());
   const change = (changes: Partial<Job>) =>
     jobs.set(jobs.get().map((job) => (job.id === id ? { ...job, ...changes } : job)));
   const job: Job = { id, title, total, done: 0, state: 'running', result: undefined, cancel: () => end.abort() };

@@ -34,3 +34,5 @@ export function mayRotate(session: Session, key: ApiKey): boolean {
 /** Null is never. */
 export const isNoLater = (time: string | null, limit: string | null): boolean =>
   limit === null || (time !== null && Date.parse(time) <= Date.parse(limit));
+
+export const roleText = (role: string) => role.replace('_', ' ');

@@ -1,7 +1,8 @@
 /** What views read. What a view no longer needs is aborted, and what comes late is dropped. */
 import type { ClientResponse } from 'hono/client';
-import { useEffect, useRef, useState } from 'hono/jsx/dom';
+import { useRef } from 'hono/jsx/dom';
 import { unwrap } from 'patchbay-client';
+import { useEffectAtOnce, useState } from './state.ts';
 
 /** Options of a call that reads. */
 export interface ReadOptions {
@@ -9,7 +10,7 @@ export interface ReadOptions {
 }
 
 export interface Loaded<Value> {
-  /** The value of before stays while a new one is loaded. */
+  /** The value of before stays while a new one is loaded, and if that fails. */
   value: Value | undefined;
   error: unknown;
   isLoading: boolean;
@@ -23,16 +24,23 @@ export function useLoad<Value>(
 ): Loaded<Value> {
   const [turn, setTurn] = useState(0);
   const [state, setState] = useState<{ value?: Value; error?: unknown; isLoading: boolean }>({ isLoading: true });
-  useEffect(() => {
+  useEffectAtOnce(() => {
     const left = new AbortController();
     setState(({ value }) => ({ ...(value === undefined ? {} : { value }), isLoading: true }));
     load({ init: { signal: left.signal } }).then(
       (value) => left.signal.aborted || setState({ value, isLoading: false }),
-      (error: unknown) => left.signal.aborted || setState({ error, isLoading: false }),
+      (error: unknown) =>
+        left.signal.aborted ||
+        setState(({ value }) => ({ ...(value === undefined ? {} : { value }), error, isLoading: false })),
     );
     return () => left.abort();
   }, [turn, ...dependencies]);
-  return { value: state.value, error: state.error, isLoading: state.isLoading, reload: () => setTurn(turn + 1) };
+  return {
+    value: state.value,
+    error: state.error,
+    isLoading: state.isLoading,
+    reload: () => setTurn((before) => before + 1),
+  };
 }
 
 interface Page<Row> {
@@ -92,7 +100,7 @@ export function usePages<Row>(
     );
   }
 
-  useEffect(() => {
+  useEffectAtOnce(() => {
     const controller = new AbortController();
     left.current = controller;
     loadPage(empty, controller);
@@ -106,7 +114,7 @@ export function usePages<Row>(
     isLoading: state.isLoading,
     hasMore: state.cursor !== null,
     more: () => left.current && loadPage(state, left.current),
-    reload: () => setTurn(turn + 1),
+    reload: () => setTurn((before) => before + 1),
   };
 }
 
@@ -116,8 +124,15 @@ function totalOf({ total_count, total_count_exact }: Page<unknown>['pagination']
   return total_count_exact === false ? `more than ${count}` : count;
 }
 
-/** The body of a success, with the ETag of what it shows. */
+/**
+ * The body of a success, with the ETag of what it shows.
+ *
+ * @throws Error without an ETag: a change without its condition could overwrite somebody else's
+ */
 export async function withTag<Given extends ClientResponse<unknown>>(call: Promise<Given>) {
   const response = await call;
-  return { body: await unwrap(response), etag: response.headers.get('ETag') ?? '*' };
+  const body = await unwrap(response);
+  const etag = response.headers.get('ETag');
+  if (etag === null) throw new Error('The answer has no ETag. Something between this page and the API takes it away.');
+  return { body, etag };
 }

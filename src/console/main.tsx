@@ -1,5 +1,5 @@
 import { ErrorBoundary, render } from 'hono/jsx/dom';
-import { Empty, Page } from './parts/page.tsx';
+import { Empty, Loading, Page } from './parts/page.tsx';
 import { hrefOf, useRoute } from './route.ts';
 import type { Route } from './route.ts';
 import { restoreSession, sessionState } from './session.ts';
@@ -60,8 +60,15 @@ function App() {
 }
 
 function Content() {
-  const { session, ended } = useStore(sessionState);
+  const { session, ended, isRestoring } = useStore(sessionState);
   const route = useRoute();
+  if (isRestoring) {
+    return (
+      <main id="main">
+        <Loading what="the console" />
+      </main>
+    );
+  }
   if (!session) return <SignIn ended={ended} />;
   return (
     <Shell session={session} section={route.path[0] ?? ''}>
@@ -82,6 +89,6 @@ const Failed = () => (
   </section>
 );
 
-await restoreSession();
 const place = document.getElementById('console');
 if (place) render(<App />, place);
+await restoreSession();

@@ -23,15 +23,19 @@ export interface Session {
 }
 
 /** Why nobody is signed in any more. */
-export type SignOutReason = 'asked' | 'idle' | 'key_ended' | 'no_answer';
+export type SignOutReason = 'asked' | 'left' | 'idle' | 'key_ended' | 'no_answer';
 
 interface SessionState {
   session: Session | undefined;
   /** Undefined if nobody was signed in before. */
   ended: SignOutReason | undefined;
+  /** Whether the key that this tab has kept is being tried. */
+  isRestoring: boolean;
 }
 
-export const sessionState = store<SessionState>({ session: undefined, ended: undefined });
+const nobody: SessionState = { session: undefined, ended: undefined, isRestoring: false };
+
+export const sessionState = store(nobody);
 
 export interface Credentials {
   organizationId: string;
@@ -39,6 +43,8 @@ export interface Credentials {
 }
 
 let current: Credentials | undefined;
+/** Aborts what is under way for the user who was signed in. */
+let end = new AbortController();
 let isKept = false;
 let lastUsed = 0;
 
@@ -49,33 +55,43 @@ let lastUsed = 0;
  * @throws PatchbayError, and TypeError for what cannot be sent in a header
  */
 export async function signIn(credentials: Credentials, keep: boolean): Promise<void> {
+  const ended = new AbortController();
   const { api } = patchbayClient(location.origin, {
     ...credentials,
     timeout: ANSWER_LIMIT_MS,
     async fetch(input, init) {
-      const response = await fetchWhenConnected(input, init);
+      const signal = AbortSignal.any([ended.signal, ...(init?.signal ? [init.signal] : [])]);
+      const response = await fetchWhenConnected(input, { ...init, signal });
       if (response.status === 401 && current === credentials) signOut('key_ended');
       return response;
     },
   });
   const who = await whoIs(api);
   current = credentials;
+  end = ended;
   isKept = keep;
-  noteUse();
+  lastUsed = Date.now();
+  // What another user has kept must not sign in again.
+  sessionStorage.removeItem(STORAGE_KEY);
   save();
   const permissions = new Set(who.key.permissions);
-  sessionState.set({ session: { api, who, can: (permission) => permissions.has(permission) }, ended: undefined });
+  sessionState.set({
+    session: { api, who, can: (permission) => permissions.has(permission) },
+    ended: undefined,
+    isRestoring: false,
+  });
 }
 
 /** Forgets the key, and with it all that was shown. */
 export function signOut(ended: SignOutReason): void {
   current = undefined;
   isKept = false;
+  end.abort();
   sessionStorage.removeItem(STORAGE_KEY);
-  sessionState.set({ session: undefined, ended });
+  sessionState.set({ ...nobody, ended });
 }
 
-/** Signs in with what this tab keeps, and begins to look for use of the page. */
+/** Signs in with what this tab keeps, and begins to watch whether the page is used. */
 export async function restoreSession(): Promise<void> {
   for (const event of ['pointerdown', 'keydown', 'wheel', 'touchmove']) {
     window.addEventListener(event, noteUse, { passive: true, capture: true });
@@ -83,15 +99,20 @@ export async function restoreSession(): Promise<void> {
   setInterval(endIfIdle, IDLE_CHECK_MS);
   document.addEventListener('visibilitychange', endIfIdle);
   window.addEventListener('pagehide', save);
+  // The browser may keep a page that is left, and show it again as it was.
+  window.addEventListener('pageshow', ({ persisted }) => {
+    if (persisted && current !== undefined && !isKept) signOut('left');
+  });
 
   const kept = readKept();
   if (!kept) return;
   ({ lastUsed } = kept);
   if (isIdle()) return signOut('idle');
+  sessionState.set({ ...nobody, isRestoring: true });
   await signIn(kept.credentials, true).catch((error: unknown) => {
     if (error instanceof PatchbayError && [401, 403].includes(error.status)) signOut('key_ended');
     // The tab still has the key: a reload tries again.
-    else sessionState.set({ session: undefined, ended: 'no_answer' });
+    else sessionState.set({ ...nobody, ended: 'no_answer' });
   });
 }
 
@@ -104,9 +125,15 @@ function noteUse(): void {
 const isIdle = () => Date.now() - lastUsed >= IDLE_LIMIT_MS;
 
 function endIfIdle(): void {
-  if (current === undefined) return;
+  if (current === undefined) return forgetIfIdle();
   if (isIdle()) signOut('idle');
   else save();
+}
+
+/** Of a key that is kept while nobody is signed in: the API did not answer. */
+function forgetIfIdle(): void {
+  const kept = readKept();
+  if (kept && Date.now() - kept.lastUsed >= IDLE_LIMIT_MS) sessionStorage.removeItem(STORAGE_KEY);
 }
 
 function save(): void {

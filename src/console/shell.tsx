@@ -2,6 +2,7 @@ import type { PropsWithChildren } from 'hono/jsx';
 import { connected } from './connection.ts';
 import { dismissJob, jobs } from './jobs.ts';
 import type { Job } from './jobs.ts';
+import { NewKeyDialog } from './parts/new-key.tsx';
 import { Notice } from './parts/notice.tsx';
 import { hrefOf } from './route.ts';
 import { signOut } from './session.ts';
@@ -61,6 +62,7 @@ export function Shell({ session, section, children }: PropsWithChildren<{ sessio
         <Jobs />
         {children}
       </main>
+      <NewKeyDialog />
     </div>
   );
 }

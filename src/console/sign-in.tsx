@@ -6,6 +6,7 @@ import type { SignOutReason } from './session.ts';
 
 const messages: Record<SignOutReason, string> = {
   asked: 'You are signed out.',
+  left: 'You were signed out, because you left this page.',
   idle: 'You were signed out, because this page was not used for 15 minutes.',
   key_ended: 'You were signed out: the API key is revoked or expired, or its organization is suspended.',
   no_answer: 'The API did not answer, so you are not signed in. Reload the page to try again.',

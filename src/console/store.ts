@@ -1,4 +1,4 @@
-import { useSyncExternalStore } from 'hono/jsx/dom';
+import { useEffectAtOnce, useState } from './state.ts';
 
 /** A value that components follow. */
 export interface Store<Value> {
@@ -24,5 +24,12 @@ export function store<Value>(initial: Value): Store<Value> {
   };
 }
 
-export const useStore = <Value>(followed: Store<Value>): Value =>
-  useSyncExternalStore(followed.subscribe, followed.get);
+export function useStore<Value>(followed: Store<Value>): Value {
+  const [value, setValue] = useState(followed.get);
+  useEffectAtOnce(() => {
+    const follow = () => setValue(() => followed.get());
+    follow();
+    return followed.subscribe(follow);
+  }, [followed]);
+  return value;
+}

@@ -1,4 +1,3 @@
-import { useState } from 'hono/jsx/dom';
 import { PatchbayError, unwrap } from 'patchbay-client';
 import { useAct } from '../act.ts';
 import { nameIn } from '../integrations.ts';
@@ -9,6 +8,7 @@ import { countOf, holderOf } from '../numbers.ts';
 import type { PhoneNumber } from '../numbers.ts';
 import { wrongAgent } from '../rules.ts';
 import type { Api, Session } from '../session.ts';
+import { useState } from '../state.ts';
 import { Dialog } from './dialog.tsx';
 import { CheckField, Form, SelectField, textOf, TextField } from './form.tsx';
 import { notify } from './notice.tsx';
@@ -67,6 +67,7 @@ interface BulkProps {
 /** A dialog that acts on all the numbers or on none, and shows before what it would do. */
 export function Bulk({ session, kind, numbers, integrations, onClose, onDone }: BulkProps) {
   const [wanted, setWanted] = useState(wantedAtOnce[kind]);
+  const [isBusy, setBusy] = useState(false);
   const before = new Map(
     numbers.map((number) => [
       number.phone_number_id,
@@ -77,12 +78,16 @@ export function Bulk({ session, kind, numbers, integrations, onClose, onDone }: 
     <Dialog
       title={`${bulkTitles[kind]}: ${countOf(numbers.length)}`}
       onClose={onClose}
+      isBusy={isBusy}
       {...(wantedAtOnce[kind] ? { closeText: 'Cancel' } : {})}
     >
-      {kind === 'assign' && <ChooseAgent onChoose={setWanted} onCancel={onClose} />}
-      {kind === 'move' && (
-        <ChooseIntegration numbers={numbers} integrations={integrations} onChoose={setWanted} onCancel={onClose} />
-      )}
+      {/* What is entered anew needs a preview of its own. */}
+      <fieldset disabled={isBusy} onInput={() => setWanted(wantedAtOnce[kind])}>
+        {kind === 'assign' && <ChooseAgent onChoose={setWanted} onCancel={onClose} />}
+        {kind === 'move' && (
+          <ChooseIntegration numbers={numbers} integrations={integrations} onChoose={setWanted} onCancel={onClose} />
+        )}
+      </fieldset>
       {wanted && (
         <Confirm
           key={JSON.stringify(wanted)}
@@ -91,6 +96,7 @@ export function Bulk({ session, kind, numbers, integrations, onClose, onDone }: 
           numbers={numbers}
           wanted={wanted}
           before={before}
+          onBusy={setBusy}
           onDone={onDone}
         />
       )}
@@ -161,11 +167,12 @@ interface ConfirmProps {
   numbers: readonly PhoneNumber[];
   wanted: Wanted;
   before: ReadonlyMap<string, string>;
+  onBusy: (isBusy: boolean) => void;
   onDone: () => void;
 }
 
 /** What it would do, and then the button that does it. */
-function Confirm({ api, title, numbers, wanted, before, onDone }: ConfirmProps) {
+function Confirm({ api, title, numbers, wanted, before, onBusy, onDone }: ConfirmProps) {
   const ids = numbers.map(({ phone_number_id }) => phone_number_id);
   const tried = useLoad(async (options) => (await preview(api, ids, wanted, options)).data.results, []);
   const act = useAct((given: Wanted, headers) => carryOut(api, ids, given, headers));
@@ -173,7 +180,9 @@ function Confirm({ api, title, numbers, wanted, before, onDone }: ConfirmProps) 
   const blocking = results?.filter(({ status }) => status === 'failed').length;
 
   async function confirm() {
+    onBusy(true);
     const done = await act.run(wanted);
+    onBusy(false);
     if (!done) return;
     const count = done.data.results.length;
     notify(`${countOf(count)} ${count === 1 ? 'is' : 'are'} ${wanted.outcome}.`);

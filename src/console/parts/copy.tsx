@@ -1,4 +1,4 @@
-import { useState } from 'hono/jsx/dom';
+import { useState } from '../state.ts';
 
 /** A button that copies. @param what its name, for `Copy request id` */
 export function Copy({ value, what }: { value: string; what: string }) {

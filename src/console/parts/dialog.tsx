@@ -1,22 +1,24 @@
 import type { PropsWithChildren } from 'hono/jsx';
-import { useEffect, useRef } from 'hono/jsx/dom';
-import { useId } from 'hono/jsx/dom';
+import { useEffect, useId, useRef } from 'hono/jsx/dom';
 
 interface DialogProps {
   title: string;
   /** The user leaves it, by its button or by Escape. */
   onClose: () => void;
+  /** Whether what it does is under way: it cannot be taken back, so the dialog stays. */
+  isBusy?: boolean;
   /** Text of the button that leaves it, which has the focus at first; without one there is none. */
   closeText?: string;
 }
 
 /** A modal dialog. The focus goes back to where it was. */
-export function Dialog({ title, onClose, closeText, children }: PropsWithChildren<DialogProps>) {
+export function Dialog({ title, onClose, isBusy = false, closeText, children }: PropsWithChildren<DialogProps>) {
   const element = useRef<HTMLDialogElement>(null);
   const id = useId();
+  const close = () => isBusy || onClose();
   useEffect(() => {
     const dialog = element.current;
-    dialog?.showModal();
+    if (dialog?.isConnected === true) dialog.showModal();
     return () => dialog?.close();
   }, []);
   return (
@@ -27,11 +29,11 @@ export function Dialog({ title, onClose, closeText, children }: PropsWithChildre
         if (event.key !== 'Escape') return;
         // Chromium cancels only once: the second Escape would close it under our feet.
         event.preventDefault();
-        onClose();
+        close();
       }}
       onCancel={(event: Event) => {
         event.preventDefault();
-        onClose();
+        close();
       }}
     >
       <article>
@@ -39,7 +41,7 @@ export function Dialog({ title, onClose, closeText, children }: PropsWithChildre
         {children}
         {closeText !== undefined && (
           <div class="actions">
-            <button type="button" class="secondary" autofocus onClick={onClose}>
+            <button type="button" class="secondary" autofocus disabled={isBusy} onClick={onClose}>
               {closeText}
             </button>
           </div>

@@ -1,6 +1,7 @@
 import type { PropsWithChildren } from 'hono/jsx';
-import { createContext, useContext, useEffect, useId, useMemo, useRef, useState } from 'hono/jsx/dom';
+import { createContext, useContext, useEffect, useId, useMemo, useRef } from 'hono/jsx/dom';
 import { PatchbayError } from 'patchbay-client';
+import { useState } from '../state.ts';
 import { Problem } from './problem.tsx';
 
 /** What the API said of fields, by their paths. */
@@ -44,7 +45,7 @@ export function Form({ act, onSubmit, submit, isDisabled = false, onCancel, chil
           {submit}
         </button>
         {onCancel && (
-          <button type="button" class="secondary" onClick={onCancel}>
+          <button type="button" class="secondary" disabled={act.isBusy} onClick={onCancel}>
             Cancel
           </button>
         )}
@@ -128,7 +129,8 @@ export function TextField(props: TextFieldProps) {
     name,
     'aria-describedby': `${id}-said`,
     ...(error === undefined ? {} : { 'aria-invalid': 'true' as const }),
-    autocomplete: 'off',
+    // Browsers ignore `off` for passwords, and would fill one saved for this page into another provider's field.
+    autocomplete: type === 'password' ? ('new-password' as const) : ('off' as const),
     autocapitalize: 'none' as const,
     spellcheck: false,
     required: isRequired,

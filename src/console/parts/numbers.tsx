@@ -49,7 +49,7 @@ export const Results = ({ results, before }: ResultsProps) => (
     <thead>
       <tr>
         <th scope="col">Number</th>
-        <th scope="col">Now</th>
+        <th scope="col">When listed</th>
         <th scope="col">Judgement</th>
       </tr>
     </thead>

@@ -1,8 +1,8 @@
-import { useState } from 'hono/jsx/dom';
 import { mediaEncryptions, sipTransports } from '../../worker/core/vocabulary.ts';
 import { sipFields } from '../../worker/phone-numbers/sip-trunk.ts';
 import type { PhoneNumber } from '../numbers.ts';
 import { faultBy, oneOf } from '../rules.ts';
+import { useState } from '../state.ts';
 import { CheckField, SelectField, textOf, TextField } from './form.tsx';
 
 const rules = sipFields();

@@ -1,4 +1,3 @@
-import { useEffect, useState } from 'hono/jsx/dom';
 import { entries, unwrap } from 'patchbay-client';
 import { auditActions } from '../../worker/core/vocabulary.ts';
 import { alternatives, csv, filterOf, jsonLines } from '../events.ts';
@@ -12,6 +11,7 @@ import { More } from '../parts/list.tsx';
 import { Empty, Page } from '../parts/page.tsx';
 import { hrefOf, setQuery } from '../route.ts';
 import type { Api } from '../session.ts';
+import { useEffectAtOnce, useState } from '../state.ts';
 import type { ViewProps } from '../view.ts';
 
 /** What happened, newest first. */
@@ -64,7 +64,7 @@ const kinds = [
 function Filters({ filter }: { filter: EventFilter }) {
   const given = alternatives.find((name) => filter[name] !== undefined) ?? '';
   const [kind, setKind] = useState<Alternative>(given);
-  useEffect(() => setKind(given), [given]);
+  useEffectAtOnce(() => setKind(given), [given]);
   return (
     <Form
       act={{ isBusy: false, error: undefined }}

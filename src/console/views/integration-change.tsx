@@ -1,5 +1,3 @@
-/** Changes of one integration. None of them overwrites somebody else's change unseen. */
-import { useState } from 'hono/jsx/dom';
 import { unwrap } from 'patchbay-client';
 import { codeOf, useAct } from '../act.ts';
 import { readIntegration } from '../integrations.ts';
@@ -11,6 +9,8 @@ import { Form, TextField, textOf } from '../parts/form.tsx';
 import { Problem } from '../parts/problem.tsx';
 import { wrongName } from '../rules.ts';
 import type { Api, Session } from '../session.ts';
+/** Changes of one integration. None of them overwrites somebody else's change unseen. */
+import { useState } from '../state.ts';
 
 type Put = Api['integrations'][':integration_id']['$put'];
 type Change = Required<Pick<Parameters<Put>[0], 'json' | 'query'>>;
@@ -52,7 +52,7 @@ export function Rename(props: ChangeProps) {
   const { act, conflict, send } = useChange(props);
   const { name } = props.seen.body.data;
   return (
-    <Dialog title="Rename the integration" onClose={props.onLeave}>
+    <Dialog title="Rename the integration" onClose={props.onLeave} isBusy={act.isBusy}>
       {conflict ? (
         <>
           <Changed
@@ -91,7 +91,7 @@ export function ReplaceCredentials(props: ChangeProps) {
   const { provider, name } = props.seen.body.data;
   const now = conflict?.now.body.data;
   return (
-    <Dialog title={`Replace the credentials of ${name}`} onClose={props.onLeave}>
+    <Dialog title={`Replace the credentials of ${name}`} onClose={props.onLeave} isBusy={act.isBusy}>
       {conflict && now ? (
         <>
           <Changed

@@ -1,4 +1,3 @@
-import { useState } from 'hono/jsx/dom';
 import { unwrap } from 'patchbay-client';
 import { providerNames } from '../../worker/core/vocabulary.ts';
 import type { Provider } from '../../worker/core/vocabulary.ts';
@@ -7,10 +6,12 @@ import { CredentialFields, credentialsOf, VerifyField } from '../parts/credentia
 import type { Credentials } from '../parts/credentials.tsx';
 import { Form, SelectField, TextField, textOf } from '../parts/form.tsx';
 import { notify } from '../parts/notice.tsx';
-import { Page } from '../parts/page.tsx';
+import { Empty, Page } from '../parts/page.tsx';
 import { providerName } from '../parts/status.tsx';
 import { goTo, hrefOf } from '../route.ts';
 import { oneOf, wrongName } from '../rules.ts';
+import type { Api } from '../session.ts';
+import { useState } from '../state.ts';
 import type { ViewProps } from '../view.ts';
 
 interface NewIntegration {
@@ -19,7 +20,18 @@ interface NewIntegration {
   verify: boolean;
 }
 
-export function CreateIntegration({ session: { api } }: ViewProps) {
+export const CreateIntegration = ({ session }: ViewProps) =>
+  session.can('integrations:create') ? (
+    <Creation api={session.api} />
+  ) : (
+    <Page title="Create an integration" parent={{ href: hrefOf(['integrations']), name: 'Integrations' }}>
+      <Empty>
+        <p>The role of this key may not create integrations. Ask somebody with a key of a higher role.</p>
+      </Empty>
+    </Page>
+  );
+
+function Creation({ api }: { api: Api }) {
   const [provider, setProvider] = useState<Provider>(providerNames[0]);
   const act = useAct(({ verify, ...json }: NewIntegration, headers) =>
     unwrap(api.integrations.$post({ query: { verify }, json }, { headers })),
@@ -34,7 +46,7 @@ export function CreateIntegration({ session: { api } }: ViewProps) {
     if (!created) return;
     const { name, integration_id, verification } = created.data;
     notify(`“${name}” is created. ${verification.detail}`);
-    goTo(['integrations', integration_id]);
+    if (act.isShown()) goTo(['integrations', integration_id]);
   }
 
   return (

@@ -1,4 +1,4 @@
-import { useRef, useState } from 'hono/jsx/dom';
+import { useRef } from 'hono/jsx/dom';
 import { PatchbayError, unwrap } from 'patchbay-client';
 import { codeOf, useAct } from '../act.ts';
 import { useIntegrations } from '../integrations.ts';
@@ -16,6 +16,7 @@ import { Problem } from '../parts/problem.tsx';
 import { providerName } from '../parts/status.tsx';
 import { goTo, hrefOf } from '../route.ts';
 import type { Api, Session } from '../session.ts';
+import { useState } from '../state.ts';
 import type { ViewProps } from '../view.ts';
 
 /** What is to become of the numbers. */
@@ -31,7 +32,7 @@ async function readPlan(api: Api, integration_id: string, choice: Choice, option
   const param = { integration_id };
   const { body, etag } = await withTag(path.$get({ param }, options));
   const preview = await unwrap(path.$delete({ param, query: { ...choice, dry_run: true } }, options));
-  return { ...preview.data, integration: body.data, etag };
+  return { ...preview.data, integration: body.data, etag, choice };
 }
 
 type Plan = Awaited<ReturnType<typeof readPlan>>;
@@ -88,19 +89,19 @@ function Deletion({ session, id }: { session: Session; id: string }) {
     }
   });
 
-  async function confirm({ etag, reference_count, reference_count_exact }: Plan) {
+  async function confirm({ choice: previewed, etag, reference_count, reference_count_exact }: Plan) {
     const expected = reference_count_exact ? { expect_references: String(reference_count) } : {};
-    const deleted = await act.run({ ...choice, ...expected, etag });
+    const deleted = await act.run({ ...previewed, ...expected, etag });
     if (!deleted) return;
     const { name, moved, removed } = deleted;
     notify(
       [
-        `ListedIntegration ${name} and its credentials are deleted`,
+        `Integration ${name} and its credentials are deleted`,
         ...(moved === undefined ? [] : [`${countOf(moved)} moved to ${target?.name}`]),
         ...(removed === undefined ? [] : [`${countOf(removed)} removed`]),
       ].join('; ') + '.',
     );
-    goTo(['integrations']);
+    if (act.isShown()) goTo(['integrations']);
   }
 
   function choose(change: () => void) {
@@ -149,6 +150,7 @@ function Deletion({ session, id }: { session: Session; id: string }) {
             <Targets
               session={session}
               source={known.integration}
+              target={target}
               onChoose={(chosen) => choose(() => setTarget(chosen))}
               isUnasked={isUnasked}
               onUnasked={(unasked) => choose(() => setUnasked(unasked))}
@@ -203,13 +205,14 @@ const WayOption = ({ text, isChosen, onChoose }: { text: string; isChosen: boole
 interface TargetsProps {
   session: Session;
   source: Plan['integration'];
+  target: ListedIntegration | undefined;
   onChoose: (target: ListedIntegration | undefined) => void;
   isUnasked: boolean;
   onUnasked: (isUnasked: boolean) => void;
 }
 
 /** The other integrations of the same provider. */
-function Targets({ session, source, onChoose, isUnasked, onUnasked }: TargetsProps) {
+function Targets({ session, source, target, onChoose, isUnasked, onUnasked }: TargetsProps) {
   const all = useIntegrations(session, source.provider);
   const others = all.value?.filter(({ integration_id }) => integration_id !== source.integration_id);
   return (
@@ -229,6 +232,7 @@ function Targets({ session, source, onChoose, isUnasked, onUnasked }: TargetsPro
           <SelectField
             name="reassign_to"
             label="Move them to"
+            value={target?.integration_id ?? ''}
             options={[['', 'Choose one'], ...others.map(({ integration_id, name }) => [integration_id, name] as const)]}
             onChoose={(id) => onChoose(others.find(({ integration_id }) => integration_id === id))}
           />
@@ -265,6 +269,9 @@ function Preview({ id, plan, targetName }: PreviewProps) {
             </li>
           )}
           {would_remove > 0 && <li>{numbersOf(plan)} would be removed.</li>}
+          {!plan.reference_count_exact && (
+            <li>That includes numbers that are imported from now on: beyond 1,000 they are not counted exactly.</li>
+          )}
           <li>The integration {integration.name} would be deleted. Nothing could read its credentials any more.</li>
         </ul>
       ) : (

@@ -1,5 +1,3 @@
-/** Imports numbers that the account of an integration has. */
-import { useState } from 'hono/jsx/dom';
 import { PatchbayError, unwrap } from 'patchbay-client';
 import type { NumberResult } from '../../worker/core/errors.ts';
 import { newIdempotencyKey } from '../act.ts';
@@ -15,6 +13,8 @@ import type { Tone } from '../parts/status.tsx';
 import { hrefOf } from '../route.ts';
 import { sessionState } from '../session.ts';
 import type { Api, Session } from '../session.ts';
+/** Imports numbers that the account of an integration has. */
+import { useState } from '../state.ts';
 import { store, useStore } from '../store.ts';
 
 const CHUNK_SIZE = 25;

@@ -1,4 +1,3 @@
-import { useState } from 'hono/jsx/dom';
 import { unwrap } from 'patchbay-client';
 import { codeOf, useAct } from '../act.ts';
 import { readIntegration } from '../integrations.ts';
@@ -16,6 +15,7 @@ import { Badge, Provider, Verification } from '../parts/status.tsx';
 import { Age, Time } from '../parts/time.tsx';
 import { hrefOf } from '../route.ts';
 import type { Session } from '../session.ts';
+import { useState } from '../state.ts';
 import type { ViewProps } from '../view.ts';
 import { Rename, ReplaceCredentials } from './integration-change.tsx';
 import { ImportSection, useImport } from './integration-import.tsx';
@@ -80,12 +80,12 @@ interface ActionsProps extends SeenProps {
 
 function Actions({ session, seen, reload, isVerifying, onVerify }: ActionsProps) {
   const { integration_id } = seen.body.data;
-  const [dialog, setDialog] = useState<'rename' | 'replace' | undefined>(undefined);
+  /** A dialog goes on from what was seen when it was opened, whatever is loaded meanwhile. */
+  const [dialog, setDialog] = useState<{ kind: 'rename' | 'replace'; seen: TaggedIntegration } | undefined>(undefined);
   const leave = () => {
     setDialog(undefined);
     reload();
   };
-  const changeProps = { session, seen, onLeave: leave };
   return (
     <>
       {session.can('integrations:update') && (
@@ -93,27 +93,31 @@ function Actions({ session, seen, reload, isVerifying, onVerify }: ActionsProps)
           <button type="button" aria-busy={isVerifying ? 'true' : 'false'} onClick={() => isVerifying || onVerify()}>
             Verify now
           </button>
-          <button type="button" class="secondary" onClick={() => setDialog('rename')}>
+          <button type="button" class="secondary" onClick={() => setDialog({ kind: 'rename', seen })}>
             Rename
           </button>
-          <button type="button" class="secondary" onClick={() => setDialog('replace')}>
+          <button type="button" class="secondary" onClick={() => setDialog({ kind: 'replace', seen })}>
             Replace credentials
           </button>
         </>
       )}
       {session.can('integrations:delete') && <a href={hrefOf(['integrations', integration_id, 'delete'])}>Delete</a>}
-      {dialog === 'rename' && (
+      {dialog?.kind === 'rename' && (
         <Rename
-          {...changeProps}
+          session={session}
+          seen={dialog.seen}
+          onLeave={leave}
           onDone={({ name }) => {
             leave();
             notify(`The integration is now called “${name}”.`);
           }}
         />
       )}
-      {dialog === 'replace' && (
+      {dialog?.kind === 'replace' && (
         <ReplaceCredentials
-          {...changeProps}
+          session={session}
+          seen={dialog.seen}
+          onLeave={leave}
           onDone={({ verification }) => {
             leave();
             notify(`The credentials are replaced. ${verification.detail}`);

@@ -1,4 +1,4 @@
-import { useEffect, useId, useRef } from 'hono/jsx/dom';
+import { useId, useRef } from 'hono/jsx/dom';
 import { unwrap } from 'patchbay-client';
 import { integrationStatuses, providerNames, verificationStatuses } from '../../worker/core/vocabulary.ts';
 import { usePages } from '../load.ts';
@@ -11,6 +11,7 @@ import { Age } from '../parts/time.tsx';
 import { goTo, hrefOf, setQuery } from '../route.ts';
 import { oneOf } from '../rules.ts';
 import type { Api, Session } from '../session.ts';
+import { useEffectAtOnce } from '../state.ts';
 import type { ViewProps } from '../view.ts';
 
 const listIntegrations = (api: Api, query: Filters & PageQuery, options: ReadOptions) =>
@@ -125,7 +126,7 @@ const TYPING_PAUSE_MS = 300;
 function NameSearch({ text }: { text: string }) {
   const id = useId();
   const pause = useRef<number | undefined>(undefined);
-  useEffect(() => () => clearTimeout(pause.current), []);
+  useEffectAtOnce(() => () => clearTimeout(pause.current), []);
   function searchSoon({ target }: Event) {
     if (!(target instanceof HTMLInputElement)) return;
     clearTimeout(pause.current);

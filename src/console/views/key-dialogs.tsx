@@ -1,21 +1,20 @@
-/** What is done with API keys. */
-import { useEffect, useState } from 'hono/jsx/dom';
 import { unwrap } from 'patchbay-client';
 import { isAbove } from '../../worker/core/permissions.ts';
 import { roles } from '../../worker/core/vocabulary.ts';
 import type { Role } from '../../worker/core/vocabulary.ts';
 import { useAct } from '../act.ts';
-import { hasEnded, isNoLater } from '../key-state.ts';
+import { hasEnded, isNoLater, roleText } from '../key-state.ts';
 import type { ApiKey } from '../key-state.ts';
 import { toUtc } from '../local-time.ts';
-import { Copy } from '../parts/copy.tsx';
 import { Dialog } from '../parts/dialog.tsx';
 import { CheckField, Form, SelectField, textOf, TextField } from '../parts/form.tsx';
+import { showNewKey } from '../parts/new-key.tsx';
 import { notify } from '../parts/notice.tsx';
 import { Problem } from '../parts/problem.tsx';
-import { Time } from '../parts/time.tsx';
 import { signOut } from '../session.ts';
 import type { Session } from '../session.ts';
+/** What is done with API keys. */
+import { useState } from '../state.ts';
 
 interface DialogProps {
   session: Session;
@@ -26,20 +25,6 @@ interface DialogProps {
 interface KeyDialogProps extends DialogProps {
   apiKey: ApiKey;
 }
-
-export interface NewKey {
-  key: ApiKey;
-  /** Undefined if the first answer was lost: nobody has seen it. */
-  rawKey: string | undefined;
-  /** What to do then. */
-  withoutRawKey: string;
-}
-
-interface NewKeyProps {
-  onNew: (made: NewKey) => void;
-}
-
-export const roleText = (role: string) => role.replace('_', ' ');
 
 const roleHints: Record<Role, string> = {
   admin: 'It may make every call.',
@@ -53,7 +38,7 @@ function wrongExpiry(local: string, limit: string | null): string | undefined {
   return isNoLater(time, limit) ? undefined : 'must not be later than your own key expires';
 }
 
-export function CreateKey({ session: { api, who }, onClose, onNew }: Omit<DialogProps, 'onDone'> & NewKeyProps) {
+export function CreateKey({ session: { api, who }, onClose, onDone }: DialogProps) {
   const [role, setRole] = useState<Role>('user');
   const act = useAct(
     async (json: { name: string; role: Role; expires_at?: string }, headers) =>
@@ -67,10 +52,11 @@ export function CreateKey({ session: { api, who }, onClose, onNew }: Omit<Dialog
       ...(expiry !== '' && { expires_at: toUtc(expiry) }),
     });
     if (!made) return;
-    onNew({ key: made.key, rawKey: made.raw_key, withoutRawKey: 'Revoke this key, and create another one.' });
+    showNewKey({ key: made.key, rawKey: made.raw_key, withoutRawKey: 'Revoke this key, and create another one.' });
+    onDone();
   }
   return (
-    <Dialog title="Create a key" onClose={onClose}>
+    <Dialog title="Create a key" onClose={onClose} isBusy={act.isBusy}>
       <Form act={act} submit="Create key" onSubmit={(values) => void create(values)} onCancel={onClose}>
         <TextField name="name" label="Name" hint="Who or what uses it. The history shows it." isRequired />
         <SelectField
@@ -111,7 +97,7 @@ export function RenameKey({ session: { api }, apiKey, onClose, onDone }: KeyDial
     onDone();
   }
   return (
-    <Dialog title={`Rename key ${apiKey.name}`} onClose={onClose}>
+    <Dialog title={`Rename key ${apiKey.name}`} onClose={onClose} isBusy={act.isBusy}>
       <Form act={act} submit="Rename" onSubmit={(values) => void rename(values)} onCancel={onClose}>
         <TextField
           name="name"
@@ -132,12 +118,7 @@ const overlaps = [
   ['604800', '7 days'],
 ] as const;
 
-export function RotateKey({
-  session: { api, who },
-  apiKey,
-  onClose,
-  onNew,
-}: Omit<KeyDialogProps, 'onDone'> & NewKeyProps) {
+export function RotateKey({ session: { api, who }, apiKey, onClose, onDone }: KeyDialogProps) {
   const { key_id } = apiKey;
   const isOwn = key_id === who.key.key_id;
   const act = useAct(
@@ -147,14 +128,15 @@ export function RotateKey({
   async function rotate(values: FormData) {
     const made = await act.run({ overlap_seconds: Number(textOf(values, 'overlap_seconds')) });
     if (!made) return;
-    onNew({
+    showNewKey({
       key: made.key,
       rawKey: made.raw_key,
       withoutRawKey: 'Revoke this key, and rotate the old one again while it works.',
     });
+    onDone();
   }
   return (
-    <Dialog title={`Rotate key ${apiKey.name}`} onClose={onClose}>
+    <Dialog title={`Rotate key ${apiKey.name}`} onClose={onClose} isBusy={act.isBusy}>
       <p>A new key with the same name, role and expiry takes its place. The old one works until the overlap is over.</p>
       {isOwn && (
         <p>
@@ -200,7 +182,7 @@ export function RevokeKey({ session: { api, who }, apiKey, onClose, onDone }: Ke
     onDone();
   }
   return (
-    <Dialog title={`Revoke key ${name}`} onClose={onClose}>
+    <Dialog title={`Revoke key ${name}`} onClose={onClose} isBusy={act.isBusy}>
       {isEnded ? (
         <p>It has ended already. What is revoked are all keys that come from it and still work.</p>
       ) : (
@@ -224,7 +206,7 @@ export function RevokeKey({ session: { api, who }, apiKey, onClose, onDone }: Ke
       )}
       <Problem error={act.error} />
       <div class="actions">
-        <button type="button" class="secondary" onClick={onClose}>
+        <button type="button" class="secondary" disabled={act.isBusy} onClick={onClose}>
           Cancel
         </button>
         <button
@@ -234,42 +216,6 @@ export function RevokeKey({ session: { api, who }, apiKey, onClose, onDone }: Ke
           onClick={() => void (act.isBusy || revoke())}
         >
           {isEnded ? 'Revoke the keys that come from it' : 'Revoke key'}
-        </button>
-      </div>
-    </Dialog>
-  );
-}
-
-const stay = () => undefined;
-
-/** Shows a raw key for the only time. */
-export function ShowNewKey({ made: { key, rawKey, withoutRawKey }, onClose }: { made: NewKey; onClose: () => void }) {
-  useEffect(() => {
-    const left = new AbortController();
-    window.addEventListener('beforeunload', (event) => event.preventDefault(), { signal: left.signal });
-    return () => left.abort();
-  }, []);
-  return rawKey === undefined ? (
-    <Dialog title={`Nobody has seen key ${key.name}`} onClose={onClose} closeText="Close">
-      <p>
-        The key was made, but the answer that showed it was lost, and it is never shown again. {withoutRawKey} Its
-        prefix is <code>{key.prefix}</code>.
-      </p>
-    </Dialog>
-  ) : (
-    <Dialog title={`Store key ${key.name}`} onClose={stay}>
-      <p>It is shown only now. Store it where you keep secrets.</p>
-      <pre class="raw-key">{rawKey}</pre>
-      <p>
-        <Copy value={rawKey} what="key" />
-      </p>
-      <p>
-        Role: {roleText(key.role)}. {key.expires_at === null ? 'It does not expire.' : 'It expires: '}
-        {key.expires_at !== null && <Time value={key.expires_at} />}
-      </p>
-      <div class="actions">
-        <button type="button" onClick={onClose}>
-          I have stored it
         </button>
       </div>
     </Dialog>

@@ -1,6 +1,5 @@
-import { useState } from 'hono/jsx/dom';
 import { unwrap } from 'patchbay-client';
-import { hasEnded, mayChange, mayRotate, stateOf } from '../key-state.ts';
+import { hasEnded, mayChange, mayRotate, roleText, stateOf } from '../key-state.ts';
 import type { ApiKey, KeyState } from '../key-state.ts';
 import { usePages } from '../load.ts';
 import type { PageQuery, ReadOptions } from '../load.ts';
@@ -12,13 +11,13 @@ import type { Tone } from '../parts/status.tsx';
 import { Age, Time } from '../parts/time.tsx';
 import { hrefOf, setQuery } from '../route.ts';
 import type { Api, Session } from '../session.ts';
+import { useState } from '../state.ts';
 import type { ViewProps } from '../view.ts';
-import { CreateKey, RenameKey, RevokeKey, roleText, RotateKey, ShowNewKey } from './key-dialogs.tsx';
-import type { NewKey } from './key-dialogs.tsx';
+import { CreateKey, RenameKey, RevokeKey, RotateKey } from './key-dialogs.tsx';
 
 type Verb = 'rename' | 'rotate' | 'revoke';
 
-type Open = { dialog: 'create' } | { dialog: Verb; key: ApiKey } | { dialog: 'new'; made: NewKey };
+type Open = { dialog: 'create' } | { dialog: Verb; key: ApiKey };
 
 export function Keys({ session, query }: ViewProps) {
   const isEndedShown = query.get('ended') === 'shown';
@@ -30,10 +29,6 @@ export function Keys({ session, query }: ViewProps) {
   const close = () => setOpen(undefined);
   const done = () => {
     close();
-    pages.reload();
-  };
-  const onNew = (made: NewKey) => {
-    setOpen({ dialog: 'new', made });
     pages.reload();
   };
   return (
@@ -56,11 +51,10 @@ export function Keys({ session, query }: ViewProps) {
       />
       <KeyTable session={session} keys={pages.rows} onOpen={setOpen} />
       <More pages={pages} what="keys" />
-      {open?.dialog === 'create' && <CreateKey session={session} onClose={close} onNew={onNew} />}
+      {open?.dialog === 'create' && <CreateKey session={session} onClose={close} onDone={done} />}
       {open?.dialog === 'rename' && <RenameKey session={session} apiKey={open.key} onClose={close} onDone={done} />}
-      {open?.dialog === 'rotate' && <RotateKey session={session} apiKey={open.key} onClose={close} onNew={onNew} />}
+      {open?.dialog === 'rotate' && <RotateKey session={session} apiKey={open.key} onClose={close} onDone={done} />}
       {open?.dialog === 'revoke' && <RevokeKey session={session} apiKey={open.key} onClose={close} onDone={done} />}
-      {open?.dialog === 'new' && <ShowNewKey made={open.made} onClose={close} />}
     </Page>
   );
 }

@@ -1,4 +1,3 @@
-import { useState } from 'hono/jsx/dom';
 import { unwrap } from 'patchbay-client';
 import { e164 } from '../../worker/phone-numbers/e164.ts';
 import { useAct } from '../act.ts';
@@ -14,6 +13,7 @@ import { providerName } from '../parts/status.tsx';
 import { goTo, hrefOf } from '../route.ts';
 import { faultBy } from '../rules.ts';
 import type { Api } from '../session.ts';
+import { useState } from '../state.ts';
 import type { ViewProps } from '../view.ts';
 
 type NewNumber = Parameters<Api['phone-numbers']['$post']>[0];
@@ -44,7 +44,7 @@ export function AddNumber({ session, query }: ViewProps) {
     const added = number && (await act.run(number));
     if (!added) return;
     notify(`${added.data.phone_number} is imported, and free.`);
-    goTo(['numbers', added.data.phone_number_id]);
+    if (act.isShown()) goTo(['numbers', added.data.phone_number_id]);
   }
 
   if (!session.can('phone_numbers:create')) {

@@ -1,4 +1,3 @@
-import { useState } from 'hono/jsx/dom';
 import { unwrap } from 'patchbay-client';
 import { codeOf, useAct } from '../act.ts';
 import { comparable, differences } from '../number-fields.ts';
@@ -8,6 +7,7 @@ import { Dialog } from '../parts/dialog.tsx';
 import { notify } from '../parts/notice.tsx';
 import { Problem } from '../parts/problem.tsx';
 import { goTo } from '../route.ts';
+import { useState } from '../state.ts';
 
 /** A button, and the dialog that it opens. */
 export function DeleteNumber({ session, number, etag, reload, integrations }: NumberProps) {
@@ -32,7 +32,7 @@ export function DeleteNumber({ session, number, etag, reload, integrations }: Nu
     const deleted = await act.run(etag);
     if (!deleted) return;
     notify(`${phone_number} is deleted.`);
-    goTo(['numbers']);
+    if (act.isShown()) goTo(['numbers']);
   }
   function close() {
     setOpen(false);
@@ -47,7 +47,7 @@ export function DeleteNumber({ session, number, etag, reload, integrations }: Nu
         Delete
       </button>
       {isOpen && (
-        <Dialog title={`Delete ${phone_number}`} closeText="Keep it" onClose={close}>
+        <Dialog title={`Delete ${phone_number}`} closeText="Keep it" onClose={close} isBusy={act.isBusy}>
           {wasChanged && seen && <ChangedSince fields={differences(comparable, seen, number, integrations.value)} />}
           {!wasChanged && <Problem error={act.error} />}
           {assigned_agent_id === null ? (

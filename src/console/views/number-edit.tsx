@@ -1,7 +1,6 @@
-import { useState } from 'hono/jsx/dom';
-import { unwrap } from 'patchbay-client';
 import { codeOf, useAct } from '../act.ts';
 import { nameIn } from '../integrations.ts';
+import { withTag } from '../load.ts';
 import { changesOf, comparable, differences, labels, secrets } from '../number-fields.ts';
 import type { Changes } from '../number-fields.ts';
 import { readNumber } from '../numbers.ts';
@@ -11,6 +10,7 @@ import { CheckField, Form, SelectField, TextField } from '../parts/form.tsx';
 import { notify } from '../parts/notice.tsx';
 import { SipFields } from '../parts/sip.tsx';
 import { wrongAgent } from '../rules.ts';
+import { useState } from '../state.ts';
 
 interface Request {
   changes: Changes;
@@ -23,8 +23,16 @@ interface Conflict extends Request {
   theirs: PhoneNumber;
 }
 
+type Seen = Pick<NumberProps, 'number' | 'etag'>;
+
 /** Changes a number; what somebody else has changed meanwhile is not overwritten unseen. */
-export function EditNumber({ session, number, etag, reload, integrations }: NumberProps) {
+export function EditNumber({ number, etag, ...props }: NumberProps) {
+  // What is entered is meant for the number as it was then, whatever is loaded meanwhile.
+  const [seen, setSeen] = useState<Seen>({ number, etag });
+  return <Edit key={seen.etag} {...props} {...seen} onSeen={setSeen} />;
+}
+
+function Edit({ session, number, etag, reload, integrations, onSeen }: NumberProps & { onSeen: (seen: Seen) => void }) {
   const { api } = session;
   const { phone_number_id, integration_id } = number;
   const [isMoved, setMoved] = useState(false);
@@ -32,7 +40,7 @@ export function EditNumber({ session, number, etag, reload, integrations }: Numb
   const act = useAct(async ({ changes, verify, tag }: Request, headers) => {
     const given = { param: { phone_number_id }, json: changes, query: { verify } };
     try {
-      return await unwrap(
+      return await withTag(
         api['phone-numbers'][':phone_number_id'].$put(given, { headers: { ...headers, 'If-Match': tag } }),
       );
     } catch (error) {
@@ -48,7 +56,9 @@ export function EditNumber({ session, number, etag, reload, integrations }: Numb
     if (Object.keys(request.changes).length === 0) return notify('Nothing differs, so nothing was sent.');
     const saved = await act.run(request);
     if (!saved) return;
-    notify(`${saved.data.phone_number} is changed.`);
+    const { body, etag: tag } = saved;
+    onSeen({ number: body.data, etag: tag });
+    notify(`${body.data.phone_number} is changed.`);
     reload();
   }
 
@@ -116,7 +126,10 @@ export function EditNumber({ session, number, etag, reload, integrations }: Numb
           ]}
           isBusy={act.isBusy}
           onKeepMine={() => void save(conflict)}
-          onTakeTheirs={reload}
+          onTakeTheirs={() => {
+            onSeen({ number: conflict.theirs, etag: conflict.tag });
+            reload();
+          }}
         />
       )}
     </div>

@@ -45,7 +45,7 @@ export function NumberView({ session, id }: ViewProps & { id: string }) {
 }
 
 function Known(known: Omit<NumberProps, 'integrations'>) {
-  const { session, number, etag } = known;
+  const { session, number } = known;
   const integrations = useIntegrations(session, number.provider);
   const props = { ...known, integrations };
   return (
@@ -59,7 +59,7 @@ function Known(known: Omit<NumberProps, 'integrations'>) {
       {session.can('phone_numbers:update') && (
         <section>
           <h2>Change it</h2>
-          <EditNumber key={etag} {...props} />
+          <EditNumber {...props} />
         </section>
       )}
       {session.can('audit:read') && (

@@ -1,4 +1,3 @@
-import { useState } from 'hono/jsx/dom';
 import { ownerships, phoneNumberStatuses, providerNames } from '../../worker/core/vocabulary.ts';
 import { codeOf } from '../act.ts';
 import { useIntegrations } from '../integrations.ts';
@@ -17,6 +16,7 @@ import { Provider, providerName } from '../parts/status.tsx';
 import { goTo, setQuery } from '../route.ts';
 import { oneOf, wrongAgent } from '../rules.ts';
 import type { Session } from '../session.ts';
+import { useState } from '../state.ts';
 import type { ViewProps } from '../view.ts';
 
 const filterNames = [

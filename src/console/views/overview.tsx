@@ -1,5 +1,4 @@
 import type { PropsWithChildren } from 'hono/jsx';
-import { useState } from 'hono/jsx/dom';
 import { verificationStatuses } from '../../worker/core/vocabulary.ts';
 import {
   concerns,
@@ -21,6 +20,7 @@ import type { Tone } from '../parts/status.tsx';
 import { Age, Time } from '../parts/time.tsx';
 import { hrefOf } from '../route.ts';
 import type { Session } from '../session.ts';
+import { useState } from '../state.ts';
 import type { ViewProps } from '../view.ts';
 
 /** What an organization has, and what needs attention. */
