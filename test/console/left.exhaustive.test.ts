@@ -32,25 +32,28 @@ describe.skipIf(!executablePath)('what was left', () => {
     const target = await newIntegration(server, client, 'Beta');
     for (const number of newNumbers(2)) await server.importNumber(client, source, number);
     const { page } = await openAs(client, `#/integrations/${source}/delete`);
-    const moves = await hold(page, /dry_run/, (route) => route.request().url().includes('reassign_to'));
     await page.getByLabel('Move the numbers to another integration').check();
     await page.getByLabel('Move them to').selectOption(target);
+    await page.getByText('2 numbers would move to Beta').waitFor();
+    await server.importNumber(client, source, newNumbers(1)[0] ?? '');
+    const moves = await hold(page, /dry_run/, (route) => route.request().url().includes('reassign_to'));
+    await page.getByLabel('Name of the integration').fill('Alpha');
+    await page.getByRole('button', { name: 'Delete the integration' }).click();
     await moves.arrived;
 
+    // It was refused, and its preview is under way again.
     await page.getByLabel('Remove the numbers').check();
-    await page.getByText('2 numbers would be removed.').waitFor();
+    await page.getByText('3 numbers would be removed.').waitFor();
     moves.release();
     await page.unrouteAll({ behavior: 'wait' });
 
-    await page.getByText('2 numbers would be removed.').waitFor();
+    await page.getByText('3 numbers would be removed.').waitFor();
     expect(await page.getByText('would move to').count()).toBe(0);
     const sent = page.waitForRequest((request) => request.method() === 'DELETE' && !request.url().includes('dry_run'));
     await page.getByLabel('Name of the integration').fill('Alpha');
     await page.getByRole('button', { name: 'Delete the integration' }).click();
-    expect(new URL((await sent).url()).search).toBe('?remove_phone_numbers=true&expect_references=2');
-    await page
-      .getByText('Integration Alpha and its credentials are deleted; 2 numbers removed.', { exact: false })
-      .waitFor();
+    expect(new URL((await sent).url()).search).toBe('?remove_phone_numbers=true&expect_references=3');
+    await page.getByText('Integration Alpha and its credentials are deleted; 3 numbers removed.').waitFor();
     expect(await numbersOf(server, client)).toEqual([]);
   });
 
