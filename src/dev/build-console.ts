@@ -12,7 +12,12 @@ await build({
   input: join(source, 'main.tsx'),
   tsconfig: join(source, 'tsconfig.json'),
   platform: 'browser',
-  output: { file: join(target, 'console.js'), format: 'esm', minify: true },
+  output: {
+    file: join(target, 'console.js'),
+    format: 'esm',
+    minify: true,
+    comments: { legal: true, annotation: false, jsdoc: false },
+  },
 });
 
 const { css } = compile(join(source, 'style.scss'), {
