@@ -3,7 +3,7 @@ import * as z from 'zod';
 import { executablePath } from '../conformance/browser.ts';
 import { joinServer } from '../conformance/server.ts';
 import type { Client } from '../conformance/server.ts';
-import { useBrowser } from './console.ts';
+import { linkTo, useBrowser } from './console.ts';
 
 const server = joinServer();
 
@@ -78,9 +78,9 @@ describe.skipIf(!executablePath)('the console without a connection', () => {
     const client = await server.newOrganization();
     const { page } = await openAs(client, '#/integrations');
     await page.context().setOffline(true);
-    await page.getByRole('link', { name: 'Numbers', exact: true }).click();
+    await linkTo(page, 'Numbers').click();
     await page.getByText(LOST).waitFor();
-    await page.getByRole('link', { name: 'Integrations', exact: true }).click();
+    await linkTo(page, 'Integrations').click();
     await page.context().setOffline(false);
 
     await page.getByText('There are no integrations yet.').waitFor();

@@ -60,6 +60,10 @@ export async function signIn(page: Page, { organization_id, raw_key }: Client): 
   await page.getByRole('button', { name: 'Sign out' }).waitFor();
 }
 
+/** The link to a view in the navigation: a view may have one of the same name. */
+export const linkTo = (page: Page, name: string) =>
+  page.getByRole('navigation', { name: 'Views' }).getByRole('link', { name, exact: true });
+
 /** What axe finds. @see https://github.com/dequelabs/axe-core */
 export async function expectAccessible(page: Page): Promise<void> {
   const { violations } = await new AxeBuilder({ page }).analyze();

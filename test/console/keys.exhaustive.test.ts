@@ -4,7 +4,7 @@ import * as z from 'zod';
 import { executablePath } from '../conformance/browser.ts';
 import { joinServer } from '../conformance/server.ts';
 import type { Client, Key } from '../conformance/server.ts';
-import { lookAt, useBrowser } from './console.ts';
+import { linkTo, lookAt, useBrowser } from './console.ts';
 
 const server = joinServer();
 
@@ -230,7 +230,7 @@ describe.skipIf(!executablePath)('the console’s keys', () => {
     assertQuiet();
 
     const asUser = await openAs(user);
-    await asUser.page.getByRole('link', { name: 'Numbers', exact: true }).first().waitFor();
+    await linkTo(asUser.page, 'Numbers').waitFor();
     expect(await asUser.page.getByRole('navigation').getByRole('link').allTextContents()).toEqual([
       'Overview',
       'Integrations',

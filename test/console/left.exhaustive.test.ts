@@ -3,7 +3,7 @@ import type { Page, Route } from 'playwright-core';
 import { describe, expect, it } from 'vitest';
 import { executablePath } from '../conformance/browser.ts';
 import { joinServer, newNumbers, twilio } from '../conformance/server.ts';
-import { signIn, useBrowser } from './console.ts';
+import { linkTo, signIn, useBrowser } from './console.ts';
 import { newIntegration, numbersOf } from './records.ts';
 
 const server = joinServer();
@@ -88,7 +88,7 @@ describe.skipIf(!executablePath)('what was left', () => {
     const creates = await hold(page, /\/api\/integrations\?/, (route) => route.request().method() === 'POST');
     await page.getByRole('button', { name: 'Create integration' }).click();
     await creates.arrived;
-    await page.getByRole('link', { name: 'Numbers', exact: true }).click();
+    await linkTo(page, 'Numbers').click();
     await page.getByRole('heading', { level: 1, name: 'Numbers' }).waitFor();
 
     creates.release();
@@ -161,7 +161,7 @@ describe.skipIf(!executablePath)('what was left', () => {
   it('a raw key outlives the view in which it was made, until it is stored', async () => {
     const client = await server.newOrganization();
     const { page } = await openAs(client, '#/integrations');
-    await page.getByRole('link', { name: 'Keys', exact: true }).click();
+    await linkTo(page, 'Keys').click();
     await page.getByRole('button', { name: 'Create a key' }).click();
     await page.getByRole('dialog').getByLabel('Name').fill('CI');
     await page.getByRole('button', { name: 'Create key' }).click();

@@ -3,7 +3,7 @@ import type { Page } from 'playwright-core';
 import { describe, expect, it } from 'vitest';
 import { executablePath } from '../conformance/browser.ts';
 import { joinServer } from '../conformance/server.ts';
-import { expectAccessible, lookAt, signIn, useBrowser } from './console.ts';
+import { expectAccessible, linkTo, lookAt, signIn, useBrowser } from './console.ts';
 
 const server = joinServer();
 
@@ -67,7 +67,7 @@ describe.skipIf(!executablePath)('the console’s session', () => {
     const messages: string[] = [];
     page.on('console', (message) => messages.push(message.text()));
     for (const view of ['Integrations', 'Numbers', 'Keys', 'History']) {
-      await page.getByRole('link', { name: view, exact: true }).click();
+      await linkTo(page, view).click();
       await expect.poll(() => page.title()).toContain(view);
       expect(await keptBy(page)).not.toContain(client.raw_key);
     }
@@ -147,7 +147,7 @@ describe.skipIf(!executablePath)('the console’s session', () => {
     const revoked = await server.call(client, 'DELETE', `/api/api-keys/${key.key_id}`);
     expect(revoked.status).toBe(200);
 
-    await page.getByRole('link', { name: 'History', exact: true }).click();
+    await linkTo(page, 'History').click();
 
     await page.getByText('the API key is revoked or expired').waitFor();
     expect(await page.getByRole('button', { name: 'Sign out' }).count()).toBe(0);
@@ -158,7 +158,7 @@ describe.skipIf(!executablePath)('the console’s session', () => {
     const { page, assertQuiet } = await openAs(client, '#/numbers?status=free');
     await expect.poll(() => page.title()).toContain('Numbers');
     expect(page.url()).toMatch(/#\/numbers\?status=free$/);
-    await page.getByRole('link', { name: 'Integrations', exact: true }).click();
+    await linkTo(page, 'Integrations').click();
     await expect.poll(() => page.title()).toContain('Integrations');
     await expect.poll(() => page.evaluate('document.activeElement.tagName')).toBe('H1');
 
