@@ -51,6 +51,7 @@ const node = {
   // Only for tests that hang. On a busy machine every test may take much longer than usual.
   testTimeout: 300_000,
   hookTimeout: 300_000,
+  expect: { poll: { timeout: 240_000, interval: 50 } },
 };
 
 export default defineConfig({

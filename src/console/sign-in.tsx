@@ -64,7 +64,7 @@ export function SignIn({ ended }: { ended: SignOutReason | undefined }) {
           label="API key"
           isRequired
           placeholder="bk_live_…"
-          hint="What its role may not do is not shown."
+          hint="The console offers what its role may do."
           check={wrongKey}
         />
         <CheckField

@@ -55,7 +55,7 @@ describe.skipIf(!executablePath)('the console without a connection', () => {
     expect(await keysOf(client)).toEqual(['Test', 'CI']);
   });
 
-  it('does not repeat a request that was refused, unless it is asked for again', async () => {
+  it('sends again only when asked, under the same key, after an answer that it cannot read', async () => {
     const { page, client } = await openNewKey();
     const keys: (string | undefined)[] = [];
     await page.route('**/api/api-keys', async (route) => {

@@ -27,7 +27,7 @@ describe.skipIf(!executablePath)('the console deletes an integration', () => {
     const { integration_id, numbers, ids, hash } = await withNumbers(client, HOSTILE, 3);
     const { page, assertQuiet } = await openAs(client, hash);
 
-    await page.getByText('Nothing would be deleted. This stands against it:').waitFor();
+    await page.getByText('It cannot be deleted now, because of this.').waitFor();
     for (const number of numbers) await page.getByRole('row', { name: number }).waitFor();
     expect(await page.getByRole('button', { name: 'Delete the integration' }).count()).toBe(0);
     await page.getByLabel('Move the numbers to another integration').check();
@@ -90,7 +90,7 @@ describe.skipIf(!executablePath)('the console deletes an integration', () => {
     const refusal = page.getByRole('list', { name: 'Numbers of the error' });
     await refusal.getByRole('link', { name: held }).waitFor();
     expect(await refusal.getByRole('link').count()).toBe(1);
-    await page.getByText('Nothing would be deleted. This stands against it:').waitFor();
+    await page.getByText('It cannot be deleted now, because of this.').waitFor();
     expect(await read(client, integration_id)).toMatchObject({ status: 200 });
     expect(await numbersOf(server, client)).toHaveLength(2);
 

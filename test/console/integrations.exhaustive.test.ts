@@ -191,7 +191,7 @@ describe.skipIf(!executablePath)('the console’s views of integrations', () => 
     const integration_id = await createIntegration(client, 'Front desk', refused, false);
     const { page, assertQuiet } = await openAs(client, `#/integrations/${integration_id}`);
     await page.getByRole('button', { name: 'Verify now' }).click();
-    await page.getByText('The provider was asked now: refused.').waitFor();
+    await page.getByText('was checked now: refused.').waitFor();
     await page.getByText('status 401, code 20003').waitFor();
 
     await page.getByRole('button', { name: 'Replace credentials' }).click();

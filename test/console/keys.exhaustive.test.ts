@@ -204,7 +204,7 @@ describe.skipIf(!executablePath)('the console’s keys', () => {
     await createKey(root, 'Child');
     await server.call(client, 'DELETE', `/api/api-keys/${root.key_id}`);
     const { page, assertQuiet } = await openAs(client, '#/keys?ended=shown');
-    await page.getByRole('button', { name: `Revoke Root ${root.prefix}` }).click();
+    await page.getByRole('button', { name: `Revoke what it made Root ${root.prefix}` }).click();
     await page.getByRole('button', { name: 'Revoke the keys that come from it' }).click();
     await page.getByText('Key Root and 1 key that came from it are revoked.').waitFor();
     expect(await statuses(client)).toEqual({ Test: 'active', Root: 'revoked', Child: 'revoked' });

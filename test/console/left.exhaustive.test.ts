@@ -74,7 +74,7 @@ describe.skipIf(!executablePath)('what was left', () => {
     checks.release();
 
     // Only the result is told.
-    await page.getByText('The provider was asked now: verified.').waitFor();
+    await page.getByText('“First” was checked now: verified.').waitFor();
     expect(await page.getByRole('heading', { level: 1 }).allInnerTexts()).toEqual(['Second']);
     expect(await page.title()).toBe('Second · Patchbay');
   });

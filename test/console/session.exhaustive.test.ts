@@ -167,6 +167,7 @@ describe.skipIf(!executablePath)('the console’s session', () => {
     await expect.poll(() => page.title()).toContain('Numbers');
     expect(page.url()).toMatch(/#\/numbers\?status=free$/);
     await page.goto(`${server.url}/console#/nonsense/%E0%A4%A`);
+    await page.getByRole('heading', { name: 'No such view' }).waitFor();
     assertQuiet();
   });
 

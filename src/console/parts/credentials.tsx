@@ -10,11 +10,11 @@ import { CheckField, SelectField, TextField, textOf } from './form.tsx';
 /** By the names of fields. A field that is not here gets its label from its name. */
 const texts: Record<string, { label: string; hint?: string }> = {
   account_sid: { label: 'Account SID', hint: 'Begins with AC.' },
-  auth_token: { label: 'Auth Token' },
+  auth_token: { label: 'Auth Token', hint: 'The token of the account.' },
   auth_id: { label: 'Auth ID', hint: 'Begins with MA, or with SA for a subaccount.' },
   api_key_sid: {
     label: 'API key SID',
-    hint: 'Begins with SK. It goes with its secret, in place of the Auth Token or beside it.',
+    hint: 'Begins with SK. Give either the Auth Token, or an API key SID and its secret, or all three.',
   },
   api_key_secret: { label: 'API key secret' },
   region: { label: 'Region', hint: 'The region that the credentials are of. Most accounts have only us1.' },

@@ -18,7 +18,7 @@ export const Holder = ({ assigned_agent_id }: Pick<PhoneNumber, 'assigned_agent_
 
 /** `inbound, outbound`. */
 export const supportOf = ({ supports_inbound, supports_outbound }: PhoneNumber) =>
-  [supports_inbound && 'inbound', supports_outbound && 'outbound'].filter(Boolean).join(', ') || 'neither';
+  [supports_inbound && 'inbound', supports_outbound && 'outbound'].filter(Boolean).join(', ') || 'none';
 
 export function IntegrationLink({
   id,

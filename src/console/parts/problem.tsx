@@ -25,18 +25,22 @@ function adviceFor(problem: ProblemBody): string | undefined {
     : 'Try again: the same request is never carried out twice.';
 }
 
+const messageOf = (error: unknown) => (error instanceof Error ? error.message : 'The console failed.');
+
 /** What went wrong, what to do about it, and the id by which the request is found in the log. */
 export function Problem({ error, retry }: { error: unknown; retry?: () => void }) {
   if (error === undefined) return null;
   const known = error instanceof PatchbayError ? error : undefined;
+  // The only thing that the client throws where there is no answer.
+  const isLost = error instanceof DOMException;
   const advice = known?.problem && adviceFor(known.problem);
   const faults = known?.problem?.code === 'validation_failed' ? known.problem.errors : [];
   return (
     <section class="problem" role="alert">
       <p>
-        <strong>{known?.problem?.title ?? (known ? 'Unexpected answer' : 'No answer')}</strong>
+        <strong>{known?.problem?.title ?? (isLost ? 'No answer' : 'Unexpected answer')}</strong>
       </p>
-      <p>{known?.detail ?? 'The connection was lost, so nobody knows yet whether it was done.'}</p>
+      <p>{known?.detail ?? (isLost ? 'There was no answer in time.' : messageOf(error))}</p>
       {faults.length > 0 && (
         <ul>
           {faults.map(({ path, message }) => (
@@ -47,7 +51,7 @@ export function Problem({ error, retry }: { error: unknown; retry?: () => void }
         </ul>
       )}
       {advice !== undefined && <p>{advice}</p>}
-      {!known && <p>Try again when you are connected: the same request is never carried out twice.</p>}
+      {isLost && <p>Try again when you are connected: the same request is never carried out twice.</p>}
       <div class="actions">
         {known?.request_id !== undefined && (
           <span class="request">

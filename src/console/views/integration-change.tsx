@@ -121,7 +121,9 @@ export function ReplaceCredentials(props: ChangeProps) {
             })
           }
         >
-          <p>They replace the stored ones as a whole. The stored ones cannot be read any more.</p>
+          <p>
+            They replace the stored ones as a whole, the region too. From then on the old ones cannot be read any more.
+          </p>
           <CredentialFields provider={provider} />
           <VerifyField />
         </Form>

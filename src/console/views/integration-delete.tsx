@@ -275,7 +275,10 @@ function Preview({ id, plan, targetName }: PreviewProps) {
           <li>The integration {integration.name} would be deleted. Nothing could read its credentials any more.</li>
         </ul>
       ) : (
-        <p>Nothing would be deleted. This stands against it:</p>
+        <p>
+          It cannot be deleted now, because of this.
+          {plan.reference_count > 0 && ' Choose above what is to become of its numbers.'}
+        </p>
       )}
       {would_delete ? <Numbers numbers={references} /> : <Blockers plan={plan} />}
       {reference_count > references.length && (
@@ -322,18 +325,18 @@ function Blockers({ plan: { blocked_by, references } }: { plan: Plan }) {
         </tr>
       </thead>
       <tbody>
-        {blocked_by.map(({ phone_number_id, phone_number, assigned_agent_id, title, reason }) => (
+        {blocked_by.map(({ code, phone_number_id, phone_number, assigned_agent_id, title, reason }) => (
           <tr key={phone_number_id ?? title}>
             <th scope="row">
               {phone_number_id === null || phone_number === null ? (
-                'All of it'
+                'All numbers'
               ) : (
                 <NumberLink phone_number_id={phone_number_id} phone_number={phone_number} />
               )}
             </th>
             <td>{assigned_agent_id ?? known.get(phone_number_id ?? '') ?? ''}</td>
             <td>
-              {title}
+              {code === 'integration_in_use' ? 'It uses this integration' : title}
               {reason === null ? '' : `: ${reason.replaceAll('_', ' ')}`}
             </td>
           </tr>

@@ -32,7 +32,8 @@ export function IntegrationView({ session, id }: ViewProps & { id: string }) {
     const checked = await verifying.run(id);
     if (!checked) return;
     reload();
-    notify(`The provider was asked now: ${checked.data.verification.status}.`);
+    const { name, verification } = checked.data;
+    notify(`“${name}” was checked now: ${verification.status}.`);
   }
   return (
     <Page
@@ -90,18 +91,29 @@ function Actions({ session, seen, reload, isVerifying, onVerify }: ActionsProps)
     <>
       {session.can('integrations:update') && (
         <>
-          <button type="button" aria-busy={isVerifying ? 'true' : 'false'} onClick={() => isVerifying || onVerify()}>
+          <button
+            type="button"
+            class={isBroken(seen.body.data) ? 'secondary' : ''}
+            aria-busy={isVerifying ? 'true' : 'false'}
+            onClick={() => isVerifying || onVerify()}
+          >
             Verify now
           </button>
           <button type="button" class="secondary" onClick={() => setDialog({ kind: 'rename', seen })}>
             Rename
           </button>
-          <button type="button" class="secondary" onClick={() => setDialog({ kind: 'replace', seen })}>
+          <button
+            type="button"
+            class={isBroken(seen.body.data) ? '' : 'secondary'}
+            onClick={() => setDialog({ kind: 'replace', seen })}
+          >
             Replace credentials
           </button>
         </>
       )}
-      {session.can('integrations:delete') && <a href={hrefOf(['integrations', integration_id, 'delete'])}>Delete</a>}
+      {session.can('integrations:delete') && (
+        <a href={hrefOf(['integrations', integration_id, 'delete'])}>Delete, with a preview</a>
+      )}
       {dialog?.kind === 'rename' && (
         <Rename
           session={session}
@@ -145,6 +157,10 @@ function Details({ session, seen }: SeenProps) {
     </>
   );
 }
+
+/** Its credentials must be replaced. */
+const isBroken = ({ status, verification }: Integration) =>
+  status === 'credentials_missing' || verification.status === 'refused';
 
 function Facts({ integration }: { integration: Integration }) {
   const { integration_id, provider, account_hint, status, verification, created_at, updated_at } = integration;

@@ -116,7 +116,11 @@ function KeyRow({ session, apiKey, onOpen }: KeyRowProps) {
   const verbs: [verb: Verb, text: string, isOffered: boolean][] = [
     ['rename', 'Rename', session.can('api_keys:update') && mayChange(session, apiKey)],
     ['rotate', 'Rotate', session.can('api_keys:rotate') && mayRotate(session, apiKey)],
-    ['revoke', 'Revoke', session.can('api_keys:revoke') && mayChange(session, apiKey)],
+    [
+      'revoke',
+      hasEnded(apiKey) ? 'Revoke what it made' : 'Revoke',
+      session.can('api_keys:revoke') && mayChange(session, apiKey),
+    ],
   ];
   return (
     <tr>
@@ -152,6 +156,11 @@ function KeyRow({ session, apiKey, onOpen }: KeyRowProps) {
           {session.can('audit:read') && (
             <a href={hrefOf(['history'], { actor_key_id: key_id })} aria-label={`What it did: ${name} ${prefix}`}>
               What it did
+            </a>
+          )}
+          {session.can('audit:read') && (
+            <a href={hrefOf(['history'], { target_id: key_id })} aria-label={`Its history: ${name} ${prefix}`}>
+              Its history
             </a>
           )}
         </div>

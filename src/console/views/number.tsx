@@ -65,7 +65,7 @@ function Known(known: Omit<NumberProps, 'integrations'>) {
       {session.can('audit:read') && (
         <section>
           <h2>History</h2>
-          <EventsOf session={session} target_id={number.phone_number_id} />
+          <EventsOf key={known.etag} session={session} target_id={number.phone_number_id} />
         </section>
       )}
     </div>
@@ -91,7 +91,7 @@ function Facts({ number, integrations }: { number: PhoneNumber; integrations: Li
       <dd>
         <Holder assigned_agent_id={number.assigned_agent_id} />
       </dd>
-      <dt>Supports</dt>
+      <dt>Calls</dt>
       <dd>{supportOf(number)}</dd>
       <dt>Ownership</dt>
       <dd>

@@ -309,7 +309,7 @@ function List({ session, numbers, integrations, ticked, onTick }: ListProps) {
           <th scope="col">Provider</th>
           <th scope="col">Integration</th>
           <th scope="col">Agent</th>
-          <th scope="col">Supports</th>
+          <th scope="col">Calls</th>
           <th scope="col">Ownership</th>
         </tr>
       </thead>
