@@ -193,7 +193,7 @@ describe.skipIf(!executablePath)('the console’s keys', () => {
         .getByRole('row', { name: /Child.*revoked/ })
         .getByRole('button')
         .allTextContents(),
-    ).toEqual(['Rename', 'Revoke']);
+    ).toEqual(['Rename', 'Revoke what it made']);
     await lookAt(page, 'keys-ended');
     assertQuiet();
   });

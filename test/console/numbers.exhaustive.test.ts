@@ -256,7 +256,7 @@ describe.skipIf(!executablePath)('the console’s numbers', () => {
     await page.getByRole('button', { name: 'Save' }).click();
     await page.getByText('Nothing differs, so nothing was sent.').waitFor();
     await page.getByLabel('Trunk name').fill('');
-    await page.getByLabel('Agent').fill('agent_day');
+    await page.getByRole('textbox', { name: /^Agent/ }).fill('agent_day');
     await page.getByLabel('Remove the user name and the password').check();
     expect(await page.getByRole('textbox', { name: /^Password/ }).isDisabled()).toBe(true);
     const sent = page.waitForRequest((request) => request.method() === 'PUT');
@@ -276,7 +276,7 @@ describe.skipIf(!executablePath)('the console’s numbers', () => {
     await page.getByRole('dialog').getByText('Free it first').waitFor();
     expect(await page.getByRole('button', { name: 'Delete the number' }).count()).toBe(0);
     await page.getByRole('button', { name: 'Keep it' }).click();
-    await page.getByLabel('Agent').fill('');
+    await page.getByRole('textbox', { name: /^Agent/ }).fill('');
     await page.getByRole('button', { name: 'Save' }).click();
     await page.getByRole('definition').getByText('free').waitFor();
     await page.getByRole('button', { name: 'Delete' }).click();
@@ -298,7 +298,7 @@ describe.skipIf(!executablePath)('the console’s numbers', () => {
     const { page, assertQuiet } = await openAs(client, `#/numbers/${phone_number_id}`);
     const changed = page.getByRole('alert').filter({ hasText: 'Somebody changed this meanwhile.' });
 
-    await page.getByLabel('Agent').fill('agent_mine');
+    await page.getByRole('textbox', { name: /^Agent/ }).fill('agent_mine');
     await change(client, phone_number_id, { assigned_agent_id: 'agent_theirs', supports_inbound: true });
     await page.getByRole('button', { name: 'Save' }).click();
     await changed.getByRole('row', { name: 'Agent agent_mine agent_theirs' }).waitFor();
@@ -308,9 +308,9 @@ describe.skipIf(!executablePath)('the console’s numbers', () => {
     });
     await page.getByRole('button', { name: 'Leave it as it is now' }).click();
     await changed.waitFor({ state: 'detached' });
-    await expect.poll(() => page.getByLabel('Agent').inputValue()).toBe('agent_theirs');
+    await expect.poll(() => page.getByRole('textbox', { name: /^Agent/ }).inputValue()).toBe('agent_theirs');
 
-    await page.getByLabel('Agent').fill('agent_mine');
+    await page.getByRole('textbox', { name: /^Agent/ }).fill('agent_mine');
     await change(client, phone_number_id, { assigned_agent_id: 'agent_others' });
     await page.getByRole('button', { name: 'Save' }).click();
     await changed.getByRole('row', { name: 'Agent agent_mine agent_others' }).waitFor();
