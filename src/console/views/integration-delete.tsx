@@ -1,4 +1,3 @@
-import { useRef } from 'hono/jsx/dom';
 import { PatchbayError, unwrap } from 'patchbay-client';
 import { codeOf, useAct } from '../act.ts';
 import { useIntegrations } from '../integrations.ts';
@@ -62,9 +61,7 @@ function Deletion({ session, id }: { session: Session; id: string }) {
   const [isUnasked, setUnasked] = useState(false);
   const choice = choiceOf(way, target, isUnasked);
   const plan = useLoad((options) => readPlan(api, id, choice, options), [JSON.stringify(choice)]);
-  const last = useRef<Plan | null>(null);
-  if (plan.value) last.current = plan.value;
-  const known = last.current;
+  const known = plan.value;
   /** What was shown when the delete was refused. */
   const [seen, setSeen] = useState<Plan | undefined>(undefined);
 
@@ -162,9 +159,9 @@ function Deletion({ session, id }: { session: Session; id: string }) {
       {plan.isLoading ? (
         <Loading what="preview" />
       ) : (
-        plan.value && <Preview id={id} plan={plan.value} targetName={target?.name} />
+        plan.error === undefined && plan.value && <Preview id={id} plan={plan.value} targetName={target?.name} />
       )}
-      {!plan.isLoading && plan.value?.would_delete === true && (
+      {!plan.isLoading && plan.error === undefined && plan.value?.would_delete === true && (
         <Confirm plan={plan.value} isBusy={act.isBusy} onConfirm={(given) => void confirm(given)} />
       )}
     </Page>

@@ -40,7 +40,8 @@ export function IntegrationView({ session, id }: ViewProps & { id: string }) {
       title={value?.body.data.name ?? 'Integration'}
       parent={{ href: hrefOf(['integrations']), name: 'Integrations' }}
       actions={
-        value && (
+        value &&
+        !isUnknown && (
           <Actions
             session={session}
             seen={value}
@@ -54,7 +55,7 @@ export function IntegrationView({ session, id }: ViewProps & { id: string }) {
       <Problem error={verifying.error} />
       {!value && error === undefined && <Loading what="the integration" />}
       {isUnknown ? <Unknown id={id} /> : <Problem error={error} retry={reload} />}
-      {value && <Details session={session} seen={value} />}
+      {value && !isUnknown && <Details session={session} seen={value} />}
     </Page>
   );
 }

@@ -39,7 +39,7 @@ export function NumberView({ session, id }: ViewProps & { id: string }) {
       ) : (
         <Problem error={error} retry={reload} />
       )}
-      {value && <Known session={session} number={value.body.data} etag={value.etag} reload={reload} />}
+      {value && !isGone && <Known session={session} number={value.body.data} etag={value.etag} reload={reload} />}
     </Page>
   );
 }
