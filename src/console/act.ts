@@ -4,7 +4,7 @@ import { PatchbayError } from 'patchbay-client';
 import { useIsShown, useState } from './state.ts';
 
 /** A new random Idempotency-Key. */
-export const newIdempotencyKey = () => crypto.getRandomValues(new Uint32Array(4)).join('-');
+const newIdempotencyKey = () => crypto.getRandomValues(new Uint32Array(4)).join('-');
 
 export interface Act<Input, Output> {
   isBusy: boolean;

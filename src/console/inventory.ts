@@ -1,7 +1,7 @@
 /** What an organization has, how much of its quotas that is, and what of it needs attention. */
-import type { InferResponseType } from 'hono/client';
 import { entries, unwrap } from 'patchbay-client';
 import type { VerificationStatus } from '../worker/core/vocabulary.ts';
+import type { ListedIntegration } from './integrations.ts';
 import { hasEnded, stateOf } from './key-state.ts';
 import type { ApiKey } from './key-state.ts';
 import type { ReadOptions } from './load.ts';
@@ -10,15 +10,13 @@ import type { Api, Session } from './session.ts';
 
 const PAGE_SIZE = 100;
 
-type Integration = InferResponseType<Api['integrations']['$get'], 200>['data'][number];
-
 export interface FoundIntegrations {
   count: number;
   phone_number_count: number;
   by_verification: Record<VerificationStatus, number>;
   credentials_missing: number;
   /** Those that need attention. */
-  by_concern: Record<Concern, Integration[]>;
+  by_concern: Record<Concern, ListedIntegration[]>;
 }
 
 /** The worst first. */
@@ -27,7 +25,7 @@ export type Concern = (typeof concerns)[number];
 
 const OVERDUE_MS = 48 * 3_600_000;
 
-function concernOf({ status, verification }: Integration): Concern | undefined {
+function concernOf({ status, verification }: ListedIntegration): Concern | undefined {
   if (status === 'credentials_missing') return 'missing';
   if (verification.status === 'refused' || verification.status === 'limited') return verification.status;
   if (verification.checked_at === null) return 'never_checked';

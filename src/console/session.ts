@@ -122,7 +122,7 @@ function noteUse(): void {
   lastUsed = Date.now();
 }
 
-const isIdle = () => Date.now() - lastUsed >= IDLE_LIMIT_MS;
+const isIdle = (since = lastUsed) => Date.now() - since >= IDLE_LIMIT_MS;
 
 function endIfIdle(): void {
   if (current === undefined) return forgetIfIdle();
@@ -133,7 +133,7 @@ function endIfIdle(): void {
 /** Of a key that is kept while nobody is signed in: the API did not answer. */
 function forgetIfIdle(): void {
   const kept = readKept();
-  if (kept && Date.now() - kept.lastUsed >= IDLE_LIMIT_MS) sessionStorage.removeItem(STORAGE_KEY);
+  if (kept && isIdle(kept.lastUsed)) sessionStorage.removeItem(STORAGE_KEY);
 }
 
 function save(): void {

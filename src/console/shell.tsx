@@ -2,6 +2,7 @@ import type { PropsWithChildren } from 'hono/jsx';
 import { connected } from './connection.ts';
 import { dismissJob, jobs } from './jobs.ts';
 import type { Job } from './jobs.ts';
+import { roleText } from './key-state.ts';
 import { NewKeyDialog } from './parts/new-key.tsx';
 import { Notice } from './parts/notice.tsx';
 import { hrefOf } from './route.ts';
@@ -50,7 +51,7 @@ export function Shell({ session, section, children }: PropsWithChildren<{ sessio
         </nav>
         <div class="who">
           <span>
-            {key.name} <small>({key.role.replace('_', ' ')})</small>
+            {key.name} <small>({roleText(key.role)})</small>
           </span>
           <button type="button" class="small secondary" onClick={() => signOut('asked')}>
             Sign out

@@ -161,6 +161,9 @@ interface SelectFieldProps extends FieldProps {
   onChoose?: (value: string) => void;
 }
 
+/** Words that are their own texts. */
+export const asOptions = (words: readonly string[]) => words.map((word) => [word, word] as const);
+
 /** One of several values. */
 export function SelectField(props: SelectFieldProps) {
   const { name, label, hint, isRequired = false, isDisabled = false, options, value, onChoose } = props;

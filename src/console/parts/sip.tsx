@@ -3,11 +3,9 @@ import { sipFields } from '../../worker/phone-numbers/sip-trunk.ts';
 import type { PhoneNumber } from '../numbers.ts';
 import { faultBy, oneOf } from '../rules.ts';
 import { useState } from '../state.ts';
-import { CheckField, SelectField, textOf, TextField } from './form.tsx';
+import { asOptions, CheckField, SelectField, textOf, TextField } from './form.tsx';
 
 const rules = sipFields();
-
-const asOptions = (words: readonly string[]) => words.map((word) => [word, word] as const);
 
 /** The fields of a SIP number's trunk. @param number the one that is edited, if one is */
 export function SipFields({ number }: { number?: PhoneNumber }) {

@@ -1,16 +1,15 @@
 import { PatchbayError, unwrap } from 'patchbay-client';
 import type { NumberResult } from '../../worker/core/errors.ts';
-import { newIdempotencyKey } from '../act.ts';
 import type { Integration } from '../integrations.ts';
 import { startJob } from '../jobs.ts';
 import { usePages } from '../load.ts';
 import type { PageQuery, ReadOptions } from '../load.ts';
 import { CheckField, Form } from '../parts/form.tsx';
 import { More, Table } from '../parts/list.tsx';
+import { NumberLink } from '../parts/numbers.tsx';
 import { Empty } from '../parts/page.tsx';
 import { Badge } from '../parts/status.tsx';
 import type { Tone } from '../parts/status.tsx';
-import { hrefOf } from '../route.ts';
 import { sessionState } from '../session.ts';
 import type { Api, Session } from '../session.ts';
 /** Imports numbers that the account of an integration has. */
@@ -72,9 +71,8 @@ type ImportBody = Parameters<Api['phone-numbers']['bulk']['$post']>[0]['json'];
 
 /** What came of each number, also if none was imported. */
 async function importChunk(api: Api, json: ImportBody, signal: AbortSignal): Promise<NumberResult[]> {
-  const options = { headers: { 'Idempotency-Key': newIdempotencyKey() }, init: { signal } };
   try {
-    const { data } = await unwrap(api['phone-numbers'].bulk.$post({ query: {}, json }, options));
+    const { data } = await unwrap(api['phone-numbers'].bulk.$post({ query: {}, json }, { init: { signal } }));
     return data.results;
   } catch (error) {
     if (error instanceof PatchbayError && error.problem?.code === 'phone_numbers_not_imported') {
@@ -244,7 +242,7 @@ function NumberName({ phone_number, phone_number_id }: { phone_number: string; p
   return phone_number_id === null ? (
     <>{phone_number}</>
   ) : (
-    <a href={hrefOf(['numbers', phone_number_id])}>{phone_number}</a>
+    <NumberLink phone_number_id={phone_number_id} phone_number={phone_number} />
   );
 }
 

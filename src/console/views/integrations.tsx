@@ -1,6 +1,7 @@
 import { useId, useRef } from 'hono/jsx/dom';
 import { unwrap } from 'patchbay-client';
 import { integrationStatuses, providerNames, verificationStatuses } from '../../worker/core/vocabulary.ts';
+import type { ListedIntegration } from '../integrations.ts';
 import { usePages } from '../load.ts';
 import type { PageQuery, ReadOptions } from '../load.ts';
 import { SelectField } from '../parts/form.tsx';
@@ -17,7 +18,6 @@ import type { ViewProps } from '../view.ts';
 const listIntegrations = (api: Api, query: Filters & PageQuery, options: ReadOptions) =>
   unwrap(api.integrations.$get({ query }, options));
 
-type ListedIntegration = Awaited<ReturnType<typeof listIntegrations>>['data'][number];
 type Filters = Omit<NonNullable<NonNullable<Parameters<Api['integrations']['$get']>[0]>['query']>, keyof PageQuery>;
 
 /** All integrations: found by name, or by filters. */

@@ -7,7 +7,7 @@ import { countOf, listNumbers } from '../numbers.ts';
 import type { NumberFilters, PhoneNumber } from '../numbers.ts';
 import { Bulk, bulkKinds, bulkTitles } from '../parts/bulk.tsx';
 import type { BulkKind } from '../parts/bulk.tsx';
-import { Form, SelectField, textOf, TextField } from '../parts/form.tsx';
+import { asOptions, Form, SelectField, textOf, TextField } from '../parts/form.tsx';
 import { More, Table } from '../parts/list.tsx';
 import { Holder, IntegrationLink, NumberLink, Ownership, supportOf } from '../parts/numbers.tsx';
 import { Empty, Page } from '../parts/page.tsx';
@@ -38,8 +38,6 @@ const labels: Record<(typeof filterNames)[number], string> = {
 type Given = Record<(typeof filterNames)[number], string>;
 
 const allProviders = [...providerNames, 'sip'] as const;
-
-const asOptions = (words: readonly string[]) => words.map((word) => [word, word] as const);
 
 /** The most numbers that one call acts on by their ids. */
 const MAX_SELECTED = 1_000;

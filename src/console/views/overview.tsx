@@ -11,6 +11,7 @@ import {
   readKeys,
 } from '../inventory.ts';
 import type { Concern, FoundIntegrations, FoundKeys, Quota } from '../inventory.ts';
+import { roleText } from '../key-state.ts';
 import { useLoad } from '../load.ts';
 import type { Loaded } from '../load.ts';
 import { Empty, Loading, Page } from '../parts/page.tsx';
@@ -81,7 +82,7 @@ function WhoIAm({ session: { who } }: { session: Session }) {
         {key.name} · <code>{key.key_id}</code>
       </dd>
       <dt>Its role</dt>
-      <dd>{key.role.replace('_', ' ')}</dd>
+      <dd>{roleText(key.role)}</dd>
       <dt>It expires</dt>
       <dd>{key.expires_at === null ? 'never' : <Time value={key.expires_at} />}</dd>
     </dl>
