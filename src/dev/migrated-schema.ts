@@ -3,9 +3,10 @@
  * columns. It is not in the Worker's bundle.
  */
 import { and, isNotNull, isNull, sql } from 'drizzle-orm';
-import { check, foreignKey, index, primaryKey, sqliteTable } from 'drizzle-orm/sqlite-core';
+import { check, foreignKey, index, primaryKey, sqliteTable, uniqueIndex } from 'drizzle-orm/sqlite-core';
 import type { SQLiteColumn } from 'drizzle-orm/sqlite-core';
 import {
+  deliveryStatuses,
   integrationStatuses,
   keyStatuses,
   mediaEncryptions,
@@ -240,3 +241,57 @@ export const operator_idempotency_keys = sqliteTable(
 );
 
 export const heartbeats = sqliteTable('heartbeats', schema.heartbeatsColumns);
+
+export const webhook_endpoints = sqliteTable('webhook_endpoints', schema.webhookEndpointsColumns, (table) => [
+  primaryKey({ columns: [table.organization_id, table.endpoint_id] }),
+  index('webhook_endpoints_by_created_at').on(table.organization_id, table.created_at, table.endpoint_id),
+  check('webhook_endpoints_enabled', sql`${table.enabled} IN (0, 1)`),
+]);
+
+export const webhook_secrets = sqliteTable('webhook_secrets', schema.webhookSecretsColumns, (table) => [
+  primaryKey({ columns: [table.organization_id, table.secret_id] }),
+  foreignKey({
+    columns: [table.organization_id, table.endpoint_id],
+    foreignColumns: [webhook_endpoints.organization_id, webhook_endpoints.endpoint_id],
+  }).onDelete('cascade'),
+  index('webhook_secrets_by_endpoint').on(table.organization_id, table.endpoint_id),
+  index('webhook_secrets_by_kek').on(table.kek_id),
+  // Finds those whose overlap has ended.
+  index('webhook_secrets_by_ends_at').on(table.ends_at).where(isNotNull(table.ends_at)),
+]);
+
+export const webhook_deliveries = sqliteTable('webhook_deliveries', schema.webhookDeliveriesColumns, (table) => [
+  primaryKey({ columns: [table.organization_id, table.delivery_id] }),
+  foreignKey({
+    columns: [table.organization_id, table.endpoint_id],
+    foreignColumns: [webhook_endpoints.organization_id, webhook_endpoints.endpoint_id],
+  }).onDelete('cascade'),
+  uniqueIndex('webhook_deliveries_by_event').on(table.organization_id, table.endpoint_id, table.event_id),
+  // One for each set of filters of the list.
+  index('webhook_deliveries_by_created_at').on(
+    table.organization_id,
+    table.endpoint_id,
+    table.created_at,
+    table.delivery_id,
+  ),
+  index('webhook_deliveries_by_status').on(
+    table.organization_id,
+    table.endpoint_id,
+    table.status,
+    table.created_at,
+    table.delivery_id,
+  ),
+  // Finds those that are due.
+  index('webhook_deliveries_by_next_attempt_at')
+    .on(table.organization_id, table.endpoint_id, table.next_attempt_at)
+    .where(isNotNull(table.next_attempt_at)),
+  // Finds those that are kept no longer.
+  index('webhook_deliveries_by_attempted_at')
+    .on(table.attempted_at)
+    .where(sql`${table.status} <> 'retrying'`),
+  check('webhook_deliveries_status', oneOf(table.status, deliveryStatuses)),
+  check(
+    'webhook_deliveries_next_attempt_at',
+    sql`(${table.status} = 'retrying') = (${table.next_attempt_at} IS NOT NULL)`,
+  ),
+]);

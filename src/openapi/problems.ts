@@ -106,6 +106,8 @@ const problems: { [Code in ProblemCode]: { members: z.ZodRawShape; example: Prob
   too_many_references: { members: { limit: z.int() }, example: { limit: 10_000 } },
   too_many_to_verify: none,
 
+  webhook_endpoint_not_found: none,
+  webhook_delivery_not_found: none,
   phone_number_not_found: none,
   phone_number_exists: none,
   phone_number_not_in_account: none,
@@ -168,7 +170,7 @@ const problems: { [Code in ProblemCode]: { members: z.ZodRawShape; example: Prob
   api_key_not_found: none,
   api_key_inactive: none,
   quota_exceeded: {
-    members: { quota: z.enum(quotas), limit: z.int().min(0) },
+    members: { quota: z.enum([...quotas, 'webhook_endpoints']), limit: z.int().min(0) },
     example: { quota: 'integrations', limit: 50 },
   },
   temporarily_unavailable: {

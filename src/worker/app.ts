@@ -23,6 +23,7 @@ import { refuseGrowth } from './http/refuse-growth.ts';
 import { integrationRoutes } from './integrations/routes.ts';
 import { organizationRoutes } from './organizations/routes.ts';
 import { operatorPhoneNumberRoutes, phoneNumberRoutes } from './phone-numbers/routes.ts';
+import { webhookRoutes } from './webhooks/routes.ts';
 
 /** Gives every answer a request id, writes a log line for every call, and runs the tasks of `afterAnswer`. */
 const frame = createMiddleware<AppEnv>(async (c, next) => {
@@ -90,6 +91,7 @@ export const app = api
   .route('/api/phone-numbers', phoneNumberRoutes)
   .route('/api/api-keys', apiKeyRoutes)
   .route('/api/audit-events', auditRoutes)
+  .route('/api/webhook-endpoints', webhookRoutes)
   .get('/operator/openapi.json', (c) => c.env.ASSETS.fetch(c.req.raw))
   .use('/operator/*', authenticateOperator, limitOperator, refuseGrowth)
   .route('/operator/organizations', organizationRoutes)

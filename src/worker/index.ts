@@ -1,3 +1,4 @@
+import * as z from 'zod/mini';
 import { forgetEndedKeys } from './api-keys/retention.ts';
 import { app } from './app.ts';
 import { forgetOldEvents, forgetReads, forgetRefusals } from './audit/retention.ts';
@@ -12,8 +13,13 @@ import { foldNames } from './integrations/fold-names.ts';
 import { RECHECK_CRON, recheckCredentials } from './integrations/recheck.ts';
 import { continueOffboardings } from './organizations/offboarding.ts';
 import { recheckOwnership } from './phone-numbers/recheck.ts';
+import { deliver } from './webhooks/deliver.ts';
+import { forgetDeliveries, sweepWebhooks } from './webhooks/sweep.ts';
 
 export { CredentialsReader } from './credentials-reader/entrypoint.ts';
+
+/** The body of a wake-up. */
+const wakeUp = z.object({ organization_id: z.string() });
 
 type Task = (env: Bindings) => Promise<void>;
 
@@ -31,6 +37,8 @@ const tasks: Record<string, Task> = {
   rewrap: rewrapDataKeys,
   names: foldNames,
   offboarding: continueOffboardings,
+  webhooks: sweepWebhooks,
+  delivery_retention: forgetDeliveries,
   database_size: watchSize,
 };
 
@@ -57,5 +65,11 @@ export default {
       }
     }
     if (failures.length > 0) throw failures[0];
+  },
+  /** Of wake-ups (decision/wake.ts). One that fails is not tried again: the cron wakes what is left. */
+  async queue({ messages }: MessageBatch, untimed: Bindings, context?: ExecutionContext) {
+    const env = withDeadlines(untimed, (late) => context?.waitUntil(late), CALL_MILLISECONDS);
+    const woken = messages.flatMap(({ body }) => wakeUp.safeParse(body).data ?? []);
+    await deliver(env, [...new Set(woken.map(({ organization_id }) => organization_id))]);
   },
 } satisfies ExportedHandler<Bindings>;

@@ -2,7 +2,11 @@
 import { counted } from '../command-line/options.ts';
 import { runOrganizationCommand } from '../command-line/organization-command.ts';
 
-const labels = { phone_numbers: 'phone numbers', integrations: 'integrations' };
+const labels = {
+  webhook_endpoints: 'webhook endpoints',
+  phone_numbers: 'phone numbers',
+  integrations: 'integrations',
+};
 
 await runOrganizationCommand('organizations:offboard', {
   effect:

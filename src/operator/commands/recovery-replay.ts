@@ -119,7 +119,7 @@ async function recover({ DB, CREDENTIALS }: OperatorBindings): Promise<void> {
   const replayed = await replay(DB, readFile, (rows) => console.log(`${rows} rows of ${file} read`));
   const count = (name: keyof typeof replayed) => replayed[name].length;
   console.log(
-    `${count('events_put_back')} audit events put back, ${count('integrations_deleted') + count('phone_numbers_deleted')} deleted again, ` +
+    `${count('events_put_back')} audit events put back, ${count('integrations_deleted') + count('phone_numbers_deleted') + count('webhook_endpoints_deleted')} deleted again, ` +
       `${count('keys_revoked')} keys revoked again, ${count('organizations_changed')} organizations changed again, ` +
       `${count('phone_numbers_reassigned')} phone numbers reassigned again, ${count('organizations_put_back')} organizations put back`,
   );
@@ -139,6 +139,10 @@ async function recover({ DB, CREDENTIALS }: OperatorBindings): Promise<void> {
   report(
     'API keys that were rotated, but whose successors are lost. They still work. Rotate them again',
     replayed.keys_to_rotate,
+  );
+  report(
+    'Webhook endpoints whose secret was rotated, but whose new one is lost. They sign with the one of before. Rotate it again',
+    replayed.webhook_secrets_to_rotate,
   );
   report(
     'Organizations that are newer than the restore point. They are back as starter, with only their audit events. keys:create sets the tier and makes a key',

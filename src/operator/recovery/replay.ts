@@ -21,12 +21,14 @@ import {
   key_encryption_keys,
   organizations,
   phone_numbers,
+  webhook_endpoints,
+  webhook_secrets,
 } from '../../worker/d1/schema.ts';
 import { eventIdBesideOf, isDecision, isOfBatch, isOfTarget } from '../../worker/decision/event.ts';
 import { isOrganization } from '../../worker/organizations/organization.ts';
 import { databaseNow } from '../clock.ts';
 import type { AssignmentRow, AuditEventRow, ExportedRow, PurgeRow, RetiredKekRow } from './export.ts';
-import { isApiKey, isIntegration, isPhoneNumber } from './subject.ts';
+import { isApiKey, isIntegration, isPhoneNumber, isWebhookEndpoint } from './subject.ts';
 import type { CredentialsTable } from './subject.ts';
 
 /** Each row takes up to six statements. */
@@ -117,7 +119,7 @@ const continueTrail: Step<Trail> = query((db, parameters: Placeholders<Trail>) =
  * the last sequence is at least as high as any revision.)
  */
 const moveRevision = (
-  table: typeof integrations | typeof phone_numbers | typeof api_keys,
+  table: typeof integrations | typeof phone_numbers | typeof api_keys | typeof webhook_endpoints,
   isTarget: typeof isIntegration,
 ) =>
   query((db, parameters: Placeholders<UpdatedParameters>) =>
@@ -128,11 +130,17 @@ const moveRevision = (
       .returning({ id: idOf(parameters.target_id) }),
   );
 
+const moveEndpoint = moveRevision(webhook_endpoints, isWebhookEndpoint);
+
 const movedRevisions: Partial<Record<AuditAction, Step<UpdatedParameters>>> = {
   'integration.updated': moveRevision(integrations, isIntegration),
   'integration.credentials_missing': moveRevision(integrations, isIntegration),
   'phone_number.updated': moveRevision(phone_numbers, isPhoneNumber),
   'api_key.updated': moveRevision(api_keys, isApiKey),
+  'webhook_endpoint.updated': moveEndpoint,
+  'webhook_endpoint.tested': moveEndpoint,
+  'webhook_endpoint.secret_rotated': moveEndpoint,
+  'webhook_endpoint.replayed': moveEndpoint,
 };
 
 /** The event has the id of this one, and is about something else: a batch of many targets had another first one then. */
@@ -351,6 +359,32 @@ const revokeKey: Step = query((db, parameters: Target) =>
     .returning({ id: idOf(api_keys.key_id) }),
 );
 
+/** With its secrets. */
+const deleteWebhookEndpoint: Step = query((db, parameters: Target) =>
+  db
+    .delete(webhook_endpoints)
+    .where(isWebhookEndpoint(parameters))
+    .returning({ id: idOf(webhook_endpoints.endpoint_id) }),
+);
+
+/** A secret is made before its rotation is recorded, by less than this. */
+const SECRET_MADE_SECONDS = sql.raw('60');
+
+/** Finds the endpoint of a rotation whose new secret is lost: it signs with one that its receiver may have forgotten. */
+const findSecretOfBefore: Step = query((db, parameters: Target) =>
+  db
+    .select({ id: idOf(webhook_secrets.endpoint_id) })
+    .from(webhook_secrets)
+    .where(
+      and(
+        eq(webhook_secrets.organization_id, parameters.organization_id),
+        eq(webhook_secrets.endpoint_id, parameters.target_id),
+        isNull(webhook_secrets.ends_at),
+        sql`${webhook_secrets.created_at} < ${parameters.created_at} - ${SECRET_MADE_SECONDS}`,
+      ),
+    ),
+);
+
 /** Selects the events that come after this one. */
 const isLater = ({ created_at, sequence }: Pick<Target, 'created_at' | 'sequence'>) =>
   sql`(${audit_events.created_at}, ${audit_events.sequence}) > (${created_at}, ${sequence})`;
@@ -443,7 +477,8 @@ const findWithoutKeys: Step<{ organization_ids: string }> = query(
 
 /**
  * The ids of what a replay has done, and of what people must do: `integrations_kept`, because phone numbers still use
- * them; `keys_to_rotate`, because their successors are lost; and `organizations_without_keys`.
+ * them; `keys_to_rotate`, because their successors are lost; endpoints with `webhook_secrets_to_rotate`, for the same reason;
+ * and `organizations_without_keys`.
  */
 export interface Replayed {
   organizations_put_back: string[];
@@ -457,6 +492,8 @@ export interface Replayed {
   phone_numbers_deleted: string[];
   keys_revoked: string[];
   keys_to_rotate: string[];
+  webhook_endpoints_deleted: string[];
+  webhook_secrets_to_rotate: string[];
   organizations_changed: string[];
   organizations_without_keys: string[];
 }
@@ -474,6 +511,7 @@ const stepsAtOnce: Partial<Record<AuditAction, Steps>> = {
   'phone_number.deleted': deletionOfNumber,
   'phone_number.released': deletionOfNumber,
   'api_key.revoked': [['keys_revoked', revokeKey]],
+  'webhook_endpoint.deleted': [['webhook_endpoints_deleted', deleteWebhookEndpoint]],
 };
 
 /** Steps that must run after all events are back and phone numbers have been deleted or moved. */
@@ -484,6 +522,7 @@ const stepsAfterwards: Partial<Record<AuditAction, Steps>> = {
     ['integrations_kept', findIntegration],
   ],
   'api_key.rotated': [['keys_to_rotate', findRotatedInVain]],
+  'webhook_endpoint.secret_rotated': [['webhook_secrets_to_rotate', findSecretOfBefore]],
   'organization.suspended': [['organizations_changed', setStatus('suspended')]],
   'organization.resumed': [['organizations_changed', setStatus('active')]],
   'organization.offboarded': [['organizations_changed', setStatus('offboarded')]],
@@ -523,6 +562,8 @@ export async function replay(
     phone_numbers_deleted: [],
     keys_revoked: [],
     keys_to_rotate: [],
+    webhook_endpoints_deleted: [],
+    webhook_secrets_to_rotate: [],
     organizations_changed: [],
     organizations_without_keys: [],
   };

@@ -4,7 +4,7 @@ import { apiKeyState, presentApiKey } from '../api-keys/api-key.ts';
 import type { ApiKey } from '../api-keys/api-key.ts';
 import { DomainError } from '../core/errors.ts';
 import { idSchema, organizationIdSchema } from '../core/ids.ts';
-import { rfc3339, toIso } from '../core/time.ts';
+import { rfc3339InQuery, toIso } from '../core/time.ts';
 import { auditActions } from '../core/vocabulary.ts';
 import { AFTER_ALL, keysetList, listParameters, ofOneGroup } from '../d1/list.ts';
 import type { FilterOf, ListDefinition, Page } from '../d1/list.ts';
@@ -22,9 +22,10 @@ import {
 import type { OrganizationState } from '../organizations/organization.ts';
 import { phoneNumberState, presentPhoneNumber } from '../phone-numbers/phone-number.ts';
 import type { PhoneNumber } from '../phone-numbers/phone-number.ts';
-
-const timeOfEvents = () =>
-  rfc3339('must be an RFC 3339 time, like 2030-01-15T10:30:00Z or 2030-01-15T12:30:00%2B02:00, with + written as %2B');
+import { deliveryState, presentDelivery } from '../webhooks/delivery.ts';
+import type { WebhookDelivery } from '../webhooks/delivery.ts';
+import { endpointState, presentEndpoint } from '../webhooks/endpoint.ts';
+import type { WebhookEndpoint } from '../webhooks/endpoint.ts';
 
 /**
  * Filters of which only one can be used, because there is an index for each, and none for two together (d1/schema.ts).
@@ -40,17 +41,26 @@ export const auditEventsQuery = z.lazy(() =>
           .string()
           .check(
             z.regex(
-              /^(?:(?:intg|phon|apikey)_[a-f0-9]{12}|org_[A-Za-z0-9_-]{1,40})$/,
-              'must be the id of an integration, a phone number, an API key or an organization',
+              /^(?:(?:intg|phon|apikey|whep|whdel)_[a-f0-9]{12}|org_[A-Za-z0-9_-]{1,40})$/,
+              'must be the id of an integration, a phone number, an API key, a webhook endpoint, a delivery or an organization',
             ),
           ),
       ),
       actor_key_id: z.exactOptional(idSchema('apikey')),
-      since: z.exactOptional(timeOfEvents()),
-      until: z.exactOptional(timeOfEvents()),
+      since: z.exactOptional(rfc3339InQuery()),
+      until: z.exactOptional(rfc3339InQuery()),
+      after: z.exactOptional(z.string()),
       ...listParameters(),
     })
-    .check(ofOneGroup(alternatives)),
+    .check(
+      ofOneGroup(alternatives),
+      z.superRefine(({ after, cursor, order }, context) => {
+        if (after === undefined) return;
+        const refuse = (message: string) => context.addIssue({ code: 'custom', path: ['after'], message });
+        if (cursor !== undefined) refuse('must not be given with cursor');
+        if (order !== 'asc') refuse('must be given with order=asc');
+      }),
+    ),
 );
 
 /** Before any sequence. */
@@ -91,8 +101,8 @@ export const operatorsAuditEventsQuery = z.lazy(() =>
     .strictObject({
       organization_id: z.exactOptional(organizationIdSchema()),
       actor_type: z.exactOptional(z.enum(['operator'])),
-      since: z.exactOptional(timeOfEvents()),
-      until: z.exactOptional(timeOfEvents()),
+      since: z.exactOptional(rfc3339InQuery()),
+      until: z.exactOptional(rfc3339InQuery()),
       ...listParameters('desc'),
     })
     .check(
@@ -130,7 +140,7 @@ export async function listEventsForOperator(
   return page;
 }
 
-type Presented<Shown> = Integration | PhoneNumber | ApiKey | Shown;
+type Presented<Shown> = Integration | PhoneNumber | ApiKey | WebhookEndpoint | WebhookDelivery | Shown;
 
 /** An organization, as those see it who read the event. */
 type PresentOrganization<Shown> = (state: OrganizationState) => Shown;
@@ -144,6 +154,8 @@ function presentTarget<Shown>(
   if (target_id.startsWith('intg_')) return presentIntegration(integrationState.parse(row));
   if (target_id.startsWith('phon_')) return presentPhoneNumber(phoneNumberState.parse(row));
   if (target_id.startsWith('org_')) return present(organizationState.parse(row));
+  if (target_id.startsWith('whep_')) return presentEndpoint(endpointState.parse(row));
+  if (target_id.startsWith('whdel_')) return presentDelivery(deliveryState.parse(row));
   return presentApiKey(apiKeyState.parse(row));
 }
 

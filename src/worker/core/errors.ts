@@ -130,7 +130,9 @@ export interface ProblemMembers {
   api_key_not_found: object;
   /** The key is revoked or expired, so it cannot be rotated. */
   api_key_inactive: object;
-  quota_exceeded: { quota: Quota; limit: number };
+  webhook_endpoint_not_found: object;
+  webhook_delivery_not_found: object;
+  quota_exceeded: { quota: Quota | 'webhook_endpoints'; limit: number };
   /** `not_done`: nothing was done. `unknown`: the request was done completely, or not at all. */
   temporarily_unavailable: { outcome: 'not_done' | 'unknown' };
   internal_error: object;

@@ -3,7 +3,7 @@ import * as z from 'zod/mini';
 
 const twelveHexDigits = customAlphabet('0123456789abcdef', 12);
 
-export type IdPrefix = 'intg' | 'phon' | 'apikey' | 'opkey' | 'org';
+export type IdPrefix = 'intg' | 'phon' | 'apikey' | 'opkey' | 'org' | 'whep' | 'whkey' | 'whdel';
 
 /** A new public id from a CSPRNG: the prefix and 12 lower-case hex digits (docs/contract.md, Conventions). */
 export function newId<Prefix extends IdPrefix>(prefix: Prefix): `${Prefix}_${string}` {

@@ -17,6 +17,10 @@ export const rolesHolding = {
   'api_keys:rotate': ['admin', 'agent_manager'],
   'api_keys:revoke': ['admin', 'agent_manager'],
   'audit:read': ['admin'],
+  'webhooks:create': ['admin'],
+  'webhooks:read': ['admin'],
+  'webhooks:update': ['admin'],
+  'webhooks:delete': ['admin'],
 } as const satisfies Record<string, readonly Role[]>;
 
 export type Permission = keyof typeof rolesHolding;

@@ -67,3 +67,7 @@ export const rfc3339 = (message = 'must be an RFC 3339 time, like 2030-01-15T10:
       }),
     )
     .register(z.globalRegistry, { format: 'date-time' });
+
+/** {@link rfc3339} in a query string, where a plus is a space. */
+export const rfc3339InQuery = () =>
+  rfc3339('must be an RFC 3339 time, like 2030-01-15T10:30:00Z or 2030-01-15T12:30:00%2B02:00, with + written as %2B');

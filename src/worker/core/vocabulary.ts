@@ -90,8 +90,35 @@ export const auditActions = [
   'phone_number.delete_refused',
   'phone_number.released',
   'credentials.read',
+  'webhook_endpoint.created',
+  'webhook_endpoint.updated',
+  'webhook_endpoint.tested',
+  'webhook_endpoint.secret_rotated',
+  'webhook_endpoint.replayed',
+  'webhook_endpoint.disabled',
+  'webhook_endpoint.deleted',
+  'webhook_delivery.retried',
+  'webhook_delivery.dead',
 ] as const;
 export type AuditAction = (typeof auditActions)[number];
+
+/** What webhook endpoints are told about: actions on these subjects. */
+export const webhookSubjects = ['organization', 'api_key', 'integration', 'phone_number'] as const;
+
+/** The types of events that webhook endpoints get, each an action. */
+export const webhookEventTypes = auditActions.filter((action) =>
+  webhookSubjects.some((subject) => action.startsWith(`${subject}.`)),
+);
+
+/** What an endpoint can ask for: all events, those about a subject, or one type. */
+export const webhookEventPatterns = ['*', ...webhookSubjects.map((subject) => `${subject}.*`), ...webhookEventTypes];
+
+/**
+ * `retrying`: it failed, and is tried again. `dead`: it failed for three days, and is not tried again unless somebody asks
+ * for it.
+ */
+export const deliveryStatuses = ['delivered', 'retrying', 'dead'] as const;
+export type DeliveryStatus = (typeof deliveryStatuses)[number];
 
 /** Why something was done that its organization did not ask for. */
 export const eventReasons = ['ownership_confirmed_elsewhere'] as const;
@@ -110,6 +137,7 @@ export const endingActions = [
   'integration.deleted',
   'phone_number.deleted',
   'phone_number.released',
+  'webhook_endpoint.deleted',
 ] as const satisfies AuditAction[];
 
 /** What is limited. The organization's row has a counter for each, and a limit where an operator has set one. */

@@ -10,17 +10,23 @@ import { batch } from '../d1/batch.ts';
 import { boundedCount, toldCount } from '../d1/bounded-count.ts';
 import { query } from '../d1/query.ts';
 import type { Placeholders } from '../d1/query.ts';
-import { integrations, phone_numbers } from '../d1/schema.ts';
+import { integrations, phone_numbers, webhook_secrets } from '../d1/schema.ts';
 import type { WrappedDataKey } from './envelope.ts';
 import { findKek, isKnownKek, isUsableKek, recordKek } from './kek-check.ts';
 
 const ROWS_PER_PAGE = 100;
 
-/** A data key, and the row that holds it: an integration or a SIP number. */
+/** Whose credentials are in KV, encrypted with the data key. */
+const credentialsTables = ['integrations', 'phone_numbers'] as const;
+/** A webhook secret is such a key itself. */
+export const dataKeyTables = [...credentialsTables, 'webhook_secrets'] as const;
+
+/** A data key, and the row that holds it: an integration, a SIP number or a webhook secret. */
 export interface StoredDataKey extends WrappedDataKey {
-  table: 'integrations' | 'phone_numbers';
+  table: (typeof dataKeyTables)[number];
   organization_id: string;
   subject_id: string;
+  /** Of a webhook secret: its endpoint. */
   credentials_version: string;
 }
 
@@ -37,9 +43,9 @@ interface Replacement extends Omit<StoredDataKey, 'table'> {
 export type HeldDataKey = StoredDataKey & { status: string };
 
 interface Holders {
-  table: SQLiteTable &
-    Record<'organization_id' | 'credentials_version' | 'data_key' | 'kek_id' | 'status', SQLiteColumn>;
+  table: SQLiteTable & Record<'organization_id' | 'data_key' | 'kek_id', SQLiteColumn>;
   subject_id: SQLiteColumn;
+  credentials_version: SQLiteColumn;
   /**
    * Predicate: the row comes after a place in the order of the primary key. (The index on `kek_id` ends with that key.)
    */
@@ -47,15 +53,18 @@ interface Holders {
   order: SQLiteColumn[];
 }
 
-function statements({ table, subject_id, isAfter, order }: Holders) {
-  const { organization_id, credentials_version, data_key, kek_id, status } = table;
-  const columns = {
-    organization_id: sql<string>`${organization_id}`.as('organization_id'),
-    subject_id: sql<string>`${subject_id}`.as('subject_id'),
-    credentials_version: sql<string>`${credentials_version}`.as('credentials_version'),
-    data_key: sql<string>`${data_key}`.as('data_key'),
-    kek_id: sql<string>`${kek_id}`.as('kek_id'),
-  };
+const columnsOf = ({ table, subject_id, credentials_version }: Holders) => ({
+  organization_id: sql<string>`${table.organization_id}`.as('organization_id'),
+  subject_id: sql<string>`${subject_id}`.as('subject_id'),
+  credentials_version: sql<string>`${credentials_version}`.as('credentials_version'),
+  data_key: sql<string>`${table.data_key}`.as('data_key'),
+  kek_id: sql<string>`${table.kek_id}`.as('kek_id'),
+});
+
+function statements(holders: Holders) {
+  const { table, subject_id, credentials_version, isAfter, order } = holders;
+  const { organization_id, data_key, kek_id } = table;
+  const columns = columnsOf(holders);
   const inOrder = order.map((column) => asc(column));
   return {
     /**
@@ -84,16 +93,6 @@ function statements({ table, subject_id, isAfter, order }: Holders) {
         .limit(parameters.limit),
     ),
 
-    /** In the order of the primary key, which no re-wrap changes. */
-    pageOfAll: query((db, parameters: Placeholders<Place & { limit: number }>) =>
-      db
-        .select({ ...columns, status: sql<string>`${status}`.as('status') })
-        .from(table)
-        .where(and(isNotNull(credentials_version), isAfter(parameters)))
-        .orderBy(...inOrder)
-        .limit(parameters.limit),
-    ),
-
     /** A compare-and-swap. For the client nothing changes, so `revision` and `updated_at` stay as they are. */
     replace: query((db, parameters: Placeholders<Replacement>) =>
       db
@@ -114,32 +113,61 @@ function statements({ table, subject_id, isAfter, order }: Holders) {
   };
 }
 
-const holders = {
-  integrations: statements({
+const definitions = {
+  integrations: {
     table: integrations,
     subject_id: integrations.integration_id,
+    credentials_version: integrations.credentials_version,
     isAfter: ({ organization_id, subject_id }) =>
       sql`(${integrations.organization_id}, ${integrations.integration_id}) > (${organization_id}, ${subject_id})`,
     order: [integrations.organization_id, integrations.integration_id],
-  }),
-  phone_numbers: statements({
+  },
+  phone_numbers: {
     table: phone_numbers,
     subject_id: phone_numbers.phone_number_id,
+    credentials_version: phone_numbers.credentials_version,
     isAfter: ({ subject_id }) => sql`${phone_numbers.phone_number_id} > ${subject_id}`,
     order: [phone_numbers.phone_number_id],
-  }),
+  },
+  webhook_secrets: {
+    table: webhook_secrets,
+    subject_id: webhook_secrets.secret_id,
+    credentials_version: webhook_secrets.endpoint_id,
+    isAfter: ({ organization_id, subject_id }) =>
+      sql`(${webhook_secrets.organization_id}, ${webhook_secrets.secret_id}) > (${organization_id}, ${subject_id})`,
+    order: [webhook_secrets.organization_id, webhook_secrets.secret_id],
+  },
+} satisfies Record<StoredDataKey['table'], Holders>;
+
+const holders = {
+  integrations: statements(definitions.integrations),
+  phone_numbers: statements(definitions.phone_numbers),
+  webhook_secrets: statements(definitions.webhook_secrets),
 };
 
-const tables = ['integrations', 'phone_numbers'] as const;
+/** In the order of the primary key, which no re-wrap changes. */
+const pageOfAll = (name: (typeof credentialsTables)[number]) =>
+  query((db, parameters: Placeholders<Place & { limit: number }>) => {
+    const { table, credentials_version, isAfter, order } = definitions[name];
+    return db
+      .select({ ...columnsOf(definitions[name]), status: sql<string>`${table.status}`.as('status') })
+      .from(table)
+      .where(and(isNotNull(credentials_version), isAfter(parameters)))
+      .orderBy(...order.map((column) => asc(column)))
+      .limit(parameters.limit);
+  });
+
+const pagesOfAll = { integrations: pageOfAll('integrations'), phone_numbers: pageOfAll('phone_numbers') };
 
 /** The ids of all KEKs that wrap a stored data key, ascending; and the row of one KEK (kek-check.ts). */
 export async function readKeks(database: D1Database, kek_id: string) {
-  const [integrationsUnder, numbersUnder, [known]] = await batch(database, [
+  const [integrationsUnder, numbersUnder, secretsUnder, [known]] = await batch(database, [
     holders.integrations.listKekIds.bind({}),
     holders.phone_numbers.listKekIds.bind({}),
+    holders.webhook_secrets.listKekIds.bind({}),
     findKek.bind({ kek_id }),
   ]);
-  const ids = [...integrationsUnder, ...numbersUnder].map((row) => row.kek_id);
+  const ids = [...integrationsUnder, ...numbersUnder, ...secretsUnder].map((row) => row.kek_id);
   return { inUse: [...new Set(ids)].toSorted(), known };
 }
 
@@ -150,7 +178,7 @@ export async function countDataKeys(
 ): Promise<{ count: number; exact: boolean }> {
   const counted = await batch(
     database,
-    tables.map((table) => holders[table].count.bind({ kek_ids: JSON.stringify(kek_ids) })),
+    dataKeyTables.map((table) => holders[table].count.bind({ kek_ids: JSON.stringify(kek_ids) })),
   );
   const told = counted.flat().map(({ count }) => toldCount(count));
   return {
@@ -174,7 +202,7 @@ export async function* dataKeysUnder(
   behind?: DataKeyPlace,
 ): AsyncGenerator<StoredDataKey[], void> {
   for (const kek_id of kek_ids.toSorted()) {
-    for (const table of tables) {
+    for (const table of dataKeyTables) {
       const isBefore = behind && (kek_id === behind.kek_id ? table < behind.table : kek_id < behind.kek_id);
       if (isBefore) continue;
       const isWithin = behind && kek_id === behind.kek_id && table === behind.table;
@@ -195,13 +223,13 @@ export async function* dataKeysUnder(
   }
 }
 
-/** All data keys, in pages of at most 100. It reads every row of both tables once. */
+/** All data keys of credentials, in pages of at most 100. It reads every row of both tables once. */
 export async function* allDataKeys(database: D1Database): AsyncGenerator<HeldDataKey[], void> {
-  for (const table of tables) {
+  for (const table of credentialsTables) {
     let after: Place | undefined = BEFORE_ALL;
     while (after) {
       const [rows]: readonly [Omit<HeldDataKey, 'table'>[]] = await batch(database, [
-        holders[table].pageOfAll.bind({ ...after, limit: ROWS_PER_PAGE }),
+        pagesOfAll[table].bind({ ...after, limit: ROWS_PER_PAGE }),
       ]);
       yield rows.map((row) => ({ ...row, table }));
       after = rows.length === ROWS_PER_PAGE ? rows.at(-1) : undefined;

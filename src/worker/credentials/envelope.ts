@@ -45,12 +45,27 @@ export async function seal(
   try {
     const [ciphertext, wrapped] = await Promise.all([
       encrypt(await importAesKey(dataKey), kv_key, text),
-      encrypt(kekOf(ring, ring.current), kv_key, dataKey),
+      wrap(ring, kv_key, dataKey),
     ]);
-    return { ciphertext, data_key: encodeBase64(wrapped.buffer), kek_id: ring.current };
+    return { ciphertext, ...wrapped };
   } finally {
     dataKey.fill(0);
   }
+}
+
+/** Wraps a key with the ring's current KEK, bound to its place. */
+export async function wrap(ring: KekRing, place: string, key: Uint8Array<ArrayBuffer>): Promise<WrappedDataKey> {
+  const wrapped = await encrypt(kekOf(ring, ring.current), place, key);
+  return { data_key: encodeBase64(wrapped.buffer), kek_id: ring.current };
+}
+
+/**
+ * The key that {@link wrap} wrapped. Whoever calls this erases its bytes.
+ *
+ * @throws Error if the ring lacks the KEK, or key and place do not belong together
+ */
+export function unwrap(ring: KekRing, place: string, { data_key, kek_id }: WrappedDataKey) {
+  return decrypt(kekOf(ring, kek_id), place, decodeBase64(data_key));
 }
 
 /**
@@ -58,15 +73,10 @@ export async function seal(
  *
  * @throws Error if the ring lacks the old KEK, or data key and place do not belong together
  */
-export async function rewrap(
-  ring: KekRing,
-  kv_key: string,
-  { data_key, kek_id }: WrappedDataKey,
-): Promise<WrappedDataKey> {
-  const dataKey = await decrypt(kekOf(ring, kek_id), kv_key, decodeBase64(data_key));
+export async function rewrap(ring: KekRing, kv_key: string, wrapped: WrappedDataKey): Promise<WrappedDataKey> {
+  const dataKey = await unwrap(ring, kv_key, wrapped);
   try {
-    const wrapped = await encrypt(kekOf(ring, ring.current), kv_key, dataKey);
-    return { data_key: encodeBase64(wrapped.buffer), kek_id: ring.current };
+    return await wrap(ring, kv_key, dataKey);
   } finally {
     dataKey.fill(0);
   }
@@ -80,10 +90,10 @@ export async function rewrap(
 export async function open(
   ring: KekRing,
   kv_key: string,
-  { data_key, kek_id }: WrappedDataKey,
+  wrapped: WrappedDataKey,
   ciphertext: Uint8Array<ArrayBuffer>,
 ): Promise<OpenedCredentials> {
-  const dataKey = await decrypt(kekOf(ring, kek_id), kv_key, decodeBase64(data_key));
+  const dataKey = await unwrap(ring, kv_key, wrapped);
   const key = await importAesKey(dataKey).finally(() => dataKey.fill(0));
   const text = await decrypt(key, kv_key, ciphertext);
   const { success, data } = openedCredentials.safeParse(parseJson(new TextDecoder().decode(text)));

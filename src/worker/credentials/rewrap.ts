@@ -2,7 +2,7 @@
 import * as z from 'zod/mini';
 import { logAlert, logEvent } from '../core/log.ts';
 import type { Bindings } from '../env.ts';
-import { countDataKeys, dataKeysUnder, readKeks, replaceDataKeys } from './data-keys.ts';
+import { countDataKeys, dataKeysUnder, dataKeyTables, readKeks, replaceDataKeys } from './data-keys.ts';
 import type { StoredDataKey } from './data-keys.ts';
 import { rewrap } from './envelope.ts';
 import type { WrappedDataKey } from './envelope.ts';
@@ -50,7 +50,7 @@ export async function rewrapDataKeys(env: Bindings): Promise<void> {
 
 const dataKeyPlace = z.object({
   kek_id: z.string(),
-  table: z.enum(['integrations', 'phone_numbers']),
+  table: z.enum(dataKeyTables),
   organization_id: z.string(),
   subject_id: z.string(),
 });

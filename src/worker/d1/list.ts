@@ -43,6 +43,11 @@ export interface PageRequest {
 
 export interface ListRequest extends PageRequest {
   order: 'asc' | 'desc';
+  /**
+   * Of a list that is followed as it grows: the cursor after which the page begins; empty for the beginning. Then every page
+   * has a cursor, also the last one, and each counts what comes after its own.
+   */
+  after?: string;
 }
 
 /**
@@ -143,6 +148,8 @@ export function keysetList<Filter extends string, Row>(name: string, definition:
   const filterNames = Object.keys(predicates) as Filter[];
   const compiled = new Map<string, ReturnType<typeof compile>>();
 
+  const countOf = (condition: SQL | undefined) =>
+    query<Bound, { count: number }[]>((db) => boundedCount(db, table, condition));
   const bound = (side: Side) => tuple(key.map((_, index) => sql.placeholder(boundName(side, index))));
 
   function compile(given: Filter[], order: ListRequest['order']) {
@@ -166,7 +173,8 @@ export function keysetList<Filter extends string, Row>(name: string, definition:
       first: pageOf(isListed),
       // The page before ended with a row whose key is a bound of this one.
       next: pageOf(order === 'asc' ? isWithin(sql`>`) : isListed),
-      count: query<Bound, { count: number }[]>((db) => boundedCount(db, table, isListed)),
+      count: countOf(isListed),
+      countNext: countOf(isWithin(sql`>`)),
     };
   }
 
@@ -182,7 +190,7 @@ export function keysetList<Filter extends string, Row>(name: string, definition:
     request: ListRequest & Filters<Filter>,
   ): Promise<Page<Row> & { hasOwner: boolean }> {
     const { organization_id } = call;
-    const { cursor, page_size, order } = request;
+    const { cursor, after: followed, page_size, order } = request;
     const filters: Filters<Filter> = request;
     const given = filterNames.flatMap((filter) => {
       const value = filters[filter];
@@ -192,9 +200,11 @@ export function keysetList<Filter extends string, Row>(name: string, definition:
     const thisList = JSON.stringify([name, organization_id, given, ...(order === 'asc' ? [] : [order])]);
     const [from, to] = range(filters);
     const isOfList = (content: CursorContent) => content.list === thisList && hasTypesOf(from, content.after);
-    const place = cursor === undefined ? undefined : readCursor(cursor, cursorContent, isOfList);
+    const sent = cursor ?? (followed === '' ? undefined : followed);
+    const place = sent === undefined ? undefined : readCursor(sent, cursorContent, isOfList);
+    const isCounted = !place || followed !== undefined;
 
-    const { first, next, count } = statementsFor(
+    const { first, next, count, countNext } = statementsFor(
       given.map(([filter]) => filter),
       order,
     );
@@ -207,20 +217,23 @@ export function keysetList<Filter extends string, Row>(name: string, definition:
     };
     const read = await nearest(call, {
       found: (place ? next : first).bind(parameters),
-      ...(place ? {} : { counted: count.bind(parameters) }),
+      ...(isCounted && { counted: (place ? countNext : count).bind(parameters) }),
       ...(owner && { owners: owner.bind(parameters) }),
     });
 
     const rows = read.found.slice(0, page_size);
-    const last = read.found.length > page_size ? rows.at(-1) : undefined;
-    const counted = place ?? read.counted?.[0];
-    const total = toldCount(counted?.count ?? 0);
+    const has_more = read.found.length > page_size;
+    const last = rows.at(-1);
+    const counted = (isCounted ? read.counted?.[0] : place)?.count ?? 0;
+    const total = toldCount(counted);
+    const end = last ? keyOf(last) : (place?.after ?? from);
     return {
       rows,
       hasOwner: read.owners?.length !== 0,
       pagination: {
-        next_cursor: last ? writeCursor({ list: thisList, after: keyOf(last), count: counted?.count ?? 0 }) : null,
-        has_more: last !== undefined,
+        next_cursor:
+          has_more || followed !== undefined ? writeCursor({ list: thisList, after: end, count: counted }) : null,
+        has_more,
         page_size,
         total_count: total.count,
         total_count_exact: total.exact,

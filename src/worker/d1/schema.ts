@@ -22,6 +22,7 @@ import {
   tiers,
   actorTypes,
   auditActions,
+  deliveryStatuses,
   verdicts,
   verificationStatuses,
 } from '../core/vocabulary.ts';
@@ -328,3 +329,85 @@ export const heartbeatsColumns = {
 };
 
 export const heartbeats = sqliteTable('heartbeats', heartbeatsColumns);
+
+/**
+ * Where an organization's events are sent. The endpoint is a cursor over its audit events: those up to `cursor_at` and
+ * `cursor_sequence` have been sent, or have a row of their own in {@link webhook_deliveries}.
+ */
+export const webhookEndpointsColumns = {
+  organization_id: text()
+    .notNull()
+    .references(() => organizations.organization_id, { onDelete: 'restrict' }),
+  endpoint_id: text().notNull(),
+  url: text().notNull(),
+  description: text(),
+  /** JSON array of patterns (core/vocabulary.ts). */
+  events: text().notNull(),
+  enabled: flag(),
+  created_at: integer().notNull(),
+  updated_at: integer().notNull(),
+  revision: revision(),
+  /** When it first answered a test with 2xx. Until then it gets nothing else. */
+  verified_at: integer(),
+  /** What came of the last test. Null: there was none. */
+  tested_at: integer(),
+  test_response_status: integer(),
+  test_duration_ms: integer(),
+  test_error: text(),
+  /** The place of the last event that is done with: an event's `created_at` and `sequence`. */
+  cursor_at: integer().notNull(),
+  cursor_sequence: integer().notNull(),
+  last_delivered_at: integer(),
+  /** Since when it has failed, without a success in between. Null: the last attempt succeeded, or there was none. */
+  failing_since: integer(),
+  last_error: text(),
+  /** Attempts that failed since the last success. */
+  failed_attempt_count: integer().notNull().default(0),
+  /** Nothing is sent before. */
+  resting_until: integer().notNull().default(0),
+  /** Random. Whoever knows it sends to the endpoint, alone, until `claimed_until`. */
+  claim: text(),
+  claimed_until: integer().notNull().default(0),
+};
+
+export const webhook_endpoints = sqliteTable('webhook_endpoints', webhookEndpointsColumns);
+
+/** The signing secrets of endpoints: one each, and for the overlap after a rotation, the one before. */
+export const webhookSecretsColumns = {
+  organization_id: text().notNull(),
+  secret_id: text().notNull(),
+  endpoint_id: text().notNull(),
+  /** Base64 of the secret's 32 bytes, wrapped by the key-encryption key `kek_id` (credentials/envelope.ts). */
+  data_key: text().notNull(),
+  kek_id: text().notNull(),
+  created_at: integer().notNull(),
+  /** Null for the current one. */
+  ends_at: integer(),
+};
+
+export const webhook_secrets = sqliteTable('webhook_secrets', webhookSecretsColumns);
+
+/** What became of events that an endpoint did not take at once, and of the last few that it did take. */
+export const webhookDeliveriesColumns = {
+  organization_id: text().notNull(),
+  delivery_id: text().notNull(),
+  endpoint_id: text().notNull(),
+  event_id: text().notNull(),
+  event_type: text({ enum: auditActions }).notNull(),
+  status: text({ enum: deliveryStatuses }).notNull(),
+  attempts: integer().notNull(),
+  /** When it was first tried. */
+  created_at: integer().notNull(),
+  attempted_at: integer().notNull(),
+  /** Only while it is `retrying`. */
+  next_attempt_at: integer(),
+  /** Null: there was no answer. */
+  response_status: integer(),
+  /** The first 1 KiB of the answer. */
+  response_body: text(),
+  duration_ms: integer().notNull(),
+  /** Why the last attempt failed. */
+  last_error: text(),
+};
+
+export const webhook_deliveries = sqliteTable('webhook_deliveries', webhookDeliveriesColumns);

@@ -76,12 +76,17 @@ export const hasDecided = (db: Builder, parameters: EventKey, action?: AuditActi
 /**
  * Predicate of an update: the event that decides exists, and the row still has the revision that the event saw. So a
  * late try, which finds the event of an earlier try, does not overwrite a row that has been updated since.
+ *
+ * @param revision the column that every update raises
  */
 export const decisionSaw = (db: Builder, parameters: EventKey, revision: SQLiteColumn) =>
   existsIn(
     db,
     audit_events,
-    and(isDecision(parameters), eq(sql`json_extract(${audit_events.state}, '$.revision')`, revision)),
+    and(
+      isDecision(parameters),
+      eq(sql`json_extract(${audit_events.state}, ${sql.raw(`'$.${revision.name}'`)})`, revision),
+    ),
   );
 
 interface Recorder<Parameters> {
@@ -221,6 +226,11 @@ const unrecorded = [
   'name_folded',
   'created_event_id',
   'is_offboarding',
+  'cursor_sequence',
+  'resting_until',
+  'claim',
+  'claimed_until',
+  'response_body',
 ];
 
 /** The state of an event leaves out secrets, counters, and what the service keeps only for itself. */

@@ -20,6 +20,7 @@ import type { EventKey } from './event.ts';
 import { preconditionOf } from './precondition.ts';
 import type { PreconditionParameters } from './precondition.ts';
 import { assertSameRequest, isRemembered, rememberedRow, scopeOf } from './remembered-answers.ts';
+import { wakeDelivery } from './wake.ts';
 
 /** What the statements of every mutation are bound to. Each mutation adds its own parameters. */
 export interface MutationParameters extends EventParameters, CallerParameters, PreconditionParameters {}
@@ -207,6 +208,7 @@ export const mutationsBy =
       const event = row && decisionIn(row);
       if (event?.event_id === parameters.event_id) {
         confirm(true);
+        call.afterAnswer(() => wakeDelivery(call.env, parameters.organization_id));
         return { outcome: 'decided', event, found };
       }
       if (!event) assertNothingInDoubt(inDoubt);

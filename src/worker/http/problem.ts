@@ -3,7 +3,6 @@ import type { ContentfulStatusCode } from 'hono/utils/http-status';
 import type { DomainError, ProblemCode, ProblemMembers, Reference, TargetFault } from '../core/errors.ts';
 import { sentenceOf } from '../core/parse.ts';
 import { spread } from '../core/retry.ts';
-import type { Quota } from '../core/vocabulary.ts';
 
 interface Answer<Members> {
   status: ContentfulStatusCode;
@@ -12,12 +11,13 @@ interface Answer<Members> {
   headers?: (members: Members) => Record<string, string>;
 }
 
-const quotaNames: Record<Quota, string> = {
+const quotaNames: Record<ProblemMembers['quota_exceeded']['quota'], string> = {
   integrations: 'integrations',
   phone_numbers: 'phone numbers',
   unconfirmed_numbers: 'unconfirmed phone numbers',
   api_keys: 'active API keys',
   audit_events: 'audit events',
+  webhook_endpoints: 'webhook endpoints',
 };
 
 const exceedsDetails = {
@@ -294,6 +294,16 @@ const answers: { [Code in ProblemCode]: Answer<ProblemMembers[Code]> } = {
     status: 409,
     title: 'API key is not active',
     detail: 'The API key has been revoked or has expired. Create a new one.',
+  },
+  webhook_endpoint_not_found: {
+    status: 404,
+    title: 'Webhook endpoint not found',
+    detail: 'There is no such webhook endpoint in this organization.',
+  },
+  webhook_delivery_not_found: {
+    status: 404,
+    title: 'Webhook delivery not found',
+    detail: 'There is no such delivery of this webhook endpoint. Successes are not kept for long.',
   },
   quota_exceeded: {
     status: 409,

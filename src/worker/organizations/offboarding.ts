@@ -1,4 +1,4 @@
-import { and, desc, eq, ne, or, sql } from 'drizzle-orm';
+import { and, desc, eq, ne, not, or, sql } from 'drizzle-orm';
 import * as z from 'zod/mini';
 import { revocationOfAll } from '../api-keys/revoke-all.ts';
 import { DomainError, invalid } from '../core/errors.ts';
@@ -7,7 +7,7 @@ import { batch } from '../d1/batch.ts';
 import { existsIn } from '../d1/columns.ts';
 import { query } from '../d1/query.ts';
 import type { Builder, Placeholders } from '../d1/query.ts';
-import { audit_events, integrations, organizations, phone_numbers } from '../d1/schema.ts';
+import { audit_events, integrations, organizations, phone_numbers, webhook_endpoints } from '../d1/schema.ts';
 import { eventParameters } from '../decision/call.ts';
 import type { Call, EventParameters, OperatorCall } from '../decision/call.ts';
 import { carryOut, eventRecorder, hasDecided, isOfTarget } from '../decision/event.ts';
@@ -74,8 +74,18 @@ const deleteIntegrations = inBatches({
   act: (db, isRecorded) => db.delete(integrations).where(isRecorded),
 });
 
-/** What is deleted in batches. The phone numbers come first, because they reference the integrations. */
+/** With their secrets and deliveries, by their foreign keys. */
+const deleteWebhookEndpoints = inBatches({
+  table: webhook_endpoints,
+  id: webhook_endpoints.endpoint_id,
+  action: 'webhook_endpoint.deleted',
+  condition: isOffboarded,
+  act: (db, isRecorded) => db.delete(webhook_endpoints).where(isRecorded),
+});
+
+/** What is deleted in batches. The phone numbers come before the integrations, which they reference. */
 const steps = [
+  ['webhook_endpoints', deleteWebhookEndpoints],
   ['phone_numbers', deletePhoneNumbers],
   ['integrations', deleteIntegrations],
 ] as const;
@@ -95,6 +105,7 @@ const endOffboarding = query((db, parameters: Placeholders<EventParameters>) =>
         ...[organizations.phone_number_count, organizations.integration_count, organizations.api_key_count].map(
           (count) => eq(count, sql`0`),
         ),
+        not(existsIn(db, webhook_endpoints, eq(webhook_endpoints.organization_id, sql`${parameters.organization_id}`))),
       ),
     ),
 );
@@ -114,7 +125,7 @@ export async function continueOffboarding(
   budget: Budget,
   onProgress?: (step: OffboardingStep, done: number, total: number) => void,
 ): Promise<Record<OffboardingStep | 'keys', number>> {
-  const ended = { phone_numbers: 0, integrations: 0, keys: 0 };
+  const ended = { webhook_endpoints: 0, phone_numbers: 0, integrations: 0, keys: 0 };
   for (const [step, endAll] of steps) {
     const onBatch = onProgress && ((done: number, total: number) => onProgress(step, done, total));
     ended[step] = await endAll(database, call, budget, onBatch);

@@ -1,0 +1,93 @@
+import { and, eq } from 'drizzle-orm';
+import * as z from 'zod/mini';
+import { parseJson } from '../core/json.ts';
+import { toIso } from '../core/time.ts';
+import { webhookEventTypes } from '../core/vocabulary.ts';
+import type { AuditAction } from '../core/vocabulary.ts';
+import { columnsOf } from '../d1/columns.ts';
+import { query } from '../d1/query.ts';
+import type { Placeholders } from '../d1/query.ts';
+import { webhook_endpoints } from '../d1/schema.ts';
+
+const fields = () => ({
+  endpoint_id: z.string(),
+  organization_id: z.string(),
+  url: z.string(),
+  description: z.nullable(z.string()),
+  events: z.string(),
+  enabled: z.int(),
+  created_at: z.int(),
+  updated_at: z.int(),
+  verified_at: z.nullable(z.int()),
+  tested_at: z.nullable(z.int()),
+  test_response_status: z.nullable(z.int()),
+  test_duration_ms: z.nullable(z.int()),
+  test_error: z.nullable(z.string()),
+  cursor_at: z.int(),
+  last_delivered_at: z.nullable(z.int()),
+  failing_since: z.nullable(z.int()),
+  last_error: z.nullable(z.string()),
+});
+
+/** A webhook endpoint as it is in the `state` of its audit events. */
+export const endpointState = z.lazy(() => z.object(fields()));
+
+export type EndpointState = z.output<typeof endpointState>;
+
+/** The columns that {@link presentEndpoint} needs. */
+export const endpointColumns = () => columnsOf(webhook_endpoints, fields());
+
+interface EndpointParameters {
+  organization_id: string;
+  endpoint_id: string;
+}
+
+/** Selects one webhook endpoint of one organization. */
+export const isEndpoint = ({ organization_id, endpoint_id }: Placeholders<EndpointParameters>) =>
+  and(eq(webhook_endpoints.organization_id, organization_id), eq(webhook_endpoints.endpoint_id, endpoint_id));
+
+export const findEndpoint = query((db, parameters: Placeholders<EndpointParameters>) =>
+  db.select(endpointColumns()).from(webhook_endpoints).where(isEndpoint(parameters)),
+);
+
+const patterns = z.array(z.string());
+
+/** The patterns of an endpoint, from its row. */
+export const patternsIn = (events: string): string[] => patterns.parse(parseJson(events));
+
+/** Whether an endpoint with these patterns gets events of the type. */
+export const asksFor = (asked: readonly string[], type: AuditAction): boolean =>
+  webhookEventTypes.includes(type) && asked.some((pattern) => [type, `${type.split('.')[0]}.*`, '*'].includes(pattern));
+
+const timeOf = (seconds: number | null) => (seconds === null ? null : toIso(seconds));
+
+/** A webhook endpoint as clients see it. */
+export function presentEndpoint(state: EndpointState) {
+  return {
+    endpoint_id: state.endpoint_id,
+    client_id: state.organization_id,
+    url: state.url,
+    description: state.description,
+    events: patternsIn(state.events),
+    enabled: state.enabled === 1,
+    verified_at: timeOf(state.verified_at),
+    last_test:
+      state.tested_at === null
+        ? null
+        : {
+            succeeded: state.test_error === null,
+            response_status: state.test_response_status,
+            duration_ms: state.test_duration_ms,
+            error: state.test_error,
+            tested_at: toIso(state.tested_at),
+          },
+    delivered_until: toIso(state.cursor_at),
+    last_delivered_at: timeOf(state.last_delivered_at),
+    failing_since: timeOf(state.failing_since),
+    last_error: state.last_error,
+    created_at: toIso(state.created_at),
+    updated_at: toIso(state.updated_at),
+  };
+}
+
+export type WebhookEndpoint = ReturnType<typeof presentEndpoint>;

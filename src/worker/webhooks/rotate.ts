@@ -1,0 +1,95 @@
+import { and, isNotNull, ne, sql } from 'drizzle-orm';
+import * as z from 'zod/mini';
+import { integer, withDefault } from '../core/fields.ts';
+import { SECONDS_A_DAY } from '../core/time.ts';
+import { findKek, isUsableKek } from '../credentials/kek-check.ts';
+import { existsIn } from '../d1/columns.ts';
+import { query } from '../d1/query.ts';
+import type { Builder, Placeholders } from '../d1/query.ts';
+import { webhook_endpoints, webhook_secrets } from '../d1/schema.ts';
+import type { ApiCall } from '../decision/call.ts';
+import { mayDecide } from '../decision/caller.ts';
+import { eventRecorder } from '../decision/event.ts';
+import { mutation, mutationParameters } from '../decision/mutation.ts';
+import { fullQuota, hasRoomFor } from '../organizations/quotas.ts';
+import { endpointState, findEndpoint, isEndpoint, presentEndpoint } from './endpoint.ts';
+import type { WebhookEndpoint } from './endpoint.ts';
+import { isSecretOf, mayWrap, newSecret, storeSecret } from './secrets.ts';
+import type { NewSecretParameters } from './secrets.ts';
+import { changeOf, quotas, refuseChange } from './update.ts';
+import type { EndpointMutation } from './update.ts';
+
+const MAX_OVERLAP_SECONDS = 7 * SECONDS_A_DAY;
+
+export const secretRotation = z.lazy(() =>
+  z.strictObject({ overlap_seconds: withDefault(integer(0, MAX_OVERLAP_SECONDS), SECONDS_A_DAY) }),
+);
+
+type RotateParameters = EndpointMutation & NewSecretParameters & { ends_at: number };
+
+const recordRotation = eventRecorder<RotateParameters>({
+  table: webhook_endpoints,
+  target_id: webhook_endpoints.endpoint_id,
+  action: 'webhook_endpoint.secret_rotated',
+  where: (db, parameters) =>
+    and(
+      isEndpoint(parameters),
+      mayDecide('webhooks:update', db, parameters),
+      hasRoomFor(quotas),
+      mayWrap(db, parameters),
+    ),
+});
+
+const isAsDecided = (db: Builder, parameters: Placeholders<RotateParameters>) =>
+  and(isSecretOf(parameters), existsIn(db, webhook_endpoints, changeOf(db, parameters).isAsDecided));
+
+/** Of an earlier rotation, whose overlap may not have ended: two secrets at a time are enough. */
+const removeOldest = query((db, parameters: Placeholders<RotateParameters>) =>
+  db.delete(webhook_secrets).where(and(isAsDecided(db, parameters), isNotNull(webhook_secrets.ends_at))),
+);
+
+const endPrevious = query((db, parameters: Placeholders<RotateParameters>) =>
+  db
+    .update(webhook_secrets)
+    .set({ ends_at: sql`${parameters.ends_at}` })
+    .where(and(isAsDecided(db, parameters), ne(webhook_secrets.secret_id, parameters.secret_id))),
+);
+
+/** An attempt that is under way still signs with the old secret. Without an overlap the endpoint is taken from it. */
+const markRotated = query((db, parameters: Placeholders<RotateParameters>) => {
+  const { columns, isAsDecided: isEndpointAsDecided } = changeOf(db, parameters);
+  return db
+    .update(webhook_endpoints)
+    .set({ ...columns, claim: sql`NULL`, claimed_until: sql`0` })
+    .where(isEndpointAsDecided);
+});
+
+const decide = mutation('webhooks:update', {
+  statements: [recordRotation, removeOldest, ...storeSecret, endPrevious, markRotated],
+  found: { endpoint: findEndpoint, full: fullQuota(quotas), kek: findKek },
+});
+
+/**
+ * Gives an endpoint a new secret (docs/contract.md, Webhook endpoints). Until the overlap ends, what is sent to it is signed
+ * with both.
+ *
+ * @returns the endpoint, and the secret, which is shown only in the first response: a repeat under the same Idempotency-Key
+ *   does not have it
+ * @throws DomainError `webhook_endpoint_not_found`, `quota_exceeded`, and the errors of every mutation (decision/mutation.ts)
+ */
+export async function rotateSecret(
+  call: ApiCall,
+  endpoint_id: string,
+  { overlap_seconds }: z.output<typeof secretRotation>,
+): Promise<{ secret?: string; endpoint: WebhookEndpoint }> {
+  const { secret, stored } = await newSecret(call.env, call.organization_id, endpoint_id);
+  const event = mutationParameters(call);
+  const ends_at = event.event_time + overlap_seconds;
+  const answer = await decide(call, { ...event, ...stored, endpoint_id, ends_at });
+  if (answer.outcome === 'undecided') {
+    isUsableKek(stored, answer.found.kek[0]);
+    refuseChange(answer.found);
+  }
+  const endpoint = presentEndpoint(endpointState.parse(JSON.parse(answer.event.state)));
+  return answer.outcome === 'replayed' ? { endpoint } : { secret, endpoint };
+}

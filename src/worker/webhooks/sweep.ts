@@ -1,0 +1,58 @@
+import { isNotNull, lt, lte, and, ne, sql } from 'drizzle-orm';
+import { logEvent } from '../core/log.ts';
+import { SECONDS_A_DAY, unixNow } from '../core/time.ts';
+import { batch } from '../d1/batch.ts';
+import { deleteInTurns, ROWS_PER_STATEMENT } from '../d1/delete-old.ts';
+import { query } from '../d1/query.ts';
+import type { Placeholders } from '../d1/query.ts';
+import { webhook_deliveries, webhook_secrets } from '../d1/schema.ts';
+import type { Bindings } from '../env.ts';
+import { findOrganizationsDue } from './due.ts';
+
+const ORGANIZATIONS_PER_RUN = 1000;
+/** Of Queues. */
+const MESSAGES_PER_BATCH = 100;
+/** Deliveries that are not tried any more, with what their endpoints answered. */
+const KEPT_SECONDS = 7 * SECONDS_A_DAY;
+
+/**
+ * A task of the cron: wakes the deliveries of organizations with endpoints that are due, because a wake-up may have been lost,
+ * and because nothing else wakes those that wait for long.
+ *
+ * @throws DomainError `temporarily_unavailable`; what Queues throws
+ */
+export async function sweepWebhooks({ DB, WEBHOOK_WAKEUPS }: Bindings): Promise<void> {
+  const [due] = await batch(DB, [findOrganizationsDue.bind({ now: unixNow(), limit: ORGANIZATIONS_PER_RUN })]);
+  for (let from = 0; from < due.length; from += MESSAGES_PER_BATCH) {
+    await WEBHOOK_WAKEUPS.sendBatch(due.slice(from, from + MESSAGES_PER_BATCH).map((body) => ({ body })));
+  }
+}
+
+const deleteOldDeliveries = query((db, { before }: Placeholders<{ before: number }>) => {
+  const { organization_id, delivery_id, attempted_at, status } = webhook_deliveries;
+  return db
+    .delete(webhook_deliveries)
+    .where(
+      sql`(${organization_id}, ${delivery_id}) IN ${db
+        .select({ organization_id, delivery_id })
+        .from(webhook_deliveries)
+        .where(and(ne(status, 'retrying'), lt(attempted_at, before)))
+        .limit(ROWS_PER_STATEMENT)}`,
+    )
+    .returning({ delivery_id });
+});
+
+const deleteEndedSecrets = query((db, { now }: Placeholders<{ now: number }>) =>
+  db
+    .delete(webhook_secrets)
+    .where(and(isNotNull(webhook_secrets.ends_at), lte(webhook_secrets.ends_at, now)))
+    .returning({ secret_id: webhook_secrets.secret_id }),
+);
+
+/** A task of the cron: deletes what is kept for a time. */
+export async function forgetDeliveries({ DB }: Bindings): Promise<void> {
+  const now = unixNow();
+  const count = await deleteInTurns(DB, deleteOldDeliveries.bind({ before: now - KEPT_SECONDS }));
+  await batch(DB, [deleteEndedSecrets.bind({ now })]);
+  if (count > 0) logEvent('webhook_deliveries_forgotten', { count });
+}

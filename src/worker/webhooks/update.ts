@@ -1,0 +1,152 @@
+import { and, sql } from 'drizzle-orm';
+import * as z from 'zod/mini';
+import { DomainError } from '../core/errors.ts';
+import { optional } from '../core/fields.ts';
+import { visibleName } from '../core/text.ts';
+import type { Quota } from '../core/vocabulary.ts';
+import { query } from '../d1/query.ts';
+import type { Builder, Placeholders } from '../d1/query.ts';
+import { webhook_endpoints } from '../d1/schema.ts';
+import type { ApiCall, EventParameters } from '../decision/call.ts';
+import { mayDecide } from '../decision/caller.ts';
+import { changesOf, decisionSaw, eventRecorder, updateTime } from '../decision/event.ts';
+import { mutation, mutationParameters } from '../decision/mutation.ts';
+import type { Decision, MutationParameters } from '../decision/mutation.ts';
+import { assertRoom, fullQuota, hasRoomFor } from '../organizations/quotas.ts';
+import { assertUrl, endpointFields } from './create.ts';
+import { endpointState, findEndpoint, isEndpoint, presentEndpoint } from './endpoint.ts';
+import type { EndpointState, WebhookEndpoint } from './endpoint.ts';
+
+export const endpointChanges = z.lazy(() => {
+  const { url, events } = endpointFields();
+  return z
+    .strictObject({
+      url: optional(url),
+      events: optional(events),
+      description: z.exactOptional(z.nullable(visibleName(200))),
+      enabled: optional(z.boolean()),
+    })
+    .check(
+      z.refine(
+        (changes) => Object.values(changes).some((value) => value !== undefined),
+        'must have at least one of url, events, description, enabled',
+      ),
+    );
+});
+
+type UpdateParameters = MutationParameters & {
+  endpoint_id: string;
+  url: string | null;
+  events: string | null;
+  description: string | null;
+  enabled: number | null;
+  /** Whether the description is among the changes: it can be set to null. */
+  describes: number;
+};
+
+export const quotas: Quota[] = ['audit_events'];
+
+/** Another URL must answer a test, as that of a new endpoint must. */
+const newColumns = ({ url, events, description, enabled, describes }: Placeholders<UpdateParameters>) => ({
+  url: sql<string>`coalesce(${url}, ${webhook_endpoints.url})`,
+  events: sql<string>`coalesce(${events}, ${webhook_endpoints.events})`,
+  description: sql<string | null>`iif(${describes}, ${description}, ${webhook_endpoints.description})`,
+  enabled: sql<number>`coalesce(${enabled}, ${webhook_endpoints.enabled})`,
+  verified_at: sql<
+    number | null
+  >`iif(coalesce(${url}, ${webhook_endpoints.url}) = ${webhook_endpoints.url}, ${webhook_endpoints.verified_at}, NULL)`,
+});
+
+const recordUpdate = eventRecorder<UpdateParameters>({
+  table: webhook_endpoints,
+  target_id: webhook_endpoints.endpoint_id,
+  action: 'webhook_endpoint.updated',
+  where: (db, parameters) =>
+    and(isEndpoint(parameters), mayDecide('webhooks:update', db, parameters), hasRoomFor(quotas)),
+  changes: newColumns,
+});
+
+/** Takes the endpoint from whoever sends to it, and lets it be tried at once, whatever has failed before. */
+export const startAfresh = {
+  claim: sql`NULL`,
+  claimed_until: sql`0`,
+  resting_until: sql`0`,
+  failing_since: sql`NULL`,
+  failed_attempt_count: sql`0`,
+};
+
+export type EndpointMutation = MutationParameters & { endpoint_id: string };
+
+/** Selects the endpoint, if it is as the event that decides saw it; and what every change of it sets. */
+export const changeOf = (db: Builder, parameters: Placeholders<EventParameters & { endpoint_id: string }>) => ({
+  columns: {
+    updated_at: updateTime(db, parameters, webhook_endpoints.updated_at),
+    revision: sql`${webhook_endpoints.revision} + 1`,
+  },
+  isAsDecided: and(isEndpoint(parameters), decisionSaw(db, parameters, webhook_endpoints.revision)),
+});
+
+const update = query((db, parameters: Placeholders<UpdateParameters>) => {
+  const { columns, isAsDecided } = changeOf(db, parameters);
+  return db
+    .update(webhook_endpoints)
+    .set({ ...newColumns(parameters), ...startAfresh, ...columns })
+    .where(isAsDecided);
+});
+
+const decide = mutation('webhooks:update', {
+  statements: [recordUpdate, update],
+  found: { endpoint: findEndpoint, full: fullQuota(quotas) },
+});
+
+/**
+ * The endpoint as a mutation left it. A repeated request gets the same answer, whatever has become of the endpoint since.
+ */
+export const afterChange = (event: Decision): EndpointState =>
+  endpointState.parse({ ...JSON.parse(event.state), ...changesOf(event) });
+
+/**
+ * Why an endpoint was not changed.
+ *
+ * @throws DomainError `webhook_endpoint_not_found`, `quota_exceeded`, `temporarily_unavailable`
+ */
+export function refuseChange({
+  endpoint,
+  full,
+}: {
+  endpoint: unknown[];
+  full: Parameters<typeof assertRoom>[0];
+}): never {
+  if (endpoint.length === 0) throw new DomainError('webhook_endpoint_not_found', {});
+  assertRoom(full);
+  throw new DomainError('temporarily_unavailable', { outcome: 'not_done' });
+}
+
+/**
+ * Changes a webhook endpoint (docs/contract.md, Webhook endpoints). Its deliveries begin afresh: what failed before does not
+ * hold them up.
+ *
+ * @param own a URL of this API
+ * @returns the endpoint after the update
+ * @throws DomainError `webhook_endpoint_not_found`, `validation_failed` for a URL to which no event may be sent,
+ *   `quota_exceeded`, and the errors of every mutation (decision/mutation.ts)
+ */
+export async function updateEndpoint(
+  call: ApiCall,
+  own: string,
+  endpoint_id: string,
+  { url, events, description, enabled }: z.output<typeof endpointChanges>,
+): Promise<WebhookEndpoint> {
+  if (url !== undefined) assertUrl(call.env, url, own);
+  const answer = await decide(call, {
+    ...mutationParameters(call),
+    endpoint_id,
+    url: url ?? null,
+    events: events ? JSON.stringify(events) : null,
+    description: description ?? null,
+    describes: Number(description !== undefined),
+    enabled: enabled === undefined ? null : Number(enabled),
+  });
+  if (answer.outcome === 'undecided') refuseChange(answer.found);
+  return presentEndpoint(afterChange(answer.event));
+}
