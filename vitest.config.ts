@@ -2,6 +2,7 @@ import { cloudflareTest, readD1Migrations } from '@cloudflare/vitest-pool-worker
 import { defineConfig } from 'vitest/config';
 import { startSimulation } from './src/dev/simulation.ts';
 import { grants } from './test/credentials-reader/grants.ts';
+import { startReceivers } from './test/webhooks/receiver-server.ts';
 
 const nodeFolders = ['commands', 'conformance', 'console'];
 const nodeTests = nodeFolders.map((folder) => `test/${folder}/**/*.test.ts`);
@@ -15,6 +16,10 @@ process.env['WRANGLER_LOG'] ??= 'error';
 const simulation = startSimulation();
 void simulation.then(({ unref }) => unref());
 
+/** What receives events, for all projects of one run. */
+const receivers = startReceivers();
+void receivers.then(({ unref }) => unref());
+
 export const workers = {
   plugins: [
     cloudflareTest(async () => ({
@@ -22,11 +27,16 @@ export const workers = {
       miniflare: {
         // For a replica of DB (test/faults/revocation.model.ts).
         d1Databases: ['REPLICA'],
+        // A queue that nothing consumes: the tests say when a wake-up comes (test/webhooks/receivers.ts). The tests of
+        // `wrangler dev` have the real one.
+        queueProducers: { WEBHOOK_WAKEUPS: 'unconsumed' },
         bindings: {
           MIGRATIONS: await readD1Migrations('migrations'),
           PROVIDER_ORIGINS: (await simulation).origins,
           CREDENTIALS_READERS: JSON.stringify(grants),
           OPERATOR_API: 'on',
+          WEBHOOKS_TO_LOOPBACK: 'on',
+          RECEIVERS: (await receivers).origin,
           CREDENTIALS_KEKS: JSON.stringify({
             current: 'k1',
             keys: { k1: Buffer.alloc(32, 'a test KEK').toString('base64') },
