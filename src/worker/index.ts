@@ -14,7 +14,7 @@ import { RECHECK_CRON, recheckCredentials } from './integrations/recheck.ts';
 import { continueOffboardings } from './organizations/offboarding.ts';
 import { recheckOwnership } from './phone-numbers/recheck.ts';
 import { deliver } from './webhooks/deliver.ts';
-import { forgetDeliveries, sweepWebhooks } from './webhooks/sweep.ts';
+import { disableFailing, forgetDeliveries, sweepWebhooks } from './webhooks/sweep.ts';
 
 export { CredentialsReader } from './credentials-reader/entrypoint.ts';
 
@@ -38,6 +38,7 @@ const tasks: Record<string, Task> = {
   names: foldNames,
   offboarding: continueOffboardings,
   webhooks: sweepWebhooks,
+  webhooks_failing: disableFailing,
   delivery_retention: forgetDeliveries,
   database_size: watchSize,
 };

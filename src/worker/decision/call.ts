@@ -103,6 +103,13 @@ export const actorParameters = ({ actor }: Pick<Call, 'actor'>) => ({
   actor_key_hash: actor.key_hash ?? null,
 });
 
+/** What the cron does by itself. */
+export const bySystem = (organization_id: string): Call => ({
+  organization_id,
+  actor: { type: 'system', id: null, name: null },
+  request_id: crypto.randomUUID(),
+});
+
 /** Makes the ids and times of a call's events: once, before the first try, so that every try is the same batch. */
 export function eventParameters({ organization_id, actor, request_id }: Call): EventParameters {
   const now = unixNow();

@@ -10,7 +10,7 @@ import { existsIn } from '../d1/columns.ts';
 import { query } from '../d1/query.ts';
 import type { Builder, Placeholders } from '../d1/query.ts';
 import { integrations, organizations } from '../d1/schema.ts';
-import { eventParameters } from '../decision/call.ts';
+import { bySystem, eventParameters } from '../decision/call.ts';
 import type { Bindings } from '../env.ts';
 import { accountOf } from '../providers/account.ts';
 import { isWithinBudget } from '../providers/budget.ts';
@@ -210,12 +210,7 @@ async function recheck(
   }
 }
 
-const eventOf = ({ organization_id }: Claimed) =>
-  eventParameters({
-    organization_id,
-    actor: { type: 'system', id: null, name: null },
-    request_id: crypto.randomUUID(),
-  });
+const eventOf = ({ organization_id }: Claimed) => eventParameters(bySystem(organization_id));
 
 /** Without an outcome. If it fails, the claim ends by itself. */
 async function giveBack(env: Bindings, row: Claimed, recheck_from: number): Promise<undefined> {

@@ -9,13 +9,14 @@
  * An endpoint that fails several times in a row rests, for longer each time. Meanwhile its events wait behind the cursor,
  * and need no rows.
  */
-import { and, asc, eq, getTableColumns, lte, sql } from 'drizzle-orm';
+import { and, asc, eq, getTableColumns, lte, or, sql } from 'drizzle-orm';
 import pMap from 'p-map';
 import { presentAuditEvent } from '../audit/read.ts';
 import { newId } from '../core/ids.ts';
 import { logError } from '../core/log.ts';
 import { passes } from '../core/rate-limiter.ts';
 import { SECONDS_A_DAY, unixNow } from '../core/time.ts';
+import { webhookSubjects } from '../core/vocabulary.ts';
 import type { DeliveryStatus } from '../core/vocabulary.ts';
 import { batch } from '../d1/batch.ts';
 import { boundedCount } from '../d1/bounded-count.ts';
@@ -23,14 +24,15 @@ import { existsIn, newValues, rowColumns } from '../d1/columns.ts';
 import type { RowParameters } from '../d1/columns.ts';
 import { query } from '../d1/query.ts';
 import type { BoundQuery, Placeholders } from '../d1/query.ts';
-import { audit_events, webhook_deliveries, webhook_endpoints } from '../d1/schema.ts';
-import { eventParameters } from '../decision/call.ts';
+import { audit_events, organizations, webhook_deliveries, webhook_endpoints } from '../d1/schema.ts';
+import { bySystem, eventParameters } from '../decision/call.ts';
 import type { EventParameters } from '../decision/call.ts';
 import { eventRecorder } from '../decision/event.ts';
 import { wakeDelivery } from '../decision/wake.ts';
 import type { Bindings } from '../env.ts';
+import { isOrganization } from '../organizations/organization.ts';
 import { findDue, isDueEndpoint } from './due.ts';
-import { asksFor, isEndpoint, patternsIn } from './endpoint.ts';
+import { isEndpoint } from './endpoint.ts';
 import { findSecrets, openSecrets } from './secrets.ts';
 import { send } from './send.ts';
 import type { Attempt } from './send.ts';
@@ -58,7 +60,6 @@ const RETRIED_FOR_SECONDS = 3 * SECONDS_A_DAY;
 const FAILURES_BEFORE_REST = 3;
 const FIRST_REST_SECONDS = 5;
 const MAX_REST_SECONDS = 60 * 60;
-const DISABLED_AFTER_SECONDS = 5 * SECONDS_A_DAY;
 /** What is due sooner than the next run of the cron is woken by a message of its own. */
 const SOON_SECONDS = 60;
 
@@ -88,6 +89,12 @@ type Endpoint = typeof webhook_endpoints.$inferSelect;
 const isClaimed = (parameters: Placeholders<ClaimParameters>) =>
   and(isEndpoint(parameters), eq(webhook_endpoints.claim, parameters.claim));
 
+/** Predicate of an event: it is of those that endpoints are told about, and a pattern of this one asks for it. */
+const isAskedFor = and(
+  or(...webhookSubjects.map((subject) => sql`${audit_events.action} GLOB ${sql.raw(`'${subject}.*'`)}`)),
+  sql`EXISTS (SELECT 1 FROM json_each(${webhook_endpoints.events}) WHERE ${audit_events.action} GLOB value)`,
+);
+
 /** The events after the cursor. It is a cross join because SQLite keeps the order of one. */
 const findEvents = query((db, parameters: Placeholders<Place & { limit: number }>) =>
   db
@@ -99,6 +106,7 @@ const findEvents = query((db, parameters: Placeholders<Place & { limit: number }
         isEndpoint(parameters),
         eq(audit_events.organization_id, parameters.organization_id),
         sql`(${audit_events.created_at}, ${audit_events.sequence}) > (${webhook_endpoints.cursor_at}, ${webhook_endpoints.cursor_sequence})`,
+        isAskedFor,
       ),
     )
     .orderBy(asc(audit_events.created_at), asc(audit_events.sequence))
@@ -106,6 +114,17 @@ const findEvents = query((db, parameters: Placeholders<Place & { limit: number }
 );
 
 type Event = typeof audit_events.$inferSelect;
+
+/** The place of the newest event. */
+const findEnd = query((db, parameters: Placeholders<Place>) =>
+  db
+    .select({
+      cursor_at: sql<number>`${organizations.last_event_at}`.as('cursor_at'),
+      cursor_sequence: sql<number>`${organizations.last_sequence}`.as('cursor_sequence'),
+    })
+    .from(organizations)
+    .where(isOrganization(parameters)),
+);
 
 const isDeliveryOf = ({ organization_id, endpoint_id }: Placeholders<Place>) =>
   and(eq(webhook_deliveries.organization_id, organization_id), eq(webhook_deliveries.endpoint_id, endpoint_id));
@@ -188,19 +207,10 @@ const recordDead = eventRecorder<SystemParameters & { dead_event_id: string }>({
     ),
 });
 
-const recordDisabling = eventRecorder<SystemParameters & { last_error: string | null }>({
-  table: webhook_endpoints,
-  target_id: webhook_endpoints.endpoint_id,
-  action: 'webhook_endpoint.disabled',
-  where: (_, parameters) => and(isClaimed(parameters), eq(webhook_endpoints.enabled, sql`1`)),
-  changes: ({ last_error }) => ({ enabled: sql`0`, last_error: sql`${last_error}` }),
-});
-
 const recordTest = testRecorder<TestedParameters & ClaimParameters>((_, parameters) => isClaimed(parameters));
 
 /** What an endpoint's own attempts have led to. */
 const standingColumns = [
-  'enabled',
   'cursor_at',
   'cursor_sequence',
   'last_delivered_at',
@@ -210,6 +220,7 @@ const standingColumns = [
   'resting_until',
 ] as const;
 type Standing = Pick<Endpoint, (typeof standingColumns)[number]>;
+type Cursor = Pick<Standing, 'cursor_at' | 'cursor_sequence'>;
 
 const writeStanding = query((db, parameters: Placeholders<ClaimParameters & Standing>) =>
   db
@@ -260,6 +271,8 @@ interface Turn {
   readonly endpoint: Endpoint;
   readonly claim: ClaimParameters;
   readonly secrets: string[];
+  /** The place of the last event, if this turn has all that the endpoint is to get. */
+  readonly end: Cursor | undefined;
   standing: Standing;
   /** How many of its events are tried again. */
   retrying: number;
@@ -271,10 +284,11 @@ interface Turn {
 async function takeTurn(env: Bindings, place: Place): Promise<void> {
   const now = unixNow();
   const claim = { ...place, claim: crypto.randomUUID() };
-  const [[endpoint], secretRows, events, retries, [retrying]] = await batch(env.DB, [
+  const [[endpoint], secretRows, events, [last], retries, [retrying]] = await batch(env.DB, [
     claimEndpoint.bind({ ...claim, now, claimed_until: now + LEASE_SECONDS }),
     findSecrets.bind({ ...place, now }),
     findEvents.bind({ ...place, limit: EVENTS_PER_TURN }),
+    findEnd.bind(place),
     findRetries.bind({ ...place, now, limit: RETRIES_PER_TURN }),
     countRetrying.bind(place),
   ]);
@@ -284,7 +298,8 @@ async function takeTurn(env: Bindings, place: Place): Promise<void> {
     endpoint,
     claim,
     secrets: await openSecrets(env, place, secretRows),
-    standing: endpoint,
+    end: events.length < EVENTS_PER_TURN ? last : undefined,
+    standing: { ...endpoint, resting_until: 0 },
     retrying: retrying?.count ?? 0,
     next_attempt_at: Infinity,
     isOver: false,
@@ -301,7 +316,7 @@ async function sendTest(turn: Turn): Promise<void> {
   }
   const outcome = await test(env, endpoint, turn.secrets);
   turn.standing = afterAttempt(turn.standing, outcome.test_error, FAILURES_BEFORE_REST);
-  const parameters = { ...bySystem(endpoint), ...claim, ...outcome };
+  const parameters = { ...eventParameters(bySystem(endpoint.organization_id)), ...claim, ...outcome };
   await settle(
     turn,
     outcome.test_error === null
@@ -314,16 +329,15 @@ async function sendTest(turn: Turn): Promise<void> {
 async function sendEvents(turn: Turn, events: Event[], retries: Pending[]): Promise<void> {
   const endsAt = Date.now() + TURN_MILLISECONDS;
   const hasRested = turn.standing.failed_attempt_count >= FAILURES_BEFORE_REST;
-  const asked = patternsIn(turn.endpoint.events);
   const pending: Pending[] = hasRested ? [...retries, ...events] : [...events, ...retries];
   for (const event of pending) {
     if (turn.isOver || turn.standing.resting_until > 0 || Date.now() >= endsAt) return;
-    if (event.attempts !== undefined || asksFor(asked, event.action)) await sendEvent(turn, event);
-    else turn.standing = { ...turn.standing, ...placeOf(event) };
+    await sendEvent(turn, event);
   }
+  if (turn.standing.resting_until === 0) turn.standing = { ...turn.standing, ...turn.end };
 }
 
-const placeOf = ({ created_at, sequence }: Event) => ({ cursor_at: created_at, cursor_sequence: sequence });
+const placeOf = ({ created_at, sequence }: Event): Cursor => ({ cursor_at: created_at, cursor_sequence: sequence });
 
 async function sendEvent(turn: Turn, event: Pending): Promise<void> {
   const attempted_at = unixNow();
@@ -362,7 +376,13 @@ async function sendEvent(turn: Turn, event: Pending): Promise<void> {
   await settle(turn, [
     putDelivery.bind(parameters),
     ...(status === 'dead'
-      ? [recordDead.bind({ ...bySystem(turn.claim), ...turn.claim, dead_event_id: event.event_id })]
+      ? [
+          recordDead.bind({
+            ...eventParameters(bySystem(turn.claim.organization_id)),
+            ...turn.claim,
+            dead_event_id: event.event_id,
+          }),
+        ]
       : []),
     ...(status === 'retrying' ? [] : [deleteSurplus.bind({ ...parameters, kept: MAX_ROWS[status] })]),
   ]);
@@ -390,15 +410,13 @@ function afterAttempt(standing: Standing, error: string | null, weight: number):
   if (error === null) {
     return { ...standing, failing_since: null, last_error: null, failed_attempt_count: 0, resting_until: 0 };
   }
-  const failing_since = standing.failing_since ?? now;
   const failed_attempt_count = standing.failed_attempt_count + weight;
   return {
     ...standing,
-    failing_since,
+    failing_since: standing.failing_since ?? now,
     last_error: error,
     failed_attempt_count,
     resting_until: failed_attempt_count < FAILURES_BEFORE_REST ? 0 : now + restAfter(failed_attempt_count),
-    enabled: now - failing_since >= DISABLED_AFTER_SECONDS ? 0 : standing.enabled,
   };
 }
 
@@ -411,23 +429,10 @@ const retryAfter = (attempts: number) =>
 const restAfter = (failures: number) =>
   jittered(Math.min(FIRST_REST_SECONDS * 2 ** (failures - FAILURES_BEFORE_REST), MAX_REST_SECONDS));
 
-const bySystem = ({ organization_id }: Place) =>
-  eventParameters({
-    organization_id,
-    actor: { type: 'system', id: null, name: null },
-    request_id: crypto.randomUUID(),
-  });
-
 /** Records the outcome of an attempt and what it means for the endpoint. The turn is over if it has lost its claim. */
 async function settle(turn: Turn, statements: BoundQuery<unknown>[]): Promise<void> {
   const { env, claim, standing } = turn;
-  const results = await batch(env.DB, [
-    ...statements,
-    ...(standing.enabled === 0
-      ? [recordDisabling.bind({ ...bySystem(claim), ...claim, last_error: standing.last_error })]
-      : []),
-    writeStanding.bind({ ...claim, ...standing }),
-  ]);
+  const results = await batch(env.DB, [...statements, writeStanding.bind({ ...claim, ...standing })]);
   const held = results.at(-1);
   turn.isOver = !(Array.isArray(held) && held.length > 0);
 }
@@ -442,5 +447,5 @@ async function end({ env, claim, standing, next_attempt_at }: Turn): Promise<voi
   ]);
   if (due.some((other) => other.endpoint_id === endpoint_id)) return wakeDelivery(env, organization_id);
   const seconds = (standing.resting_until > now ? standing.resting_until : next_attempt_at) - now;
-  if (standing.enabled === 1 && seconds < SOON_SECONDS) await wakeDelivery(env, organization_id, Math.max(seconds, 1));
+  if (seconds < SOON_SECONDS) await wakeDelivery(env, organization_id, Math.max(seconds, 1));
 }

@@ -2,8 +2,6 @@ import { and, eq } from 'drizzle-orm';
 import * as z from 'zod/mini';
 import { parseJson } from '../core/json.ts';
 import { toIso } from '../core/time.ts';
-import { webhookEventTypes } from '../core/vocabulary.ts';
-import type { AuditAction } from '../core/vocabulary.ts';
 import { columnsOf } from '../d1/columns.ts';
 import { query } from '../d1/query.ts';
 import type { Placeholders } from '../d1/query.ts';
@@ -52,13 +50,6 @@ export const findEndpoint = query((db, parameters: Placeholders<EndpointParamete
 
 const patterns = z.array(z.string());
 
-/** The patterns of an endpoint, from its row. */
-export const patternsIn = (events: string): string[] => patterns.parse(parseJson(events));
-
-/** Whether an endpoint with these patterns gets events of the type. */
-export const asksFor = (asked: readonly string[], type: AuditAction): boolean =>
-  webhookEventTypes.includes(type) && asked.some((pattern) => [type, `${type.split('.')[0]}.*`, '*'].includes(pattern));
-
 const timeOf = (seconds: number | null) => (seconds === null ? null : toIso(seconds));
 
 /** A webhook endpoint as clients see it. */
@@ -68,7 +59,7 @@ export function presentEndpoint(state: EndpointState) {
     client_id: state.organization_id,
     url: state.url,
     description: state.description,
-    events: patternsIn(state.events),
+    events: patterns.parse(parseJson(state.events)),
     enabled: state.enabled === 1,
     verified_at: timeOf(state.verified_at),
     last_test:

@@ -118,12 +118,13 @@ export const findSecrets = query(
       ),
 );
 
-/** @throws Error if the ring is malformed, or does not have the KEK */
+/** @throws Error if there is no secret, or if the ring is malformed or does not have the KEK */
 export async function openSecrets(
   { CREDENTIALS_KEKS }: Bindings,
   { organization_id, endpoint_id }: { organization_id: string; endpoint_id: string },
   rows: SecretRow[],
 ): Promise<string[]> {
+  if (rows.length === 0) throw new Error('The webhook endpoint has no secret');
   const ring = await kekRing(CREDENTIALS_KEKS);
   return Promise.all(
     rows.map(async (row) => {

@@ -1,14 +1,21 @@
-import { isNotNull, lt, lte, and, ne, sql } from 'drizzle-orm';
+import { and, eq, isNotNull, lt, lte, ne, sql } from 'drizzle-orm';
 import { logEvent } from '../core/log.ts';
 import { SECONDS_A_DAY, unixNow } from '../core/time.ts';
 import { batch } from '../d1/batch.ts';
 import { deleteInTurns, ROWS_PER_STATEMENT } from '../d1/delete-old.ts';
 import { query } from '../d1/query.ts';
 import type { Placeholders } from '../d1/query.ts';
-import { webhook_deliveries, webhook_secrets } from '../d1/schema.ts';
+import { webhook_deliveries, webhook_endpoints, webhook_secrets } from '../d1/schema.ts';
+import { bySystem, eventParameters } from '../decision/call.ts';
+import type { EventParameters } from '../decision/call.ts';
+import { eventRecorder } from '../decision/event.ts';
 import type { Bindings } from '../env.ts';
 import { findOrganizationsDue } from './due.ts';
+import { isEndpoint } from './endpoint.ts';
+import { changeOf } from './update.ts';
 
+const FAILING_SECONDS = 5 * SECONDS_A_DAY;
+const DISABLED_PER_RUN = 100;
 const ORGANIZATIONS_PER_RUN = 1000;
 /** Of Queues. */
 const MESSAGES_PER_BATCH = 100;
@@ -25,6 +32,50 @@ export async function sweepWebhooks({ DB, WEBHOOK_WAKEUPS }: Bindings): Promise<
   const [due] = await batch(DB, [findOrganizationsDue.bind({ now: unixNow(), limit: ORGANIZATIONS_PER_RUN })]);
   for (let from = 0; from < due.length; from += MESSAGES_PER_BATCH) {
     await WEBHOOK_WAKEUPS.sendBatch(due.slice(from, from + MESSAGES_PER_BATCH).map((body) => ({ body })));
+  }
+}
+
+const isFailing = ({ failing_before }: Placeholders<{ failing_before: number }>) =>
+  and(eq(webhook_endpoints.enabled, sql`1`), lte(webhook_endpoints.failing_since, failing_before));
+
+const findFailing = query((db, parameters: Placeholders<{ failing_before: number }>) =>
+  db
+    .select({ organization_id: webhook_endpoints.organization_id, endpoint_id: webhook_endpoints.endpoint_id })
+    .from(webhook_endpoints)
+    .where(isFailing(parameters))
+    .limit(DISABLED_PER_RUN),
+);
+
+type DisableParameters = EventParameters & { endpoint_id: string; failing_before: number };
+
+const recordDisabling = eventRecorder<DisableParameters>({
+  table: webhook_endpoints,
+  target_id: webhook_endpoints.endpoint_id,
+  action: 'webhook_endpoint.disabled',
+  where: (_, parameters) => and(isEndpoint(parameters), isFailing(parameters)),
+  changes: () => ({ enabled: sql`0` }),
+});
+
+const disable = query((db, parameters: Placeholders<DisableParameters>) => {
+  const { columns, isAsDecided } = changeOf(db, parameters);
+  return db
+    .update(webhook_endpoints)
+    .set({ enabled: sql`0`, ...columns })
+    .where(isAsDecided);
+});
+
+/**
+ * A task of the cron: disables the endpoints that have failed for five days. Their events wait.
+ *
+ * @throws DomainError `temporarily_unavailable`
+ */
+export async function disableFailing({ DB }: Bindings): Promise<void> {
+  const failing_before = unixNow() - FAILING_SECONDS;
+  const [failing] = await batch(DB, [findFailing.bind({ failing_before })]);
+  for (const { organization_id, endpoint_id } of failing) {
+    const event = eventParameters(bySystem(organization_id));
+    const parameters = { ...event, endpoint_id, failing_before };
+    await batch(DB, [recordDisabling.bind(parameters), disable.bind(parameters)]);
   }
 }
 

@@ -24,9 +24,9 @@ const privateIpv4 =
  */
 const publicIpv6 = /^\[(?!2001:(?::|[\da-f]{1,2}:|1[\da-f]{2}:|db8:)|2002:|3fff:)[23][\da-f]{3}:/;
 
-/** Names without a dot, and names below those that never are on the public internet. */
+/** Names without a dot or with an empty label, and names below those that never are on the public internet. */
 const privateName =
-  /^[^.]*$|(?:^|\.)(?:localhost|localdomain|local|internal|intranet|private|corp|home|lan|svc|arpa|onion)$|^metadata\.goog$/;
+  /^[^.]*$|^\.|\.\.|\.$|(?:^|\.)(?:localhost|localdomain|local|internal|intranet|private|corp|home|lan|svc|arpa|onion)$|^metadata\.goog$/;
 
 const isIpv4 = /^\d+(?:\.\d+){3}$/;
 const isLoopback = /^(?:(?:.+\.)?localhost|127(?:\.\d+){3}|\[::1\])$/;
