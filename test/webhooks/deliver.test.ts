@@ -13,6 +13,7 @@ import {
   logOf,
   messagesAt,
   newReceiver,
+  notingQueue,
   rename,
   sweep,
   verified,
@@ -445,7 +446,7 @@ describe('turns', () => {
     const names = Array.from({ length: 40 }, (_, index) => `Name ${index}`);
     for (const name of names) await rename(client, name);
     const woken: unknown[] = [];
-    const bindings = { ...env, WEBHOOK_WAKEUPS: noting(woken) };
+    const bindings = { ...env, WEBHOOK_WAKEUPS: notingQueue(woken) };
     await wake([client.organization_id], bindings);
     expect(await namesAt(endpoint)).toEqual(names.slice(0, 13));
     for (let turn = 0; turn < 3; turn += 1) await wake([client.organization_id], bindings);
@@ -461,7 +462,7 @@ describe('turns', () => {
     await rename(client, 'Renamed');
     await wake([idle.organization_id]);
     const woken: unknown[] = [];
-    await sweep({ ...env, WEBHOOK_WAKEUPS: noting(woken) });
+    await sweep({ ...env, WEBHOOK_WAKEUPS: notingQueue(woken) });
     expect(woken).toContainEqual({ organization_id: client.organization_id });
     expect(woken).not.toContainEqual({ organization_id: idle.organization_id });
   });
@@ -493,23 +494,10 @@ describe('turns', () => {
     await pass(dead, 5 * HOUR);
     later(2 * HOUR);
     const woken: unknown[] = [];
-    await sweep({ ...env, WEBHOOK_WAKEUPS: noting(woken) });
+    await sweep({ ...env, WEBHOOK_WAKEUPS: notingQueue(woken) });
     expect(woken).toContainEqual({ organization_id: dead.organization_id });
     await wake(woken.map((one) => z.object({ organization_id: z.string() }).parse(one).organization_id));
     expect(await namesAt(endpoint)).toEqual(['Renamed']);
     expect((await deliveriesOf(dead, deadEndpoint)).length).toBeLessThan(20);
   });
 });
-
-/** A queue that notes what it is sent, and passes it on to nobody. */
-function noting(sent: unknown[]): Queue {
-  return new Proxy(env.WEBHOOK_WAKEUPS, {
-    get: (queue, name) => {
-      if (name === 'send') return async (body: unknown) => void sent.push(body);
-      if (name === 'sendBatch') {
-        return async (messages: { body: unknown }[]) => void sent.push(...messages.map(({ body }) => body));
-      }
-      return Reflect.get(queue, name);
-    },
-  });
-}

@@ -137,3 +137,16 @@ export async function endpointAt(client: Client, { path }: Endpoint): Promise<ob
   const { body } = await call(client, 'GET', path);
   return z.object({ data: z.looseObject({}) }).parse(body).data;
 }
+
+/** A queue that notes what it is sent, and passes it on to nobody. */
+export function notingQueue(sent: unknown[]): Queue {
+  return new Proxy(env.WEBHOOK_WAKEUPS, {
+    get: (queue, name) => {
+      if (name === 'send') return async (body: unknown) => void sent.push(body);
+      if (name === 'sendBatch') {
+        return async (messages: { body: unknown }[]) => void sent.push(...messages.map(({ body }) => body));
+      }
+      return Reflect.get(queue, name);
+    },
+  });
+}

@@ -10,7 +10,7 @@ import { existsIn } from '../d1/columns.ts';
 import { query } from '../d1/query.ts';
 import type { Builder, Placeholders } from '../d1/query.ts';
 import { integrations, organizations, phone_numbers } from '../d1/schema.ts';
-import { eventParameters } from '../decision/call.ts';
+import { bySystem, eventParameters } from '../decision/call.ts';
 import type { Bindings } from '../env.ts';
 import { findAccount, noteRefusal } from '../integrations/account.ts';
 import { periodOf, UNKNOWN_AGAIN_SECONDS } from '../integrations/outcome.ts';
@@ -184,11 +184,7 @@ async function askAbout(env: Bindings, claimed: Claimed[], claimed_until: number
   const [first] = claimed;
   if (!first || first.integration_id === null) return { held: 0, absent: 0 };
   const { organization_id, integration_id } = first;
-  const call = {
-    organization_id,
-    actor: { type: 'system', id: null, name: null },
-    request_id: crypto.randomUUID(),
-  } as const;
+  const call = bySystem(organization_id);
   const event = eventParameters(call);
   const [[account]] = await batch(env.DB, [findAccount.bind({ organization_id, integration_id })]);
   if (!account) return { held: 0, absent: 0 };

@@ -251,15 +251,12 @@ const release = query((db, parameters: Placeholders<ClaimParameters>) =>
  * @throws DomainError `temporarily_unavailable` if it cannot find out which endpoints are due
  */
 export async function deliver(env: Bindings, organization_ids: string[]): Promise<void> {
-  const due = await batch(
-    env.DB,
-    organization_ids.map((organization_id) => findDue.bind({ organization_id, now: unixNow() })),
-  );
-  await pMap(
-    due.flat(),
-    (place) => takeTurn(env, place).catch((error: unknown) => logError('webhook_turn_failed', error)),
-    { concurrency: ENDPOINTS_AT_ONCE },
-  );
+  const [due] = await batch(env.DB, [
+    findDue.bind({ organization_ids: JSON.stringify(organization_ids), now: unixNow() }),
+  ]);
+  await pMap(due, (place) => takeTurn(env, place).catch((error: unknown) => logError('webhook_turn_failed', error)), {
+    concurrency: ENDPOINTS_AT_ONCE,
+  });
 }
 
 /** An event that is to be sent. Of a retry, with what was tried before. */
@@ -443,7 +440,7 @@ async function end({ env, claim, standing, next_attempt_at }: Turn): Promise<voi
   const [, , due] = await batch(env.DB, [
     writeStanding.bind({ ...claim, ...standing }),
     release.bind(claim),
-    findDue.bind({ organization_id, now }),
+    findDue.bind({ organization_ids: JSON.stringify([organization_id]), now }),
   ]);
   if (due.some((other) => other.endpoint_id === endpoint_id)) return wakeDelivery(env, organization_id);
   const seconds = (standing.resting_until > now ? standing.resting_until : next_attempt_at) - now;

@@ -38,12 +38,17 @@ const isDue = (db: Builder, parameters: Placeholders<{ now: number }>) =>
 export const isDueEndpoint = (db: Builder, parameters: Placeholders<{ now: number }>) =>
   existsIn(db, organizations, isDue(db, parameters));
 
-/** The endpoints of organizations that are due. */
-export const findDue = query((db, parameters: Placeholders<{ organization_id: string; now: number }>) =>
+/** The endpoints of these organizations, a JSON array of ids, that are due. */
+export const findDue = query((db, parameters: Placeholders<{ organization_ids: string; now: number }>) =>
   db
     .select({ organization_id: webhook_endpoints.organization_id, endpoint_id: webhook_endpoints.endpoint_id })
     .from(webhook_endpoints)
-    .where(and(eq(webhook_endpoints.organization_id, parameters.organization_id), isDueEndpoint(db, parameters))),
+    .where(
+      and(
+        sql`${webhook_endpoints.organization_id} IN (SELECT value FROM json_each(${parameters.organization_ids}))`,
+        isDueEndpoint(db, parameters),
+      ),
+    ),
 );
 
 /** Organizations with endpoints that are due: at random, so that those which fail each time do not hold up the others. */
