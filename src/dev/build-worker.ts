@@ -6,6 +6,7 @@ import { mkdir, rename, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { stripVTControlCharacters } from 'node:util';
 import { projectDirectory } from '../operator/command-line/project.ts';
+import { withoutUncalled } from './uncalled.ts';
 import { bundleWorker, target } from './worker-bundle.ts';
 
 /** Several wranglers may be at work here: none must read half a file. */
@@ -15,7 +16,9 @@ async function replace(name: string, text: string): Promise<void> {
   await rename(written, join(target, name));
 }
 
-const { code, map } = await bundleWorker(join(projectDirectory, 'src/worker/index.ts')).catch((error: unknown) => {
+const { code, map } = await bundleWorker(join(projectDirectory, 'src/worker/index.ts'), {
+  plugins: [withoutUncalled()],
+}).catch((error: unknown) => {
   // Wrangler shows it with its own stack.
   console.error(error instanceof Error ? stripVTControlCharacters(error.message) : error);
   process.exit(1);
