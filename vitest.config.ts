@@ -23,6 +23,8 @@ void receivers.then(({ unref }) => unref());
 export const workers = {
   plugins: [
     cloudflareTest(async () => ({
+      // Not what is deployed: the tests share modules with the Worker.
+      main: './src/worker/index.ts',
       wrangler: { configPath: './wrangler.toml' },
       miniflare: {
         // For a replica of DB (test/faults/revocation.model.ts).

@@ -1,6 +1,6 @@
 /** The code of an earlier commit, under the working tree's models. */
 import { execFile } from 'node:child_process';
-import { cp, mkdir, mkdtemp, rm, symlink } from 'node:fs/promises';
+import { cp, mkdtemp, rm, symlink } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
@@ -14,7 +14,7 @@ const run = promisify(execFile);
 const bundles = new Map<string, Promise<Bundle>>();
 
 /**
- * Bundles a worker with the `src/` and the wrangler.toml of a commit, and with the packages that are installed.
+ * Bundles a worker with the `src/` of a commit, and with the packages that are installed.
  *
  * @param script in test/bench/workers, from the project's directory
  */
@@ -29,14 +29,12 @@ async function make(commit: string, script: string): Promise<Bundle> {
   const directory = await mkdtemp(join(tmpdir(), 'patchbay-before-'));
   try {
     const archive = join(directory, 'before.tar');
-    await run('git', ['archive', '-o', archive, commit, 'src', 'wrangler.toml', 'package.json', 'tsconfig.json'], {
+    await run('git', ['archive', '-o', archive, commit, 'src', 'package.json', 'tsconfig.json'], {
       cwd: projectDirectory,
     });
     await run('tar', ['-xf', archive, '-C', directory]);
     const models = 'test/bench';
     await cp(join(projectDirectory, models), join(directory, models), { recursive: true });
-    // The bundler looks for the directory of assets that wrangler.toml names.
-    await mkdir(join(directory, 'public'));
     await symlink(join(projectDirectory, 'node_modules'), join(directory, 'node_modules'));
     return await bundleIn(directory, script, true);
   } finally {

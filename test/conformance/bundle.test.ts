@@ -1,6 +1,6 @@
 /** What is deployed, counted: an isolate starts by reading all of it. */
 import { beforeAll, describe, expect, it } from 'vitest';
-import { bundle } from '../bench/bundle.ts';
+import { deployed } from '../bench/bundle.ts';
 import type { Bundle } from '../bench/bundle.ts';
 
 const MAX_GZIP_BYTES = 100 * 1024;
@@ -8,7 +8,7 @@ const MAX_GZIP_BYTES = 100 * 1024;
 let worker: Bundle;
 
 beforeAll(async () => {
-  worker = await bundle('src/worker/index.ts');
+  worker = await deployed();
 });
 
 describe('the bundle', () => {

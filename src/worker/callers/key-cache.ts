@@ -14,8 +14,8 @@
  * as both may be off. So a revoked key can read for at most 60 s. It can write nothing, because no mutation trusts a cache
  * (decision/caller.ts, decision/operator.ts).
  */
-import pMap from 'p-map';
 import type * as z from 'zod/mini';
+import { atOnce } from '../core/at-once.ts';
 import { MAX_CONNECTIONS } from '../core/connections.ts';
 import { logError } from '../core/log.ts';
 import { RecentMap } from '../core/recent-map.ts';
@@ -319,10 +319,15 @@ export function dropFromKv(
   { env, afterAnswer }: { env: Bindings; afterAnswer: AfterAnswer },
   key_hashes: readonly string[],
 ): void {
-  afterAnswer(() =>
-    pMap(key_hashes.slice(0, MAX_DROPPED), (key_hash) => env.KEY_CACHE.delete(key_hash), {
-      concurrency: MAX_CONNECTIONS,
-      stopOnError: false,
-    }),
-  );
+  afterAnswer(async () => {
+    const errors: unknown[] = [];
+    await atOnce(MAX_CONNECTIONS, key_hashes.slice(0, MAX_DROPPED), async (key_hash) => {
+      try {
+        await env.KEY_CACHE.delete(key_hash);
+      } catch (error) {
+        errors.push(error);
+      }
+    });
+    if (errors.length > 0) throw new AggregateError(errors);
+  });
 }

@@ -1,5 +1,4 @@
 /** Validates values with Zod, and says what is wrong with them in our own words. */
-import { closestMatch } from 'leven';
 import * as z from 'zod/mini';
 import { $ZodObject } from 'zod/v4/core';
 import type { Fault } from './errors.ts';
@@ -112,9 +111,25 @@ const bare = (name: string) => name.toLowerCase().replaceAll(/[^a-z0-9]/g, '');
 
 /** The known name that differs only in case and separators, or else in a few letters. */
 function nearestOf(name: string, known: string[]): string | undefined {
+  const same = known.find((candidate) => bare(candidate) === bare(name));
+  if (same !== undefined) return same;
+  for (let edits = 0; edits <= Math.min(MAX_EDITS, name.length / 3); edits += 1) {
+    const near = known.find((candidate) => isWithin(edits, name, candidate));
+    if (near !== undefined) return near;
+  }
+  return undefined;
+}
+
+/** Whether one text becomes the other with so many letters added, removed or replaced. They are few, and names short. */
+function isWithin(edits: number, one: string, other: string): boolean {
+  if (Math.abs(one.length - other.length) > edits) return false;
+  if (one === '' || other === '') return true;
+  const [restOfOne, restOfOther] = [one.slice(1), other.slice(1)];
+  if (one[0] === other[0]) return isWithin(edits, restOfOne, restOfOther);
   return (
-    known.find((candidate) => bare(candidate) === bare(name)) ??
-    closestMatch(name, known, { maxDistance: Math.min(MAX_EDITS, Math.floor(name.length / 3)) })
+    isWithin(edits - 1, restOfOne, restOfOther) ||
+    isWithin(edits - 1, restOfOne, other) ||
+    isWithin(edits - 1, one, restOfOther)
   );
 }
 

@@ -1,5 +1,5 @@
 /** Removes from KV the ciphertext that the outbox names (outbox.ts), right after an answer and by the cron. */
-import pMap, { pMapSkip } from 'p-map';
+import { atOnce } from '../core/at-once.ts';
 import { MAX_CONNECTIONS } from '../core/connections.ts';
 import { logAlert, logError, logEvent } from '../core/log.ts';
 import { unixNow } from '../core/time.ts';
@@ -32,9 +32,7 @@ const PURGES_AFTER_AN_ANSWER = 100;
 
 /** {@link purge} for several ciphertexts, as many as fit after an answer. The cron removes the others. */
 export async function purgeSome(env: Bindings, kv_keys: readonly string[]): Promise<void> {
-  await pMap(kv_keys.slice(0, PURGES_AFTER_AN_ANSWER), (kv_key) => purge(env, kv_key), {
-    concurrency: MAX_CONNECTIONS,
-  });
+  await atOnce(MAX_CONNECTIONS, kv_keys.slice(0, PURGES_AFTER_AN_ANSWER), (kv_key) => purge(env, kv_key));
 }
 
 /**
@@ -67,20 +65,17 @@ export async function drainPurges(env: Bindings): Promise<void> {
 }
 
 /** @returns the claims whose ciphertext has been removed */
-function removeAll({ CREDENTIALS }: Bindings, claimed: Claim[]): Promise<Claim[]> {
-  return pMap(
-    claimed,
-    async (claim) => {
-      try {
-        await CREDENTIALS.delete(claim.kv_key);
-        return claim;
-      } catch (error) {
-        logError('purge_failed', error);
-        return pMapSkip;
-      }
-    },
-    { concurrency: MAX_CONNECTIONS },
-  );
+async function removeAll({ CREDENTIALS }: Bindings, claimed: Claim[]): Promise<Claim[]> {
+  const removed: Claim[] = [];
+  await atOnce(MAX_CONNECTIONS, claimed, async (claim) => {
+    try {
+      await CREDENTIALS.delete(claim.kv_key);
+      removed.push(claim);
+    } catch (error) {
+      logError('purge_failed', error);
+    }
+  });
+  return removed;
 }
 
 function report(

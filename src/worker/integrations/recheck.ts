@@ -1,6 +1,6 @@
 /** The cron's checks of stored credentials with their providers. */
 import { and, asc, eq, getTableColumns, gt, lte, not, sql } from 'drizzle-orm';
-import pMap from 'p-map';
+import { atOnce } from '../core/at-once.ts';
 import { logError, logEvent } from '../core/log.ts';
 import { unixNow } from '../core/time.ts';
 import type { Tier } from '../core/vocabulary.ts';
@@ -159,7 +159,8 @@ export async function recheckCredentials(env: Bindings): Promise<void> {
     const [claimed] = await batch(env.DB, [claimDue.bind({ now, due, limit: Math.min(left, CHECKS_PER_TURN) })]);
     if (claimed.length === 0) break;
     left -= claimed.length;
-    await pMap(
+    await atOnce(
+      CHECKS_AT_ONCE,
       claimed.filter(({ checking_until }) => checking_until !== null),
       async (row) => {
         const isInTime = Date.now() < end && !stopped.has(row.organization_id);
@@ -168,7 +169,6 @@ export async function recheckCredentials(env: Bindings): Promise<void> {
           : await giveBack(env, row, row.recheck_from);
         if (outcome !== undefined) done[outcome] += 1;
       },
-      { concurrency: CHECKS_AT_ONCE },
     );
   }
   if (done.checked + done.refused + done.failed > 0) logEvent('credentials_rechecked', done);

@@ -1,6 +1,6 @@
 /** Asks an account for its phone numbers. */
-import pMap from 'p-map';
 import * as z from 'zod/mini';
+import { atOnce } from '../core/at-once.ts';
 import { MAX_CONNECTIONS } from '../core/connections.ts';
 import { parseJson } from '../core/json.ts';
 import type { Provider } from '../core/vocabulary.ts';
@@ -110,24 +110,20 @@ export async function findHoldings(account: Account, phone_numbers: readonly str
   }
 
   let isCut = false;
-  await pMap(
-    open,
-    async (phone_number) => {
-      let isHeld: boolean | undefined;
-      for (const path of onePathsOf(account.credentials, phone_number)) {
-        if (!mayCall()) {
-          isCut ||= outcome.status === 'verified';
-          return;
-        }
-        calls += 1;
-        const said = await lookUp(account, path, phone_number);
-        if (outcome.status === 'verified') outcome = said.outcome;
-        ({ isHeld } = said);
-        if (isHeld !== false) break;
+  await atOnce(CALLS_AT_ONCE, open, async (phone_number) => {
+    let isHeld: boolean | undefined;
+    for (const path of onePathsOf(account.credentials, phone_number)) {
+      if (!mayCall()) {
+        isCut ||= outcome.status === 'verified';
+        return;
       }
-      if (isHeld !== undefined) (isHeld ? held : absent).add(phone_number);
-    },
-    { concurrency: CALLS_AT_ONCE },
-  );
+      calls += 1;
+      const said = await lookUp(account, path, phone_number);
+      if (outcome.status === 'verified') outcome = said.outcome;
+      ({ isHeld } = said);
+      if (isHeld !== false) break;
+    }
+    if (isHeld !== undefined) (isHeld ? held : absent).add(phone_number);
+  });
   return { held, absent, outcome, isCut };
 }

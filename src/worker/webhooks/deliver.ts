@@ -10,8 +10,8 @@
  * and need no rows.
  */
 import { and, asc, eq, getTableColumns, lte, or, sql } from 'drizzle-orm';
-import pMap from 'p-map';
 import { presentAuditEvent } from '../audit/read.ts';
+import { atOnce } from '../core/at-once.ts';
 import { newId } from '../core/ids.ts';
 import { logError } from '../core/log.ts';
 import { passes } from '../core/rate-limiter.ts';
@@ -254,9 +254,9 @@ export async function deliver(env: Bindings, organization_ids: string[]): Promis
   const [due] = await batch(env.DB, [
     findDue.bind({ organization_ids: JSON.stringify(organization_ids), now: unixNow() }),
   ]);
-  await pMap(due, (place) => takeTurn(env, place).catch((error: unknown) => logError('webhook_turn_failed', error)), {
-    concurrency: ENDPOINTS_AT_ONCE,
-  });
+  await atOnce(ENDPOINTS_AT_ONCE, due, (place) =>
+    takeTurn(env, place).catch((error: unknown) => logError('webhook_turn_failed', error)),
+  );
 }
 
 /** An event that is to be sent. Of a retry, with what was tried before. */
@@ -267,7 +267,7 @@ interface Turn {
   readonly env: Bindings;
   readonly endpoint: Endpoint;
   readonly claim: ClaimParameters;
-  readonly secrets: string[];
+  readonly secrets: CryptoKey[];
   /** The place of the last event, if this turn has all that the endpoint is to get. */
   readonly end: Cursor | undefined;
   standing: Standing;

@@ -28,8 +28,6 @@ export interface NewSecretParameters extends SecretRow {
   check_value: string;
 }
 
-const shown = (bytes: Uint8Array<ArrayBuffer>) => `whsec_${encodeBase64(bytes.buffer)}`;
-
 /**
  * A new secret, and what is stored of it.
  *
@@ -40,7 +38,7 @@ export async function newSecret({ CREDENTIALS_KEKS }: Bindings, organization_id:
   const bytes = crypto.getRandomValues(new Uint8Array(KEY_BYTES));
   const secret_id = newId('whkey');
   const wrapped = await wrap(ring, credentialsKey(organization_id, secret_id, endpoint_id), bytes);
-  const secret = shown(bytes);
+  const secret = `whsec_${encodeBase64(bytes.buffer)}`;
   bytes.fill(0);
   return { secret, stored: { secret_id, ...wrapped, check_value: currentKek(ring).check_value } };
 }
@@ -118,20 +116,24 @@ export const findSecrets = query(
       ),
 );
 
-/** @throws Error if there is no secret, or if the ring is malformed or does not have the KEK */
+/**
+ * The secrets as keys that sign.
+ *
+ * @throws Error if there is no secret, or if the ring is malformed or does not have the KEK
+ */
 export async function openSecrets(
   { CREDENTIALS_KEKS }: Bindings,
   { organization_id, endpoint_id }: { organization_id: string; endpoint_id: string },
   rows: SecretRow[],
-): Promise<string[]> {
+): Promise<CryptoKey[]> {
   if (rows.length === 0) throw new Error('The webhook endpoint has no secret');
   const ring = await kekRing(CREDENTIALS_KEKS);
   return Promise.all(
     rows.map(async (row) => {
       const bytes = await unwrap(ring, credentialsKey(organization_id, row.secret_id, endpoint_id), row);
-      const secret = shown(bytes);
+      const key = await crypto.subtle.importKey('raw', bytes, { name: 'HMAC', hash: 'SHA-256' }, false, ['sign']);
       bytes.fill(0);
-      return secret;
+      return key;
     }),
   );
 }

@@ -1,5 +1,12 @@
-/** The only way out to webhook endpoints. Messages are those of Standard Webhooks (https://www.standardwebhooks.com). */
-import { Webhook } from 'standardwebhooks';
+/**
+ * The only way out to webhook endpoints.
+ *
+ * Messages are those of Standard Webhooks. The platform signs: the published library would take 5 of the bundle's 100 KiB. In
+ * the tests it verifies.
+ *
+ * @see https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md
+ */
+import { encodeBase64 } from 'hono/utils/encode';
 import { toIso, unixNow } from '../core/time.ts';
 import type { Bindings } from '../env.ts';
 import { VERSION } from '../version.ts';
@@ -46,12 +53,13 @@ export const testMessage = (organization_id: string, endpoint_id: string): Messa
  *
  * @returns what came of it, whatever that is: a failure is not thrown
  */
-export async function send(env: Bindings, url: string, secrets: string[], message: Message): Promise<Attempt> {
+export async function send(env: Bindings, url: string, secrets: CryptoKey[], message: Message): Promise<Attempt> {
   const fault = faultOfUrl(env, url);
   if (fault !== undefined) return failed(0, `The URL ${fault}.`);
   const { id, type, organization_id, created_at, data } = message;
   const body = JSON.stringify({ id, type, created_at: toIso(created_at), organization_id, data });
-  const now = new Date();
+  const start = Date.now();
+  const timestamp = String(Math.floor(start / 1000));
   const ending = new AbortController();
   const timer = setTimeout(() => ending.abort(), ATTEMPT_MILLISECONDS);
   try {
@@ -64,20 +72,26 @@ export async function send(env: Bindings, url: string, secrets: string[], messag
         'Content-Type': 'application/json',
         'User-Agent': `patchbay/${VERSION}`,
         'webhook-id': id,
-        'webhook-timestamp': String(Math.floor(now.getTime() / 1000)),
-        'webhook-signature': secrets.map((secret) => new Webhook(secret).sign(id, now, body)).join(' '),
+        'webhook-timestamp': timestamp,
+        'webhook-signature': await signaturesOf(secrets, `${id}.${timestamp}.${body}`),
       },
       body,
     });
     const response_body = await readStart(response);
     const { status: response_status } = response;
-    return { response_status, response_body, duration_ms: Date.now() - now.getTime(), error: errorOf(response_status) };
+    return { response_status, response_body, duration_ms: Date.now() - start, error: errorOf(response_status) };
   } catch {
-    const duration_ms = Date.now() - now.getTime();
+    const duration_ms = Date.now() - start;
     return failed(duration_ms, ending.signal.aborted ? 'There was no answer in 10 seconds.' : 'The connection failed.');
   } finally {
     clearTimeout(timer);
   }
+}
+
+async function signaturesOf(secrets: CryptoKey[], text: string): Promise<string> {
+  const bytes = new TextEncoder().encode(text);
+  const signatures = secrets.map(async (key) => `v1,${encodeBase64(await crypto.subtle.sign('HMAC', key, bytes))}`);
+  return (await Promise.all(signatures)).join(' ');
 }
 
 const failed = (duration_ms: number, error: string): Attempt => ({

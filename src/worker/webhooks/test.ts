@@ -137,7 +137,7 @@ const untested: TestOutcome = {
 export async function test(
   env: Bindings,
   { organization_id, endpoint_id, url }: { organization_id: string; endpoint_id: string; url: string },
-  secrets: string[],
+  secrets: CryptoKey[],
 ): Promise<TestOutcome> {
   const attempt = await send(env, url, secrets, testMessage(organization_id, endpoint_id));
   return {
