@@ -57,7 +57,8 @@ export const patternsIn = (events: string): string[] => patterns.parse(parseJson
 
 /** Whether an endpoint with these patterns gets events of the type. */
 export const asksFor = (asked: readonly string[], type: AuditAction): boolean =>
-  webhookEventTypes.includes(type) && asked.some((pattern) => [type, `${type.split('.')[0]}.*`, '*'].includes(pattern));
+  webhookEventTypes.some((known) => known === type) &&
+  asked.some((pattern) => [type, `${type.split('.')[0]}.*`, '*'].includes(pattern));
 
 const timeOf = (seconds: number | null) => (seconds === null ? null : toIso(seconds));
 
