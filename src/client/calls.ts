@@ -1,4 +1,4 @@
-/** The typed client, `patchbay-client`: Hono's `hc` with the types of the app. The published files import only Hono. */
+/** The API's calls: Hono's `hc` with the types of the app. */
 import type { Hono } from 'hono';
 import { hc } from 'hono/client';
 import type { BlankEnv, ExtractSchema } from 'hono/types';
@@ -7,10 +7,6 @@ import { encodingParameters } from './path-parameters.ts';
 import type { Problem } from './problem.ts';
 import { assertVisible, transport } from './transport.ts';
 import type { TransportOptions } from './transport.ts';
-
-export { entries } from './lists.ts';
-export { PatchbayError, unwrap } from './problem.ts';
-export type { Problem } from './problem.ts';
 
 /** Hono writes parameters as strings, and their types are those of what it writes. */
 type Parameters<Query> = {
