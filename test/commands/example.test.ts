@@ -174,6 +174,21 @@ describe('the webhook receiver', () => {
     }, LAST_NET);
   });
 
+  it('could ask the feed instead, which the client follows to its end', async () => {
+    const followed = new Map<string, string>();
+    let count = 0;
+    for await (const event of entries(client()['audit-events'].$get, { after: '', page_size: 3 })) {
+      followed.set(event.event_id, `${event.action} ${event.target_id}`);
+      count += 1;
+    }
+
+    expect(count).toBeGreaterThan(3);
+    expect(followed.size).toBe(count);
+    const told = [...followed.values()];
+    expect(told).toContain(`integration.updated ${dev.banner.spare}`);
+    expect(told).toContain(`webhook_endpoint.tested ${endpoint_id}`);
+  });
+
   it('acts once on an event that comes several times', async () => {
     const id = randomUUID();
     const type = 'integration.credentials_missing';
