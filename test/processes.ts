@@ -175,13 +175,17 @@ export async function startDev(
   return { banner: banner.parse(found), log, stop, kill };
 }
 
-/** Starts `npm run example` beside the server of `npm run dev` that has this state directory. */
-export async function startExample(directory: string, port: number) {
-  const log = join(directory, 'example.log');
+/** Starts a Worker among the examples beside the server of `npm run dev` that has this state directory. */
+export async function startExample(
+  directory: string,
+  port: number,
+  { script = 'example', environment = {} }: { script?: string; environment?: Record<string, string> } = {},
+) {
+  const log = join(directory, `${script}.log`);
   const { found, stop } = await startScript(
-    ['example', '--', '--port', String(port), '--persist-to', join(directory, 'example'), ...NO_INSPECTOR_PORT],
+    [script, '--', '--port', String(port), '--persist-to', join(directory, script), ...NO_INSPECTOR_PORT],
     // vitest.config.ts keeps wrangler quiet.
-    { log, environment: { ...registryOf(directory), WRANGLER_LOG: 'log' } },
+    { log, environment: { ...registryOf(directory), WRANGLER_LOG: 'log', ...environment } },
     (printed) => /Ready on (http:\S+)/.exec(printed)?.[1],
   );
   return { url: found, log, stop };

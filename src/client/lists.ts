@@ -5,12 +5,12 @@ import type { Answer, BodyOf } from './problem.ts';
 
 interface Page {
   data: unknown[];
-  pagination: { next_cursor: string | null };
+  pagination: { next_cursor: string | null; has_more: boolean };
 }
 
 interface Input {
   param?: unknown;
-  query?: object;
+  query?: { after?: unknown };
 }
 
 /** `$get` of a path that lists. */
@@ -33,6 +33,8 @@ type EntryOf<Call extends List> = BodyOf<Awaited<ReturnType<Call>>> extends { da
  * for await (const number of entries(api['phone-numbers'].$get, { status: 'free' })) console.log(number.phone_number);
  * ```
  *
+ * It ends with the entries that are there now, also if `after` is given.
+ *
  * @param given the filters, the size of the pages, and the cursor of the page to begin with; if the path has parameters,
  *   `{ param, query }`
  * @throws PatchbayError
@@ -52,8 +54,10 @@ export async function* entries(
   for (;;) {
     const { data, pagination } = await unwrap(list(page, options));
     yield* data;
-    if (pagination.next_cursor === null) return;
-    page = { ...input, query: { ...input.query, cursor: pagination.next_cursor } };
+    // Of a list that is followed, the last page has a cursor too.
+    if (pagination.next_cursor === null || !pagination.has_more) return;
+    const place = input.query?.after === undefined ? 'cursor' : 'after';
+    page = { ...input, query: { ...input.query, [place]: pagination.next_cursor } };
   }
 }
 

@@ -29,8 +29,8 @@ type Outcome = Response | Error | ((signal: AbortSignal) => Promise<Response>);
 const json = (status: number, body: object, headers: Record<string, string> = {}) =>
   new Response(JSON.stringify(body), { status, headers: { 'Content-Type': 'application/json', ...headers } });
 
-const page = (data: object[], next_cursor: string | null = null, headers = {}) =>
-  json(200, { success: true, data, pagination: { next_cursor } }, headers);
+const page = (data: object[], next_cursor: string | null = null, headers = {}, has_more = next_cursor !== null) =>
+  json(200, { success: true, data, pagination: { next_cursor, has_more } }, headers);
 
 const problem = (status: number, code: string, headers: Record<string, string> = {}, members: object = {}) =>
   json(status, { type: '', title: '', status, code, detail: `It is ${code}.`, request_id: 'r1', ...members }, headers);
@@ -459,6 +459,36 @@ describe('entries', () => {
     expect(found).toEqual([{ n: 1 }, { n: 2 }, { n: 3 }]);
     const path = 'https://patchbay.test/operator/organizations/org_1/api-keys';
     expect(sent.map(({ url }) => url)).toEqual([`${path}?page_size=1`, `${path}?page_size=1&cursor=two`, path]);
+  });
+
+  it('follows a list to its end, where the last page has a cursor too, and no further', async () => {
+    const last = () => page([{ n: 3 }], 'end', {}, false);
+    const { api } = clientOf(page([{ n: 1 }, { n: 2 }], 'two'), last(), last());
+    const found: unknown[] = [];
+    for await (const event of entries(api['audit-events'].$get, { after: '', page_size: 2 })) found.push(event);
+    for await (const event of entries(api['audit-events'].$get, { after: 'two' })) found.push(event);
+
+    expect(found).toEqual([{ n: 1 }, { n: 2 }, { n: 3 }, { n: 3 }]);
+    expect(sent.map(({ url }) => new URL(url).search)).toEqual([
+      '?after=&page_size=2',
+      '?after=two&page_size=2',
+      '?after=two',
+    ]);
+  });
+
+  it('walks through webhook endpoints and their deliveries', async () => {
+    const { api } = clientOf(page([{ endpoint_id: 'whep_1' }]), page([{ delivery_id: 'whdel_1' }]));
+    const endpoints = api['webhook-endpoints'];
+    const found: string[] = [];
+    for await (const { endpoint_id } of entries(endpoints.$get, {})) {
+      const given = { param: { endpoint_id }, query: { status: 'dead' as const } };
+      for await (const { delivery_id } of entries(endpoints[':endpoint_id'].deliveries.$get, given)) {
+        found.push(endpoint_id, delivery_id);
+      }
+    }
+
+    expect(found).toEqual(['whep_1', 'whdel_1']);
+    expect(sent.at(-1)?.url).toBe('https://patchbay.test/api/webhook-endpoints/whep_1/deliveries?status=dead');
   });
 
   it('asks for no page more than is used', async () => {

@@ -1,11 +1,15 @@
 /**
- * The examples beside the server of `npm run dev`: a Worker, so two processes and a call from Worker to Worker, and a
- * script.
+ * The examples beside the server of `npm run dev`: a Worker, so two processes and a call from Worker to Worker; a Worker
+ * that gets events; and a script.
  */
+import { randomBytes, randomUUID } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { Webhook } from 'standardwebhooks';
 import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
 import * as z from 'zod';
-import { entries, patchbayOperator, unwrap } from '../../src/client/client.ts';
+import { entries, patchbayClient, patchbayOperator, unwrap } from '../../src/client/client.ts';
+import { projectDirectory } from '../../src/operator/command-line/project.ts';
 import { createOperatorKey } from '../../src/operator/operator-keys/create.ts';
 import { operatorPermissions } from '../../src/worker/core/permissions.ts';
 import { SECONDS_A_DAY, unixNow } from '../../src/worker/core/time.ts';
@@ -24,7 +28,9 @@ beforeAll(async () => {
   directory = await temporaryDirectory();
   const key = { name: 'Platform', permissions: operatorPermissions, expires_at: unixNow() + SECONDS_A_DAY };
   ({ raw_key: operatorKey } = await withState(directory, ({ DB }) => createOperatorKey(DB, key)));
-  dev = await startDev(directory, await freePort(), { parameters: ['--var', 'OPERATOR_API:on'] });
+  dev = await startDev(directory, await freePort(), {
+    parameters: ['--var', 'OPERATOR_API:on', '--var', 'WEBHOOKS_TO_LOOPBACK:on'],
+  });
   example = await startExample(directory, await freePort());
 });
 
@@ -99,6 +105,107 @@ describe('the call router', () => {
         ],
       },
     });
+  });
+});
+
+describe('the webhook receiver', () => {
+  const newSecret = () => `whsec_${randomBytes(32).toString('base64')}`;
+  const file = 'examples/webhook-receiver/index.ts';
+
+  let receiver: Awaited<ReturnType<typeof startExample>>;
+  let secret: string;
+  let endpoint_id: string;
+
+  const client = () => {
+    const { url, raw_key, organization_id } = dev.banner;
+    return patchbayClient(url, { apiKey: raw_key, organizationId: organization_id }).api;
+  };
+
+  beforeAll(async () => {
+    const port = await freePort();
+    const json = { url: `http://127.0.0.1:${port}/`, events: ['integration.*' as const] };
+    const { data } = await unwrap(client()['webhook-endpoints'].$post({ json }));
+    if (data.secret === undefined) throw new Error('no secret');
+    ({ secret } = data);
+    ({ endpoint_id } = data.endpoint);
+    const environment = { WEBHOOK_SECRETS: `${newSecret()} ${secret}` };
+    receiver = await startExample(directory, port, { script: 'example:webhook-receiver', environment });
+  });
+
+  afterAll(() => receiver.stop());
+
+  async function receive(id: string, { signedWith = secret, type = 'integration.deleted' } = {}) {
+    const now = new Date();
+    const data = { target_id: 'intg_0123456789ab' };
+    const body = JSON.stringify({ id, type, created_at: now.toISOString(), organization_id: 'org_demo', data });
+    const headers = {
+      'webhook-id': id,
+      'webhook-timestamp': String(Math.floor(now.getTime() / 1000)),
+      'webhook-signature': new Webhook(signedWith).sign(id, now, body),
+    };
+    const response = await fetch(receiver.url, { method: 'POST', headers, body });
+    return { status: response.status, body: await response.json() };
+  }
+
+  const actsOn = async (text: string) => (await readFile(receiver.log, 'utf8')).split(text).length - 1;
+
+  it('is complete, and has under 40 lines', async () => {
+    const lines = (await readFile(join(projectDirectory, file), 'utf8')).trimEnd().split('\n');
+
+    expect(lines.length).toBeLessThan(40);
+  });
+
+  it('answers the test, and then gets what happens', async () => {
+    const param = { endpoint_id };
+    const { data } = await unwrap(client()['webhook-endpoints'][':endpoint_id'].test.$post({ param }));
+    expect(data.last_test).toMatchObject({ succeeded: true, response_status: 200, error: null });
+
+    const integration_id = dev.banner.spare;
+    await unwrap(client().integrations[':integration_id'].$put({ param: { integration_id }, json: { name: 'Moved' } }));
+
+    await vi.waitFor(async () => expect(await actsOn(`integration.updated ${integration_id}`)).toBe(1), LAST_NET);
+    const deliveries = client()['webhook-endpoints'][':endpoint_id'].deliveries.$get;
+    await vi.waitFor(async () => {
+      const told: unknown[] = [];
+      for await (const { event_type, status, response_body } of entries(deliveries, { param })) {
+        told.push([event_type, status, response_body]);
+      }
+      expect(told).toEqual([['integration.updated', 'delivered', '{"is_new":true}']]);
+    }, LAST_NET);
+  });
+
+  it('could ask the feed instead, which the client follows to its end', async () => {
+    const followed = new Map<string, string>();
+    let count = 0;
+    for await (const event of entries(client()['audit-events'].$get, { after: '', page_size: 3 })) {
+      followed.set(event.event_id, `${event.action} ${event.target_id}`);
+      count += 1;
+    }
+
+    expect(count).toBeGreaterThan(3);
+    expect(followed.size).toBe(count);
+    const told = [...followed.values()];
+    expect(told).toContain(`integration.updated ${dev.banner.spare}`);
+    expect(told).toContain(`webhook_endpoint.tested ${endpoint_id}`);
+  });
+
+  it('acts once on an event that comes several times', async () => {
+    const id = randomUUID();
+    const type = 'integration.credentials_missing';
+
+    expect(await receive(id, { type })).toEqual({ status: 200, body: { is_new: true } });
+    expect(await receive(id, { type })).toEqual({ status: 200, body: { is_new: false } });
+    expect(await receive(randomUUID())).toEqual({ status: 200, body: { is_new: true } });
+    await vi.waitFor(async () => expect(await actsOn('integration.deleted intg_')).toBe(1), LAST_NET);
+    expect(await actsOn(`${type} intg_`)).toBe(1);
+  });
+
+  it('refuses what is not signed with one of its secrets', async () => {
+    expect(await receive(randomUUID(), { signedWith: newSecret() })).toEqual({
+      status: 400,
+      body: { detail: 'No matching signature found' },
+    });
+    expect((await fetch(receiver.url)).status).toBe(400);
   });
 });
 

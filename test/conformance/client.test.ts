@@ -1,4 +1,5 @@
-/** The client's package as one who installs it has it: the packed tarball, in a project that has nothing else but Hono. */
+/** The client's package as one who installs it has it: the packed tarball, in a project that has nothing else but what it
+ * depends on. */
 import { readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
@@ -22,6 +23,8 @@ describe('the packed client', () => {
     expect(files.toSorted()).toEqual([
       'LICENSE',
       'README.md',
+      'dist/client/calls.d.ts',
+      'dist/client/calls.js',
       'dist/client/client.d.ts',
       'dist/client/client.js',
       'dist/client/lists.d.ts',
@@ -31,6 +34,8 @@ describe('the packed client', () => {
       'dist/client/problem.js',
       'dist/client/transport.d.ts',
       'dist/client/transport.js',
+      'dist/client/webhook.d.ts',
+      'dist/client/webhook.js',
       'dist/worker/core/errors.d.ts',
       'dist/worker/core/permissions.d.ts',
       'dist/worker/core/vocabulary.d.ts',
@@ -38,10 +43,11 @@ describe('the packed client', () => {
     ]);
   });
 
-  it('imports Hono and its own files alone, in its code and in its types', async () => {
+  it('imports Hono and its own files alone, in its code and in its types; and to verify, Standard Webhooks', async () => {
     for (const file of files.filter((name) => name.startsWith('dist/'))) {
       const text = await readFile(join(directory, 'node_modules/patchbay-client', file), 'utf8');
       for (const [, name = ''] of text.matchAll(/(?:from |import\()["']([^"']+)["']/g)) {
+        if (file === 'dist/client/webhook.js' && name === 'standardwebhooks') continue;
         expect(name).toMatch(/^(?:hono(?:\/|$)|\.\.?\/[\w./-]+\.(?:ts|js)$)/);
       }
     }
@@ -61,5 +67,14 @@ describe('the packed client', () => {
     expect(await bundleForBrowsers(directory)).toMatchObject({ code: 0 });
 
     await expectJourney(server, process.execPath, join(directory, program));
+  });
+
+  it('leaves the library of Standard Webhooks out of a bundle that verifies nothing', async () => {
+    await writeFile(join(directory, 'consumer.js'), "export { patchbayClient } from 'patchbay-client';");
+    expect(await bundleForBrowsers(directory)).toMatchObject({ code: 0 });
+    const bundled = await readFile(join(directory, 'bundle.mjs'), 'utf8');
+
+    expect(bundled).toContain('X-API-Key');
+    expect(bundled).not.toContain('webhook-signature');
   });
 });

@@ -1,6 +1,8 @@
 /** An empty project outside of this one, into which the client's packed tarball is installed. */
+import { randomBytes, randomUUID } from 'node:crypto';
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { Webhook } from 'standardwebhooks';
 import { expect } from 'vitest';
 import * as z from 'zod';
 import { projectDirectory } from '../../src/operator/command-line/project.ts';
@@ -22,15 +24,21 @@ async function pack(source: string, destination: string) {
   return packed.parse(JSON.parse(told))[0];
 }
 
-/** Hono comes from this project's packages, so that the installation needs no network. */
+/** What the client depends on, and what that depends on. */
+const dependencies = ['hono', 'standardwebhooks', '@stablelib/base64', 'fast-sha256'];
+
+/** The dependencies come from this project's packages, so that the installation needs no network. */
 export async function newConsumer() {
   const built = await runScript('build:client');
   if (built.code !== 0) throw new Error(built.stderr);
   const directory = await temporaryDirectory();
   await writeFile(join(directory, 'package.json'), JSON.stringify({ type: 'module', private: true }));
-  const hono = await pack(join(projectDirectory, 'node_modules/hono'), directory);
   const client = await pack(join(projectDirectory, 'src/client'), directory);
-  const tarballs = [hono, client].map(({ filename }) => `./${filename}`);
+  const tarballs = [`./${client.filename}`];
+  for (const name of dependencies) {
+    const { filename } = await pack(join(projectDirectory, 'node_modules', name), directory);
+    tarballs.push(`./${filename}`);
+  }
   await succeed('npm', ['install', '--offline', '--no-audit', '--no-fund', ...tarballs], directory);
   return { directory, files: client.files.map(({ path }) => path) };
 }
@@ -65,18 +73,32 @@ export const bundleForBrowsers = (directory: string) =>
     `--outfile=${join(directory, 'bundle.mjs')}`,
   ]);
 
+/** A request to a webhook endpoint, signed by the published library. */
+function webhook() {
+  const id = randomUUID();
+  const now = new Date();
+  const WEBHOOK_SECRET = `whsec_${randomBytes(32).toString('base64')}`;
+  const data = { target_id: 'intg_0123456789ab', state: { name: 'Old' }, actor: { type: 'api_key' } };
+  const created_at = now.toISOString();
+  const WEBHOOK_BODY = JSON.stringify({ id, type: 'integration.deleted', created_at, organization_id: 'org_x', data });
+  const WEBHOOK_HEADERS = JSON.stringify({
+    'webhook-id': id,
+    'webhook-timestamp': String(Math.floor(now.getTime() / 1000)),
+    'webhook-signature': new Webhook(WEBHOOK_SECRET).sign(id, now, WEBHOOK_BODY),
+  });
+  return { WEBHOOK_SECRET, WEBHOOK_BODY, WEBHOOK_HEADERS };
+}
+
 /** Runs the compiled program with this Node, for an organization of its own. */
 export async function expectJourney(server: ReturnType<typeof joinServer>, node: string, program: string) {
   const client = await server.newOrganization();
   const numbers = newNumbers(3);
 
-  const { code, stdout, stderr } = await run(node, [
-    program,
-    server.url,
-    client.raw_key,
-    client.organization_id,
-    ...numbers,
-  ]);
+  const { code, stdout, stderr } = await run(
+    node,
+    [program, server.url, client.raw_key, client.organization_id, ...numbers],
+    { environment: webhook() },
+  );
 
   expect({ code, stderr }).toEqual({ code: 0, stderr: '' });
   expect(JSON.parse(stdout)).toEqual({
@@ -85,13 +107,17 @@ export async function expectJourney(server: ReturnType<typeof joinServer>, node:
     listed: numbers.toSorted(),
     deleted: 'Old',
     error: ['integration_not_found', 404, 'There is no such integration in this organization.', true],
+    verified: ['integration.deleted', 'Old'],
+    refused: ['WebhookVerificationError', 'No matching signature found'],
   });
 }
 
 /** The way from the 409 to the 200, with the numbers that it is given; and what must not compile. */
 export const consumer = `
-import { entries, patchbayClient, PatchbayError, patchbayOperator, unwrap } from 'patchbay-client';
-import type { Problem } from 'patchbay-client';
+import {
+  entries, patchbayClient, PatchbayError, patchbayOperator, unwrap, verifyWebhook, WebhookVerificationError,
+} from 'patchbay-client';
+import type { Problem, WebhookEvent } from 'patchbay-client';
 
 const [url = '', apiKey = '', organizationId = '', ...numbers] = process.argv.slice(2);
 const { api } = patchbayClient(url, { apiKey, organizationId });
@@ -130,7 +156,30 @@ const error = await remove().catch((thrown: unknown) => thrown);
 if (!(error instanceof PatchbayError)) throw error;
 const { code, status, detail, request_id } = error;
 names.sort();
-console.log(JSON.stringify({ references, names, listed, deleted, error: [code, status, detail, request_id !== undefined] }));
+
+const { WEBHOOK_SECRET = '', WEBHOOK_BODY = '', WEBHOOK_HEADERS = '' } = process.env;
+const received = (body: string) =>
+  new Request('https://receiver.test', { method: 'POST', headers: JSON.parse(WEBHOOK_HEADERS), body });
+const event = await verifyWebhook(received(WEBHOOK_BODY), ['whsec_AAAA', WEBHOOK_SECRET]);
+const verified = [event.type, event.type === 'integration.deleted' && event.data.state.name];
+const refusal = await verifyWebhook(received(WEBHOOK_BODY + ' '), WEBHOOK_SECRET).catch((thrown: unknown) => thrown);
+const refused = refusal instanceof WebhookVerificationError ? [refusal.name, refusal.message] : [];
+const told = [code, status, detail, request_id !== undefined];
+console.log(JSON.stringify({ references, names, listed, deleted, error: told, verified, refused }));
+
+export function about(event: WebhookEvent): string {
+  switch (event.type) {
+    case 'integration.verification_failed':
+      return event.data.state.verification.detail;
+    case 'phone_number.updated':
+      return [event.data.state.phone_number, ...Object.keys(event.data.changes ?? {})].join();
+    case 'webhook_endpoint.test':
+      // @ts-expect-error -- a test is about no state
+      return event.data.state;
+    default:
+      return event.data.actor.name ?? event.data.target_id;
+  }
+}
 
 function narrowed(problem: Problem): number {
   switch (problem.code) {
@@ -203,6 +252,9 @@ export const compiles = () => [
   api.integrations[':integration_id'].references.$get({ param: { integration_id: 'intg_1' }, query: { order: 'desc' } }),
   entries(api['phone-numbers'].$get, { phone_number_prefix: '+1', order: 'desc' }),
   entries(api['audit-events'].$get, {}),
+  entries(api['audit-events'].$get, { after: '' }),
+  api['webhook-endpoints'].$post({ json: { url: 'https://example.com/', events: ['integration.*', 'api_key.revoked'] } }),
+  entries(api['webhook-endpoints'][':endpoint_id'].deliveries.$get, { param: { endpoint_id: 'whep_1' } }),
   entries(api['api-keys'].$get, { page_size: '2' }),
   entries(api.integrations[':integration_id'].references.$get, { ...one, query: { order: 'desc' } }),
   entries(organizations.$get, { name_prefix: 'x', status: 'offboarding', page_size: 2 }),
@@ -226,6 +278,8 @@ export const doesNotCompile = () => [
   api.integrations[':integration_id'].$post({ param: { integration_id: 'intg_1' } }),
   // @ts-expect-error -- the organization is required
   patchbayClient(url, { apiKey }),
+  // @ts-expect-error -- endpoints get no such event
+  api['webhook-endpoints'].$post({ json: { url: 'https://example.com/', events: ['credentials.read'] } }),
   // @ts-expect-error -- no such filter
   entries(api['phone-numbers'].$get, { category: 'telephony' }),
   // @ts-expect-error -- the integration is required

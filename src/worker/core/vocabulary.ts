@@ -105,13 +105,20 @@ export type AuditAction = (typeof auditActions)[number];
 /** What webhook endpoints are told about: actions on these subjects. */
 export const webhookSubjects = ['organization', 'api_key', 'integration', 'phone_number'] as const;
 
+export type WebhookSubject = (typeof webhookSubjects)[number];
+export type WebhookEventType = Extract<AuditAction, `${WebhookSubject}.${string}`>;
+
 /** The types of events that webhook endpoints get, each an action. */
-export const webhookEventTypes = auditActions.filter((action) =>
+export const webhookEventTypes = auditActions.filter((action): action is WebhookEventType =>
   webhookSubjects.some((subject) => action.startsWith(`${subject}.`)),
 );
 
 /** What an endpoint can ask for: all events, those about a subject, or one type. */
-export const webhookEventPatterns = ['*', ...webhookSubjects.map((subject) => `${subject}.*`), ...webhookEventTypes];
+export const webhookEventPatterns = [
+  '*' as const,
+  ...webhookSubjects.map((subject) => `${subject}.*` as const),
+  ...webhookEventTypes,
+];
 
 /**
  * `retrying`: it failed, and is tried again. `dead`: it failed for three days, and is not tried again unless somebody asks
