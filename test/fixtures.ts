@@ -124,7 +124,7 @@ export async function start(
     text,
     body: text === '' ? undefined : JSON.parse(text),
   };
-  if (!path.startsWith('/api/webhook')) assertDocumented(method, path, answer);
+  assertDocumented(method, path, answer);
   return { ...answer, settle: () => waitOnExecutionContext(context) };
 }
 
