@@ -14,7 +14,7 @@ CREATE TABLE `webhook_deliveries` (
 	`duration_ms` integer NOT NULL,
 	`last_error` text,
 	PRIMARY KEY(`organization_id`, `delivery_id`),
-	FOREIGN KEY (`organization_id`,`endpoint_id`) REFERENCES `webhook_endpoints`(`organization_id`,`endpoint_id`) ON UPDATE no action ON DELETE cascade,
+	FOREIGN KEY (`organization_id`,`endpoint_id`) REFERENCES `webhook_endpoints`(`organization_id`,`endpoint_id`) ON UPDATE no action ON DELETE restrict,
 	CONSTRAINT "webhook_deliveries_status" CHECK("webhook_deliveries"."status" IN ('delivered', 'retrying', 'dead')),
 	CONSTRAINT "webhook_deliveries_next_attempt_at" CHECK(("webhook_deliveries"."status" = 'retrying') = ("webhook_deliveries"."next_attempt_at" IS NOT NULL))
 ) STRICT, WITHOUT ROWID;
@@ -63,9 +63,14 @@ CREATE TABLE `webhook_secrets` (
 	`created_at` integer NOT NULL,
 	`ends_at` integer,
 	PRIMARY KEY(`organization_id`, `secret_id`),
-	FOREIGN KEY (`organization_id`,`endpoint_id`) REFERENCES `webhook_endpoints`(`organization_id`,`endpoint_id`) ON UPDATE no action ON DELETE cascade
+	FOREIGN KEY (`organization_id`,`endpoint_id`) REFERENCES `webhook_endpoints`(`organization_id`,`endpoint_id`) ON UPDATE no action ON DELETE restrict
 ) STRICT, WITHOUT ROWID;
 --> statement-breakpoint
 CREATE INDEX `webhook_secrets_by_endpoint` ON `webhook_secrets` (`organization_id`,`endpoint_id`);--> statement-breakpoint
 CREATE INDEX `webhook_secrets_by_kek` ON `webhook_secrets` (`kek_id`);--> statement-breakpoint
-CREATE INDEX `webhook_secrets_by_ends_at` ON `webhook_secrets` (`ends_at`) WHERE "webhook_secrets"."ends_at" is not null;
+CREATE INDEX `webhook_secrets_by_ends_at` ON `webhook_secrets` (`ends_at`) WHERE "webhook_secrets"."ends_at" is not null;--> statement-breakpoint
+-- What belongs to an endpoint goes with it. It is no foreign key that does this: a rebuild of the table would empty the others.
+CREATE TRIGGER `webhook_endpoints_with_all_deleted` BEFORE DELETE ON `webhook_endpoints` BEGIN
+	DELETE FROM `webhook_secrets` WHERE `organization_id` = OLD.`organization_id` AND `endpoint_id` = OLD.`endpoint_id`;
+	DELETE FROM `webhook_deliveries` WHERE `organization_id` = OLD.`organization_id` AND `endpoint_id` = OLD.`endpoint_id`;
+END;

@@ -140,11 +140,14 @@ export function interceptedBindings(intercept: Interceptor, mutate = (sql: strin
   };
 }
 
+/** The wake-up that follows every mutation is not among the calls that are noted. */
+const isNoted = (call: BindingCall) => call !== 'WEBHOOK_WAKEUPS.send';
+
 /** Bindings that note their calls, in the order in which they are made. */
 export function countedBindings(): { bindings: Bindings; calls: BindingCall[] } {
   const calls: BindingCall[] = [];
   const bindings = interceptedBindings((call, carryOut) => {
-    calls.push(call);
+    if (isNoted(call)) calls.push(call);
     return carryOut();
   });
   return { bindings, calls };
@@ -230,7 +233,7 @@ export function failingBindings(
   const calls: BindingCall[] = [];
   let left = times;
   const bindings = interceptedBindings(async (call, carryOut) => {
-    calls.push(call);
+    if (isNoted(call)) calls.push(call);
     if (call !== failing || left <= 0) return carryOut();
     left -= 1;
     if (when === 'after') await carryOut();

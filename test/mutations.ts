@@ -127,8 +127,12 @@ async function fillEndpoints({ organization_id }: Client): Promise<void> {
     .run();
 }
 
-/** A delivery that is not tried any more. */
-async function deadDelivery(client: Client): Promise<string> {
+/**
+ * A delivery that is not tried any more.
+ *
+ * @returns its path
+ */
+export async function deadDelivery(client: Client): Promise<string> {
   const { endpoint_id, path } = await webhookEndpoint(client);
   const delivery_id = newId('whdel');
   await env.DB.prepare(

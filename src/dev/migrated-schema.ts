@@ -253,7 +253,7 @@ export const webhook_secrets = sqliteTable('webhook_secrets', schema.webhookSecr
   foreignKey({
     columns: [table.organization_id, table.endpoint_id],
     foreignColumns: [webhook_endpoints.organization_id, webhook_endpoints.endpoint_id],
-  }).onDelete('cascade'),
+  }).onDelete('restrict'),
   index('webhook_secrets_by_endpoint').on(table.organization_id, table.endpoint_id),
   index('webhook_secrets_by_kek').on(table.kek_id),
   // Finds those whose overlap has ended.
@@ -265,7 +265,7 @@ export const webhook_deliveries = sqliteTable('webhook_deliveries', schema.webho
   foreignKey({
     columns: [table.organization_id, table.endpoint_id],
     foreignColumns: [webhook_endpoints.organization_id, webhook_endpoints.endpoint_id],
-  }).onDelete('cascade'),
+  }).onDelete('restrict'),
   uniqueIndex('webhook_deliveries_by_event').on(table.organization_id, table.endpoint_id, table.event_id),
   // One for each set of filters of the list.
   index('webhook_deliveries_by_created_at').on(

@@ -74,7 +74,7 @@ const deleteIntegrations = inBatches({
   act: (db, isRecorded) => db.delete(integrations).where(isRecorded),
 });
 
-/** With their secrets and deliveries, by their foreign keys. */
+/** With their secrets and deliveries, which a trigger deletes. */
 const deleteWebhookEndpoints = inBatches({
   table: webhook_endpoints,
   id: webhook_endpoints.endpoint_id,

@@ -18,7 +18,7 @@ const recordDeletion = eventRecorder<EndpointMutation>({
   where: (db, parameters) => and(isEndpoint(parameters), mayDecide('webhooks:delete', db, parameters)),
 });
 
-/** With its secrets and deliveries, by their foreign keys. */
+/** With its secrets and deliveries, which a trigger deletes. */
 const remove = query((db, parameters: Placeholders<EndpointMutation>) =>
   db.delete(webhook_endpoints).where(and(isEndpoint(parameters), hasDecided(db, parameters))),
 );
