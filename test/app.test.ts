@@ -20,6 +20,7 @@ import {
   unusedNumber,
 } from './fixtures.ts';
 import type { Answer, Client } from './fixtures.ts';
+import { deadDelivery } from './mutations.ts';
 
 /** The contract's word on who may do what. */
 const rolesHolding: Record<string, readonly string[]> = {
@@ -37,6 +38,10 @@ const rolesHolding: Record<string, readonly string[]> = {
   'api_keys:rotate': ['admin', 'agent_manager'],
   'api_keys:revoke': ['admin', 'agent_manager'],
   'audit:read': ['admin'],
+  'webhooks:create': ['admin'],
+  'webhooks:read': ['admin'],
+  'webhooks:update': ['admin'],
+  'webhooks:delete': ['admin'],
 };
 
 const everyRoute = app.routes.flatMap(({ method, path, handler }) =>
@@ -49,17 +54,23 @@ const everyRoute = app.routes.flatMap(({ method, path, handler }) =>
 const routes = everyRoute.flatMap(({ permission, ...route }) => (permission ? [{ ...route, permission }] : []));
 
 /** The ids that a path may name. */
-type Ids = Record<'integration_id' | 'phone_number_id' | 'key_id' | 'organization_id', string>;
+type Ids = Record<
+  'integration_id' | 'phone_number_id' | 'key_id' | 'organization_id' | 'endpoint_id' | 'delivery_id',
+  string
+>;
 
 const missing: Ids = {
   integration_id: 'intg_000000000000',
   phone_number_id: 'phon_000000000000',
   key_id: 'apikey_000000000000',
   organization_id: 'org_missing',
+  endpoint_id: 'whep_000000000000',
+  delivery_id: 'whdel_000000000000',
 };
 
 const concrete = (path: string, ids = missing) =>
-  Object.entries(ids).reduce((filled, [name, id]) => filled.replace(`:${name}`, id), path);
+  Object.entries(ids).reduce((filled, [name, id]) => filled.replace(`:${name}`, id), path) +
+  (path.endsWith('/replay') ? '?since=2024-01-15T10:30:00Z' : '');
 
 const methodNotAllowed = z.object({ allowed_methods: z.array(z.string()) });
 
@@ -93,6 +104,16 @@ describe('the routes of the app', () => {
       'POST /api/api-keys/:key_id/rotate api_keys:rotate',
       'DELETE /api/api-keys/:key_id api_keys:revoke',
       'GET /api/audit-events audit:read',
+      'POST /api/webhook-endpoints webhooks:create',
+      'GET /api/webhook-endpoints webhooks:read',
+      'GET /api/webhook-endpoints/:endpoint_id webhooks:read',
+      'PUT /api/webhook-endpoints/:endpoint_id webhooks:update',
+      'DELETE /api/webhook-endpoints/:endpoint_id webhooks:delete',
+      'POST /api/webhook-endpoints/:endpoint_id/rotate-secret webhooks:update',
+      'POST /api/webhook-endpoints/:endpoint_id/test webhooks:update',
+      'POST /api/webhook-endpoints/:endpoint_id/replay webhooks:update',
+      'GET /api/webhook-endpoints/:endpoint_id/deliveries webhooks:read',
+      'POST /api/webhook-endpoints/:endpoint_id/deliveries/:delivery_id/retry webhooks:update',
     ]);
   });
 
@@ -190,7 +211,7 @@ describe.each(routes)('$method $path', ({ method, path, permission }) => {
   it.each(roles.filter(holds))('lets role %s pass, to be judged by its body or path', async (role) => {
     const { status } = await withRole(role);
 
-    const hasBody = (method === 'POST' || method === 'PUT') && !path.endsWith('/verify');
+    const hasBody = (method === 'POST' || method === 'PUT') && !/\/(?:verify|test|replay|retry)$/.test(path);
     const judged = hasBody ? 415 : path.includes(':') ? 404 : 200;
     expect(status).toBe(judged);
     expect(await resources()).toEqual(before);
@@ -209,6 +230,8 @@ const bodies: Record<string, object[]> = {
   'PUT /api/api-keys/:key_id': [{ name: 'Taken over' }],
   'POST /api/api-keys/:key_id/rotate': [{ overlap_seconds: 60 }],
   'PUT /api/integrations/:integration_id': [{ name: 'Taken over' }, { credentials: twilio }],
+  'PUT /api/webhook-endpoints/:endpoint_id': [{ enabled: false }, { url: 'https://hooks.example.com/' }],
+  'POST /api/webhook-endpoints/:endpoint_id/rotate-secret': [{}],
   'PUT /api/phone-numbers/:phone_number_id': [{ supports_inbound: true }, { assigned_agent_id: 'agent_000000000001' }],
 };
 
@@ -238,12 +261,15 @@ describe('another organization’s id', () => {
     const phone_number_id = await importNumber(owner, integration_id, unusedNumber());
     const spare = await createIntegration(owner);
     const other = await newClient({ organization_id: owner.organization_id, role: 'user' });
+    const [, , , endpoint_id = '', , delivery_id = ''] = (await deadDelivery(owner)).split('/');
     // The integration to be deleted is one that nothing keeps.
     const theirs = {
       integration_id: method === 'DELETE' ? spare : integration_id,
       phone_number_id,
       key_id: other.key_id,
       organization_id: owner.organization_id,
+      endpoint_id,
+      delivery_id,
     };
     await call(stranger, 'GET', '/api/integrations');
     // Of the key cache, the two organizations' own part: entries of others end meanwhile.

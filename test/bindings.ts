@@ -2,8 +2,8 @@
 import { env } from 'cloudflare:workers';
 import type { Bindings } from '../src/worker/env.ts';
 
-/** One call on a binding: `DB.batch`, `KEY_CACHE.get`, …; or one to a provider. */
-export type BindingCall = `${'DB' | 'KEY_CACHE' | 'CREDENTIALS'}.${string}` | 'provider.fetch';
+/** One call on a binding: `DB.batch`, `KEY_CACHE.get`, …, `WEBHOOK_WAKEUPS.send`; or one to a provider. */
+export type BindingCall = `${'DB' | 'KEY_CACHE' | 'CREDENTIALS'}.${string}` | 'WEBHOOK_WAKEUPS.send' | 'provider.fetch';
 
 /** A statement as D1 gets it. */
 export interface SentStatement {
@@ -58,7 +58,7 @@ export const without =
     });
 
 /**
- * The bindings with every call on D1 and both KV namespaces going through the interceptor.
+ * The bindings with every call on D1, both KV namespaces and the queue going through the interceptor.
  *
  * @param mutate rewrites each statement: for a mutant
  */
@@ -118,20 +118,36 @@ export function interceptedBindings(intercept: Interceptor, mutate = (sql: strin
       },
     });
 
+  const queue = new Proxy(env.WEBHOOK_WAKEUPS, {
+    get(target, name) {
+      const method = Reflect.get(target, name);
+      if (name !== 'send') return method.bind(target);
+      return (...parameters: unknown[]) =>
+        intercept('WEBHOOK_WAKEUPS.send', () => Reflect.apply(method, target, parameters), {
+          statements: [],
+          parameters,
+        });
+    },
+  });
+
   return {
     ...env,
     DB,
     KEY_CACHE: namespace('KEY_CACHE'),
     CREDENTIALS: namespace('CREDENTIALS'),
+    WEBHOOK_WAKEUPS: queue,
     PROVIDER_ORIGINS: interceptedOrigins(intercept),
   };
 }
+
+/** The wake-up that follows every mutation is not among the calls that are noted. */
+const isNoted = (call: BindingCall) => call !== 'WEBHOOK_WAKEUPS.send';
 
 /** Bindings that note their calls, in the order in which they are made. */
 export function countedBindings(): { bindings: Bindings; calls: BindingCall[] } {
   const calls: BindingCall[] = [];
   const bindings = interceptedBindings((call, carryOut) => {
-    calls.push(call);
+    if (isNoted(call)) calls.push(call);
     return carryOut();
   });
   return { bindings, calls };
@@ -217,7 +233,7 @@ export function failingBindings(
   const calls: BindingCall[] = [];
   let left = times;
   const bindings = interceptedBindings(async (call, carryOut) => {
-    calls.push(call);
+    if (isNoted(call)) calls.push(call);
     if (call !== failing || left <= 0) return carryOut();
     left -= 1;
     if (when === 'after') await carryOut();

@@ -42,6 +42,10 @@ const PRICES = {
 /** An upper bound: `npm run bench` measures less for every call. */
 const CPU_MILLISECONDS = 1;
 
+/** A message of Queues is three operations: it is written, read and deleted. */
+const QUEUE_OPERATION = 0.4;
+const OPERATIONS_PER_MESSAGE = 3;
+
 const HEARTBEATS_A_MONTH = (30 * 24 * 60 * 60) / 5;
 
 interface Costs {
@@ -126,6 +130,8 @@ const reads: { name: string; path: (ids: { integration_id: string; phone_number_
   { name: `a page of ${PAGE} phone numbers`, path: () => '/api/phone-numbers' },
   { name: `a page of ${PAGE} API keys`, path: () => '/api/api-keys' },
   { name: `a page of ${PAGE} audit events`, path: () => '/api/audit-events' },
+  { name: `a page of ${PAGE} audit events, followed from the beginning`, path: () => '/api/audit-events?after=' },
+  { name: 'a page of no webhook endpoint', path: () => '/api/webhook-endpoints' },
 ];
 
 const places = new Map([
@@ -228,6 +234,10 @@ const before: Record<string, string[]> = {
   'the import of a SIP number with credentials': put,
   'new SIP credentials for a number': put,
   'a new PIN alone for a SIP number': ['DB.batch', 'CREDENTIALS.get', ...put],
+  // Whether the call is right otherwise, before it counts against the limit.
+  'a test that a webhook endpoint answers': ['DB.batch'],
+  'a test that a webhook endpoint fails': ['DB.batch'],
+  'a replay of events for a webhook endpoint': ['DB.batch'],
 };
 
 describe('in a warm isolate', () => {
@@ -385,6 +395,8 @@ ${markdownTable(rows)}
 
 Every batch that writes also reads the heartbeat's one row, by which replicas show their age. Once that is 5 s old, the next such batch renews it: that is one row written every 5 s at most, or ${dollars((HEARTBEATS_A_MONTH * PRICES.rowWritten) / 1e6)} a month. It is not in the table.
 
+A mutation that did something also sends a wake-up to a queue, after its answer: ${dollars(OPERATIONS_PER_MESSAGE * QUEUE_OPERATION)} for a million, and a request for the consumer. It is not in the table, nor is what is sent to webhook endpoints.
+
 An audit event is six of the rows written: the event itself, one row in each of its four indexes, and the organization's row, which holds the counters that give the event its sequence.
 
 Prices of ${PRICES_OF}:
@@ -392,6 +404,7 @@ Prices of ${PRICES_OF}:
 - [Workers](https://developers.cloudflare.com/workers/platform/pricing/): ${dollars(PRICES.request)} for a million requests, ${dollars(PRICES.cpuMillisecond)} for a million milliseconds of CPU
 - [D1](https://developers.cloudflare.com/d1/platform/pricing/): ${dollars(PRICES.rowRead)} for a million rows read, ${dollars(PRICES.rowWritten)} for a million rows written
 - [KV](https://developers.cloudflare.com/kv/platform/pricing/): ${dollars(PRICES.kvRead)} for a million reads, ${dollars(PRICES.kvWrite)} for a million writes, ${dollars(PRICES.kvDelete)} for a million deletes
+- [Queues](https://developers.cloudflare.com/queues/platform/pricing/): ${dollars(QUEUE_OPERATION)} for a million operations
 `;
 
 describe('docs/costs.md', () => {

@@ -124,7 +124,7 @@ export async function start(
     text,
     body: text === '' ? undefined : JSON.parse(text),
   };
-  if (!path.startsWith('/api/webhook')) assertDocumented(method, path, answer);
+  assertDocumented(method, path, answer);
   return { ...answer, settle: () => waitOnExecutionContext(context) };
 }
 
@@ -258,6 +258,9 @@ export const tables = [
   'api_keys',
   'integrations',
   'phone_numbers',
+  'webhook_endpoints',
+  'webhook_secrets',
+  'webhook_deliveries',
   'audit_events',
   'credential_purges',
   'idempotency_keys',

@@ -4,7 +4,8 @@
  */
 import { requests } from './requests.ts';
 
-const notFilters = ['cursor', 'page_size', 'order'];
+/** A list that is followed has the same filters. */
+const notFilters = ['cursor', 'page_size', 'order', 'after'];
 
 export const lists = requests.flatMap(({ method, path, query }) => {
   const names = query.map((parameter) => parameter.path);

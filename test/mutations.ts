@@ -1,9 +1,11 @@
 /** Every mutation of the API, done and refused: what the tests of repeats and of faults go through, one by one. */
 import { env } from 'cloudflare:workers';
 import * as z from 'zod';
+import { newId } from '../src/worker/core/ids.ts';
 import { call, changeKey, createIntegration, importNumber, newClient, twilio, unusedNumber } from './fixtures.ts';
 import type { Client } from './fixtures.ts';
 import { secretHolding } from './simulation.ts';
+import { behave, createEndpoint, newReceiver } from './webhooks/receivers.ts';
 
 export interface Mutation {
   method: 'POST' | 'PUT' | 'DELETE';
@@ -24,6 +26,7 @@ export interface Case {
 const NO_INTEGRATION = 'intg_000000000000';
 const NO_NUMBER = 'phon_000000000000';
 const NO_KEY = 'apikey_000000000000';
+const NO_ENDPOINT = '/api/webhook-endpoints/whep_000000000000';
 
 const telnyx = { provider: 'telnyx', api_key: 'plaintext-api-key' };
 const replacement = { ...twilio, auth_token: 'plaintext-replacement' };
@@ -97,6 +100,66 @@ async function maker(client: Client): Promise<string> {
   for (const made of [key, child]) await changeKey(made, `role = 'user'`);
   return key.key_id;
 }
+
+const endpoints = new Map<string, string[]>();
+
+/** An endpoint whose receiver answers with the status. Of those that it made before, a client keeps a few: it can have ten. */
+async function webhookEndpoint(client: Client, status = 204): Promise<{ endpoint_id: string; path: string }> {
+  const made = endpoints.get(client.organization_id) ?? [];
+  endpoints.set(client.organization_id, made);
+  for (const path of made.splice(0, made.length - 2)) await call(client, 'DELETE', path);
+  const url = newReceiver();
+  await behave(url, status);
+  const { endpoint_id, path } = await createEndpoint(client, { url });
+  made.push(path);
+  return { endpoint_id, path };
+}
+
+/** Ten endpoints at once. */
+async function fillEndpoints({ organization_id }: Client): Promise<void> {
+  await env.DB.prepare(
+    `WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 10)
+     INSERT INTO webhook_endpoints (organization_id, endpoint_id, url, events, enabled, created_at, updated_at, cursor_at,
+       cursor_sequence)
+     SELECT ?, 'whep_' || lower(hex(randomblob(6))), 'https://hooks.example.com/', '["*"]', 0, 0, 0, 0, -1 FROM n`,
+  )
+    .bind(organization_id)
+    .run();
+}
+
+/**
+ * A delivery that is not tried any more.
+ *
+ * @returns its path
+ */
+export async function deadDelivery(client: Client): Promise<string> {
+  const { endpoint_id, path } = await webhookEndpoint(client);
+  const delivery_id = newId('whdel');
+  await env.DB.prepare(
+    `INSERT INTO webhook_deliveries (organization_id, delivery_id, endpoint_id, event_id, event_type, status, attempts,
+       created_at, attempted_at, response_status, response_body, duration_ms, last_error)
+     SELECT organization_id, ?1, target_id, event_id, 'integration.created', 'dead', 12, 0, 300000, 500, 'status 500', 20,
+       'The answer had status 500.' FROM audit_events WHERE target_id = ?2`,
+  )
+    .bind(delivery_id, endpoint_id)
+    .run();
+  return `${path}/deliveries/${delivery_id}`;
+}
+
+const creatingEndpoint = (): Mutation => ({
+  method: 'POST',
+  path: '/api/webhook-endpoints',
+  body: { url: newReceiver(), events: ['integration.*', 'phone_number.*'], description: 'Call routing' },
+});
+const updatingEndpoint = (path: string, body: object): Mutation => ({ method: 'PUT', path, body });
+const rotatingSecret = (path: string): Mutation => ({
+  method: 'POST',
+  path: `${path}/rotate-secret`,
+  body: { overlap_seconds: 3600 },
+});
+const testing = (path: string): Mutation => ({ method: 'POST', path: `${path}/test` });
+const replaying = (path: string): Mutation => ({ method: 'POST', path: `${path}/replay?since=2024-01-15T10:30:00Z` });
+const retrying = (path: string): Mutation => ({ method: 'POST', path: `${path}/retry` });
 
 const create = (body: object): Mutation => ({ method: 'POST', path: '/api/integrations', body });
 const checking = (integration_id: string): Mutation => ({
@@ -720,5 +783,73 @@ export const mutations: Case[] = [
     name: 'the revocation of no API key with what comes from it',
     status: 404,
     prepare: async () => deleting(`/api/api-keys/${NO_KEY}?descendants=true`),
+  },
+  {
+    name: 'the creation of a webhook endpoint',
+    status: 201,
+    prepare: async () => creatingEndpoint(),
+  },
+  {
+    name: 'a new URL for a webhook endpoint',
+    status: 200,
+    prepare: async (client) => updatingEndpoint((await webhookEndpoint(client)).path, { url: newReceiver() }),
+  },
+  {
+    name: 'a change of no webhook endpoint',
+    status: 404,
+    prepare: async () => updatingEndpoint(NO_ENDPOINT, { enabled: false }),
+  },
+  {
+    name: 'a new secret for a webhook endpoint',
+    status: 201,
+    prepare: async (client) => rotatingSecret((await webhookEndpoint(client)).path),
+  },
+  { name: 'a new secret for no webhook endpoint', status: 404, prepare: async () => rotatingSecret(NO_ENDPOINT) },
+  {
+    name: 'a test that a webhook endpoint answers',
+    status: 200,
+    prepare: async (client) => testing((await webhookEndpoint(client)).path),
+  },
+  {
+    name: 'a test that a webhook endpoint fails',
+    status: 200,
+    prepare: async (client) => testing((await webhookEndpoint(client, 500)).path),
+  },
+  { name: 'a test of no webhook endpoint', status: 404, prepare: async () => testing(NO_ENDPOINT) },
+  {
+    name: 'a replay of events for a webhook endpoint',
+    status: 202,
+    prepare: async (client) => replaying((await webhookEndpoint(client)).path),
+  },
+  { name: 'a replay of events for no webhook endpoint', status: 404, prepare: async () => replaying(NO_ENDPOINT) },
+  {
+    name: 'the retry of a delivery',
+    status: 202,
+    prepare: async (client) => retrying(await deadDelivery(client)),
+  },
+  {
+    name: 'the retry of no delivery',
+    status: 404,
+    prepare: async (client) => retrying(`${(await webhookEndpoint(client)).path}/deliveries/whdel_000000000000`),
+  },
+  {
+    name: 'the retry of a delivery of no webhook endpoint',
+    status: 404,
+    prepare: async () => retrying(`${NO_ENDPOINT}/deliveries/whdel_000000000000`),
+  },
+  {
+    name: 'the deletion of a webhook endpoint',
+    status: 200,
+    prepare: async (client) => deleting((await webhookEndpoint(client)).path),
+  },
+  { name: 'the deletion of no webhook endpoint', status: 404, prepare: async () => deleting(NO_ENDPOINT) },
+  // The last one: it leaves no room for others.
+  {
+    name: 'the creation of a webhook endpoint beside ten others',
+    status: 409,
+    prepare: async (client) => {
+      await fillEndpoints(client);
+      return creatingEndpoint();
+    },
   },
 ];

@@ -33,6 +33,7 @@ const hexOf = (i: number) => i.toString(16).padStart(8, '0');
 const integrationOf = (i: number) => `intg_0000${hexOf(i)}`;
 // Between the two halves of the organization's numbers lie all of the other's.
 const numberOf = (i: number) => `+141${i < MIDDLE ? 5 : 7}${1_000_000 + i}`;
+const endpointOf = (i: number) => `whep_0000${hexOf(i)}`;
 const keyOf = (i: number) => `apikey_0000${hexOf(i)}`;
 const iso = (i: number) => new Date(secondsOf(i) * 1000).toISOString().replace('.000Z', 'Z');
 
@@ -83,6 +84,14 @@ beforeAll(async () => {
        SELECT ${id('apikey')}, ?1, 'user_seeded', 'Seeded', 'user', '${ours}' || i, 'bk_live_aaaa',
          'revoked', max(i, ${MIDDLE}) + ${FIRST_SECOND}, NULL, NULL FROM n`,
     );
+    // More than any organization can have.
+    await seed(
+      owner,
+      `INSERT INTO webhook_endpoints (organization_id, endpoint_id, url, events, enabled, created_at, updated_at,
+         cursor_at, cursor_sequence)
+       SELECT ?1, ${id('whep')}, 'https://hooks.example.com/', '["*"]', 0, max(i, ${MIDDLE}) + ${FIRST_SECOND}, 0, 0, 0
+       FROM n`,
+    );
     await seed(
       owner,
       `INSERT INTO audit_events (organization_id, event_id, action, target_id, actor_key_id, request_id, state, created_at, sequence) SELECT ?1, printf('018d0cab-c440-7abc-9def-${ours ? '0000' : 'ffff'}%08x', i),
@@ -121,6 +130,7 @@ const keysOf: Record<string, (i: number, names: string[]) => (string | number)[]
   '/api/phone-numbers': (i) => [numberOf(i)],
   '/api/api-keys': (i) => [secondsOf(Math.max(i, MIDDLE)), keyOf(i)],
   '/api/audit-events': (i) => [secondsOf(i), i + 1],
+  '/api/webhook-endpoints': (i) => [secondsOf(Math.max(i, MIDDLE)), endpointOf(i)],
 };
 
 /** Of each filter: values of most rows, of few among them, and of none. */
@@ -215,6 +225,8 @@ describe('the round trips of a read', () => {
     `/api/integrations/${integrationOf(1)}`,
     '/api/phone-numbers/phon_000000000001',
     `/api/api-keys/${keyOf(1)}`,
+    `/api/webhook-endpoints/${endpointOf(1)}`,
+    `/api/webhook-endpoints/${endpointOf(1)}/deliveries`,
   ];
 
   async function trips(path: string) {
@@ -249,12 +261,14 @@ describe('the round trips of a read', () => {
     '/api/integrations/intg_ffffffffffff',
     '/api/phone-numbers/phon_ffffffffffff',
     '/api/api-keys/apikey_ffffffffffff',
+    '/api/webhook-endpoints/whep_fffffffffffe',
+    '/api/webhook-endpoints/whep_fffffffffffe/deliveries',
   ])('%s are no fewer for what is not there', async (path) => {
     expect(await trips(path)).toEqual({ status: 404, calls: ['DB.batch'] });
   });
 
   it.each(paths)('%s are none where the query or the path is not valid', async (path) => {
-    const wrong = path.includes('_') ? `${path}x` : `${path}?unknown=1`;
+    const wrong = /_\w+$/.test(path) ? `${path}x` : `${path}?unknown=1`;
 
     expect(await trips(wrong)).toEqual({ status: 422, calls: [] });
   });
@@ -265,6 +279,7 @@ describe('the rows that one resource costs', () => {
     `/api/integrations/${integrationOf(MIDDLE)}`,
     '/api/phone-numbers/phon_0000000000ff',
     `/api/api-keys/${keyOf(MIDDLE)}`,
+    `/api/webhook-endpoints/${endpointOf(MIDDLE)}`,
   ])('%s are 1', async (path) => {
     let rowsRead = 0;
     const bindings = interceptedBindings(async (_, carryOut) => {

@@ -21,10 +21,13 @@ import {
 } from './fixtures.ts';
 import type { Client } from './fixtures.ts';
 import { operatorMutations } from './operator-mutations.ts';
+import { verifiedEndpoint, wake } from './webhooks/receivers.ts';
 
 afterEach(() => vi.restoreAllMocks());
 
 const createdKey = z.object({ data: z.object({ raw_key: z.string() }) });
+
+const createdSecret = z.object({ data: z.object({ secret: z.string() }) });
 
 const importedNumber = z.object({ data: z.object({ phone_number_id: z.string() }) });
 
@@ -201,6 +204,15 @@ it('is in D1, in either KV namespace, in the log or in an answer', async () => {
     headers: { 'Idempotency-Key': clientsOwn },
   });
   const successor = createdKey.parse(rotated.body).data.raw_key;
+  const { path: endpoint, secret: firstSecret } = await verifiedEndpoint(client);
+  const rotation = { body: { overlap_seconds: 60 }, headers: { 'Idempotency-Key': clientsOwn } };
+  const { text: newSecret } = await call(client, 'POST', `${endpoint}/rotate-secret`, rotation);
+  const secondSecret = createdSecret.parse(JSON.parse(newSecret)).data.secret;
+  answers.push((await call(client, 'POST', `${endpoint}/rotate-secret`, rotation)).text);
+  expect(await send('PUT', endpoint, { url: `https://${surplus}/` })).toBe(422);
+  expect(await send('PUT', endpoint, { enabled: true }, lossy)).toBe(503);
+  await wake([client.organization_id]);
+  for (const path of [endpoint, `${endpoint}/deliveries`, '/api/webhook-endpoints']) await send('GET', path);
   for (const list of ['integrations', 'phone-numbers', 'api-keys', 'audit-events', `audit-events?cursor=${surplus}`]) {
     await send('GET', `/api/${list}`);
   }
@@ -230,6 +242,8 @@ it('is in D1, in either KV namespace, in the log or in an answer', async () => {
       client.raw_key,
       raw_key,
       successor,
+      firstSecret.slice('whsec_'.length),
+      secondSecret.slice('whsec_'.length),
       env.CREDENTIALS_KEKS,
     ]) {
       expect(text.includes(secret), `${secret} in ${place}`).toBe(false);

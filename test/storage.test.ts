@@ -15,7 +15,7 @@ import {
   unusedNumber,
 } from './fixtures.ts';
 import type { Client, Operator } from './fixtures.ts';
-import { mutations } from './mutations.ts';
+import { deadDelivery, mutations } from './mutations.ts';
 import type { Mutation } from './mutations.ts';
 import { operatorMutations } from './operator-mutations.ts';
 
@@ -47,6 +47,12 @@ const copied: Record<Table, Record<string, string>> = {
     event_id: `printf('%08x', i) || substr(event_id, 9, 16) || ${hex}`,
   },
   credential_purges: { kv_key: `substr(kv_key, 1, 20) || lower(hex(randomblob(20)))` },
+  webhook_endpoints: { endpoint_id: `'whep_' || ${hex}` },
+  webhook_secrets: { secret_id: `'whkey_' || ${hex}` },
+  webhook_deliveries: {
+    delivery_id: `'whdel_' || ${hex}`,
+    event_id: `printf('%08x', i + ?1) || substr(event_id, 9, 16) || ${hex}`,
+  },
 };
 
 /** Which row of several is like most. */
@@ -110,6 +116,7 @@ describe('a row', () => {
       `INSERT INTO credential_purges (kv_key, organization_id, due_at, attempts)
        VALUES ('v1/org_a/intg_0123456789ab/V1StGXR8_Z5jdHi6B-myT', 'org_a', 1, 0)`,
     ).run();
+    await deadDelivery(client);
   });
 
   it.each(allTables)('of %s takes about what is said of it', async (table) => {
@@ -179,24 +186,34 @@ describe('what one organization of the tier starter can make us store', () => {
   /** The cron drops those beyond a tenth of the quota, once they are an hour old. */
   const REFUSALS = audit_events / 10 + IN_AN_HOUR;
 
-  let bytes: Record<'event' | 'idempotency_key' | 'number' | 'integration' | 'key', number>;
+  /** Of ten webhook endpoints (webhooks/deliver.ts). */
+  const MAX_DELIVERIES = 10_000;
+
+  let bytes: Record<'event' | 'idempotency_key' | 'number' | 'integration' | 'key' | 'delivery', number>;
 
   beforeAll(async () => {
     const client = await newClient();
     await post(client, '/api/phone-numbers', widestNumber());
     await post(client, '/api/integrations', { name: widest(100), credentials: { provider: 'telnyx', api_key: 'k' } });
     await post(client, '/api/api-keys', { name: widest(100), role: 'user' });
+    await deadDelivery(client);
     const ours = `organization_id = '${client.organization_id}'`;
+    await env.DB.prepare(`UPDATE webhook_deliveries SET response_body = ? WHERE ${ours}`).bind('x'.repeat(1024)).run();
     bytes = {
       event: await bytesOf('audit_events', `${ours} AND action = 'phone_number.imported'`),
       idempotency_key: await bytesOf('idempotency_keys', `${ours} AND path = '/api/phone-numbers'`),
       number: await bytesOf('phone_numbers', ours),
       integration: await bytesOf('integrations', ours),
       key: await bytesOf('api_keys', `${ours} AND length(name) = 100`),
+      delivery: await bytesOf('webhook_deliveries', ours),
     };
   });
 
-  const held = () => integrations * bytes.integration + phone_numbers * bytes.number + api_keys * bytes.key;
+  const held = () =>
+    integrations * bytes.integration +
+    phone_numbers * bytes.number +
+    api_keys * bytes.key +
+    MAX_DELIVERIES * bytes.delivery;
 
   it('is at most 300 MB in a day, whatever it calls at the rate that it has', () => {
     const acted = Math.min(audit_events, IN_A_DAY);

@@ -8,6 +8,24 @@ import { id, page, time } from './operation.ts';
 import type { Operations } from './operation.ts';
 import { organizationSchema } from './organization.ts';
 import { phoneNumberSchema } from './phone-numbers.ts';
+import { webhookDeliverySchema, webhookEndpointSchema } from './webhooks.ts';
+
+export const actorSchema = z
+  .object({
+    type: z.enum(actorTypes).meta({
+      description:
+        '`api_key`: a key of the organization. `operator`: an operator key or a command. `service`: another Worker of the ' +
+        'platform. `system`: a scheduled task.',
+    }),
+    id: z.string().nullable().meta({
+      description: 'For an API key or an operator key, its id; for another service, its name. Null for a command.',
+    }),
+    name: z.string().nullable().meta({ description: 'The name at that time; null for events before 0.2.0.' }),
+  })
+  .meta({ description: 'Who did it.' });
+
+/** What an update changed. */
+export const changesSchema = z.record(z.string(), z.object({ from: z.unknown(), to: z.unknown() }));
 
 export const auditEventSchema = z
   .object({
@@ -16,34 +34,26 @@ export const auditEventSchema = z
     action: z.enum(auditActions),
     outcome: z.enum(['succeeded', 'refused']),
     target_id: z.string(),
-    actor: z
-      .object({
-        type: z.enum(actorTypes).meta({
-          description:
-            '`api_key`: a key of the organization. `operator`: an operator key or a command. `service`: another Worker of the ' +
-            'platform. `system`: a scheduled task.',
-        }),
-        id: z.string().nullable().meta({
-          description: 'For an API key or an operator key, its id; for another service, its name. Null for a command.',
-        }),
-        name: z.string().nullable().meta({ description: 'The name at that time; null for events before 0.2.0.' }),
-      })
-      .meta({ description: 'Who did it.' }),
+    actor: actorSchema,
     actor_key_id: id('apikey')
       .nullable()
       .meta({ description: 'The `actor.id`, if the actor is an API key; otherwise null.' }),
     request_id: z.string().meta({ description: 'The `X-Request-Id` of the call.' }),
     state: z
-      .union([integrationSchema, phoneNumberSchema, apiKeySchema, organizationSchema])
+      .union([
+        integrationSchema,
+        phoneNumberSchema,
+        apiKeySchema,
+        organizationSchema,
+        webhookEndpointSchema,
+        webhookDeliverySchema,
+      ])
       .meta({ description: 'The target just before; for a creation or an import, as it was created.' }),
-    changes: z
-      .record(z.string(), z.object({ from: z.unknown(), to: z.unknown() }))
-      .nullable()
-      .meta({
-        description:
-          'For an update: each field of `state` that it changed, with the old and the new value. Replaced `credentials` are ' +
-          `shown as \`${REDACTED}\`. Null for any other event.`,
-      }),
+    changes: changesSchema.nullable().meta({
+      description:
+        'For an update: each field of `state` that it changed, with the old and the new value. Replaced `credentials` are ' +
+        `shown as \`${REDACTED}\`. Null for any other event.`,
+    }),
     reason: z
       .enum(eventReasons)
       .nullable()
@@ -76,7 +86,9 @@ export const auditOperations: Operations = {
     operationId: 'listAuditEvents',
     tag: 'Audit',
     summary: 'List audit events',
-    description: 'What was done and which deletes were refused, in the order of the commits, oldest first.',
+    description:
+      'What was done and which deletes were refused, in the order of the commits, oldest first. With `after`, the list can be ' +
+      'followed as it grows.',
     answer: page(auditEventSchema, auditEventExample),
   },
 };

@@ -23,12 +23,15 @@ import type { OperationDescription, Operations } from './operation.ts';
 import { operatorOperations } from './operators.ts';
 import { phoneNumberOperations } from './phone-numbers.ts';
 import { describeProblem, pascalCase } from './problems.ts';
+import { webhooks } from './webhook-messages.ts';
+import { webhookOperations } from './webhooks.ts';
 
 const operations: Operations = {
   ...integrationOperations,
   ...phoneNumberOperations,
   ...apiKeyOperations,
   ...auditOperations,
+  ...webhookOperations,
 };
 
 const tags = [
@@ -36,6 +39,7 @@ const tags = [
   { name: 'Phone numbers', description: 'Numbers imported through an integration, or by SIP.' },
   { name: 'API keys', description: 'The keys of an organization.' },
   { name: 'Audit', description: 'Who did what, and what was refused.' },
+  { name: 'Webhook endpoints', description: 'Where events are sent as they happen.' },
   { name: 'Service', description: 'Whether the service works.' },
 ];
 
@@ -183,8 +187,8 @@ type NamedExample = readonly [name: string, example: { value: JsonObject }];
 type Examples = { [Code in ProblemCode]?: NamedExample[] };
 
 /** Examples for one route: its permission is missing, or its own schemas refuse the input. */
-function examplesOf(route: Route): Examples {
-  const wrong = { path: { ...wrongIds }, query: { page_size: '0' }, body: {} };
+function examplesOf(route: Route, { refused = {} }: { refused?: object } = {}): Examples {
+  const wrong = { path: { ...wrongIds }, query: { page_size: '0' }, body: refused };
   const refusals = (['path', 'query', 'body'] as const).flatMap((place) => {
     const schema = route.validates[place];
     return schema
@@ -194,7 +198,14 @@ function examplesOf(route: Route): Examples {
   return { ...deniedExample(route), validation_failed: refusals };
 }
 
-const wrongIds = { integration_id: 'intg_1', phone_number_id: 'phon_1', key_id: 'apikey_1', organization_id: 'acme' };
+const wrongIds = {
+  integration_id: 'intg_1',
+  phone_number_id: 'phon_1',
+  key_id: 'apikey_1',
+  endpoint_id: 'whep_1',
+  delivery_id: 'whdel_1',
+  organization_id: 'acme',
+};
 
 function deniedExample(route: Route): Examples {
   if (route.by === 'operator') {
@@ -226,6 +237,10 @@ const sentences: Record<string, string> = {
   action: alone,
   target_id: alone,
   actor_key_id: alone,
+  after:
+    'For a reader that follows the list as it grows: the `next_cursor` of its last page, or nothing (`after=`) to begin with ' +
+    'the oldest event. Every page then has a `next_cursor`, also the last one, and `total_count` counts the events of this ' +
+    'page and those after it. It cannot be combined with `cursor` or `order=desc`.',
   since: 'Events at this time or later. A fraction of a second is ignored.',
   until: 'Events before this time. A fraction of a second is ignored.',
   descendants:
@@ -322,7 +337,7 @@ function operation(components: Components, route: Route, described: OperationDes
             },
           }
         : {}),
-      ...components.problemsByStatus(codes, examplesOf(route)),
+      ...components.problemsByStatus(codes, examplesOf(route, body)),
     },
   };
 }
@@ -380,10 +395,12 @@ interface About {
   description: string;
   tags: object[];
   securitySchemes: Record<string, object>;
+  /** What the service sends by itself. */
+  webhooks?: JsonObject;
 }
 
 function documentOf(components: Components, paths: Record<string, JsonObject>, about: About): JsonObject {
-  const { title, description: text, tags: tagsOfPaths, securitySchemes } = about;
+  const { title, description: text, tags: tagsOfPaths, securitySchemes, webhooks: sent } = about;
   const references = JSON.stringify([paths, components.responses]);
   const usedHeaders = Object.fromEntries(
     Object.entries(headers).filter(([name]) => references.includes(`"#/components/headers/${name}"`)),
@@ -409,6 +426,7 @@ function documentOf(components: Components, paths: Record<string, JsonObject>, a
     tags: tagsOfPaths,
     security: Object.keys(securitySchemes).map((name) => ({ [name]: [] })),
     paths,
+    ...(sent && { webhooks: sent }),
     components: {
       securitySchemes,
       headers: usedHeaders,
@@ -431,6 +449,7 @@ export function openApiDocument(): JsonObject {
     securitySchemes: {
       ApiKey: { type: 'apiKey', in: 'header', name: 'X-API-Key', description: 'The raw key, `bk_live_…`.' },
     },
+    webhooks: webhooks(components),
   });
 }
 

@@ -24,7 +24,12 @@ export interface OperationDescription {
   summary: string;
   description?: string;
   /** The name of the body's schema, and examples of bodies that are accepted, by name. */
-  body?: { name: string; examples: Record<string, object> };
+  body?: {
+    name: string;
+    examples: Record<string, object>;
+    /** One that is refused, if an empty one is accepted. */
+    refused?: object;
+  };
   answer: Answer;
   /** Headers of the success that only this operation has. */
   headers?: HeaderName[];
@@ -37,7 +42,10 @@ export type Operations = Record<string, OperationDescription>;
 
 const paginationSchema = z
   .object({
-    next_cursor: z.string().nullable().meta({ description: 'Opaque; null on the last page.' }),
+    next_cursor: z
+      .string()
+      .nullable()
+      .meta({ description: 'Opaque; null on the last page, unless the list is followed with `after`.' }),
     has_more: z.boolean(),
     page_size: z.int().min(1).max(100),
     total_count: z.int().min(0).max(1000).meta({ description: 'Counted with the first page; at most 1,000.' }),

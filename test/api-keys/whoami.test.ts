@@ -56,7 +56,7 @@ describe('who has but an API key', () => {
   });
 
   it.each([
-    ['admin', 14],
+    ['admin', 18],
     ['agent_manager', 13],
     ['user', 2],
   ] as const)('as %s is told its %i permissions, which are what it may do', async (role, count) => {

@@ -30,7 +30,7 @@ const watch = (build: Build) => {
 const spied: { mockImplementation(implementation: typeof watch): unknown } = vi.spyOn(queries, 'query');
 spied.mockImplementation(watch);
 const { call, createIntegration, importNumber, newClient, unusedNumber } = await import('../fixtures.ts');
-const { importSip, mutations } = await import('../mutations.ts');
+const { deadDelivery, importSip, mutations } = await import('../mutations.ts');
 
 const rowsOf = z.array(z.record(z.string(), z.unknown()));
 
@@ -66,6 +66,9 @@ beforeAll(async () => {
   const phone_number_id = await importNumber(client, integration_id, unusedNumber());
   await importSip(client);
   await call(client, 'PUT', `/api/phone-numbers/${phone_number_id}`, { body: { supports_inbound: true } });
+  // An organization has no room for another endpoint, after all mutations.
+  const other = await newClient();
+  const [, , , endpoint_id] = (await deadDelivery(other)).split('/');
   const paths = [
     `integrations/${integration_id}`,
     'integrations',
@@ -79,8 +82,13 @@ beforeAll(async () => {
     `api-keys/${client.key_id}`,
     'audit-events',
     'audit-events?action=integration.created',
+    'audit-events?after=',
+    'webhook-endpoints',
+    `webhook-endpoints/${endpoint_id}`,
+    `webhook-endpoints/${endpoint_id}/deliveries`,
+    `webhook-endpoints/${endpoint_id}/deliveries?status=dead`,
   ];
-  for (const path of paths) await call(client, 'GET', `/api/${path}`);
+  for (const path of paths) await call(path.startsWith('webhook') ? other : client, 'GET', `/api/${path}`);
 });
 
 describe('the statements of the app', () => {

@@ -14,8 +14,12 @@ import {
   operator_keys,
   organizations,
   phone_numbers,
+  webhook_deliveries,
+  webhook_endpoints,
+  webhook_secrets,
 } from '../../src/worker/d1/schema.ts';
 import { createIntegration, importNumber, newClient, unusedNumber } from '../fixtures.ts';
+import { deadDelivery } from '../mutations.ts';
 
 const tables: SQLiteTable[] = [
   organizations,
@@ -29,6 +33,9 @@ const tables: SQLiteTable[] = [
   operator_keys,
   operator_idempotency_keys,
   heartbeats,
+  webhook_endpoints,
+  webhook_secrets,
+  webhook_deliveries,
 ];
 const named = tables.map((table) => [getTableName(table), table] as const);
 
@@ -106,6 +113,32 @@ describe('the database itself', () => {
       'FOREIGN KEY constraint failed',
     );
   });
+
+  it('deletes what belongs to a webhook endpoint with it, and nothing of another', async () => {
+    const client = await newClient();
+    const [gone, kept] = [await deadDelivery(client), await deadDelivery(client)].map((path) => path.split('/')[3]);
+
+    await run('DELETE FROM webhook_endpoints WHERE endpoint_id = ?', gone);
+
+    for (const table of ['webhook_endpoints', 'webhook_secrets', 'webhook_deliveries']) {
+      const { results } = await env.DB.prepare(`SELECT endpoint_id FROM ${table} WHERE organization_id = ?`)
+        .bind(client.organization_id)
+        .all();
+      expect(results).toEqual([{ endpoint_id: kept }]);
+    }
+  });
+
+  it.each(['webhook_secrets', 'webhook_deliveries'])(
+    'refuses a row of %s that points into another organization',
+    async (table) => {
+      const stranger = await newClient();
+      const [, , , endpoint_id] = (await deadDelivery(await newClient())).split('/');
+
+      await expect(
+        run(`UPDATE ${table} SET organization_id = ? WHERE endpoint_id = ?`, stranger.organization_id, endpoint_id),
+      ).rejects.toThrow('FOREIGN KEY constraint failed');
+    },
+  );
 
   it.each([
     ['phone_number', '14155550100'],

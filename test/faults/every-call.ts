@@ -168,8 +168,8 @@ interface Effect {
 }
 
 function effectOf(before: Data, after: Data): Effect {
-  const resources = ({ organizations, integrations, phone_numbers, api_keys }: Data) =>
-    JSON.stringify([organizations, integrations, phone_numbers, api_keys]);
+  const resources = ({ audit_events: _, credential_purges: __, idempotency_keys: ___, ...kept }: Data) =>
+    JSON.stringify(kept);
   return {
     events: after.audit_events.length - before.audit_events.length,
     changed: resources(before) !== resources(after),
@@ -209,6 +209,9 @@ async function dataOfAll(organization_ids: string[]): Promise<Data> {
       audit_events: [...all.audit_events, ...data.audit_events],
       credential_purges: [...all.credential_purges, ...data.credential_purges],
       idempotency_keys: [...all.idempotency_keys, ...data.idempotency_keys],
+      webhook_endpoints: [...all.webhook_endpoints, ...data.webhook_endpoints],
+      webhook_secrets: [...all.webhook_secrets, ...data.webhook_secrets],
+      webhook_deliveries: [...all.webhook_deliveries, ...data.webhook_deliveries],
     }),
     first,
   );

@@ -2,7 +2,7 @@
 import { env } from 'cloudflare:workers';
 import { expect } from 'vitest';
 import * as z from 'zod';
-import { open } from '../../src/worker/credentials/envelope.ts';
+import { open, unwrap } from '../../src/worker/credentials/envelope.ts';
 import { parseKekRing } from '../../src/worker/credentials/kek-ring.ts';
 import { credentialsKey } from '../../src/worker/credentials/kv-key.ts';
 import { readFresh } from '../credentials-reader/reader.ts';
@@ -17,6 +17,9 @@ const tables = [
   'audit_events',
   'credential_purges',
   'idempotency_keys',
+  'webhook_endpoints',
+  'webhook_secrets',
+  'webhook_deliveries',
 ] as const;
 
 /** What operators change of an organization; its counters and quotas are left out. */
@@ -35,8 +38,9 @@ export async function dataOf(organization_id: string) {
   const results = await env.DB.batch<Row>(
     tables.map((table) => env.DB.prepare(`SELECT * FROM ${table} WHERE organization_id = ?`).bind(organization_id)),
   );
-  const [organizations, integrations, phone_numbers, api_keys, audit_events, credential_purges, idempotency_keys] =
-    results.map((result) => result.results);
+  const all = results.map((result) => result.results);
+  const [organizations, integrations, phone_numbers, api_keys, audit_events, credential_purges, idempotency_keys] = all;
+  const [webhook_endpoints, webhook_secrets, webhook_deliveries] = all.slice(7);
   return {
     organizations: (organizations ?? []).map(ofOperators),
     integrations: integrations ?? [],
@@ -45,6 +49,9 @@ export async function dataOf(organization_id: string) {
     audit_events: audit_events ?? [],
     credential_purges: credential_purges ?? [],
     idempotency_keys: idempotency_keys ?? [],
+    webhook_endpoints: webhook_endpoints ?? [],
+    webhook_secrets: webhook_secrets ?? [],
+    webhook_deliveries: webhook_deliveries ?? [],
   };
 }
 
@@ -126,7 +133,29 @@ export async function assertInvariants(organization_id: string, ring = env.CREDE
     new Set(gone.map(({ target_id }) => target_id)),
   );
 
-  expect(JSON.stringify(data), 'secrets in D1').not.toMatch(/plaintext-|bk_live_\w{50}/);
+  await assertWebhookSecrets(organization_id, data, ring);
+
+  expect(JSON.stringify(data), 'secrets in D1').not.toMatch(/plaintext-|bk_live_\w{50}|whsec_/);
+}
+
+/** Each endpoint that was made by a call has one secret without an end, and at most one more; all of them can be opened. */
+async function assertWebhookSecrets(organization_id: string, data: Data, ring: string): Promise<void> {
+  const { webhook_endpoints, webhook_secrets, audit_events } = data;
+  const created = audit_events.filter(({ action }) => action === 'webhook_endpoint.created');
+  for (const { endpoint_id } of webhook_endpoints) {
+    if (!created.some(({ target_id }) => target_id === endpoint_id)) continue;
+    const own = webhook_secrets.filter((secret) => secret['endpoint_id'] === endpoint_id);
+    expect(
+      own.filter(({ ends_at }) => ends_at === null),
+      'secrets of an endpoint without an end',
+    ).toHaveLength(1);
+    expect(own.length, 'secrets of an endpoint').toBeLessThanOrEqual(2);
+  }
+  for (const { endpoint_id, secret_id, data_key, kek_id } of webhook_secrets) {
+    const place = credentialsKey(organization_id, String(secret_id), String(endpoint_id));
+    const bytes = await unwrap(await parseKekRing(ring), place, { data_key: String(data_key), kek_id: String(kek_id) });
+    expect(bytes, 'a secret').toHaveLength(32);
+  }
 }
 
 const trailEvent = z.object({

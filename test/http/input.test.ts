@@ -12,6 +12,7 @@ import {
   unusedNumber,
 } from '../fixtures.ts';
 import type { Client } from '../fixtures.ts';
+import { deadDelivery } from '../mutations.ts';
 import { requests } from '../requests.ts';
 import type { Member } from '../requests.ts';
 
@@ -27,7 +28,8 @@ beforeEach(async () => {
   const integration_id = await createIntegration(client);
   const phone_number_id = await importNumber(client, integration_id, unusedNumber());
   const { key_id } = await newClient({ organization_id: client.organization_id, role: 'user' });
-  ids = { integration_id, phone_number_id, key_id };
+  const [, , , endpoint_id = '', , delivery_id = ''] = (await deadDelivery(client)).split('/');
+  ids = { integration_id, phone_number_id, key_id, endpoint_id, delivery_id };
   before = await resources();
   isAccepted = false;
 });
@@ -77,6 +79,9 @@ const valid: Record<string, object> = {
   'POST /api/api-keys': { name: 'Known', role: 'user' },
   'PUT /api/api-keys/{key_id}': { name: 'Known' },
   'POST /api/api-keys/{key_id}/rotate': { overlap_seconds: 60 },
+  'POST /api/webhook-endpoints': { url: 'https://hooks.example.com/', events: ['*'] },
+  'PUT /api/webhook-endpoints/{endpoint_id}': { enabled: true },
+  'POST /api/webhook-endpoints/{endpoint_id}/rotate-secret': { overlap_seconds: 60 },
 };
 const withBody = requests.filter(({ fields }) => fields.length > 0);
 const ofApi = requests.filter(({ path }) => path.startsWith('/api'));

@@ -22,6 +22,8 @@ const ids: Record<string, string> = {
   integration_id: 'intg_000000000000',
   phone_number_id: 'phon_000000000000',
   key_id: 'apikey_000000000000',
+  endpoint_id: 'whep_000000000000',
+  delivery_id: 'whdel_000000000000',
 };
 
 describe.each(routes)('%s', (route) => {

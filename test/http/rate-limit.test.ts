@@ -3,6 +3,7 @@ import { describe, expect, it } from 'vitest';
 import { newRawKey } from '../../src/worker/callers/raw-key.ts';
 import { mutationLimits, networkLimit, networksOf, organizationLimits } from '../../src/worker/http/rate-limit.ts';
 import { BUDGET_PERIOD_SECONDS, providerLimits } from '../../src/worker/providers/budget.ts';
+import { webhookTestLimit } from '../../src/worker/webhooks/test-limit.ts';
 import wrangler from '../../wrangler.toml?raw';
 import { countedBindings } from '../bindings.ts';
 import { call, newClient } from '../fixtures.ts';
@@ -44,6 +45,7 @@ describe('the limit of an organization', () => {
         (limit) => [limit, 10] as const,
       ),
       ...Object.values(providerLimits).map((limit) => [limit, BUDGET_PERIOD_SECONDS] as const),
+      [webhookTestLimit, webhookTestLimit.period_seconds] as const,
     ];
     for (const [{ binding, requests }, period] of all) {
       expect(wrangler).toMatch(

@@ -307,6 +307,10 @@ describe('the tables', () => {
       'PUT /api/phone-numbers/{phone_number_id} sip_server_address',
       'POST /api/integrations credentials.private_key',
       'PUT /api/integrations/{integration_id} credentials.private_key',
+      ...['url', 'description'].flatMap((name) => [
+        `POST /api/webhook-endpoints ${name}`,
+        `PUT /api/webhook-endpoints/{endpoint_id} ${name}`,
+      ]),
     ];
 
     expect(new Set(documented)).toEqual(new Set([...fields.map(({ field }) => field), ...elsewhere]));

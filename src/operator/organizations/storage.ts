@@ -6,7 +6,15 @@ import { sql } from 'drizzle-orm';
 import type { SQLiteColumn, SQLiteTable } from 'drizzle-orm/sqlite-core';
 import { batch } from '../../worker/d1/batch.ts';
 import { query } from '../../worker/d1/query.ts';
-import { api_keys, credential_purges, idempotency_keys, organizations } from '../../worker/d1/schema.ts';
+import {
+  api_keys,
+  credential_purges,
+  idempotency_keys,
+  organizations,
+  webhook_deliveries,
+  webhook_endpoints,
+  webhook_secrets,
+} from '../../worker/d1/schema.ts';
 
 export const storedTables = [
   'integrations',
@@ -15,6 +23,9 @@ export const storedTables = [
   'audit_events',
   'idempotency_keys',
   'credential_purges',
+  'webhook_endpoints',
+  'webhook_secrets',
+  'webhook_deliveries',
 ] as const;
 
 type StoredTable = (typeof storedTables)[number];
@@ -27,6 +38,9 @@ export const bytesPerRow: Record<StoredTable, number> = {
   audit_events: 1000,
   idempotency_keys: 330,
   credential_purges: 170,
+  webhook_endpoints: 400,
+  webhook_secrets: 350,
+  webhook_deliveries: 600,
 };
 
 export interface StoredRows {
@@ -71,6 +85,9 @@ const countByOrganization = (table: SQLiteTable & { organization_id: SQLiteColum
 const countKeys = countByOrganization(api_keys);
 const countIdempotencyKeys = countByOrganization(idempotency_keys);
 const countPurges = countByOrganization(credential_purges);
+const countEndpoints = countByOrganization(webhook_endpoints);
+const countSecrets = countByOrganization(webhook_secrets);
+const countDeliveries = countByOrganization(webhook_deliveries);
 
 /**
  * How much each organization uses, the biggest first.
@@ -78,20 +95,26 @@ const countPurges = countByOrganization(credential_purges);
  * @throws DomainError `temporarily_unavailable`
  */
 export async function readStorage(database: D1Database): Promise<OrganizationStorage[]> {
-  const [counted, keys, remembered, purges] = await batch(database, [
+  const [counted, ...others] = await batch(database, [
     counters.bind({}),
     countKeys.bind({}),
     countIdempotencyKeys.bind({}),
     countPurges.bind({}),
+    countEndpoints.bind({}),
+    countSecrets.bind({}),
+    countDeliveries.bind({}),
   ]);
-  const [keysOf, rememberedOf, purgesOf] = [byOrganization(keys), byOrganization(remembered), byOrganization(purges)];
+  const [keys, remembered, purges, endpoints, secrets, deliveries] = others.map(byOrganization);
 
   const stored = counted.map(({ organization_id, ...held }) => {
     const rowsOf: Record<StoredTable, number> = {
       ...held,
-      api_keys: keysOf.get(organization_id) ?? 0,
-      idempotency_keys: rememberedOf.get(organization_id) ?? 0,
-      credential_purges: purgesOf.get(organization_id) ?? 0,
+      api_keys: keys?.get(organization_id) ?? 0,
+      idempotency_keys: remembered?.get(organization_id) ?? 0,
+      credential_purges: purges?.get(organization_id) ?? 0,
+      webhook_endpoints: endpoints?.get(organization_id) ?? 0,
+      webhook_secrets: secrets?.get(organization_id) ?? 0,
+      webhook_deliveries: deliveries?.get(organization_id) ?? 0,
     };
     const tables = storedTables
       .map((table) => ({ table, rows: rowsOf[table], bytes: rowsOf[table] * bytesPerRow[table] }))

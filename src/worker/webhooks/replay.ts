@@ -11,7 +11,7 @@ import { mutation, mutationParameters } from '../decision/mutation.ts';
 import { fullQuota, hasRoomFor } from '../organizations/quotas.ts';
 import { findEndpoint, isEndpoint, presentEndpoint } from './endpoint.ts';
 import type { WebhookEndpoint } from './endpoint.ts';
-import { takeTest } from './test-limit.ts';
+import { readsBeforeTest, takeTest } from './test-limit.ts';
 import { afterChange, changeOf, quotas, refuseChange, startAfresh } from './update.ts';
 import type { EndpointMutation } from './update.ts';
 
@@ -69,8 +69,7 @@ export async function replayEvents(
   { since }: z.output<typeof replayQuery>,
 ): Promise<WebhookEndpoint> {
   const event = { ...mutationParameters(call), endpoint_id };
-  await confirmAndRead('webhooks:update', call, event, {});
-  await takeTest(call);
+  await takeTest(call, await confirmAndRead('webhooks:update', call, event, readsBeforeTest(event)));
   const answer = await decide(call, { ...event, since });
   if (answer.outcome === 'undecided') refuseChange(answer.found);
   return presentEndpoint(afterChange(answer.event));

@@ -1,25 +1,22 @@
 import { and, eq, isNotNull, sql } from 'drizzle-orm';
 import type { SQL } from 'drizzle-orm';
 import type { SQLiteColumn } from 'drizzle-orm/sqlite-core';
-import { DomainError } from '../core/errors.ts';
 import { unixNow } from '../core/time.ts';
 import { query } from '../d1/query.ts';
 import type { Builder, Placeholders } from '../d1/query.ts';
-import { organizations, webhook_endpoints } from '../d1/schema.ts';
+import { webhook_endpoints } from '../d1/schema.ts';
 import type { ApiCall, EventParameters } from '../decision/call.ts';
 import { confirmAndRead, mayDecide } from '../decision/caller.ts';
 import { eventRecorder } from '../decision/event.ts';
 import { mutation, mutationParameters } from '../decision/mutation.ts';
 import type { MutationParameters } from '../decision/mutation.ts';
-import { isUnanswered } from '../decision/remembered-answers.ts';
 import type { Bindings } from '../env.ts';
-import { isOrganization } from '../organizations/organization.ts';
-import { assertRoom, fullQuota } from '../organizations/quotas.ts';
+import { fullQuota } from '../organizations/quotas.ts';
 import { findEndpoint, isEndpoint, presentEndpoint } from './endpoint.ts';
 import type { WebhookEndpoint } from './endpoint.ts';
 import { findSecrets, openSecrets } from './secrets.ts';
 import { send, testMessage } from './send.ts';
-import { takeTest } from './test-limit.ts';
+import { readsBeforeTest, takeTest } from './test-limit.ts';
 import { afterChange, changeOf, quotas, refuseChange, startAfresh } from './update.ts';
 
 /** What came of a test. */
@@ -83,18 +80,9 @@ type TestParameters = MutationParameters & TestedParameters;
 
 const record = testRecorder<TestParameters>((db, parameters) => mayDecide('webhooks:update', db, parameters));
 
-const findUnanswered = query((db, parameters: Placeholders<MutationParameters>) =>
-  db
-    .select({ one: sql`1`.as('one') })
-    .from(organizations)
-    .where(and(isOrganization(parameters), isUnanswered(db, parameters))),
-);
-
-const findFull = fullQuota(quotas);
-
 const decide = mutation('webhooks:update', {
   statements: [record, writeTest],
-  found: { endpoint: findEndpoint, full: findFull },
+  found: { endpoint: findEndpoint, full: fullQuota(quotas) },
 });
 
 /**
@@ -106,20 +94,12 @@ const decide = mutation('webhooks:update', {
  */
 export async function testEndpoint(call: ApiCall, endpoint_id: string): Promise<WebhookEndpoint> {
   const event = { ...mutationParameters(call), endpoint_id };
-  const { endpoint, secrets, full, unanswered } = await confirmAndRead('webhooks:update', call, event, {
-    endpoint: findEndpoint.bind(event),
+  const { secrets, ...read } = await confirmAndRead('webhooks:update', call, event, {
+    ...readsBeforeTest(event),
     secrets: findSecrets.bind(event),
-    full: findFull.bind(event),
-    unanswered: findUnanswered.bind(event),
   });
-  const [row] = endpoint;
-  let outcome = untested;
-  if (unanswered.length > 0) {
-    if (!row) throw new DomainError('webhook_endpoint_not_found', {});
-    assertRoom(full);
-    await takeTest(call);
-    outcome = await test(call.env, row, await openSecrets(call.env, row, secrets));
-  }
+  const endpoint = await takeTest(call, read);
+  const outcome = endpoint ? await test(call.env, endpoint, await openSecrets(call.env, endpoint, secrets)) : untested;
   const answer = await decide(call, { ...event, ...outcome });
   if (answer.outcome === 'undecided') refuseChange(answer.found);
   return presentEndpoint(afterChange(answer.event));
