@@ -1,3 +1,4 @@
+/** What is done with webhook endpoints. */
 import { unwrap } from 'patchbay-client';
 import { visibleName } from '../../worker/core/text.ts';
 import { webhookEventPatterns, webhookSubjects } from '../../worker/core/vocabulary.ts';
@@ -12,7 +13,6 @@ import { OverlapField, overlapOf } from '../parts/overlap.tsx';
 import { Problem } from '../parts/problem.tsx';
 import { goTo } from '../route.ts';
 import { faultBy } from '../rules.ts';
-/** What is done with webhook endpoints. */
 import type { Session } from '../session.ts';
 import type { Endpoint } from '../webhooks.ts';
 
@@ -34,7 +34,7 @@ const Fields = ({ endpoint }: { endpoint?: Endpoint }) => (
       isRequired
       value={endpoint?.url ?? ''}
       placeholder="https://"
-      hint="Another URL gets events once it has answered a test."
+      hint="A new URL gets events once it has answered a test."
     />
     <TextField
       name="description"

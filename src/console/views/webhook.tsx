@@ -15,13 +15,12 @@ import { Problem } from '../parts/problem.tsx';
 import { Badge } from '../parts/status.tsx';
 import type { Tone } from '../parts/status.tsx';
 import { Age, Time } from '../parts/time.tsx';
-import { EndpointState, EventPatterns } from '../parts/webhooks.tsx';
+import { EndpointState, EventPatterns, Outcome, TestOutcome } from '../parts/webhooks.tsx';
 import { hrefOf, setQuery } from '../route.ts';
 import { oneOf } from '../rules.ts';
 import type { Api, Session } from '../session.ts';
 import { useState } from '../state.ts';
 import type { ViewProps } from '../view.ts';
-import { outcomeOf } from '../webhooks.ts';
 import type { Endpoint } from '../webhooks.ts';
 import { DeleteEndpoint, EditEndpoint, Replay, RotateSecret } from './webhook-dialogs.tsx';
 
@@ -53,7 +52,12 @@ export function WebhookView({ session, query, id }: ViewProps & { id: string }) 
         <>
           <Facts endpoint={value} />
           <Actions session={session} endpoint={value} reload={reload} />
-          <Deliveries session={session} endpoint_id={id} status={oneOf(deliveryStatuses, query.get('status'))} />
+          <Deliveries
+            session={session}
+            endpoint_id={id}
+            status={oneOf(deliveryStatuses, query.get('status'))}
+            reload={reload}
+          />
           {can('audit:read') && (
             <section>
               <h2>History</h2>
@@ -81,16 +85,7 @@ function Facts({ endpoint }: { endpoint: Endpoint }) {
       {description !== null && <dt>Description</dt>}
       {description !== null && <dd>{description}</dd>}
       <dt>Last test</dt>
-      <dd>
-        {last_test === null ? (
-          'none'
-        ) : (
-          <>
-            {outcomeOf(last_test.response_status, last_test.duration_ms, last_test.error)}{' '}
-            <Age value={last_test.tested_at} />
-          </>
-        )}
-      </dd>
+      <dd>{last_test === null ? 'none' : <TestOutcome test={last_test} />}</dd>
       <dt>Last delivered</dt>
       <dd>{last_delivered_at === null ? 'never' : <Age value={last_delivered_at} />}</dd>
       <dt>Created</dt>
@@ -127,11 +122,12 @@ function Actions({ session, endpoint, reload }: ActionsProps) {
   const act = useAct((endpoint_id: string, headers) =>
     unwrap(api['webhook-endpoints'][':endpoint_id'].test.$post({ param: { endpoint_id } }, { headers })),
   );
+  const [result, setResult] = useState<Endpoint['last_test']>(null);
   async function test() {
+    setResult(null);
     const tested = await act.run(endpoint.endpoint_id);
+    setResult(tested?.data.last_test ?? null);
     reload();
-    const result = tested?.data.last_test;
-    if (result) notify(outcomeOf(result.response_status, result.duration_ms, result.error));
   }
   const close = () => setDialog(undefined);
   const Dialog = dialog && dialog.name !== 'Delete' ? dialogs[dialog.name] : undefined;
@@ -156,6 +152,7 @@ function Actions({ session, endpoint, reload }: ActionsProps) {
           </button>
         )}
       </div>
+      <p role="status">{result && <TestOutcome test={result} />}</p>
       <Problem error={act.error} />
       {dialog && Dialog && (
         <Dialog
@@ -181,21 +178,27 @@ interface DeliveriesProps {
   session: Session;
   endpoint_id: string;
   status: DeliveryStatus | undefined;
+  /** Loads the endpoint again: what is sent to it changes its state. */
+  reload: () => void;
 }
 
 /** What was sent: failures, and the last successes. */
-function Deliveries({ session, endpoint_id, status }: DeliveriesProps) {
+function Deliveries({ session, endpoint_id, status, reload }: DeliveriesProps) {
   const path = session.api['webhook-endpoints'][':endpoint_id'].deliveries;
   const pages = usePages(
     (page, options) =>
       unwrap(path.$get({ param: { endpoint_id }, query: { ...page, ...(status && { status }) } }, options)),
     [endpoint_id, status],
   );
+  function reloadAll() {
+    pages.reload();
+    reload();
+  }
   return (
     <section aria-label="Deliveries">
       <div class="heading">
         <h2>Deliveries</h2>
-        <button type="button" class="small secondary" onClick={pages.reload}>
+        <button type="button" class="small secondary" onClick={reloadAll}>
           Reload
         </button>
       </div>
@@ -220,7 +223,7 @@ function Deliveries({ session, endpoint_id, status }: DeliveriesProps) {
           </thead>
           <tbody>
             {pages.rows.map((delivery) => (
-              <Row key={delivery.delivery_id} session={session} delivery={delivery} reload={pages.reload} />
+              <Row key={delivery.delivery_id} session={session} delivery={delivery} reload={reloadAll} />
             ))}
           </tbody>
         </Table>
@@ -244,7 +247,7 @@ interface RowProps {
 }
 
 function Row({ session: { api, can }, delivery, reload }: RowProps) {
-  const { event_type, event_id, status, attempts, attempted_at, next_attempt_at, response_body } = delivery;
+  const { event_type, event_id, status, attempts, next_attempt_at, response_body } = delivery;
   const act = useAct(({ endpoint_id, delivery_id }: Delivery, headers) =>
     unwrap(
       api['webhook-endpoints'][':endpoint_id'].deliveries[':delivery_id'].retry.$post(
@@ -270,7 +273,12 @@ function Row({ session: { api, can }, delivery, reload }: RowProps) {
       </td>
       <td>{attempts.toLocaleString()}</td>
       <td>
-        {outcomeOf(delivery.response_status, delivery.duration_ms, delivery.last_error)} <Age value={attempted_at} />
+        <Outcome
+          status={delivery.response_status}
+          milliseconds={delivery.duration_ms}
+          error={delivery.last_error}
+          time={delivery.attempted_at}
+        />
         {response_body !== null && response_body !== '' && (
           <details>
             <summary aria-label={`The start of the answer to ${event_id}`}>The start of the answer</summary>
