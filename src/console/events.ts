@@ -70,6 +70,15 @@ const sentences = {
       ? `${who} took ${what} from this organization, because another account holds it.`
       : `${who} took ${what} from this organization.`,
   'credentials.read': did('read the credentials of'),
+  'webhook_endpoint.created': did('created'),
+  'webhook_endpoint.updated': tellUpdate,
+  'webhook_endpoint.tested': did('sent a test to'),
+  'webhook_endpoint.secret_rotated': did('rotated the secret of'),
+  'webhook_endpoint.replayed': did('had events sent again to'),
+  'webhook_endpoint.disabled': (_, who, what) => `${who} disabled ${what}, because it failed for 5 days.`,
+  'webhook_endpoint.deleted': did('deleted'),
+  'webhook_delivery.retried': did('retried'),
+  'webhook_delivery.dead': did('gave up'),
 } satisfies Record<AuditAction, Tell>;
 
 /** A page that was loaded before an update of the API may not know an action. */
@@ -99,6 +108,8 @@ function targetOf({ state }: AuditEvent): string {
   if ('phone_number' in state) return `number ${state.phone_number}`;
   if ('key_id' in state) return `key ${state.name}`;
   if ('integration_id' in state) return `integration ${state.name}`;
+  if ('event_type' in state) return `the delivery of ${state.event_type}`;
+  if ('url' in state) return `webhook endpoint ${state.url}`;
   return 'the organization';
 }
 
@@ -110,6 +121,7 @@ const consequences: Partial<Record<string, readonly string[]>> = {
   integration_id: ['provider'],
   assigned_agent_id: ['status'],
   credentials: ['status', 'verification', 'account_hint'],
+  url: ['verified_at'],
 };
 
 function tellUpdate(event: AuditEvent, who: string, what: string): string {
@@ -149,6 +161,8 @@ function tellChange(field: string, what: string, from: unknown, to: unknown): st
       return to === 'confirmed'
         ? `confirmed that the account holds ${what}`
         : `found that the account does not hold ${what}`;
+    case 'enabled':
+      return `${to === true ? 'enabled' : 'disabled'} ${what}`;
     default:
       return `changed ${field} of ${what} from ${textOfValue(from)} to ${textOfValue(to)}`;
   }

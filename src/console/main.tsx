@@ -17,6 +17,8 @@ import { AddNumber } from './views/number-add.tsx';
 import { NumberView } from './views/number.tsx';
 import { Numbers } from './views/numbers.tsx';
 import { Overview } from './views/overview.tsx';
+import { WebhookView } from './views/webhook.tsx';
+import { Webhooks } from './views/webhooks.tsx';
 
 function View({ session, route: { path, query } }: { session: Session; route: Route }) {
   const [section = '', id, part] = path;
@@ -35,6 +37,8 @@ function View({ session, route: { path, query } }: { session: Session; route: Ro
       return <NumberView {...props} id={id} />;
     case 'keys':
       return <Keys {...props} />;
+    case 'webhooks':
+      return id === undefined ? <Webhooks {...props} /> : <WebhookView {...props} id={id} />;
     case 'history':
       return <HistoryView {...props} />;
     default:

@@ -3,7 +3,7 @@ import { connected } from './connection.ts';
 import { dismissJob, jobs } from './jobs.ts';
 import type { Job } from './jobs.ts';
 import { roleText } from './key-state.ts';
-import { NewKeyDialog } from './parts/new-key.tsx';
+import { NewSecretDialog } from './parts/new-secret.tsx';
 import { Notice } from './parts/notice.tsx';
 import { hrefOf } from './route.ts';
 import { signOut } from './session.ts';
@@ -21,6 +21,7 @@ const sections: Section[] = [
   { path: 'integrations', name: 'Integrations' },
   { path: 'numbers', name: 'Numbers' },
   { path: 'keys', name: 'Keys', permission: 'api_keys:read' },
+  { path: 'webhooks', name: 'Webhooks', permission: 'webhooks:read' },
   { path: 'history', name: 'History', permission: 'audit:read' },
 ];
 
@@ -63,7 +64,7 @@ export function Shell({ session, section, children }: PropsWithChildren<{ sessio
         <Jobs />
         {children}
       </main>
-      <NewKeyDialog />
+      <NewSecretDialog />
     </div>
   );
 }

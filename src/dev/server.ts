@@ -291,6 +291,7 @@ if (values.help === true) {
     const parameters = process.argv.slice(2).filter((parameter) => !own.includes(parameter));
     if (simulation) parameters.push('--var', `PROVIDER_ORIGINS:${simulation.origins}`);
     if (!isGiven('OPERATOR_API')) parameters.push('--var', 'OPERATOR_API:on');
+    if (!isGiven('WEBHOOKS_TO_LOOPBACK')) parameters.push('--var', 'WEBHOOKS_TO_LOOPBACK:on');
     if (!isGiven('CREDENTIALS_READERS')) parameters.push('--var', `CREDENTIALS_READERS:${JSON.stringify(READERS)}`);
     serve(parameters, jsonLogs, (url) => {
       keepDevServerUrl(directory, url);

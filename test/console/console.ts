@@ -64,6 +64,24 @@ export async function signIn(page: Page, { organization_id, raw_key }: Client): 
 export const linkTo = (page: Page, name: string) =>
   page.getByRole('navigation', { name: 'Views' }).getByRole('link', { name, exact: true });
 
+export const dialogOf = (page: Page, name: string | RegExp) => page.getByRole('dialog', { name });
+
+/** Where the page has a text, apart from the text of its elements. */
+export const placesOf = (page: Page, text: string) =>
+  page.evaluate<string[]>(`(() => {
+    const text = ${JSON.stringify(text)};
+    const attributes = [...document.querySelectorAll('*')].flatMap((element) => [...element.attributes]);
+    const places = {
+      attributes: attributes.map(({ value }) => value).join(),
+      address: location.href,
+      session: JSON.stringify(sessionStorage),
+      local: JSON.stringify(localStorage),
+      cookies: document.cookie,
+      history: JSON.stringify(history.state),
+    };
+    return Object.keys(places).filter((place) => places[place]?.includes(text));
+  })()`);
+
 /** What axe finds. @see https://github.com/dequelabs/axe-core */
 export async function expectAccessible(page: Page): Promise<void> {
   const { violations } = await new AxeBuilder({ page }).analyze();

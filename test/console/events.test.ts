@@ -58,7 +58,47 @@ const key = {
 
 const organization = { ...common, name: 'Acme', tier: 'pro', status: 'active' } as const;
 
-const states = { integration, phone_number: number, api_key: key, organization, credentials: integration };
+const endpoint: AuditEvent['state'] = {
+  ...common,
+  endpoint_id: 'whep_a1b2c3d4e5f6',
+  url: 'https://hooks.example.com/patchbay',
+  description: null,
+  events: ['*'],
+  enabled: true,
+  verified_at: '2024-01-15T10:31:00Z',
+  last_test: null,
+  delivered_until: '2024-01-15T10:30:00Z',
+  last_delivered_at: null,
+  failing_since: null,
+  last_error: null,
+  updated_at: '2024-01-15T10:30:00Z',
+};
+
+const delivery = {
+  delivery_id: 'whdel_a1b2c3d4e5f6',
+  endpoint_id: 'whep_a1b2c3d4e5f6',
+  event_id: '018d0cab-c440-7abc-9def-0123456789ab',
+  event_type: 'integration.created',
+  status: 'retrying',
+  attempts: 3,
+  created_at: '2024-01-15T10:30:00Z',
+  attempted_at: '2024-01-15T10:35:00Z',
+  next_attempt_at: '2024-01-15T10:40:00Z',
+  response_status: 500,
+  response_body: null,
+  duration_ms: 12,
+  last_error: 'The answer had status 500.',
+} as const;
+
+const states = {
+  integration,
+  phone_number: number,
+  api_key: key,
+  organization,
+  credentials: integration,
+  webhook_endpoint: endpoint,
+  webhook_delivery: delivery,
+};
 
 const isSubject = (subject: string): subject is keyof typeof states => subject in states;
 
@@ -115,6 +155,18 @@ describe('the sentence of an event', () => {
       'phone_number.delete_refused': 'CI key could not delete number +14155550100, because agent_7 holds it.',
       'phone_number.released': 'CI key took number +14155550100 from this organization.',
       'credentials.read': 'CI key read the credentials of integration Twilio Production.',
+      'webhook_endpoint.created': 'CI key created webhook endpoint https://hooks.example.com/patchbay.',
+      'webhook_endpoint.updated': 'CI key updated webhook endpoint https://hooks.example.com/patchbay.',
+      'webhook_endpoint.tested': 'CI key sent a test to webhook endpoint https://hooks.example.com/patchbay.',
+      'webhook_endpoint.secret_rotated':
+        'CI key rotated the secret of webhook endpoint https://hooks.example.com/patchbay.',
+      'webhook_endpoint.replayed':
+        'CI key had events sent again to webhook endpoint https://hooks.example.com/patchbay.',
+      'webhook_endpoint.disabled':
+        'CI key disabled webhook endpoint https://hooks.example.com/patchbay, because it failed for 5 days.',
+      'webhook_endpoint.deleted': 'CI key deleted webhook endpoint https://hooks.example.com/patchbay.',
+      'webhook_delivery.retried': 'CI key retried the delivery of integration.created.',
+      'webhook_delivery.dead': 'CI key gave up the delivery of integration.created.',
     });
   });
 
@@ -180,6 +232,20 @@ describe('the sentence of an event', () => {
     expect(sentenceOf(eventOf('integration.updated', { changes }))).toBe(
       'CI key renamed integration Twilio Production to Europe, and replaced the credentials of it.',
     );
+  });
+
+  it.each([
+    [{ enabled: { from: true, to: false } }, 'disabled webhook endpoint https://hooks.example.com/patchbay'],
+    [{ enabled: { from: false, to: true } }, 'enabled webhook endpoint https://hooks.example.com/patchbay'],
+    [
+      {
+        url: { from: 'https://hooks.example.com/patchbay', to: 'https://example.net/' },
+        verified_at: { from: '2024-01-15T10:31:00Z', to: null },
+      },
+      'changed url of webhook endpoint https://hooks.example.com/patchbay from https://hooks.example.com/patchbay to https://example.net/',
+    ],
+  ])('tells the changes of a webhook endpoint %o', (changes, told) => {
+    expect(sentenceOf(eventOf('webhook_endpoint.updated', { changes }))).toBe(`CI key ${told}.`);
   });
 
   it('tells what only the event says', () => {

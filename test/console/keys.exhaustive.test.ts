@@ -1,10 +1,10 @@
-import type { Locator, Page } from 'playwright-core';
+import type { Locator } from 'playwright-core';
 import { describe, expect, it } from 'vitest';
 import * as z from 'zod';
 import { executablePath } from '../conformance/browser.ts';
 import { joinServer } from '../conformance/server.ts';
 import type { Client, Key } from '../conformance/server.ts';
-import { linkTo, lookAt, useBrowser } from './console.ts';
+import { dialogOf, linkTo, lookAt, placesOf, useBrowser } from './console.ts';
 
 const server = joinServer();
 
@@ -42,24 +42,6 @@ async function nameOf(client: Client): Promise<string | undefined> {
 async function shownKey(dialog: Locator): Promise<string> {
   return (await dialog.getByText(/^bk_live_\w{56}$/).textContent()) ?? '';
 }
-
-/** Where the page has a text, apart from the text of its elements. */
-const placesOf = (page: Page, text: string) =>
-  page.evaluate<string[]>(`(() => {
-    const text = ${JSON.stringify(text)};
-    const attributes = [...document.querySelectorAll('*')].flatMap((element) => [...element.attributes]);
-    const places = {
-      attributes: attributes.map(({ value }) => value).join(),
-      address: location.href,
-      session: JSON.stringify(sessionStorage),
-      local: JSON.stringify(localStorage),
-      cookies: document.cookie,
-      history: JSON.stringify(history.state),
-    };
-    return Object.keys(places).filter((place) => places[place]?.includes(text));
-  })()`);
-
-const dialogOf = (page: Page, name: string | RegExp) => page.getByRole('dialog', { name });
 
 describe.skipIf(!executablePath)('the console’s keys', () => {
   const { openAs } = useBrowser(server.url);

@@ -57,16 +57,18 @@ const EventLine = ({ event }: { event: AuditEvent }) => (
 );
 
 /** Where things are shown, by the prefix of their ids. */
-const views: Partial<Record<string, (id: string) => string>> = {
+const views: Partial<Record<string, (id: string, state: AuditEvent['state']) => string>> = {
   intg: (id) => hrefOf(['integrations', id]),
   phon: (id) => hrefOf(['numbers', id]),
   apikey: () => hrefOf(['keys'], { ended: 'shown' }),
+  whep: (id) => hrefOf(['webhooks', id]),
+  whdel: (id, state) => hrefOf(['webhooks', 'endpoint_id' in state ? state.endpoint_id : id]),
 };
 
 /** Undefined if it has no view, or none any more. */
-function viewOf({ action, target_id }: AuditEvent): string | undefined {
+function viewOf({ action, target_id, state }: AuditEvent): string | undefined {
   if (/\.(?:deleted|released)$/.test(action)) return undefined;
-  return views[target_id.split('_')[0] ?? '']?.(target_id);
+  return views[target_id.split('_')[0] ?? '']?.(target_id, state);
 }
 
 function Details({ event }: { event: AuditEvent }) {

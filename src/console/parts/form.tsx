@@ -164,6 +164,12 @@ interface SelectFieldProps extends FieldProps {
 /** Words that are their own texts. */
 export const asOptions = (words: readonly string[]) => words.map((word) => [word, word] as const);
 
+/** These words, or none of them. */
+export const anyOr = (words: readonly string[], nameOf = (word: string) => word.replace('_', ' ')) => [
+  ['', 'any'] as const,
+  ...words.map((word) => [word, nameOf(word)] as const),
+];
+
 /** One of several values. */
 export function SelectField(props: SelectFieldProps) {
   const { name, label, hint, isRequired = false, isDisabled = false, options, value, onChoose } = props;

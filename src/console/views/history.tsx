@@ -115,7 +115,7 @@ function Filters({ filter }: { filter: EventFilter }) {
             label="Target id"
             value={filter.target_id ?? ''}
             placeholder="intg_…"
-            hint="Of an integration, a number, a key or the organization."
+            hint="Of an integration, a number, a key, a webhook endpoint, a delivery or the organization."
             isRequired
           />
         )}

@@ -4,7 +4,7 @@ import { integrationStatuses, providerNames, verificationStatuses } from '../../
 import type { ListedIntegration } from '../integrations.ts';
 import { usePages } from '../load.ts';
 import type { PageQuery, ReadOptions } from '../load.ts';
-import { SelectField } from '../parts/form.tsx';
+import { anyOr, SelectField } from '../parts/form.tsx';
 import { More, Table } from '../parts/list.tsx';
 import { Empty, Page } from '../parts/page.tsx';
 import { Badge, Provider, providerName, Verification } from '../parts/status.tsx';
@@ -65,11 +65,6 @@ function filtersOf(query: URLSearchParams): Filters {
 }
 
 const noFilters = { name_prefix: undefined, provider: undefined, verification: undefined, status: undefined };
-
-const anyOr = (words: readonly string[], textOf = (word: string) => word.replace('_', ' ')) => [
-  ['', 'any'] as const,
-  ...words.map((word) => [word, textOf(word)] as const),
-];
 
 function FilterFields({ filters }: { filters: Filters }) {
   const { name_prefix = '', provider = '', verification = '', status = '', order = 'desc' } = filters;

@@ -6,11 +6,14 @@ import { useAct } from '../act.ts';
 import { hasEnded, isNoLater, roleText } from '../key-state.ts';
 import type { ApiKey } from '../key-state.ts';
 import { toUtc } from '../local-time.ts';
+import { ActButton } from '../parts/act-button.tsx';
 import { Dialog } from '../parts/dialog.tsx';
 import { CheckField, Form, SelectField, textOf, TextField } from '../parts/form.tsx';
-import { showNewKey } from '../parts/new-key.tsx';
+import { showNewSecret } from '../parts/new-secret.tsx';
 import { notify } from '../parts/notice.tsx';
+import { OverlapField, overlapOf } from '../parts/overlap.tsx';
 import { Problem } from '../parts/problem.tsx';
+import { Time } from '../parts/time.tsx';
 import { signOut } from '../session.ts';
 import type { Session } from '../session.ts';
 /** What is done with API keys. */
@@ -38,6 +41,21 @@ function wrongExpiry(local: string, limit: string | null): string | undefined {
   return isNoLater(time, limit) ? undefined : 'must not be later than your own key expires';
 }
 
+function showKey({ key, raw_key }: { key: ApiKey; raw_key?: string | undefined }, withoutIt: string) {
+  const { name, role, prefix, expires_at } = key;
+  showNewSecret({
+    what: `key ${name}`,
+    secret: raw_key,
+    withoutSecret: `${withoutIt} Its prefix is ${prefix}.`,
+    about: (
+      <>
+        Role: {roleText(role)}. {expires_at === null ? 'It does not expire.' : 'It expires: '}
+        {expires_at !== null && <Time value={expires_at} />}
+      </>
+    ),
+  });
+}
+
 export function CreateKey({ session: { api, who }, onClose, onDone }: DialogProps) {
   const [role, setRole] = useState<Role>('user');
   const act = useAct(
@@ -52,7 +70,7 @@ export function CreateKey({ session: { api, who }, onClose, onDone }: DialogProp
       ...(expiry !== '' && { expires_at: toUtc(expiry) }),
     });
     if (!made) return;
-    showNewKey({ key: made.key, rawKey: made.raw_key, withoutRawKey: 'Revoke this key, and create another one.' });
+    showKey(made, 'Revoke this key, and create another one.');
     onDone();
   }
   return (
@@ -111,13 +129,6 @@ export function RenameKey({ session: { api }, apiKey, onClose, onDone }: KeyDial
   );
 }
 
-const overlaps = [
-  ['0', 'None: it ends now'],
-  ['3600', '1 hour'],
-  ['86400', '1 day'],
-  ['604800', '7 days'],
-] as const;
-
 export function RotateKey({ session: { api, who }, apiKey, onClose, onDone }: KeyDialogProps) {
   const { key_id } = apiKey;
   const isOwn = key_id === who.key.key_id;
@@ -126,13 +137,9 @@ export function RotateKey({ session: { api, who }, apiKey, onClose, onDone }: Ke
       (await unwrap(api['api-keys'][':key_id'].rotate.$post({ param: { key_id }, json }, { headers }))).data,
   );
   async function rotate(values: FormData) {
-    const made = await act.run({ overlap_seconds: Number(textOf(values, 'overlap_seconds')) });
+    const made = await act.run(overlapOf(values));
     if (!made) return;
-    showNewKey({
-      key: made.key,
-      rawKey: made.raw_key,
-      withoutRawKey: 'Revoke this key, and rotate the old one again while it works.',
-    });
+    showKey(made, 'Revoke this key, and rotate the old one again while it works.');
     onDone();
   }
   return (
@@ -145,11 +152,8 @@ export function RotateKey({ session: { api, who }, apiKey, onClose, onDone }: Ke
         </p>
       )}
       <Form act={act} submit="Rotate key" onSubmit={(values) => void rotate(values)} onCancel={onClose}>
-        <SelectField
-          name="overlap_seconds"
-          label="Overlap"
-          value="86400"
-          options={isOwn ? overlaps.filter(([seconds]) => seconds !== '0') : overlaps}
+        <OverlapField
+          isNeeded={isOwn}
           hint={
             isOwn
               ? 'Your own key needs one: if the answer were lost, nobody would have the new key.'
@@ -209,14 +213,9 @@ export function RevokeKey({ session: { api, who }, apiKey, onClose, onDone }: Ke
         <button type="button" class="secondary" disabled={act.isBusy} onClick={onClose}>
           Cancel
         </button>
-        <button
-          type="button"
-          class="danger"
-          aria-busy={act.isBusy ? 'true' : 'false'}
-          onClick={() => void (act.isBusy || revoke())}
-        >
+        <ActButton act={act} kind="danger" onAct={revoke}>
           {isEnded ? 'Revoke the keys that come from it' : 'Revoke key'}
-        </button>
+        </ActButton>
       </div>
     </Dialog>
   );

@@ -2,6 +2,7 @@ import { unwrap } from 'patchbay-client';
 import { codeOf, useAct } from '../act.ts';
 import { comparable, differences } from '../number-fields.ts';
 import type { NumberProps, PhoneNumber } from '../numbers.ts';
+import { ActButton } from '../parts/act-button.tsx';
 import { ChangedSince } from '../parts/changed.tsx';
 import { Dialog } from '../parts/dialog.tsx';
 import { notify } from '../parts/notice.tsx';
@@ -56,15 +57,9 @@ export function DeleteNumber({ session, number, etag, reload, integrations }: Nu
                 No calls reach it through this service any more, and another organization may import it. At its provider
                 nothing changes.
               </p>
-              <button
-                type="button"
-                class="danger"
-                aria-busy={act.isBusy ? 'true' : 'false'}
-                disabled={act.isBusy}
-                onClick={() => void remove()}
-              >
+              <ActButton act={act} kind="danger" onAct={remove}>
                 Delete the number
-              </button>
+              </ActButton>
             </>
           ) : (
             <p>

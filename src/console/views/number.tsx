@@ -6,6 +6,7 @@ import { useLoad } from '../load.ts';
 import { labels, trunkFields } from '../number-fields.ts';
 import { readNumber } from '../numbers.ts';
 import type { NumberProps, PhoneNumber } from '../numbers.ts';
+import { ActButton } from '../parts/act-button.tsx';
 import { Copy } from '../parts/copy.tsx';
 import { EventsOf } from '../parts/events.tsx';
 import { notify } from '../parts/notice.tsx';
@@ -134,15 +135,9 @@ function Verify({ session, number, reload }: NumberProps) {
   }
   return (
     <div>
-      <button
-        type="button"
-        class="secondary"
-        aria-busy={act.isBusy ? 'true' : 'false'}
-        disabled={act.isBusy}
-        onClick={() => void verify()}
-      >
+      <ActButton act={act} onAct={verify}>
         Verify ownership now
-      </button>
+      </ActButton>
       <Problem error={act.error} />
     </div>
   );
