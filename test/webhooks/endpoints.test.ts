@@ -337,7 +337,7 @@ describe('deliveries', () => {
       `INSERT INTO webhook_deliveries (organization_id, delivery_id, endpoint_id, event_id, event_type, status, attempts,
          created_at, attempted_at, next_attempt_at, duration_ms)
        WITH RECURSIVE numbered(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbered WHERE n < 500)
-       SELECT ?, printf('whdel_%012x', n), ?, printf('event-%d', n), 'api_key.updated', 'retrying', 1, 0, 0, 9999999999, 0
+       SELECT ?, printf('whdel_%012x', n), ?, printf('018d0cab-0000-7000-8000-%012x', n), 'api_key.updated', 'retrying', 1, 0, 0, 9999999999, 0
        FROM numbered`,
     )
       .bind(client.organization_id, endpoint.endpoint_id)
