@@ -223,7 +223,7 @@ describe('a receiver that fails', () => {
     const woken = wake([client.organization_id]);
     while ((await logOf(endpoint.url)).received.length < 2);
     expect(await deliveriesOf(client, endpoint)).toEqual([]);
-    for (const pass of deadlines) pass();
+    for (const end of deadlines) end();
     await woken;
     vi.unstubAllGlobals();
     expect(await deliveriesOf(client, endpoint)).toMatchObject([

@@ -1,6 +1,6 @@
 /** Random calls, receivers, faults and times. In the end every event was delivered, or is dead, and nothing else was. */
 import { env } from 'cloudflare:workers';
-import fc from 'fast-check';
+import * as fc from 'fast-check';
 import { vi } from 'vitest';
 import { call, newClient } from '../fixtures.ts';
 import type { Client } from '../fixtures.ts';
