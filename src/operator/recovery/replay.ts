@@ -31,7 +31,7 @@ import type { AssignmentRow, AuditEventRow, ExportedRow, PurgeRow, RetiredKekRow
 import { isApiKey, isIntegration, isPhoneNumber, isWebhookEndpoint } from './subject.ts';
 import type { CredentialsTable } from './subject.ts';
 
-/** Each row takes up to six statements. */
+/** Each row takes up to seven statements. */
 const ROWS_PER_BATCH = 100;
 
 interface TargetParameters extends AuditEventRow {
@@ -212,6 +212,28 @@ const findDeleted: Step<BatchOfEvents> = query((db, parameters: Placeholders<Bat
 
 /** The batch of an exported event. */
 type BatchOfEvents = Pick<AuditEventRow, 'organization_id' | 'event_id' | 'request_id'>;
+
+/**
+ * Before an event is put back: webhook endpoints that have passed its place, with events of after the restore, go back. It
+ * may not have been sent yet.
+ */
+const moveCursorsBack: Step<AuditEventRow> = query((db, parameters: Placeholders<AuditEventRow>) =>
+  db
+    .update(webhook_endpoints)
+    .set({
+      cursor_at: sql`${parameters.created_at}`,
+      cursor_sequence: sql`${parameters.sequence} - 1`,
+      claim: sql`NULL`,
+    })
+    .where(
+      and(
+        eq(webhook_endpoints.organization_id, parameters.organization_id),
+        sql`(${webhook_endpoints.cursor_at}, ${webhook_endpoints.cursor_sequence}) >= (${parameters.created_at}, ${parameters.sequence})`,
+        not(existsIn(db, audit_events, isDecision(parameters))),
+      ),
+    )
+    .returning({ id: idOf(webhook_endpoints.endpoint_id) }),
+);
 
 const putBack: Step<AuditEventRow> = query((db, parameters: Placeholders<AuditEventRow>) =>
   db
@@ -602,6 +624,7 @@ export async function replay(
         [undefined, renameOfAnother.bind(event)],
         ['deleted_late', renameLateDeletion.bind({ ...event, new_event_id: newEventId() })],
         [undefined, removeOther.bind(event)],
+        [undefined, moveCursorsBack.bind(event)],
         ['events_put_back', putBack.bind(event)],
       ]),
       ...events.flatMap((event): BoundSteps => {
