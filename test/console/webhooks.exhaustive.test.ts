@@ -313,7 +313,7 @@ describe.skipIf(!executablePath)('the console’s webhooks', () => {
     await form.getByRole('button', { name: 'Save' }).click();
     await noticeOf(page).getByText('The endpoint is changed.').waitFor();
     await badge(page, 'disabled').waitFor();
-    await page.getByText('For billing', { exact: true }).waitFor();
+    await page.locator('.page > dl').getByText('For billing', { exact: true }).waitFor();
     await page.getByText('and disabled it.').waitFor();
     await server.createIntegration(client);
     await linkTo(page, 'Webhooks').click();

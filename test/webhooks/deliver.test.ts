@@ -379,6 +379,48 @@ describe('a secret that was rotated', () => {
   });
 });
 
+describe('a secret that was rotated twice within the overlap', () => {
+  const rotate = async (client: Client, { path }: Endpoint, overlap_seconds: number) => {
+    const { body } = await call(client, 'POST', `${path}/rotate-secret`, { body: { overlap_seconds } });
+    return z.object({ data: z.object({ secret: z.string() }) }).parse(body).data.secret;
+  };
+  const lastOf = async (endpoint: Endpoint) => {
+    const { received } = await logOf(endpoint.url);
+    const last = received.at(-1);
+    if (!last) throw new Error('nothing was received');
+    return last;
+  };
+
+  it('still signs, because the answer to the first rotation may have been lost', async () => {
+    const client = await newClient();
+    const endpoint = await verifiedEndpoint(client);
+    await rotate(client, endpoint, HOUR);
+    const third = await rotate(client, endpoint, HOUR);
+    await rename(client, 'Renamed');
+    await wake([client.organization_id]);
+    const last = await lastOf(endpoint);
+    expect(verified(last, endpoint.secret)).toEqual(verified(last, third));
+    expect(last.headers['webhook-signature']?.split(' ')).toHaveLength(3);
+
+    await rotate(client, endpoint, HOUR);
+    await rename(client, 'Renamed again');
+    await wake([client.organization_id]);
+    expect((await lastOf(endpoint)).headers['webhook-signature']?.split(' ')).toHaveLength(3);
+  });
+
+  it('signs no more, if a rotation has no overlap', async () => {
+    const client = await newClient();
+    const endpoint = await verifiedEndpoint(client);
+    const second = await rotate(client, endpoint, HOUR);
+    const third = await rotate(client, endpoint, 0);
+    await rename(client, 'Renamed');
+    await wake([client.organization_id]);
+    const last = await lastOf(endpoint);
+    expect(verified(last, third).type).toBe('api_key.updated');
+    for (const old of [endpoint.secret, second]) expect(() => verified(last, old)).toThrow('No matching signature');
+  });
+});
+
 describe('an organization', () => {
   const setStatus = (client: Client, status: string) =>
     env.DB.prepare('UPDATE organizations SET status = ? WHERE organization_id = ?')

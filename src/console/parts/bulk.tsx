@@ -9,6 +9,7 @@ import type { PhoneNumber } from '../numbers.ts';
 import { wrongAgent } from '../rules.ts';
 import type { Api, Session } from '../session.ts';
 import { useState } from '../state.ts';
+import { ActButton } from './act-button.tsx';
 import { Dialog } from './dialog.tsx';
 import { CheckField, Form, SelectField, textOf, TextField } from './form.tsx';
 import { notify } from './notice.tsx';
@@ -206,15 +207,9 @@ function Confirm({ api, title, numbers, wanted, before, onBusy, onDone }: Confir
       )}
       {tried.value && blocking === 0 && (
         <div class="actions">
-          <button
-            type="button"
-            class={wanted.set ? '' : 'danger'}
-            aria-busy={act.isBusy ? 'true' : 'false'}
-            disabled={act.isBusy}
-            onClick={() => void confirm()}
-          >
+          <ActButton act={act} kind={wanted.set ? '' : 'danger'} onAct={confirm}>
             {title}: {countOf(numbers.length)}
-          </button>
+          </ActButton>
         </div>
       )}
     </section>

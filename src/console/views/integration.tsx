@@ -4,6 +4,7 @@ import { readIntegration } from '../integrations.ts';
 import type { Integration, TaggedIntegration } from '../integrations.ts';
 import { useLoad, usePages } from '../load.ts';
 import { listNumbers } from '../numbers.ts';
+import { ActButton } from '../parts/act-button.tsx';
 import { Copy } from '../parts/copy.tsx';
 import { EventsOf } from '../parts/events.tsx';
 import { More, Table } from '../parts/list.tsx';
@@ -41,15 +42,7 @@ export function IntegrationView({ session, id }: ViewProps & { id: string }) {
       parent={{ href: hrefOf(['integrations']), name: 'Integrations' }}
       actions={
         value &&
-        !isUnknown && (
-          <Actions
-            session={session}
-            seen={value}
-            reload={reload}
-            isVerifying={verifying.isBusy}
-            onVerify={() => void verify()}
-          />
-        )
+        !isUnknown && <Actions session={session} seen={value} reload={reload} verifying={verifying} onVerify={verify} />
       }
     >
       <Problem error={verifying.error} />
@@ -76,11 +69,11 @@ interface SeenProps {
 
 interface ActionsProps extends SeenProps {
   reload: () => void;
-  isVerifying: boolean;
-  onVerify: () => void;
+  verifying: { isBusy: boolean };
+  onVerify: () => Promise<void>;
 }
 
-function Actions({ session, seen, reload, isVerifying, onVerify }: ActionsProps) {
+function Actions({ session, seen, reload, verifying, onVerify }: ActionsProps) {
   const { integration_id } = seen.body.data;
   /** A dialog goes on from what was seen when it was opened, whatever is loaded meanwhile. */
   const [dialog, setDialog] = useState<{ kind: 'rename' | 'replace'; seen: TaggedIntegration } | undefined>(undefined);
@@ -92,14 +85,9 @@ function Actions({ session, seen, reload, isVerifying, onVerify }: ActionsProps)
     <>
       {session.can('integrations:update') && (
         <>
-          <button
-            type="button"
-            class={isBroken(seen.body.data) ? 'secondary' : ''}
-            aria-busy={isVerifying ? 'true' : 'false'}
-            onClick={() => isVerifying || onVerify()}
-          >
+          <ActButton act={verifying} kind={isBroken(seen.body.data) ? 'secondary' : ''} onAct={onVerify}>
             Verify now
-          </button>
+          </ActButton>
           <button type="button" class="secondary" onClick={() => setDialog({ kind: 'rename', seen })}>
             Rename
           </button>

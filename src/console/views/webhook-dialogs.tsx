@@ -83,7 +83,7 @@ function showSecret({ secret, endpoint: { url } }: { secret?: string | undefined
   showNewSecret({
     what: `the secret of ${url}`,
     secret,
-    withoutSecret: 'Rotate the secret again, and give the new one to the receiver at once.',
+    withoutSecret: 'Rotate the secret again: the one that the receiver has still signs, until its overlap ends.',
     about: 'The receiver checks with it that what comes is from here.',
   });
 }

@@ -1,4 +1,4 @@
-import { and, isNotNull, ne, sql } from 'drizzle-orm';
+import { and, desc, isNotNull, ne, sql } from 'drizzle-orm';
 import * as z from 'zod/mini';
 import { integer, withDefault } from '../core/fields.ts';
 import { SECONDS_A_DAY } from '../core/time.ts';
@@ -43,15 +43,32 @@ const recordRotation = eventRecorder<RotateParameters>({
 const isAsDecided = (db: Builder, parameters: Placeholders<RotateParameters>) =>
   and(isSecretOf(parameters), existsIn(db, webhook_endpoints, changeOf(db, parameters).isAsDecided));
 
-/** Of an earlier rotation, whose overlap may not have ended: two secrets at a time are enough. */
-const removeOldest = query((db, parameters: Placeholders<RotateParameters>) =>
-  db.delete(webhook_secrets).where(and(isAsDecided(db, parameters), isNotNull(webhook_secrets.ends_at))),
-);
+/**
+ * Of earlier rotations, whose overlaps may not have ended, the last one's old secret is kept: the answer to that rotation may
+ * have been lost, and the receiver knows no newer one.
+ */
+const removeOldest = query((db, parameters: Placeholders<RotateParameters>) => {
+  const kept = db
+    .select({ secret_id: webhook_secrets.secret_id })
+    .from(webhook_secrets)
+    .where(and(isSecretOf(parameters), isNotNull(webhook_secrets.ends_at)))
+    .orderBy(desc(webhook_secrets.created_at), desc(webhook_secrets.secret_id))
+    .limit(1);
+  return db
+    .delete(webhook_secrets)
+    .where(
+      and(
+        isAsDecided(db, parameters),
+        isNotNull(webhook_secrets.ends_at),
+        sql`${webhook_secrets.secret_id} NOT IN ${kept}`,
+      ),
+    );
+});
 
 const endPrevious = query((db, parameters: Placeholders<RotateParameters>) =>
   db
     .update(webhook_secrets)
-    .set({ ends_at: sql`${parameters.ends_at}` })
+    .set({ ends_at: sql`min(coalesce(${webhook_secrets.ends_at}, ${parameters.ends_at}), ${parameters.ends_at})` })
     .where(and(isAsDecided(db, parameters), ne(webhook_secrets.secret_id, parameters.secret_id))),
 );
 

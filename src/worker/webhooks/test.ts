@@ -63,13 +63,14 @@ const unlessFailed = (value: SQL, column: SQLiteColumn, { test_error }: Placehol
 /** A receiver that answers is tried at once, whatever has failed before. */
 export const writeTest = query((db, parameters: Placeholders<TestedParameters>) => {
   const { columns, isAsDecided } = changeOf(db, parameters);
-  const { resting_until, failing_since, failed_attempt_count } = startAfresh;
+  const { resting_until, failing_since, last_error, failed_attempt_count } = startAfresh;
   return db
     .update(webhook_endpoints)
     .set({
       ...newColumns(parameters),
       resting_until: unlessFailed(resting_until, webhook_endpoints.resting_until, parameters),
       failing_since: unlessFailed(failing_since, webhook_endpoints.failing_since, parameters),
+      last_error: unlessFailed(last_error, webhook_endpoints.last_error, parameters),
       failed_attempt_count: unlessFailed(failed_attempt_count, webhook_endpoints.failed_attempt_count, parameters),
       ...columns,
     })

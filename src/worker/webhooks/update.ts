@@ -72,6 +72,7 @@ export const startAfresh = {
   claimed_until: sql`0`,
   resting_until: sql`0`,
   failing_since: sql`NULL`,
+  last_error: sql`NULL`,
   failed_attempt_count: sql`0`,
 };
 
