@@ -129,6 +129,72 @@ describe('the list of audit events', () => {
   });
 });
 
+describe('the feed of audit events', () => {
+  /** One page after the cursor. */
+  const follow = (after: string, query = '') => page(client, `${all}?after=${after}${query}`);
+
+  it('begins with the oldest event, and goes on behind the last page with what has come since', async () => {
+    await journey();
+    const { data: whole } = await page(client, `${all}?page_size=100`);
+
+    const followed = [];
+    let { data, has_more, next_cursor } = await follow('', '&page_size=4');
+    followed.push(...data);
+    while (has_more) {
+      ({ data, has_more, next_cursor } = await follow(String(next_cursor), '&page_size=4'));
+      followed.push(...data);
+    }
+    expect(followed).toEqual(whole);
+
+    const end = String(next_cursor);
+    const nothing = await follow(end);
+    expect(nothing).toMatchObject({ data: [], has_more: false, total_count: 0 });
+
+    const integration_id = await createIntegration(client);
+    for (const cursor of [end, String(nothing.next_cursor)]) {
+      const { data: newer, total_count } = await follow(cursor);
+      expect(newer.map(({ action, target_id }) => [action, target_id])).toEqual([
+        ['integration.created', integration_id],
+      ]);
+      expect(total_count).toBe(1);
+    }
+  });
+
+  it('counts, with every page, the events of that page and those after it', async () => {
+    await journey();
+    const { total_count: all_of_them } = await page(client, all);
+
+    const first = await follow('', '&page_size=5');
+    const second = await follow(String(first.next_cursor), '&page_size=5');
+
+    expect(first.total_count).toBe(all_of_them);
+    expect(second.total_count).toBe(all_of_them - 5);
+  });
+
+  it('has the same filters on every page: a cursor of others is a 422', async () => {
+    await journey();
+    const first = await follow('', '&action=integration.created');
+    expect(first.data.map(({ action }) => action)).toEqual(['integration.created']);
+
+    const cursor = String(first.next_cursor);
+    expect((await follow(cursor, '&action=integration.created')).data).toEqual([]);
+    const { status, body } = await call(client, 'GET', `${all}?after=${cursor}`);
+
+    expect(status).toBe(422);
+    expect(body).toMatchObject({ code: 'validation_failed' });
+  });
+
+  it.each([
+    ['with a cursor', 'after=&cursor=x', 'must not be given with cursor'],
+    ['from the end of the list', 'after=&order=desc', 'must be given with order=asc'],
+  ])('is not asked for %s: a 422', async (_, query, message) => {
+    const { status, body } = await call(client, 'GET', `${all}?${query}`);
+
+    expect(status).toBe(422);
+    expect(body).toMatchObject({ code: 'validation_failed', errors: [{ path: 'after', message }] });
+  });
+});
+
 describe('an audit event', () => {
   it('is answered to the character', async () => {
     const integration_id = await createIntegration(client);

@@ -38,9 +38,9 @@ export const bytesPerRow: Record<StoredTable, number> = {
   audit_events: 1000,
   idempotency_keys: 330,
   credential_purges: 170,
-  webhook_endpoints: 400,
-  webhook_secrets: 350,
-  webhook_deliveries: 600,
+  webhook_endpoints: 230,
+  webhook_secrets: 280,
+  webhook_deliveries: 500,
 };
 
 export interface StoredRows {
