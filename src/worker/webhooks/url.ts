@@ -44,8 +44,8 @@ const isPrivate = (host: string) => {
 export function faultOfUrl({ WEBHOOKS_TO_LOOPBACK }: Bindings, text: string, own?: string): string | undefined {
   const url = /^[!-[\]-~]+$/.test(text) ? URL.parse(text) : null;
   if (!url) return 'must be a URL of ASCII characters; write an international name in its A-label form (xn--…)';
-  // An empty user is none, but has its @ before the host.
-  if (/^[^/]*\/\/[^/?#]*@/.test(text)) return 'must not contain a user or a password';
+  // `URL` says nothing of an empty user, which has its @ too.
+  if (/^[^/?#]*\/*[^/?#]*@/.test(text)) return 'must not contain a user or a password';
   if (text.includes('#')) return 'must not contain a fragment (#)';
   const host = url.hostname.replace(/\.$/, '');
   const loopback = WEBHOOKS_TO_LOOPBACK === 'on' && url.protocol === 'http:' && isLoopback.test(host);
