@@ -16,7 +16,7 @@
  */
 import pMap from 'p-map';
 import type * as z from 'zod/mini';
-import { MAX_CONNECTIONS } from '../core/connections.ts';
+import { CONNECTIONS_AFTER_DECISION } from '../core/connections.ts';
 import { logError } from '../core/log.ts';
 import { RecentMap } from '../core/recent-map.ts';
 import { unixNow } from '../core/time.ts';
@@ -321,7 +321,7 @@ export function dropFromKv(
 ): void {
   afterAnswer(() =>
     pMap(key_hashes.slice(0, MAX_DROPPED), (key_hash) => env.KEY_CACHE.delete(key_hash), {
-      concurrency: MAX_CONNECTIONS,
+      concurrency: CONNECTIONS_AFTER_DECISION,
       stopOnError: false,
     }),
   );
