@@ -212,7 +212,7 @@ it('is in D1, in either KV namespace, in the log or in an answer', async () => {
   expect(await send('PUT', endpoint, { url: `https://${surplus}/` })).toBe(422);
   expect(await send('PUT', endpoint, { enabled: true }, lossy)).toBe(503);
   await wake([client.organization_id]);
-  for (const path of [endpoint, `${endpoint}/deliveries`, '/api/webhook-endpoints']) await send('GET', path);
+  for (const shown of [endpoint, `${endpoint}/deliveries`, '/api/webhook-endpoints']) await send('GET', shown);
   for (const list of ['integrations', 'phone-numbers', 'api-keys', 'audit-events', `audit-events?cursor=${surplus}`]) {
     await send('GET', `/api/${list}`);
   }

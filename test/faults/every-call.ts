@@ -168,8 +168,11 @@ interface Effect {
 }
 
 function effectOf(before: Data, after: Data): Effect {
-  const resources = ({ audit_events: _, credential_purges: __, idempotency_keys: ___, ...kept }: Data) =>
-    JSON.stringify(kept);
+  const resources = ({ organizations, integrations, phone_numbers, api_keys, ...others }: Data) => {
+    const { webhook_endpoints, webhook_secrets, webhook_deliveries } = others;
+    const ofWebhooks = [webhook_endpoints, webhook_secrets, webhook_deliveries];
+    return JSON.stringify([organizations, integrations, phone_numbers, api_keys, ofWebhooks]);
+  };
   return {
     events: after.audit_events.length - before.audit_events.length,
     changed: resources(before) !== resources(after),
