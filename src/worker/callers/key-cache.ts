@@ -15,12 +15,8 @@
  * (decision/caller.ts, decision/operator.ts).
  */
 import type * as z from 'zod/mini';
-<<<<<<< HEAD
 import { atOnce } from '../core/at-once.ts';
-import { MAX_CONNECTIONS } from '../core/connections.ts';
-=======
 import { CONNECTIONS_AFTER_DECISION } from '../core/connections.ts';
->>>>>>> h2
 import { logError } from '../core/log.ts';
 import { RecentMap } from '../core/recent-map.ts';
 import { unixNow } from '../core/time.ts';
@@ -323,10 +319,9 @@ export function dropFromKv(
   { env, afterAnswer }: { env: Bindings; afterAnswer: AfterAnswer },
   key_hashes: readonly string[],
 ): void {
-<<<<<<< HEAD
   afterAnswer(async () => {
     const errors: unknown[] = [];
-    await atOnce(MAX_CONNECTIONS, key_hashes.slice(0, MAX_DROPPED), async (key_hash) => {
+    await atOnce(CONNECTIONS_AFTER_DECISION, key_hashes.slice(0, MAX_DROPPED), async (key_hash) => {
       try {
         await env.KEY_CACHE.delete(key_hash);
       } catch (error) {
@@ -335,12 +330,4 @@ export function dropFromKv(
     });
     if (errors.length > 0) throw new AggregateError(errors);
   });
-=======
-  afterAnswer(() =>
-    pMap(key_hashes.slice(0, MAX_DROPPED), (key_hash) => env.KEY_CACHE.delete(key_hash), {
-      concurrency: CONNECTIONS_AFTER_DECISION,
-      stopOnError: false,
-    }),
-  );
->>>>>>> h2
 }

@@ -1,11 +1,6 @@
 /** Removes from KV the ciphertext that the outbox names (outbox.ts), right after an answer and by the cron. */
-<<<<<<< HEAD
 import { atOnce } from '../core/at-once.ts';
-import { MAX_CONNECTIONS } from '../core/connections.ts';
-=======
-import pMap, { pMapSkip } from 'p-map';
 import { CONNECTIONS_AFTER_DECISION, MAX_CONNECTIONS } from '../core/connections.ts';
->>>>>>> h2
 import { logAlert, logError, logEvent } from '../core/log.ts';
 import { unixNow } from '../core/time.ts';
 import { batch } from '../d1/batch.ts';
@@ -37,13 +32,7 @@ const PURGES_AFTER_AN_ANSWER = 100;
 
 /** {@link purge} for several ciphertexts, as many as fit after an answer. The cron removes the others. */
 export async function purgeSome(env: Bindings, kv_keys: readonly string[]): Promise<void> {
-<<<<<<< HEAD
-  await atOnce(MAX_CONNECTIONS, kv_keys.slice(0, PURGES_AFTER_AN_ANSWER), (kv_key) => purge(env, kv_key));
-=======
-  await pMap(kv_keys.slice(0, PURGES_AFTER_AN_ANSWER), (kv_key) => purge(env, kv_key), {
-    concurrency: CONNECTIONS_AFTER_DECISION,
-  });
->>>>>>> h2
+  await atOnce(CONNECTIONS_AFTER_DECISION, kv_keys.slice(0, PURGES_AFTER_AN_ANSWER), (kv_key) => purge(env, kv_key));
 }
 
 /**
