@@ -23,7 +23,7 @@ CREATE UNIQUE INDEX `webhook_deliveries_by_event` ON `webhook_deliveries` (`orga
 CREATE INDEX `webhook_deliveries_by_created_at` ON `webhook_deliveries` (`organization_id`,`endpoint_id`,`created_at`,`delivery_id`);--> statement-breakpoint
 CREATE INDEX `webhook_deliveries_by_status` ON `webhook_deliveries` (`organization_id`,`endpoint_id`,`status`,`created_at`,`delivery_id`);--> statement-breakpoint
 CREATE INDEX `webhook_deliveries_by_next_attempt_at` ON `webhook_deliveries` (`organization_id`,`endpoint_id`,`next_attempt_at`) WHERE "webhook_deliveries"."next_attempt_at" is not null;--> statement-breakpoint
-CREATE INDEX `webhook_deliveries_by_attempted_at` ON `webhook_deliveries` (`attempted_at`) WHERE "webhook_deliveries"."status" <> 'retrying';--> statement-breakpoint
+CREATE INDEX `webhook_deliveries_by_attempted_at` ON `webhook_deliveries` (`attempted_at`);--> statement-breakpoint
 CREATE TABLE `webhook_endpoints` (
 	`organization_id` text NOT NULL,
 	`endpoint_id` text NOT NULL,

@@ -286,9 +286,7 @@ export const webhook_deliveries = sqliteTable('webhook_deliveries', schema.webho
     .on(table.organization_id, table.endpoint_id, table.next_attempt_at)
     .where(isNotNull(table.next_attempt_at)),
   // Finds those that are kept no longer.
-  index('webhook_deliveries_by_attempted_at')
-    .on(table.attempted_at)
-    .where(sql`${table.status} <> 'retrying'`),
+  index('webhook_deliveries_by_attempted_at').on(table.attempted_at),
   check('webhook_deliveries_status', oneOf(table.status, deliveryStatuses)),
   check(
     'webhook_deliveries_next_attempt_at',

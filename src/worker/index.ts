@@ -19,7 +19,7 @@ import { disableFailing, forgetDeliveries, sweepWebhooks } from './webhooks/swee
 export { CredentialsReader } from './credentials-reader/entrypoint.ts';
 
 /** The body of a wake-up. */
-const wakeUp = z.object({ organization_id: z.string() });
+const wakeUp = z.object({ organization_id: z.string(), endpoint_id: z.optional(z.string()) });
 
 type Task = (env: Bindings) => Promise<void>;
 
@@ -71,6 +71,6 @@ export default {
   async queue({ messages }: MessageBatch, untimed: Bindings, context?: ExecutionContext) {
     const env = withDeadlines(untimed, (late) => context?.waitUntil(late), CALL_MILLISECONDS);
     const woken = messages.flatMap(({ body }) => wakeUp.safeParse(body).data ?? []);
-    await deliver(env, [...new Set(woken.map(({ organization_id }) => organization_id))]);
+    await deliver(env, woken);
   },
 } satisfies ExportedHandler<Bindings>;

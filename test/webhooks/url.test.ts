@@ -1,16 +1,7 @@
 import { env } from 'cloudflare:workers';
 import { describe, expect, it } from 'vitest';
 import { call, newClient } from '../fixtures.ts';
-import {
-  createEndpoint,
-  deliveriesOf,
-  endpointAt,
-  later,
-  newReceiver,
-  rename,
-  verifiedEndpoint,
-  wake,
-} from './receivers.ts';
+import { createEndpoint, deliveriesOf, endpointAt, newReceiver, rename, verifiedEndpoint, wake } from './receivers.ts';
 
 /** Where no event may go, whoever asks for it. */
 const forbidden = [
@@ -150,11 +141,6 @@ const forbidden = [
 ];
 
 describe('a URL to which no event may be sent', () => {
-  it('has many forms', () => {
-    expect(new Set(forbidden).size).toBe(forbidden.length);
-    expect(forbidden.length).toBeGreaterThan(100);
-  });
-
   it.each(forbidden)('is refused when an endpoint is created or changed: %s', async (url) => {
     const client = await newClient();
     const refusal = { status: 422, body: { code: 'validation_failed', errors: [{ path: 'url' }] } };
@@ -181,7 +167,6 @@ describe('a URL to which no event may be sent', () => {
     const [delivery] = await deliveriesOf(client, endpoint);
     expect(delivery).toMatchObject({ status: 'retrying', response_status: null, duration_ms: 0 });
     expect(delivery?.last_error).toMatch(/^The URL must /);
-    later(0);
   });
 
   it('is one of the loopback too, unless development allows it', async () => {

@@ -6,7 +6,13 @@ import { boundedCount, toldCount } from '../../worker/d1/bounded-count.ts';
 import { existsIn } from '../../worker/d1/columns.ts';
 import { query } from '../../worker/d1/query.ts';
 import type { Builder, Placeholders } from '../../worker/d1/query.ts';
-import { credential_purges, integrations, key_encryption_keys, phone_numbers } from '../../worker/d1/schema.ts';
+import {
+  credential_purges,
+  integrations,
+  key_encryption_keys,
+  phone_numbers,
+  webhook_secrets,
+} from '../../worker/d1/schema.ts';
 import { databaseNow } from '../clock.ts';
 
 /** After this time no isolate runs with the previous ring. */
@@ -33,6 +39,7 @@ const isUnused = (db: Builder, parameters: KekParameters) =>
   and(
     not(existsIn(db, integrations, eq(integrations.kek_id, parameters.kek_id))),
     not(existsIn(db, phone_numbers, eq(phone_numbers.kek_id, parameters.kek_id))),
+    not(existsIn(db, webhook_secrets, eq(webhook_secrets.kek_id, parameters.kek_id))),
     not(existsIn(db, credential_purges, isIntendedUnder(parameters))),
   );
 

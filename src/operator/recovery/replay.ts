@@ -141,6 +141,7 @@ const movedRevisions: Partial<Record<AuditAction, Step<UpdatedParameters>>> = {
   'webhook_endpoint.tested': moveEndpoint,
   'webhook_endpoint.secret_rotated': moveEndpoint,
   'webhook_endpoint.replayed': moveEndpoint,
+  'webhook_endpoint.disabled': moveEndpoint,
 };
 
 /** The event has the id of this one, and is about something else: a batch of many targets had another first one then. */

@@ -54,7 +54,7 @@ export function logAlert(event: string, fields: Record<string, string | number>)
 }
 
 /** Logs an error and its causes by name and message only, because other properties may hold bound values. */
-export function logError(event: string, error: unknown, fields: { request_id?: string } = {}): void {
+export function logError(event: string, error: unknown, fields: Readonly<Record<string, string>> = {}): void {
   console.error(JSON.stringify({ event, ...fields, errors: chain(error) }));
 }
 

@@ -361,7 +361,7 @@ export const webhookEndpointsColumns = {
   /** Since when it has failed, without a success in between. Null: the last attempt succeeded, or there was none. */
   failing_since: integer(),
   last_error: text(),
-  /** Attempts that failed since the last success. */
+  /** Attempts that failed since the last success. A failed test counts as three. */
   failed_attempt_count: integer().notNull().default(0),
   /** Nothing is sent before. */
   resting_until: integer().notNull().default(0),
@@ -372,7 +372,7 @@ export const webhookEndpointsColumns = {
 
 export const webhook_endpoints = sqliteTable('webhook_endpoints', webhookEndpointsColumns);
 
-/** The signing secrets of endpoints: one each, and for the overlap after a rotation, the one before. */
+/** The signing secrets of endpoints: one each, and for the overlaps after rotations, up to two older ones. */
 export const webhookSecretsColumns = {
   organization_id: text().notNull(),
   secret_id: text().notNull(),

@@ -208,7 +208,7 @@ export const mutationsBy =
       const event = row && decisionIn(row);
       if (event?.event_id === parameters.event_id) {
         confirm(true);
-        call.afterAnswer(() => wakeDelivery(call.env, parameters.organization_id));
+        call.afterAnswer(() => wakeDelivery(call.env, { organization_id: parameters.organization_id }));
         return { outcome: 'decided', event, found };
       }
       if (!event) assertNothingInDoubt(inDoubt);

@@ -3,21 +3,22 @@ import { and, eq, sql } from 'drizzle-orm';
 import * as z from 'zod/mini';
 import { DomainError } from '../core/errors.ts';
 import { deliveryStatuses } from '../core/vocabulary.ts';
+import { existsIn } from '../d1/columns.ts';
 import { AFTER_ALL, keysetList, listParameters } from '../d1/list.ts';
 import type { FilterOf, Page } from '../d1/list.ts';
 import { query } from '../d1/query.ts';
 import type { Placeholders } from '../d1/query.ts';
 import type { ReadingCall } from '../d1/replica-session.ts';
-import { webhook_deliveries, webhook_endpoints } from '../d1/schema.ts';
+import { audit_events, webhook_deliveries, webhook_endpoints } from '../d1/schema.ts';
 import type { ApiCall } from '../decision/call.ts';
 import { mayDecide } from '../decision/caller.ts';
 import { changesOf, decisionSaw, eventRecorder, hasDecided } from '../decision/event.ts';
 import { mutation, mutationParameters } from '../decision/mutation.ts';
 import { fullQuota, hasRoomFor } from '../organizations/quotas.ts';
-import { deliveryColumns, deliveryState, presentDelivery } from './delivery.ts';
+import { deliveryColumns, deliveryState, isEventOfDelivery, presentDelivery } from './delivery.ts';
 import type { DeliveryState, WebhookDelivery } from './delivery.ts';
 import { findEndpoint, isEndpoint } from './endpoint.ts';
-import { quotas, refuseChange } from './update.ts';
+import { quotas, refuseChange, takeClaim } from './update.ts';
 import type { EndpointMutation } from './update.ts';
 
 export const deliveriesQuery = z.lazy(() =>
@@ -84,7 +85,12 @@ const recordRetry = eventRecorder<RetryParameters>({
   target_id: webhook_deliveries.delivery_id,
   action: 'webhook_delivery.retried',
   where: (db, parameters) =>
-    and(isDelivery(parameters), mayDecide('webhooks:update', db, parameters), hasRoomFor(quotas)),
+    and(
+      isDelivery(parameters),
+      existsIn(db, audit_events, isEventOfDelivery),
+      mayDecide('webhooks:update', db, parameters),
+      hasRoomFor(quotas),
+    ),
   changes: newColumns,
 });
 
@@ -98,12 +104,15 @@ const retry = query((db, parameters: Placeholders<RetryParameters>) =>
 const wakeEndpoint = query((db, parameters: Placeholders<RetryParameters>) =>
   db
     .update(webhook_endpoints)
-    .set({ resting_until: sql`0` })
+    .set({ resting_until: sql`0`, ...takeClaim(parameters) })
     .where(and(isEndpoint(parameters), hasDecided(db, parameters))),
 );
 
 const findDelivery = query((db, parameters: Placeholders<RetryParameters>) =>
-  db.select(deliveryColumns()).from(webhook_deliveries).where(isDelivery(parameters)),
+  db
+    .select(deliveryColumns())
+    .from(webhook_deliveries)
+    .where(and(isDelivery(parameters), existsIn(db, audit_events, isEventOfDelivery))),
 );
 
 const decide = mutation('webhooks:update', {
@@ -125,7 +134,5 @@ export async function retryDelivery(call: ApiCall, endpoint_id: string, delivery
     if (found.endpoint.length > 0 && delivery.length === 0) throw new DomainError('webhook_delivery_not_found', {});
     refuseChange(found);
   }
-  const response_body = delivery[0]?.response_body ?? null;
-  const state = { ...JSON.parse(answer.event.state), ...changesOf(answer.event), response_body };
-  return presentDelivery(deliveryState.parse(state));
+  return presentDelivery(deliveryState.parse({ ...JSON.parse(answer.event.state), ...changesOf(answer.event) }));
 }

@@ -1,8 +1,9 @@
+import { and, eq } from 'drizzle-orm';
 import * as z from 'zod/mini';
 import { toIso } from '../core/time.ts';
 import { auditActions, deliveryStatuses } from '../core/vocabulary.ts';
 import { columnsOf } from '../d1/columns.ts';
-import { webhook_deliveries } from '../d1/schema.ts';
+import { audit_events, webhook_deliveries } from '../d1/schema.ts';
 
 const fields = () => ({
   delivery_id: z.string(),
@@ -40,3 +41,9 @@ export function presentDelivery(state: DeliveryState) {
 }
 
 export type WebhookDelivery = ReturnType<typeof presentDelivery>;
+
+/** Selects the event of a delivery, whose row the statement selects from. It may be kept no longer. */
+export const isEventOfDelivery = and(
+  eq(audit_events.organization_id, webhook_deliveries.organization_id),
+  eq(audit_events.event_id, webhook_deliveries.event_id),
+);

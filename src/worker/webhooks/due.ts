@@ -38,14 +38,16 @@ const isDue = (db: Builder, parameters: Placeholders<{ now: number }>) =>
 export const isDueEndpoint = (db: Builder, parameters: Placeholders<{ now: number }>) =>
   existsIn(db, organizations, isDue(db, parameters));
 
-/** The endpoints of these organizations, a JSON array of ids, that are due. */
-export const findDue = query((db, parameters: Placeholders<{ organization_ids: string; now: number }>) =>
+/** What is due of what is woken, a JSON array of wake-ups. */
+export const findDue = query((db, parameters: Placeholders<{ woken: string; now: number }>) =>
   db
     .select({ organization_id: webhook_endpoints.organization_id, endpoint_id: webhook_endpoints.endpoint_id })
     .from(webhook_endpoints)
     .where(
       and(
-        sql`${webhook_endpoints.organization_id} IN (SELECT value FROM json_each(${parameters.organization_ids}))`,
+        sql`EXISTS (SELECT 1 FROM json_each(${parameters.woken}) WHERE value ->> 'organization_id' = ${webhook_endpoints.organization_id}
+          AND coalesce(value ->> 'endpoint_id', ${webhook_endpoints.endpoint_id}) = ${webhook_endpoints.endpoint_id})`,
+        sql`${webhook_endpoints.organization_id} IN (SELECT value ->> 'organization_id' FROM json_each(${parameters.woken}))`,
         isDueEndpoint(db, parameters),
       ),
     ),

@@ -35,16 +35,17 @@ export type EndpointState = z.output<typeof endpointState>;
 /** The columns that {@link presentEndpoint} needs. */
 export const endpointColumns = () => columnsOf(webhook_endpoints, fields());
 
-interface EndpointParameters {
+/** Which endpoint. */
+export interface EndpointKey {
   organization_id: string;
   endpoint_id: string;
 }
 
 /** Selects one webhook endpoint of one organization. */
-export const isEndpoint = ({ organization_id, endpoint_id }: Placeholders<EndpointParameters>) =>
+export const isEndpoint = ({ organization_id, endpoint_id }: Placeholders<EndpointKey>) =>
   and(eq(webhook_endpoints.organization_id, organization_id), eq(webhook_endpoints.endpoint_id, endpoint_id));
 
-export const findEndpoint = query((db, parameters: Placeholders<EndpointParameters>) =>
+export const findEndpoint = query((db, parameters: Placeholders<EndpointKey>) =>
   db.select(endpointColumns()).from(webhook_endpoints).where(isEndpoint(parameters)),
 );
 

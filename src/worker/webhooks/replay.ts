@@ -9,10 +9,10 @@ import { confirmAndRead, mayDecide } from '../decision/caller.ts';
 import { eventRecorder } from '../decision/event.ts';
 import { mutation, mutationParameters } from '../decision/mutation.ts';
 import { fullQuota, hasRoomFor } from '../organizations/quotas.ts';
-import { findEndpoint, isEndpoint, presentEndpoint } from './endpoint.ts';
+import { findEndpoint, isEndpoint } from './endpoint.ts';
 import type { WebhookEndpoint } from './endpoint.ts';
-import { readsBeforeTest, takeTest } from './test-limit.ts';
-import { afterChange, changeOf, quotas, refuseChange, startAfresh } from './update.ts';
+import { readsForLimit, countAgainstLimit } from './test-limit.ts';
+import { afresh, changeOf, presentChanged, quotas, refuseChange, startAfresh, takeClaim } from './update.ts';
 import type { EndpointMutation } from './update.ts';
 
 export const replayQuery = z.lazy(() =>
@@ -45,6 +45,7 @@ const moveBack = query((db, parameters: Placeholders<ReplayParameters>) => {
       ...newTime(parameters),
       cursor_sequence: sql`iif(${parameters.since} <= ${webhook_endpoints.cursor_at}, -1, ${webhook_endpoints.cursor_sequence})`,
       ...startAfresh,
+      ...takeClaim(parameters),
       ...columns,
     })
     .where(isAsDecided);
@@ -69,8 +70,8 @@ export async function replayEvents(
   { since }: z.output<typeof replayQuery>,
 ): Promise<WebhookEndpoint> {
   const event = { ...mutationParameters(call), endpoint_id };
-  await takeTest(call, await confirmAndRead('webhooks:update', call, event, readsBeforeTest(event)));
+  await countAgainstLimit(call, await confirmAndRead('webhooks:update', call, event, readsForLimit(event)));
   const answer = await decide(call, { ...event, since });
   if (answer.outcome === 'undecided') refuseChange(answer.found);
-  return presentEndpoint(afterChange(answer.event));
+  return presentChanged(answer.event, afresh);
 }

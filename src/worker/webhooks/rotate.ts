@@ -1,4 +1,4 @@
-import { and, desc, isNotNull, ne, sql } from 'drizzle-orm';
+import { and, desc, eq, isNotNull, ne, sql } from 'drizzle-orm';
 import * as z from 'zod/mini';
 import { integer, withDefault } from '../core/fields.ts';
 import { SECONDS_A_DAY } from '../core/time.ts';
@@ -8,15 +8,15 @@ import { query } from '../d1/query.ts';
 import type { Builder, Placeholders } from '../d1/query.ts';
 import { webhook_endpoints, webhook_secrets } from '../d1/schema.ts';
 import type { ApiCall } from '../decision/call.ts';
-import { mayDecide } from '../decision/caller.ts';
+import { confirmAndRead, mayDecide } from '../decision/caller.ts';
 import { eventRecorder } from '../decision/event.ts';
 import { mutation, mutationParameters } from '../decision/mutation.ts';
 import { fullQuota, hasRoomFor } from '../organizations/quotas.ts';
-import { endpointState, findEndpoint, isEndpoint, presentEndpoint } from './endpoint.ts';
+import { findEndpoint, isEndpoint } from './endpoint.ts';
 import type { WebhookEndpoint } from './endpoint.ts';
 import { isSecretOf, mayWrap, newSecret, storeSecret } from './secrets.ts';
 import type { NewSecretParameters } from './secrets.ts';
-import { changeOf, quotas, refuseChange } from './update.ts';
+import { changeOf, presentChanged, quotas, refuseChange, takeClaim } from './update.ts';
 import type { EndpointMutation } from './update.ts';
 
 const MAX_OVERLAP_SECONDS = 7 * SECONDS_A_DAY;
@@ -25,15 +25,26 @@ export const secretRotation = z.lazy(() =>
   z.strictObject({ overlap_seconds: withDefault(integer(0, MAX_OVERLAP_SECONDS), SECONDS_A_DAY) }),
 );
 
-type RotateParameters = EndpointMutation & NewSecretParameters & { ends_at: number };
+type RotateParameters = EndpointMutation &
+  NewSecretParameters & {
+    ends_at: number;
+    /** Of the endpoint, when it was read before. */
+    seen_revision: number;
+  };
+
+const findRevision = query((db, parameters: Placeholders<EndpointMutation>) =>
+  db.select({ revision: webhook_endpoints.revision }).from(webhook_endpoints).where(isEndpoint(parameters)),
+);
 
 const recordRotation = eventRecorder<RotateParameters>({
   table: webhook_endpoints,
   target_id: webhook_endpoints.endpoint_id,
   action: 'webhook_endpoint.secret_rotated',
+  // A late first try would sign with a secret that was shown to nobody: it finds an endpoint that has changed since.
   where: (db, parameters) =>
     and(
       isEndpoint(parameters),
+      eq(webhook_endpoints.revision, parameters.seen_revision),
       mayDecide('webhooks:update', db, parameters),
       hasRoomFor(quotas),
       mayWrap(db, parameters),
@@ -72,12 +83,12 @@ const endPrevious = query((db, parameters: Placeholders<RotateParameters>) =>
     .where(and(isAsDecided(db, parameters), ne(webhook_secrets.secret_id, parameters.secret_id))),
 );
 
-/** An attempt that is under way still signs with the old secret. Without an overlap the endpoint is taken from it. */
+/** An attempt that is under way still signs without the new secret. What it leads to does not count. */
 const markRotated = query((db, parameters: Placeholders<RotateParameters>) => {
   const { columns, isAsDecided: isEndpointAsDecided } = changeOf(db, parameters);
   return db
     .update(webhook_endpoints)
-    .set({ ...columns, claim: sql`NULL`, claimed_until: sql`0` })
+    .set({ ...columns, ...takeClaim(parameters) })
     .where(isEndpointAsDecided);
 });
 
@@ -88,7 +99,7 @@ const decide = mutation('webhooks:update', {
 
 /**
  * Gives an endpoint a new secret (docs/contract.md, Webhook endpoints). Until the overlap ends, what is sent to it is signed
- * with both.
+ * with the old one too.
  *
  * @returns the endpoint, and the secret, which is shown only in the first response: a repeat under the same Idempotency-Key
  *   does not have it
@@ -99,14 +110,16 @@ export async function rotateSecret(
   endpoint_id: string,
   { overlap_seconds }: z.output<typeof secretRotation>,
 ): Promise<{ secret?: string; endpoint: WebhookEndpoint }> {
+  const event = { ...mutationParameters(call), endpoint_id };
+  const { seen } = await confirmAndRead('webhooks:update', call, event, { seen: findRevision.bind(event) });
   const { secret, stored } = await newSecret(call.env, call.organization_id, endpoint_id);
-  const event = mutationParameters(call);
   const ends_at = event.event_time + overlap_seconds;
-  const answer = await decide(call, { ...event, ...stored, endpoint_id, ends_at });
+  const answer = await decide(call, { ...event, ...stored, ends_at, seen_revision: seen[0]?.revision ?? 0 });
   if (answer.outcome === 'undecided') {
+    // Logs why not.
     isUsableKek(stored, answer.found.kek[0]);
     refuseChange(answer.found);
   }
-  const endpoint = presentEndpoint(endpointState.parse(JSON.parse(answer.event.state)));
+  const endpoint = presentChanged(answer.event);
   return answer.outcome === 'replayed' ? { endpoint } : { secret, endpoint };
 }

@@ -60,6 +60,7 @@ export async function send(env: Bindings, url: string, secrets: CryptoKey[], mes
   const body = JSON.stringify({ id, type, created_at: toIso(created_at), organization_id, data });
   const start = Date.now();
   const timestamp = String(Math.floor(start / 1000));
+  const signature = await signaturesOf(secrets, `${id}.${timestamp}.${body}`);
   const ending = new AbortController();
   const timer = setTimeout(() => ending.abort(), ATTEMPT_MILLISECONDS);
   try {
@@ -73,7 +74,7 @@ export async function send(env: Bindings, url: string, secrets: CryptoKey[], mes
         'User-Agent': `patchbay/${VERSION}`,
         'webhook-id': id,
         'webhook-timestamp': timestamp,
-        'webhook-signature': await signaturesOf(secrets, `${id}.${timestamp}.${body}`),
+        'webhook-signature': signature,
       },
       body,
     });

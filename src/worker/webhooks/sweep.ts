@@ -2,10 +2,11 @@ import { and, eq, isNotNull, lt, lte, ne, sql } from 'drizzle-orm';
 import { logEvent } from '../core/log.ts';
 import { SECONDS_A_DAY, unixNow } from '../core/time.ts';
 import { batch } from '../d1/batch.ts';
+import { existsIn } from '../d1/columns.ts';
 import { deleteInTurns, ROWS_PER_STATEMENT } from '../d1/delete-old.ts';
 import { query } from '../d1/query.ts';
 import type { Placeholders } from '../d1/query.ts';
-import { webhook_deliveries, webhook_endpoints, webhook_secrets } from '../d1/schema.ts';
+import { organizations, webhook_deliveries, webhook_endpoints, webhook_secrets } from '../d1/schema.ts';
 import { bySystem, eventParameters } from '../decision/call.ts';
 import type { EventParameters } from '../decision/call.ts';
 import { eventRecorder } from '../decision/event.ts';
@@ -37,6 +38,23 @@ export async function sweepWebhooks({ DB, WEBHOOK_WAKEUPS }: Bindings): Promise<
 
 const isFailing = ({ failing_before }: Placeholders<{ failing_before: number }>) =>
   and(eq(webhook_endpoints.enabled, sql`1`), lte(webhook_endpoints.failing_since, failing_before));
+
+/** Nothing is tried while an organization is suspended, so that time does not count. */
+const restartOfSuspended = query((db, parameters: Placeholders<{ failing_before: number; now: number }>) =>
+  db
+    .update(webhook_endpoints)
+    .set({ failing_since: sql`${parameters.now}` })
+    .where(
+      and(
+        isFailing(parameters),
+        existsIn(
+          db,
+          organizations,
+          and(eq(organizations.organization_id, webhook_endpoints.organization_id), ne(organizations.status, 'active')),
+        ),
+      ),
+    ),
+);
 
 const findFailing = query((db, parameters: Placeholders<{ failing_before: number }>) =>
   db
@@ -70,8 +88,12 @@ const disable = query((db, parameters: Placeholders<DisableParameters>) => {
  * @throws DomainError `temporarily_unavailable`
  */
 export async function disableFailing({ DB }: Bindings): Promise<void> {
-  const failing_before = unixNow() - FAILING_SECONDS;
-  const [failing] = await batch(DB, [findFailing.bind({ failing_before })]);
+  const now = unixNow();
+  const failing_before = now - FAILING_SECONDS;
+  const [, failing] = await batch(DB, [
+    restartOfSuspended.bind({ failing_before, now }),
+    findFailing.bind({ failing_before }),
+  ]);
   for (const { organization_id, endpoint_id } of failing) {
     const event = eventParameters(bySystem(organization_id));
     const parameters = { ...event, endpoint_id, failing_before };
@@ -94,16 +116,25 @@ const deleteOldDeliveries = query((db, { before }: Placeholders<{ before: number
 });
 
 const deleteEndedSecrets = query((db, { now }: Placeholders<{ now: number }>) =>
-  db
-    .delete(webhook_secrets)
-    .where(and(isNotNull(webhook_secrets.ends_at), lte(webhook_secrets.ends_at, now)))
-    .returning({ secret_id: webhook_secrets.secret_id }),
+  db.delete(webhook_secrets).where(lte(webhook_secrets.ends_at, now)),
 );
 
-/** A task of the cron: deletes what is kept for a time. */
+/** Those that wait for a retry, of a disabled endpoint for example, stay without their answers. */
+const forgetAnswers = query((db, { before }: Placeholders<{ before: number }>) =>
+  db
+    .update(webhook_deliveries)
+    .set({ response_body: sql`NULL` })
+    .where(and(lt(webhook_deliveries.attempted_at, before), isNotNull(webhook_deliveries.response_body))),
+);
+
+/**
+ * A task of the cron: deletes deliveries and answers that are too old, and secrets whose overlap has ended.
+ *
+ * @throws DomainError `temporarily_unavailable`
+ */
 export async function forgetDeliveries({ DB }: Bindings): Promise<void> {
   const now = unixNow();
   const count = await deleteInTurns(DB, deleteOldDeliveries.bind({ before: now - KEPT_SECONDS }));
-  await batch(DB, [deleteEndedSecrets.bind({ now })]);
+  await batch(DB, [forgetAnswers.bind({ before: now - KEPT_SECONDS }), deleteEndedSecrets.bind({ now })]);
   if (count > 0) logEvent('webhook_deliveries_forgotten', { count });
 }

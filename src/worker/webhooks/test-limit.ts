@@ -16,7 +16,7 @@ import type { EndpointState } from './endpoint.ts';
 import { quotas } from './update.ts';
 import type { EndpointMutation } from './update.ts';
 
-/** As wrangler.toml has them. */
+/** The same numbers as in wrangler.toml. */
 export const webhookTestLimit = { binding: 'WEBHOOK_TEST_LIMIT', requests: 10, period_seconds: 60 } as const;
 
 const findFull = fullQuota(quotas);
@@ -28,8 +28,8 @@ const findUnanswered = query((db, parameters: Placeholders<MutationParameters>) 
     .where(and(isOrganization(parameters), isUnanswered(db, parameters))),
 );
 
-/** What {@link takeTest} has to know. */
-export const readsBeforeTest = (event: EndpointMutation) => ({
+/** What {@link countAgainstLimit} has to know. */
+export const readsForLimit = (event: EndpointMutation) => ({
   endpoint: findEndpoint.bind(event),
   full: findFull.bind(event),
   unanswered: findUnanswered.bind(event),
@@ -47,7 +47,7 @@ interface Read {
  * @returns the endpoint; undefined for a call that has been answered before, which does nothing
  * @throws DomainError `webhook_endpoint_not_found`, `quota_exceeded`, `rate_limited`
  */
-export async function takeTest(
+export async function countAgainstLimit(
   { env, organization_id, told }: ApiCall,
   { endpoint: [endpoint], full, unanswered }: Read,
 ): Promise<EndpointState | undefined> {

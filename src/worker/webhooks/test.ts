@@ -12,12 +12,12 @@ import { mutation, mutationParameters } from '../decision/mutation.ts';
 import type { MutationParameters } from '../decision/mutation.ts';
 import type { Bindings } from '../env.ts';
 import { fullQuota } from '../organizations/quotas.ts';
-import { findEndpoint, isEndpoint, presentEndpoint } from './endpoint.ts';
+import { findEndpoint, isEndpoint } from './endpoint.ts';
 import type { WebhookEndpoint } from './endpoint.ts';
 import { findSecrets, openSecrets } from './secrets.ts';
 import { send, testMessage } from './send.ts';
-import { readsBeforeTest, takeTest } from './test-limit.ts';
-import { afterChange, changeOf, quotas, refuseChange, startAfresh } from './update.ts';
+import { readsForLimit, countAgainstLimit } from './test-limit.ts';
+import { afresh, changeOf, presentChanged, quotas, refuseChange, startAfresh, takeClaim } from './update.ts';
 
 /** What came of a test. */
 export interface TestOutcome {
@@ -29,7 +29,12 @@ export interface TestOutcome {
   test_error: string | null;
 }
 
-export type TestedParameters = EventParameters & TestOutcome & { endpoint_id: string };
+export type TestedParameters = EventParameters &
+  TestOutcome & {
+    endpoint_id: string;
+    /** The claim of the turn that has tested. Null: a call has, and takes the endpoint from whoever sends to it now. */
+    kept_claim: string | null;
+  };
 
 const newColumns = (parameters: Placeholders<TestOutcome>) => ({
   verified_at: sql<
@@ -68,6 +73,8 @@ export const writeTest = query((db, parameters: Placeholders<TestedParameters>) 
     .update(webhook_endpoints)
     .set({
       ...newColumns(parameters),
+      claim: sql`${parameters.kept_claim}`,
+      claimed_until: sql`iif(${parameters.kept_claim} IS NULL, ${takeClaim(parameters).claimed_until}, ${webhook_endpoints.claimed_until})`,
       resting_until: unlessFailed(resting_until, webhook_endpoints.resting_until, parameters),
       failing_since: unlessFailed(failing_since, webhook_endpoints.failing_since, parameters),
       last_error: unlessFailed(last_error, webhook_endpoints.last_error, parameters),
@@ -96,14 +103,15 @@ const decide = mutation('webhooks:update', {
 export async function testEndpoint(call: ApiCall, endpoint_id: string): Promise<WebhookEndpoint> {
   const event = { ...mutationParameters(call), endpoint_id };
   const { secrets, ...read } = await confirmAndRead('webhooks:update', call, event, {
-    ...readsBeforeTest(event),
+    ...readsForLimit(event),
     secrets: findSecrets.bind(event),
   });
-  const endpoint = await takeTest(call, read);
+  const endpoint = await countAgainstLimit(call, read);
   const outcome = endpoint ? await test(call.env, endpoint, await openSecrets(call.env, endpoint, secrets)) : untested;
-  const answer = await decide(call, { ...event, ...outcome });
+  const answer = await decide(call, { ...event, ...outcome, kept_claim: null });
   if (answer.outcome === 'undecided') refuseChange(answer.found);
-  return presentEndpoint(afterChange(answer.event));
+  const changed = presentChanged(answer.event);
+  return changed.last_test?.succeeded === true ? presentChanged(answer.event, afresh) : changed;
 }
 
 const untested: TestOutcome = {

@@ -1,7 +1,6 @@
 import { and, sql } from 'drizzle-orm';
 import * as z from 'zod/mini';
 import { DomainError } from '../core/errors.ts';
-import { optional } from '../core/fields.ts';
 import { visibleName } from '../core/text.ts';
 import type { Quota } from '../core/vocabulary.ts';
 import { query } from '../d1/query.ts';
@@ -21,14 +20,14 @@ export const endpointChanges = z.lazy(() => {
   const { url, events } = endpointFields();
   return z
     .strictObject({
-      url: optional(url),
-      events: optional(events),
+      url: z.exactOptional(url),
+      events: z.exactOptional(events),
       description: z.exactOptional(z.nullable(visibleName(200))),
-      enabled: optional(z.boolean()),
+      enabled: z.exactOptional(z.boolean()),
     })
     .check(
       z.refine(
-        (changes) => Object.values(changes).some((value) => value !== undefined),
+        (changes) => Object.keys(changes).length > 0,
         'must have at least one of url, events, description, enabled',
       ),
     );
@@ -66,10 +65,17 @@ const recordUpdate = eventRecorder<UpdateParameters>({
   changes: newColumns,
 });
 
-/** Takes the endpoint from whoever sends to it, and lets it be tried at once, whatever has failed before. */
-export const startAfresh = {
+/** An attempt that is under way is over by then. */
+const ATTEMPT_SECONDS = sql.raw('12');
+
+/** Takes the endpoint from whoever sends to it now. The next turn begins only when the attempt that is under way is over. */
+export const takeClaim = ({ now }: Placeholders<{ now: number }>) => ({
   claim: sql`NULL`,
-  claimed_until: sql`0`,
+  claimed_until: sql`min(${webhook_endpoints.claimed_until}, ${now} + ${ATTEMPT_SECONDS})`,
+});
+
+/** Lets the endpoint be tried at once, whatever has failed before. */
+export const startAfresh = {
   resting_until: sql`0`,
   failing_since: sql`NULL`,
   last_error: sql`NULL`,
@@ -91,7 +97,7 @@ const update = query((db, parameters: Placeholders<UpdateParameters>) => {
   const { columns, isAsDecided } = changeOf(db, parameters);
   return db
     .update(webhook_endpoints)
-    .set({ ...newColumns(parameters), ...startAfresh, ...columns })
+    .set({ ...newColumns(parameters), ...startAfresh, ...takeClaim(parameters), ...columns })
     .where(isAsDecided);
 });
 
@@ -101,10 +107,19 @@ const decide = mutation('webhooks:update', {
 });
 
 /**
- * The endpoint as a mutation left it. A repeated request gets the same answer, whatever has become of the endpoint since.
+ * The endpoint as a change left it, as clients see it. A repeated request gets the same answer, whatever has become of the
+ * endpoint since.
+ *
+ * @param set what the change set beside its event's changes
  */
-export const afterChange = (event: Decision): EndpointState =>
-  endpointState.parse({ ...JSON.parse(event.state), ...changesOf(event) });
+export function presentChanged(event: Decision, set: Partial<EndpointState> = {}): WebhookEndpoint {
+  const before = endpointState.parse(JSON.parse(event.state));
+  const updated_at = Math.max(before.updated_at, event.created_at);
+  return presentEndpoint(endpointState.parse({ ...before, updated_at, ...set, ...changesOf(event) }));
+}
+
+/** What {@link startAfresh} sets, of what clients see. */
+export const afresh = { failing_since: null, last_error: null };
 
 /**
  * Why an endpoint was not changed.
@@ -149,5 +164,5 @@ export async function updateEndpoint(
     enabled: enabled === undefined ? null : Number(enabled),
   });
   if (answer.outcome === 'undecided') refuseChange(answer.found);
-  return presentEndpoint(afterChange(answer.event));
+  return presentChanged(answer.event, afresh);
 }

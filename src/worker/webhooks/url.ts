@@ -36,6 +36,9 @@ const isPrivate = (host: string) => {
   return isIpv4.test(host) ? privateIpv4.test(host) : privateName.test(host);
 };
 
+/** A dot at the end changes nothing. */
+const nameOf = ({ hostname }: URL) => hostname.replace(/\.$/, '');
+
 /**
  * What is wrong with a URL, as the end of a sentence; undefined if events may be sent to it.
  *
@@ -44,14 +47,17 @@ const isPrivate = (host: string) => {
 export function faultOfUrl({ WEBHOOKS_TO_LOOPBACK }: Bindings, text: string, own?: string): string | undefined {
   const url = /^[!-[\]-~]+$/.test(text) ? URL.parse(text) : null;
   if (!url) return 'must be a URL of ASCII characters; write an international name in its A-label form (xn--…)';
+  if (!/^https?:\/\/[^/]/i.test(text)) return 'must begin with https://';
   // `URL` says nothing of an empty user, which has its @ too.
-  if (/^[^/?#]*\/*[^/?#]*@/.test(text)) return 'must not contain a user or a password';
+  if (/^\w+:\/\/[^/?]*@/.test(text)) return 'must not contain a user or a password';
   if (text.includes('#')) return 'must not contain a fragment (#)';
-  const host = url.hostname.replace(/\.$/, '');
+  const host = nameOf(url);
   const loopback = WEBHOOKS_TO_LOOPBACK === 'on' && url.protocol === 'http:' && isLoopback.test(host);
   if (url.protocol !== 'https:' && !loopback) return 'must begin with https://';
   if (url.port !== '' && Number(url.port) < 1024) return 'must have port 443, or one above 1023';
   if (!loopback && isPrivate(host)) return HOST;
   const self = own === undefined ? null : URL.parse(own);
-  return self?.hostname === host && (!loopback || self.port === url.port) ? 'must not lead to this API' : undefined;
+  return self && nameOf(self) === host && (!loopback || self.port === url.port)
+    ? 'must not lead to this API'
+    : undefined;
 }
