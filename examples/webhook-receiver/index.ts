@@ -11,7 +11,7 @@ interface Env {
   WEBHOOK_SECRETS: string;
 }
 
-/** Stands for your own work. What fails here can be done later, from the table. */
+/** Stands for your own work. */
 async function act({ type, data }: WebhookEvent): Promise<void> {
   console.log(`${type} ${data.target_id}`);
 }

@@ -227,8 +227,8 @@ export const webhookOperations: Operations = {
     tag,
     summary: 'Rotate the secret of a webhook endpoint',
     description:
-      'The new secret is shown only in this response. Until the overlap ends, messages are signed with the old one too. The ' +
-      'old one of an earlier rotation ends now.',
+      'The new secret is shown only in this response. Until the overlap ends, messages are signed with the old one too. If ' +
+      'the response is lost, rotate again: the old one of the rotation before still signs.',
     body: {
       name: 'WebhookSecretRotation',
       examples: { default: { overlap_seconds: 3600 } },
