@@ -235,6 +235,7 @@ const before: Record<string, string[]> = {
   'new SIP credentials for a number': put,
   'a new PIN alone for a SIP number': ['DB.batch', 'CREDENTIALS.get', ...put],
   // Whether the call is right otherwise, before it counts against the limit.
+  'a new secret for a webhook endpoint': ['DB.batch'],
   'a test that a webhook endpoint answers': ['DB.batch'],
   'a test that a webhook endpoint fails': ['DB.batch'],
   'a replay of events for a webhook endpoint': ['DB.batch'],
