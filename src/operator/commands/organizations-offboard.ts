@@ -10,8 +10,8 @@ const labels = {
 
 await runOrganizationCommand('organizations:offboard', {
   effect:
-    'This cannot be undone. It deletes its phone numbers and integrations with their credentials, and revokes its keys.\n' +
-    'Only its audit events stay. If the command is interrupted, run it again.',
+    'This cannot be undone. It deletes its webhook endpoints, its phone numbers and integrations with their credentials, and\n' +
+    'revokes its keys. Only its audit events stay. If the command is interrupted, run it again.',
   async act(database, organization_id) {
     const { offboardOrganization } = await import('../organizations/offboard.ts');
     const ended = await offboardOrganization(database, organization_id, (step, done, total) =>

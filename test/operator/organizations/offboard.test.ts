@@ -106,7 +106,7 @@ describe('an offboarded organization', () => {
   it('has no integration, no number and no living key left, each on record once, its ciphertext in the outbox', async () => {
     const before = await belongings(client);
 
-    expect(await offboard()).toEqual({ phone_numbers: NUMBERS, integrations: 2, keys: KEYS });
+    expect(await offboard()).toEqual({ webhook_endpoints: 0, phone_numbers: NUMBERS, integrations: 2, keys: KEYS });
 
     expect(before.ciphertexts).toHaveLength(3);
     await assertOffboarded(before);
@@ -185,7 +185,7 @@ describe('an offboarded organization', () => {
     await offboard();
     const before = await everythingKept();
 
-    expect(await offboard()).toEqual({ phone_numbers: 0, integrations: 0, keys: 0 });
+    expect(await offboard()).toEqual({ webhook_endpoints: 0, phone_numbers: 0, integrations: 0, keys: 0 });
 
     expect(await everythingKept()).toEqual(before);
   });
@@ -208,7 +208,7 @@ describe('an offboarded organization', () => {
 
     const ended = await offboardOrganization(bindings.DB, client.organization_id);
 
-    expect(ended).toEqual({ phone_numbers: 0, integrations: 0, keys: 0 });
+    expect(ended).toEqual({ webhook_endpoints: 0, phone_numbers: 0, integrations: 0, keys: 0 });
   });
 
   it('is none that there is not', async () => {
@@ -286,7 +286,7 @@ describe('the batches of an offboarding', () => {
       return result;
     });
 
-    expect(await offboard(DB)).toEqual({ phone_numbers: NUMBERS, integrations: 2, keys: KEYS });
+    expect(await offboard(DB)).toEqual({ webhook_endpoints: 0, phone_numbers: NUMBERS, integrations: 2, keys: KEYS });
 
     await assertOffboarded(before);
   });
