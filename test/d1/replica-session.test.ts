@@ -9,6 +9,7 @@ import type { Bindings } from '../../src/worker/env.ts';
 import { countedBindings } from '../bindings.ts';
 import { call, createIntegration, importNumber, newClient, start, twilio, unusedNumber } from '../fixtures.ts';
 import type { Client } from '../fixtures.ts';
+import { createEndpoint } from '../webhooks/receivers.ts';
 
 const BOOKMARK = '00000085-0000024c-00004c6d-8e61117bf38d7adb71b934ebbf891683';
 const FORM = /^[0-9a-f]{8}-[0-9a-f]{8}-[0-9a-f]{8}-[0-9a-f]{32}$/;
@@ -20,7 +21,8 @@ beforeEach(async () => {
   client = await newClient();
   const integration_id = await createIntegration(client);
   const phone_number_id = await importNumber(client, integration_id, unusedNumber());
-  ids = { integration_id, phone_number_id, key_id: client.key_id };
+  const { endpoint_id } = await createEndpoint(client);
+  ids = { integration_id, phone_number_id, key_id: client.key_id, endpoint_id };
 });
 
 /** Real bindings, and how D1 is asked through them: by a session from where, or at once. */
