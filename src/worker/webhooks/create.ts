@@ -5,8 +5,7 @@ import { optional, withDefault } from '../core/fields.ts';
 import { newId } from '../core/ids.ts';
 import { text, visibleName } from '../core/text.ts';
 import { webhookEventPatterns } from '../core/vocabulary.ts';
-import type { Quota } from '../core/vocabulary.ts';
-import { findKek, isUsableKek } from '../credentials/kek-check.ts';
+import { findKek, isNoOtherKek, isUsableKek } from '../credentials/kek-check.ts';
 import { defaultedColumns } from '../d1/columns.ts';
 import { query } from '../d1/query.ts';
 import type { Placeholders } from '../d1/query.ts';
@@ -19,14 +18,14 @@ import type { MutationParameters } from '../decision/mutation.ts';
 import type { Bindings } from '../env.ts';
 import { isOrganization } from '../organizations/organization.ts';
 import { assertRoom, fullQuota, hasRoomFor } from '../organizations/quotas.ts';
-import { endpointState, isEndpoint, presentEndpoint } from './endpoint.ts';
+import { endpointQuotas, endpointState, isEndpoint, presentEndpoint } from './endpoint.ts';
 import type { WebhookEndpoint } from './endpoint.ts';
-import { mayWrap, newSecret, storeSecret } from './secrets.ts';
+import { newSecret, storeSecret } from './secrets.ts';
 import type { NewSecretParameters } from './secrets.ts';
 import { faultOfUrl } from './url.ts';
 
 /** Of one organization. */
-export const MAX_ENDPOINTS = 10;
+const MAX_ENDPOINTS = 10;
 
 const MAX_URL_LENGTH = 2048;
 
@@ -58,8 +57,6 @@ export function assertUrl(env: Bindings, url: string, own: string): void {
   if (fault !== undefined) throw invalid('url', fault);
 }
 
-const quotas: Quota[] = ['audit_events'];
-
 type CreateParameters = MutationParameters &
   NewSecretParameters & { url: string; description: string | null; events: string; enabled: number };
 
@@ -88,9 +85,9 @@ const insertEndpoint = query((db, parameters: Placeholders<CreateParameters>) =>
         and(
           isOrganization(parameters),
           mayDecide('webhooks:create', db, parameters),
-          hasRoomFor(quotas),
+          hasRoomFor(endpointQuotas),
           lt(countEndpoints, sql.raw(String(MAX_ENDPOINTS))),
-          mayWrap(db, parameters),
+          isNoOtherKek(db, parameters),
           not(hasDecided(db, parameters)),
         ),
       ),
@@ -113,7 +110,7 @@ const countAll = query((db, parameters: Placeholders<CreateParameters>) =>
 
 const decide = mutation('webhooks:create', {
   statements: [insertEndpoint, recordCreation, ...storeSecret],
-  found: { full: fullQuota(quotas), counted: countAll, kek: findKek },
+  found: { full: fullQuota(endpointQuotas), counted: countAll, kek: findKek },
 });
 
 /**

@@ -17,8 +17,8 @@ import { mutation, mutationParameters } from '../decision/mutation.ts';
 import { fullQuota, hasRoomFor } from '../organizations/quotas.ts';
 import { deliveryColumns, deliveryState, isEventOfDelivery, presentDelivery } from './delivery.ts';
 import type { DeliveryState, WebhookDelivery } from './delivery.ts';
-import { findEndpoint, isEndpoint } from './endpoint.ts';
-import { quotas, refuseChange, takeClaim } from './update.ts';
+import { endpointQuotas, findEndpoint, isEndpoint } from './endpoint.ts';
+import { refuseChange, takeClaim } from './update.ts';
 import type { EndpointMutation } from './update.ts';
 
 export const deliveriesQuery = z.lazy(() =>
@@ -89,7 +89,7 @@ const recordRetry = eventRecorder<RetryParameters>({
       isDelivery(parameters),
       existsIn(db, audit_events, isEventOfDelivery),
       mayDecide('webhooks:update', db, parameters),
-      hasRoomFor(quotas),
+      hasRoomFor(endpointQuotas),
     ),
   changes: newColumns,
 });
@@ -117,7 +117,7 @@ const findDelivery = query((db, parameters: Placeholders<RetryParameters>) =>
 
 const decide = mutation('webhooks:update', {
   statements: [recordRetry, retry, wakeEndpoint],
-  found: { delivery: findDelivery, endpoint: findEndpoint, full: fullQuota(quotas) },
+  found: { delivery: findDelivery, endpoint: findEndpoint, full: fullQuota(endpointQuotas) },
 });
 
 /**

@@ -2,10 +2,13 @@ import { and, eq } from 'drizzle-orm';
 import * as z from 'zod/mini';
 import { parseJson } from '../core/json.ts';
 import { toIso } from '../core/time.ts';
+import type { Quota } from '../core/vocabulary.ts';
 import { columnsOf } from '../d1/columns.ts';
 import { query } from '../d1/query.ts';
-import type { Placeholders } from '../d1/query.ts';
+import type { Builder, Placeholders } from '../d1/query.ts';
 import { webhook_endpoints } from '../d1/schema.ts';
+import type { EventParameters } from '../decision/call.ts';
+import { decisionSaw } from '../decision/event.ts';
 
 const fields = () => ({
   endpoint_id: z.string(),
@@ -44,6 +47,13 @@ export interface EndpointKey {
 /** Selects one webhook endpoint of one organization. */
 export const isEndpoint = ({ organization_id, endpoint_id }: Placeholders<EndpointKey>) =>
   and(eq(webhook_endpoints.organization_id, organization_id), eq(webhook_endpoints.endpoint_id, endpoint_id));
+
+/** Selects the endpoint, if it is as the event that decides saw it: so a late try does not undo what came after. */
+export const isEndpointAsDecided = (db: Builder, parameters: Placeholders<EndpointKey & EventParameters>) =>
+  and(isEndpoint(parameters), decisionSaw(db, parameters, webhook_endpoints.revision));
+
+/** What the events of calls about an endpoint count against. */
+export const endpointQuotas: Quota[] = ['audit_events'];
 
 export const findEndpoint = query((db, parameters: Placeholders<EndpointKey>) =>
   db.select(endpointColumns()).from(webhook_endpoints).where(isEndpoint(parameters)),

@@ -9,10 +9,10 @@ import { confirmAndRead, mayDecide } from '../decision/caller.ts';
 import { eventRecorder } from '../decision/event.ts';
 import { mutation, mutationParameters } from '../decision/mutation.ts';
 import { fullQuota, hasRoomFor } from '../organizations/quotas.ts';
-import { findEndpoint, isEndpoint } from './endpoint.ts';
+import { endpointQuotas, findEndpoint, isEndpoint } from './endpoint.ts';
 import type { WebhookEndpoint } from './endpoint.ts';
 import { readsForLimit, countAgainstLimit } from './test-limit.ts';
-import { afresh, changeOf, presentChanged, quotas, refuseChange, startAfresh, takeClaim } from './update.ts';
+import { afresh, changeOf, presentChanged, refuseChange, startAfresh, takeClaim } from './update.ts';
 import type { EndpointMutation } from './update.ts';
 
 export const replayQuery = z.lazy(() =>
@@ -33,7 +33,7 @@ const recordReplay = eventRecorder<ReplayParameters>({
   target_id: webhook_endpoints.endpoint_id,
   action: 'webhook_endpoint.replayed',
   where: (db, parameters) =>
-    and(isEndpoint(parameters), mayDecide('webhooks:update', db, parameters), hasRoomFor(quotas)),
+    and(isEndpoint(parameters), mayDecide('webhooks:update', db, parameters), hasRoomFor(endpointQuotas)),
   changes: newTime,
 });
 
@@ -53,7 +53,7 @@ const moveBack = query((db, parameters: Placeholders<ReplayParameters>) => {
 
 const decide = mutation('webhooks:update', {
   statements: [recordReplay, moveBack],
-  found: { endpoint: findEndpoint, full: fullQuota(quotas) },
+  found: { endpoint: findEndpoint, full: fullQuota(endpointQuotas) },
 });
 
 /**

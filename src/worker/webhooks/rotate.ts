@@ -2,7 +2,7 @@ import { and, desc, eq, isNotNull, ne, sql } from 'drizzle-orm';
 import * as z from 'zod/mini';
 import { integer, withDefault } from '../core/fields.ts';
 import { SECONDS_A_DAY } from '../core/time.ts';
-import { findKek, isUsableKek } from '../credentials/kek-check.ts';
+import { findKek, isNoOtherKek, isUsableKek } from '../credentials/kek-check.ts';
 import { existsIn } from '../d1/columns.ts';
 import { query } from '../d1/query.ts';
 import type { Builder, Placeholders } from '../d1/query.ts';
@@ -12,11 +12,11 @@ import { confirmAndRead, mayDecide } from '../decision/caller.ts';
 import { eventRecorder } from '../decision/event.ts';
 import { mutation, mutationParameters } from '../decision/mutation.ts';
 import { fullQuota, hasRoomFor } from '../organizations/quotas.ts';
-import { findEndpoint, isEndpoint } from './endpoint.ts';
+import { endpointQuotas, findEndpoint, isEndpoint } from './endpoint.ts';
 import type { WebhookEndpoint } from './endpoint.ts';
-import { isSecretOf, mayWrap, newSecret, storeSecret } from './secrets.ts';
+import { isSecretOf, newSecret, storeSecret } from './secrets.ts';
 import type { NewSecretParameters } from './secrets.ts';
-import { changeOf, presentChanged, quotas, refuseChange, takeClaim } from './update.ts';
+import { changeOf, presentChanged, refuseChange, takeClaim } from './update.ts';
 import type { EndpointMutation } from './update.ts';
 
 const MAX_OVERLAP_SECONDS = 7 * SECONDS_A_DAY;
@@ -46,8 +46,8 @@ const recordRotation = eventRecorder<RotateParameters>({
       isEndpoint(parameters),
       eq(webhook_endpoints.revision, parameters.seen_revision),
       mayDecide('webhooks:update', db, parameters),
-      hasRoomFor(quotas),
-      mayWrap(db, parameters),
+      hasRoomFor(endpointQuotas),
+      isNoOtherKek(db, parameters),
     ),
 });
 
@@ -94,7 +94,7 @@ const markRotated = query((db, parameters: Placeholders<RotateParameters>) => {
 
 const decide = mutation('webhooks:update', {
   statements: [recordRotation, removeOldest, ...storeSecret, endPrevious, markRotated],
-  found: { endpoint: findEndpoint, full: fullQuota(quotas), kek: findKek },
+  found: { endpoint: findEndpoint, full: fullQuota(endpointQuotas), kek: findKek },
 });
 
 /**

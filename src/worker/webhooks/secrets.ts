@@ -7,17 +7,16 @@ import { encodeBase64 } from 'hono/utils/encode';
 import { newId } from '../core/ids.ts';
 import { unwrap, wrap } from '../credentials/envelope.ts';
 import type { WrappedDataKey } from '../credentials/envelope.ts';
-import { currentKek, isNoOtherKek } from '../credentials/kek-check.ts';
+import { currentKek } from '../credentials/kek-check.ts';
 import { KEY_BYTES, kekRing } from '../credentials/kek-ring.ts';
 import { credentialsKey } from '../credentials/kv-key.ts';
 import { defaultedColumns } from '../d1/columns.ts';
 import { query } from '../d1/query.ts';
-import type { Builder, Placeholders } from '../d1/query.ts';
+import type { Placeholders } from '../d1/query.ts';
 import { key_encryption_keys, webhook_endpoints, webhook_secrets } from '../d1/schema.ts';
 import type { EventParameters } from '../decision/call.ts';
-import { decisionSaw } from '../decision/event.ts';
 import type { Bindings } from '../env.ts';
-import { isEndpoint } from './endpoint.ts';
+import { isEndpointAsDecided } from './endpoint.ts';
 
 interface SecretRow extends WrappedDataKey {
   secret_id: string;
@@ -45,13 +44,6 @@ export async function newSecret({ CREDENTIALS_KEKS }: Bindings, organization_id:
 
 type Storing = EventParameters & NewSecretParameters;
 
-/** Predicate: the KEK may wrap the secret. Every statement that decides to store one asks it. */
-export const mayWrap = (db: Builder, parameters: Placeholders<Storing>) => isNoOtherKek(db, parameters);
-
-/** Selects the endpoint, if it is as the event that decides saw it: so a late try does not bring an old secret back. */
-const isAsDecided = (db: Builder, parameters: Placeholders<Storing>) =>
-  and(isEndpoint(parameters), decisionSaw(db, parameters, webhook_endpoints.revision));
-
 const recordKek = query((db, parameters: Placeholders<Storing>) =>
   db
     .insert(key_encryption_keys)
@@ -65,7 +57,7 @@ const recordKek = query((db, parameters: Placeholders<Storing>) =>
           }),
         )
         .from(webhook_endpoints)
-        .where(isAsDecided(db, parameters)),
+        .where(isEndpointAsDecided(db, parameters)),
     )
     .onConflictDoNothing(),
 );
@@ -86,7 +78,7 @@ const insertSecret = query((db, parameters: Placeholders<Storing>) =>
           }),
         )
         .from(webhook_endpoints)
-        .where(isAsDecided(db, parameters)),
+        .where(isEndpointAsDecided(db, parameters)),
     )
     .onConflictDoNothing(),
 );

@@ -11,15 +11,14 @@ import type { MutationParameters } from '../decision/mutation.ts';
 import { isUnanswered } from '../decision/remembered-answers.ts';
 import { isOrganization } from '../organizations/organization.ts';
 import { assertRoom, fullQuota } from '../organizations/quotas.ts';
-import { findEndpoint } from './endpoint.ts';
+import { endpointQuotas, findEndpoint } from './endpoint.ts';
 import type { EndpointState } from './endpoint.ts';
-import { quotas } from './update.ts';
 import type { EndpointMutation } from './update.ts';
 
 /** The same numbers as in wrangler.toml. */
 export const webhookTestLimit = { binding: 'WEBHOOK_TEST_LIMIT', requests: 10, period_seconds: 60 } as const;
 
-const findFull = fullQuota(quotas);
+const findFull = fullQuota(endpointQuotas);
 
 const findUnanswered = query((db, parameters: Placeholders<MutationParameters>) =>
   db

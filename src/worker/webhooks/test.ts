@@ -12,12 +12,12 @@ import { mutation, mutationParameters } from '../decision/mutation.ts';
 import type { MutationParameters } from '../decision/mutation.ts';
 import type { Bindings } from '../env.ts';
 import { fullQuota } from '../organizations/quotas.ts';
-import { findEndpoint, isEndpoint } from './endpoint.ts';
+import { endpointQuotas, findEndpoint, isEndpoint } from './endpoint.ts';
 import type { WebhookEndpoint } from './endpoint.ts';
 import { findSecrets, openSecrets } from './secrets.ts';
 import { send, testMessage } from './send.ts';
 import { readsForLimit, countAgainstLimit } from './test-limit.ts';
-import { afresh, changeOf, presentChanged, quotas, refuseChange, startAfresh, takeClaim } from './update.ts';
+import { afresh, changeOf, presentChanged, refuseChange, startAfresh, takeClaim } from './update.ts';
 
 /** What came of a test. */
 export interface TestOutcome {
@@ -90,7 +90,7 @@ const record = testRecorder<TestParameters>((db, parameters) => mayDecide('webho
 
 const decide = mutation('webhooks:update', {
   statements: [record, writeTest],
-  found: { endpoint: findEndpoint, full: fullQuota(quotas) },
+  found: { endpoint: findEndpoint, full: fullQuota(endpointQuotas) },
 });
 
 /**

@@ -2,18 +2,24 @@ import { and, sql } from 'drizzle-orm';
 import * as z from 'zod/mini';
 import { DomainError } from '../core/errors.ts';
 import { visibleName } from '../core/text.ts';
-import type { Quota } from '../core/vocabulary.ts';
 import { query } from '../d1/query.ts';
 import type { Builder, Placeholders } from '../d1/query.ts';
 import { webhook_endpoints } from '../d1/schema.ts';
 import type { ApiCall, EventParameters } from '../decision/call.ts';
 import { mayDecide } from '../decision/caller.ts';
-import { changesOf, decisionSaw, eventRecorder, updateTime } from '../decision/event.ts';
+import { changesOf, eventRecorder, updateTime } from '../decision/event.ts';
 import { mutation, mutationParameters } from '../decision/mutation.ts';
 import type { Decision, MutationParameters } from '../decision/mutation.ts';
 import { assertRoom, fullQuota, hasRoomFor } from '../organizations/quotas.ts';
 import { assertUrl, endpointFields } from './create.ts';
-import { endpointState, findEndpoint, isEndpoint, presentEndpoint } from './endpoint.ts';
+import {
+  endpointQuotas,
+  endpointState,
+  findEndpoint,
+  isEndpoint,
+  isEndpointAsDecided,
+  presentEndpoint,
+} from './endpoint.ts';
 import type { EndpointState, WebhookEndpoint } from './endpoint.ts';
 
 export const endpointChanges = z.lazy(() => {
@@ -43,8 +49,6 @@ type UpdateParameters = MutationParameters & {
   describes: number;
 };
 
-export const quotas: Quota[] = ['audit_events'];
-
 /** Another URL must answer a test, as that of a new endpoint must. */
 const newColumns = ({ url, events, description, enabled, describes }: Placeholders<UpdateParameters>) => ({
   url: sql<string>`coalesce(${url}, ${webhook_endpoints.url})`,
@@ -61,7 +65,7 @@ const recordUpdate = eventRecorder<UpdateParameters>({
   target_id: webhook_endpoints.endpoint_id,
   action: 'webhook_endpoint.updated',
   where: (db, parameters) =>
-    and(isEndpoint(parameters), mayDecide('webhooks:update', db, parameters), hasRoomFor(quotas)),
+    and(isEndpoint(parameters), mayDecide('webhooks:update', db, parameters), hasRoomFor(endpointQuotas)),
   changes: newColumns,
 });
 
@@ -90,7 +94,7 @@ export const changeOf = (db: Builder, parameters: Placeholders<EventParameters &
     updated_at: updateTime(db, parameters, webhook_endpoints.updated_at),
     revision: sql`${webhook_endpoints.revision} + 1`,
   },
-  isAsDecided: and(isEndpoint(parameters), decisionSaw(db, parameters, webhook_endpoints.revision)),
+  isAsDecided: isEndpointAsDecided(db, parameters),
 });
 
 const update = query((db, parameters: Placeholders<UpdateParameters>) => {
@@ -103,7 +107,7 @@ const update = query((db, parameters: Placeholders<UpdateParameters>) => {
 
 const decide = mutation('webhooks:update', {
   statements: [recordUpdate, update],
-  found: { endpoint: findEndpoint, full: fullQuota(quotas) },
+  found: { endpoint: findEndpoint, full: fullQuota(endpointQuotas) },
 });
 
 /**
